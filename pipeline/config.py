@@ -1,0 +1,329 @@
+"""One YAML file a run: sections are stages, every key is typed and bounded, and a default lives here and nowhere else."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import PipelineError
+
+
+def runtime(default: Any, **bounds: Any) -> Any:
+    """A field that can change how fast a result comes but not the result: it stays out of fingerprints."""
+    return Field(default, json_schema_extra={"runtime": True}, **bounds)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Source(Section):
+    """Where seeds come from: a .jsonl, .csv or .parquet file, or a Hugging Face dataset."""
+
+    path: str | None = Field(None, description="file, its format told by its ending")
+    dataset: str | None = Field(None, description="hub id of a dataset")
+    name: str | None = Field(None, description="the dataset's configuration")
+    split: str = Field("train", description="the dataset's split")
+    revision: str | None = Field(None, description="the dataset's revision: pin it")
+    id_field: str = Field("id", description="column with the seed's id; without one, ids are made from the content")
+    target_field: str = Field("target", description="column with the ground truth, if any")
+    target_pattern: str | None = Field(None, description="regular expression whose first group is the ground truth in that column")
+    group_field: str = Field("group", description="column with the slice for reports, if any")
+    limit: int | None = Field(None, ge=1, description="take only the first so many")
+
+    @model_validator(mode="after")
+    def one_origin(self) -> Self:
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("needs either path or dataset")
+        return self
+
+
+SeedSource = Annotated[Source, BeforeValidator(lambda value: {"path": value} if isinstance(value, str) else value)]
+
+
+class Task(Section):
+    """What the student is for."""
+
+    seeds: SeedSource = Field(description="what the teacher is asked")
+    eval_seeds: SeedSource = Field(description="held-out seeds with ground truth, never trained on")
+    metric: Literal["label", "exact", "numeric"] = Field("exact", description="how an answer is held against the ground truth")
+    labels: list[str] | None = Field(None, min_length=2, description="the closed set of answers of a label task")
+
+    @model_validator(mode="after")
+    def labels_of_label(self) -> Self:
+        if (self.metric == "label") != (self.labels is not None):
+            raise ValueError("metric 'label' and a list of labels belong together")
+        return self
+
+
+class Engine(Section):
+    """How the in-process vLLM engine is run."""
+
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="weights and activations")
+    fp32_head: bool = Field(True, description="compute logits in fp32: a bf16 head rounds logprobs to steps of 1/16 nat")
+    max_model_len: int | None = Field(None, ge=16, description="prompt and completion together, tokens; default: the model's own")
+    max_in_flight: int = runtime(256, ge=1, description="requests in the engine at once")
+    kv_cache_gib: float | None = runtime(None, gt=0, description="key-value cache, GiB; default: 2 on a CPU, what fits on a GPU")
+    gpu_memory_utilization: float = runtime(0.9, gt=0, le=1, description="share of the GPU's memory that vLLM may take")
+    tensor_parallel_size: int = runtime(1, ge=1, description="GPUs that share one copy of the model")
+    enforce_eager: bool = runtime(False, description="no compilation: slower on long runs, starts at once")
+
+
+class Teacher(Section):
+    """The model that is asked, and how it is sampled."""
+
+    backend: Literal["vllm", "openai", "fake"] = Field("vllm", description="in-process vLLM, a running server, or the deterministic fake")
+    model: str = Field(description="hub id, local folder, or package:DISTRIBUTION/FILE.gguf")
+    revision: str | None = Field(None, description="revision on the hub: pin it")
+    base_url: str | None = Field(None, description="openai: the server, such as http://127.0.0.1:8000/v1")
+    api_key_env: str = Field("OPENAI_API_KEY", description="openai: the environment variable that holds the key")
+    tokenizer: str | None = Field(None, description="openai: folder or hub id of the server's tokenizer; needed for logprobs")
+    timeout_s: float = runtime(600.0, gt=0, description="openai: longest wait for one answer, seconds")
+    retries: int = runtime(4, ge=0, description="openai: tries again after a lost connection, 429 or 5xx")
+    replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with")
+    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
+    top_k: int = Field(0, ge=0, description="sample from the k likeliest only; 0 is off")
+    max_tokens: int = Field(512, ge=1, description="longest completion, tokens")
+    logprobs: int = Field(20, ge=0, le=254, description="k of the top-k logprobs kept for each token; 0 keeps none")
+    logprob_mass: float = Field(0.999, gt=0, le=1, description="keep only as many of the k as reach this probability; the rest is tail")
+    engine: Engine = Engine()
+
+    @model_validator(mode="after")
+    def complete(self) -> Self:
+        if self.backend == "openai" and self.base_url is None:
+            raise ValueError("backend openai needs base_url")
+        if self.backend == "openai" and self.logprobs and self.tokenizer is None:
+            raise ValueError("logprobs from a server need its tokenizer (a folder or hub id); set it, or logprobs: 0")
+        if self.backend == "fake" and self.replies is None:
+            raise ValueError("backend fake needs replies")
+        return self
+
+
+class Generate(Section):
+    prompt: str = Field(description="the teacher's prompt file")
+    samples: int = Field(1, ge=1, description="completions a seed")
+    seed: int = Field(0, ge=0, description="every request's sampling seed is derived from it")
+    shard_size: int = Field(512, ge=1, description="seeds a shard file")
+
+
+class Filter(Section):
+    """Each filter by its name; see docs/filters.md for the reasons."""
+
+    finished: bool = Field(True, description="drop what was cut off")
+    min_tokens: int = Field(1, ge=0, description="shortest completion, tokens")
+    max_tokens: int | None = Field(None, ge=1, description="longest completion, tokens")
+    parseable: bool = Field(True, description="drop what has no readable answer, or no rationale where the prompt asks for one")
+    refusal: bool = Field(True, description="drop refusals")
+    correct: bool = Field(True, description="drop answers that differ from the ground truth, where a seed has one")
+    duplicate: bool = Field(True, description="drop exact repetitions of one input with one completion")
+
+
+class Shape(Section):
+    """Size of a randomly initialised student (for tests of the machinery)."""
+
+    layers: int = Field(2, ge=1)
+    hidden: int = Field(64, ge=8)
+    heads: int = Field(2, ge=1)
+
+
+class Student(Section):
+    """Where the student's first weights come from."""
+
+    model: str = Field("teacher", description="teacher, random, a hub id, a folder, or package:DISTRIBUTION/FILE.gguf")
+    revision: str | None = Field(None, description="revision on the hub: pin it")
+    keep_layers: list[int] | None = Field(None, min_length=1, description="the layers kept of that model, counted from 0; default: all")
+    shape: Shape = Shape()
+
+
+class Arm(Section):
+    """One way of training, compared with the others on identical rows."""
+
+    method: Literal["sft", "kd"] = Field("kd", description="cross-entropy on the teacher's text, or with its distributions")
+    alpha: float = Field(0.1, ge=0, le=1, description="kd: weight of the cross-entropy; 1 - alpha is that of the divergence")
+    temperature: float = Field(1.0, gt=0, le=10, description="kd: softens both distributions; exact only at 1")
+
+
+class Train(Section):
+    prompt: str = Field(description="the student's prompt file: what it will see in use")
+    arms: dict[str, Arm] = Field({"kd": Arm(), "sft": Arm(method="sft")}, min_length=1, description="name: settings of each arm")
+    epochs: float = Field(1.0, gt=0, description="passes over the kept rows")
+    learning_rate: float = Field(2e-4, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="of the learning rate, after the warm-up")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(16, ge=1, description="rows a device and step")
+    accumulate: int = Field(1, ge=1, description="batches an optimiser step")
+    max_length: int = Field(1024, ge=8, description="longest row, tokens; a longer one is refused, not cut")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 autocast on a GPU, float32 on a CPU")
+    gradient_checkpointing: bool = runtime(False, description="less memory, more time")
+    seed: int = Field(0, ge=0, description="order of the rows, and whatever else is drawn")
+    save_steps: int = runtime(200, ge=1, description="optimiser steps between checkpoints")
+    log_steps: int = runtime(5, ge=1, description="optimiser steps between logged lines")
+    report_to: list[str] = runtime(["tensorboard"], description="trackers, as transformers names them")
+
+    @model_validator(mode="after")
+    def arm_names(self) -> Self:
+        for name in self.arms:
+            if name in ("init", "teacher", "base") or not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"'{name}' cannot name an arm; use letters, digits, - and _, and not init, teacher or base")
+        return self
+
+
+class Evaluate(Section):
+    max_tokens: int = Field(512, ge=1, description="longest answer, tokens")
+    backend: Literal["vllm", "fake"] = Field("vllm", description="what runs the students; the teacher keeps its own backend")
+    engine: Engine = Engine()
+
+
+class Config(Section):
+    """A whole run. Paths are relative to the folder in which the command is given."""
+
+    run_dir: str = Field(description="everything the run makes; default: runs/ and the config's name")
+    task: Task
+    teacher: Teacher
+    generate: Generate
+    filter: Filter = Filter()
+    student: Student = Student()
+    train: Train
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def sections_agree(self) -> Self:
+        if self.teacher.temperature == 0 and self.generate.samples > 1:
+            raise ValueError("generate.samples above 1 at teacher.temperature 0 would give the same text again; raise the temperature")
+        if self.evaluate.backend == "fake" and self.teacher.replies is None:
+            raise ValueError("evaluate.backend fake answers with teacher.replies; set them")
+        needs = [name for name, arm in self.train.arms.items() if arm.method == "kd"]
+        if needs and self.teacher.logprobs == 0:
+            raise ValueError(f"arm {needs[0]} is kd and needs teacher.logprobs of 1 or more; set it, or train sft arms only")
+        return self
+
+    def settings(self, *paths: str) -> dict[str, Any]:
+        """The values under `paths` (such as "teacher" or "task.seeds") that can change a result, flat, by dotted key."""
+        return {
+            key: getattr(section, name)
+            for key, section, name in _walk(self)
+            if any(key == path or key.startswith(path + ".") for path in paths) and not _is_runtime(section, name)
+        }
+
+
+def _walk(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel, str]]:
+    """(dotted key, section, field name) of every leaf."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _walk(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            for key, arm in value.items():
+                yield from _walk(arm, f"{prefix}{name}.{key}.")
+        else:
+            yield f"{prefix}{name}", section, name
+
+
+def _is_runtime(section: BaseModel, name: str) -> bool:
+    extra = type(section).model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("runtime"))
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check one config file; each override is "key.sub=value". Raises PipelineError with the key at fault."""
+    return _resolve(Path(path), overrides)[0]
+
+
+def describe(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
+    """(key, resolved value, where it came from) of every key: "file", "command line" or "default"."""
+    config, given, commanded = _resolve(Path(path), overrides)
+
+    def origin(key: str) -> str:
+        return "command line" if key in commanded else "file" if _given(given, key) else "default"
+
+    return [(key, getattr(section, name), origin(key)) for key, section, name in _walk(config)]
+
+
+def _given(tree: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(tree, dict):
+            return True  # a shorthand stands for the whole section
+        if part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _resolve(path: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, Any], list[str]]:
+    tree = _read_yaml(path)
+    tree.setdefault("run_dir", f"runs/{path.stem}")
+    commanded = [_override(tree, text) for text in overrides]
+    try:
+        return Config.model_validate(tree), tree, commanded
+    except ValidationError as error:
+        raise PipelineError(_explain(path, error)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PipelineError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a config such as configs/quickstart.yaml"
+        ) from None
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise PipelineError(f"{path}: holds no sections; start from a copy of configs/quickstart.yaml")
+    return tree
+
+
+def _override(tree: dict[str, Any], text: str) -> str:
+    """Put "key.sub=value" into the tree; the value is read as YAML. Returns the key."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise PipelineError(f"command line: '{text}' is not key.sub=value; for example teacher.temperature=0.7")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        below = tree.setdefault(parent, {})
+        if isinstance(below, str) and parent in ("seeds", "eval_seeds"):
+            below = tree[parent] = {"path": below}
+        if not isinstance(below, dict):
+            raise PipelineError(f"command line: {key}: {parent} is a value, not a section")
+        tree = below
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise PipelineError(f"command line: {key}: '{value}' is not a YAML value; quote it") from None
+    return key
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path}: {key}: unknown key; {_suggest(item['loc'])}")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: {key}: missing; set it in the file or give {key}=… on the command line")
+        elif item["type"] == "value_error":
+            lines.append(f"{path}: {key + ': ' if key else ''}{item['ctx']['error']}")
+        else:
+            lines.append(f"{path}: {key}: {item['msg']}, got {item['input']!r}")
+    return "\n".join(lines)
+
+
+def _suggest(loc: tuple[int | str, ...]) -> str:
+    """What the unknown key at `loc` was probably meant to be."""
+    section: type[BaseModel] = Config
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            section = Arm  # below train.arms.<name>
+            continue
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            section = field.annotation
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    prefix = "".join(f"{part}." for part in loc[:-1])
+    return f"did you mean {prefix}{close[0]}?" if close else f"known here: {', '.join(known)}"

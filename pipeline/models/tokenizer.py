@@ -1,0 +1,81 @@
+"""A tokenizer and what the project asks of it: ids in, ids out, and a hash that tells two apart."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.prompts import Rendered
+from pipeline.records import digest
+
+
+class Tokenizer:
+    """Wraps a transformers tokenizer."""
+
+    def __init__(self, name: str, revision: str | None = None):
+        from transformers import AutoTokenizer
+
+        try:
+            self.hf: Any = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise PipelineError(
+                f"{name}: its tokenizer cannot be loaded ({first}); check the name, or fetch it to a folder first"
+            ) from None
+        self.name = name
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the map from token to id, which is what stored ids depend on."""
+        return digest(self.hf.get_vocab())
+
+    @cached_property
+    def template_hash(self) -> str | None:
+        return digest(self.hf.chat_template) if self.hf.chat_template else None
+
+    @cached_property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Texts that would become a control token if they stood in a prompt."""
+        return tuple(sorted({str(token) for token in self.hf.added_tokens_decoder.values() if token.special}, key=len, reverse=True))
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self.hf.get_vocab().values()) + 1
+
+    def encode(self, rendered: Rendered) -> list[int]:
+        """Token ids of a prompt: a chat by the model's own template, plain text with whatever the model begins with."""
+        if rendered.text is not None:
+            return list(self.hf(rendered.text)["input_ids"])
+        if not self.hf.chat_template:
+            raise PipelineError(f"{self.name}: has no chat template; set 'format: completion' in the prompt's front matter")
+        text = self.hf.apply_chat_template(list(rendered.messages or ()), tokenize=False, add_generation_prompt=True)
+        return list(self.hf(text, add_special_tokens=False)["input_ids"])
+
+    def encode_reply(self, text: str) -> list[int]:
+        """Token ids of a reply that is only known as text, with the model's end token."""
+        return [*self.hf(text, add_special_tokens=False)["input_ids"], self.hf.eos_token_id]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of a reply, without control tokens."""
+        return str(self.hf.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def single(self, text: str) -> int | None:
+        """The id of `text` if it is exactly one token that decodes back to it."""
+        ids = self.hf(text, add_special_tokens=False)["input_ids"]
+        return ids[0] if len(ids) == 1 and self.hf.decode(ids) == text else None
+
+    def split_thoughts(self, token_ids: Sequence[int]) -> tuple[str | None, str]:
+        """(thoughts, reply) of a reasoning model, split at the id of its end-of-thinking token. (None, text) if it is not there."""
+        end = self.hf.convert_tokens_to_ids("</think>")
+        if end is None or end == self.hf.unk_token_id:
+            raise PipelineError(f"{self.name}: has no </think> token; give tags under 'rationale:' in the prompt's front matter")
+        ids = list(token_ids)
+        if end not in ids:
+            return None, self.decode(ids)
+        at = ids.index(end)
+        return self.decode(ids[:at]).replace("<think>", "").strip() or None, self.decode(ids[at + 1 :])
+
+    def save(self, folder: Path) -> None:
+        self.hf.save_pretrained(folder)

@@ -1,0 +1,63 @@
+"""Loading weights, and measuring them without loading."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.models import locate
+
+
+@dataclass(frozen=True)
+class Size:
+    parameters: int  # tied weights are stored, and counted, once
+    nbytes: int  # of the weight files
+
+
+def load_weights(path: str, revision: str | None, dtype: Any, **options: Any) -> Any:
+    """A causal language model of transformers. `path` is a folder or a hub id, `dtype` a torch type or "auto"."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PipelineError(f"{path}: its weights cannot be loaded ({first}); check the name, or fetch it to a folder first") from None
+
+
+def load_config(path: str, revision: str | None) -> Any:
+    """The model's configuration as transformers reads it."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+
+
+def size_of(name: str, revision: str | None) -> Size | None:
+    """The size of a local, packaged or downloaded model; None where its files are not on this machine."""
+    folder = _folder(name, revision)
+    files = sorted(folder.glob("*.safetensors")) if folder else []
+    if not files:
+        return None
+    from safetensors import safe_open
+
+    parameters = 0
+    for file in files:
+        with safe_open(str(file), framework="numpy") as tensors:
+            parameters += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    return Size(parameters, sum(file.stat().st_size for file in files))
+
+
+def _folder(name: str, revision: str | None) -> Path | None:
+    path = Path(locate.resolve(name))
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None

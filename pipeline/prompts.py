@@ -1,0 +1,150 @@
+"""Prompt files: how a seed becomes a question, and how the answer and the rationale are read out of the reply.
+
+A prompt file is Markdown with front matter:
+
+    ---
+    format: chat                 # or completion: the text as it stands, to be continued
+    system: You are terse.       # chat only
+    stop: ["\\n"]                 # where the reply ends, besides the model's own end token
+    rationale: {start: "<think>", end: "</think>"}
+    answer: {start: "Answer:", end: "\\n"}
+    ---
+    {{ question }}
+
+The body is a template over the seed's inputs. Seed text is data: it is only ever a value, never part of the template, and control
+tokens of the tokenizer that stand in it are broken up before they can act.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import PipelineError
+from pipeline.records import Seed
+
+ZERO_WIDTH_SPACE = "\u200b"
+
+
+class Span(BaseModel):
+    """A part of the reply: after the first `start` (empty: from the beginning) up to the first of `end` (empty: to the end).
+
+    A reply that stops before `end` still closes a span that ends in white space; any other `end` must be there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    start: str = ""
+    end: str | list[str] = ""
+
+    def read(self, text: str) -> str | None:
+        """The part, trimmed; None if it is not there or is empty."""
+        begin = text.find(self.start)
+        if begin < 0:
+            return None
+        rest = text[begin + len(self.start) :]
+        ends = [self.end] if isinstance(self.end, str) else self.end
+        found = [rest.find(end) for end in ends if end and end in rest]
+        if not found and not any(end.strip() == "" for end in ends):
+            return None
+        return (rest[: min(found)] if found else rest).strip() or None
+
+
+class FrontMatter(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    format: Literal["chat", "completion"] = "chat"
+    system: str | None = None
+    stop: list[str] = []
+    rationale: Span | Literal["think"] | None = None
+    answer: Span = Span()
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt for one seed: chat messages, or plain text to be continued."""
+
+    messages: tuple[dict[str, str], ...] | None
+    text: str | None
+
+    def __str__(self) -> str:
+        if self.text is not None:
+            return self.text
+        return "\n".join(f"[{message['role']}] {message['content']}" for message in self.messages or ())
+
+
+@dataclass(frozen=True)
+class Prompt:
+    name: str
+    front: FrontMatter
+    template: Template
+
+    def render(self, seed: Seed, control_tokens: Iterable[str] = ()) -> Rendered:
+        """Fill the template with the seed's inputs."""
+        tokens = tuple(control_tokens)
+        try:
+            body = self.template.render(_defused(seed.inputs, tokens))
+        except UndefinedError as error:
+            known = ", ".join(seed.inputs)
+            raise PipelineError(f"{self.name}: {error.message} for seed {seed.id}, whose inputs are {known}; name one of them") from None
+        except TemplateError as error:
+            raise PipelineError(f"{self.name}: cannot be rendered for seed {seed.id}: {error}") from None
+        if self.front.format == "completion":
+            return Rendered(None, body)
+        system = ({"role": "system", "content": self.front.system},) if self.front.system else ()
+        return Rendered((*system, {"role": "user", "content": body}), None)
+
+    def read(self, text: str) -> tuple[str | None, str | None]:
+        """(rationale, answer) of a reply, by the tags of the front matter."""
+        rationale = self.front.rationale
+        return (rationale.read(text) if isinstance(rationale, Span) else None), self.front.answer.read(text)
+
+    @property
+    def wants_rationale(self) -> bool:
+        return self.front.rationale is not None
+
+
+def load(path: str | Path) -> Prompt:
+    """Read one prompt file. Raises PipelineError with what is wrong in it."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PipelineError(f"{path}: prompt cannot be read ({error.strerror}); see prompts/ for examples") from None
+    front, body = _split(path, text)
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    try:
+        return Prompt(str(path), front, environment.from_string(body))
+    except TemplateError as error:
+        raise PipelineError(f"{path}: template error: {error}; the body is a Jinja template over the seed's inputs") from None
+
+
+def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
+    if not text.startswith("---\n") or "\n---\n" not in text[3:]:
+        raise PipelineError(f"{path}: has no front matter; begin it with ---, the settings, --- (see prompts/)")
+    head, body = text[4:].split("\n---\n", 1) if not text.startswith("---\n---\n") else ("", text[8:])
+    try:
+        front = FrontMatter.model_validate(yaml.safe_load(head) or {})
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path}: front matter is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PipelineError(f"{path}: front matter: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return front, body.strip("\n")
+
+
+def _defused(value: Any, tokens: tuple[str, ...]) -> Any:
+    """The value with every control token in it broken by a zero-width space."""
+    if isinstance(value, str):
+        for token in tokens:
+            if token in value:
+                value = value.replace(token, token[0] + ZERO_WIDTH_SPACE + token[1:])
+        return value
+    if isinstance(value, list):
+        return [_defused(item, tokens) for item in value]
+    if isinstance(value, dict):
+        return {key: _defused(item, tokens) for key, item in value.items()}
+    return value

@@ -1,0 +1,116 @@
+"""The records that stages hand to one another: one JSON object a line, ids derived from content."""
+
+import hashlib
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import PipelineError
+
+FinishReason = Literal["stop", "length", "abort", "error", "repetition", "content_filter"]
+
+
+def digest(*parts: Any, length: int = 16) -> str:
+    """The first `length` hex digits of the SHA-256 of `parts` as canonical JSON."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+class Record(BaseModel):
+    """Frozen, strict about its keys, one line of JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_line(self) -> bytes:
+        return self.model_dump_json(exclude_none=True).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes | str, where: str) -> Self:
+        """Read one line; `where` ("file:line") opens the error if it is not one of these records."""
+        try:
+            return cls.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise PipelineError(f"{where}: not a {cls.__name__}: {field} {first['msg']}; was the file edited or cut?") from None
+
+
+class Seed(Record):
+    """One task input. `target` is the ground truth where it is known, `group` a slice for reports."""
+
+    id: str
+    inputs: dict[str, Any]
+    target: str | None = None
+    group: str | None = None
+
+
+class Frame(Record):
+    """Where a sample's top-k logprobs lie: `nbytes` at `offset` of `file`, which stands beside the sample's own file."""
+
+    file: str
+    offset: int
+    nbytes: int
+    crc32: int
+
+
+class Usage(Record):
+    """Token counts of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Sample(Record):
+    """One completion of the teacher.
+
+    `token_ids` are the teacher's own (None where a server gives no ids). The prompt is not repeated in every sample: it is the
+    stage's `prompt.md` rendered with `seed`, and `prompt_digest` (of its token ids, or of its text) proves that it is.
+    """
+
+    id: str
+    seed: Seed
+    index: int
+    teacher: str
+    prompt_digest: str
+    sampling_seed: int | None = None
+    token_ids: list[int] | None = None
+    text: str
+    rationale: str | None = None
+    answer: str | None = None
+    finish_reason: FinishReason
+    usage: Usage
+    frame: Frame | None = None
+
+
+class Rejected(Record):
+    """One sample that a filter turned down: which filter, its reason, the value that decided. `text` is there to be read."""
+
+    id: str
+    seed_id: str
+    filter: str
+    reason: str
+    value: str | float | int
+    text: str
+
+
+class Score(Record):
+    """How good one answer is: `value` in [0, 1], the answer that was read out of the completion, and why."""
+
+    value: float
+    answer: str | None = None
+    explanation: str
+
+
+class Scored(Record):
+    """One model's answer to one held-out seed."""
+
+    id: str
+    seed_id: str
+    group: str | None = None
+    target: str | None = None
+    model: str
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    score: Score

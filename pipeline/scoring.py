@@ -1,0 +1,86 @@
+"""How an answer is held against the ground truth, and how sure the averages are."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.records import Score
+
+RESAMPLES = 10_000
+NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s*/\s*\d+)?")
+
+Scorer = Callable[[str | None, str, Sequence[str] | None], Score]
+
+
+def normalise(text: str) -> str:
+    """Case, outer punctuation and runs of white space do not count."""
+    return " ".join(text.casefold().split()).strip(" .,;:!?\"'`*")
+
+
+def number(text: str) -> float | None:
+    """The last number in a text: sign, thousands commas, decimals and a/b fractions; units and currency are passed over."""
+    for match in reversed(list(NUMBER.finditer(text))):
+        digits = match.group().replace(",", "").replace(" ", "")
+        if not re.search(r"\d", digits):
+            continue
+        above, _, below = digits.partition("/")
+        if not below:
+            return float(above)
+        return float(above) / float(below) if float(below) else None
+    return None
+
+
+def label(answer: str | None, target: str, labels: Sequence[str] | None) -> Score:
+    """1 if the answer is the target's label."""
+    if answer is None:
+        return Score(value=0.0, explanation="no answer found")
+    known = {normalise(name): name for name in labels or ()}
+    read = known.get(normalise(answer))
+    if read is None:
+        return Score(value=0.0, answer=answer, explanation="not one of the labels")
+    right = read == known.get(normalise(target), target)
+    return Score(value=float(right), answer=read, explanation="right label" if right else f"is {target}")
+
+
+def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
+    """1 if answer and target are the same text, case, outer punctuation and spacing aside."""
+    if answer is None:
+        return Score(value=0.0, explanation="no answer found")
+    right = normalise(answer) == normalise(target)
+    return Score(value=float(right), answer=answer, explanation="same text" if right else f"is {target}")
+
+
+def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
+    """1 if the last number in the answer equals the target's, to one part in a million."""
+    if answer is None:
+        return Score(value=0.0, explanation="no answer found")
+    given, wanted = number(answer), number(target)
+    if given is None or wanted is None:
+        return Score(value=0.0, answer=answer, explanation="no number in the " + ("answer" if given is None else "target"))
+    right = bool(np.isclose(given, wanted, rtol=1e-6, atol=1e-9))
+    return Score(value=float(right), answer=f"{given:g}", explanation="same number" if right else f"is {wanted:g}")
+
+
+SCORERS: dict[str, Scorer] = {"label": label, "exact": exact, "numeric": numeric}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
+    """Mean and 95 % percentile bootstrap interval over items (Efron & Tibshirani 1993, ch. 13). For a paired difference, pass the
+    differences item by item."""
+    data: NDArray[np.float64] = np.asarray(values, np.float64)
+    random = np.random.default_rng(seed)
+    means = np.array([data[random.integers(len(data), size=len(data))].mean() for _ in range(RESAMPLES)])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(float(data.mean()), float(low), float(high))

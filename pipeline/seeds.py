@@ -1,0 +1,148 @@
+"""Reading seeds: JSONL, CSV, Parquet or a Hugging Face dataset, with an error that names file and line."""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonlines
+
+from pipeline.config import Source
+from pipeline.errors import PipelineError
+from pipeline.records import Seed, digest
+
+Row = tuple[str, dict[str, Any]]  # where ("file:line"), columns
+
+
+def load(source: Source) -> list[Seed]:
+    """All seeds of a source, in order. Raises PipelineError for a missing, malformed or empty source and for ids given twice."""
+    seeds: list[Seed] = []
+    seen: dict[str, str] = {}
+    for where, row in _rows(source):
+        seed = _seed(source, where, row)
+        if seed.id in seen:
+            raise PipelineError(f"{where}: seed id '{seed.id}' was given before, at {seen[seed.id]}; give each seed an id of its own")
+        seen[seed.id] = where
+        seeds.append(seed)
+        if len(seeds) == source.limit:
+            break
+    if not seeds:
+        raise PipelineError(f"{source.path or source.dataset}: has no seeds; put at least one row in it")
+    return seeds
+
+
+def load_eval(train: Iterable[Seed], source: Source) -> list[Seed]:
+    """The held-out seeds. Refuses seeds without ground truth, and inputs that are also among the training seeds."""
+    held_out = load(source)
+    name = source.path or source.dataset
+    known = {digest(seed.inputs): seed.id for seed in train}
+    for seed in held_out:
+        if seed.target is None:
+            raise PipelineError(f"{name}: held-out seed {seed.id} has no '{source.target_field}'; evaluate needs the ground truth")
+        if digest(seed.inputs) in known:
+            raise PipelineError(
+                f"{name}: held-out seed {seed.id} is also training seed {known[digest(seed.inputs)]}; take it out of one of them"
+            )
+    return held_out
+
+
+def _seed(source: Source, where: str, row: dict[str, Any]) -> Seed:
+    inputs = {key: value for key, value in row.items() if key not in (source.id_field, source.target_field, source.group_field)}
+    if not inputs:
+        raise PipelineError(f"{where}: has no input columns, only {', '.join(row) or 'nothing'}; give the prompt something to render")
+    group = row.get(source.group_field)
+    given = row.get(source.id_field)
+    return Seed(
+        id=str(given) if given is not None else f"seed-{digest(inputs)}",
+        inputs=inputs,
+        target=_target(source, where, row),
+        group=None if group is None else str(group),
+    )
+
+
+def _target(source: Source, where: str, row: dict[str, Any]) -> str | None:
+    value = row.get(source.target_field)
+    if value is None or value == "":
+        return None
+    if source.target_pattern is None:
+        return str(value)
+    match = re.search(source.target_pattern, str(value))
+    if match is None:
+        raise PipelineError(f"{where}: target_pattern {source.target_pattern!r} is not found in '{str(value)[-60:]}'; correct the pattern")
+    return match.group(1).strip()
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    if source.dataset:
+        return _dataset(source)
+    path = Path(source.path or "")
+    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise PipelineError(f"{path}: seeds are read from {', '.join(readers)}; or give dataset: for one from the hub")
+    if not path.is_file():
+        raise PipelineError(f"{path}: no such file of seeds; the config names it under task")
+    return readers[path.suffix](path)
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    number = 0
+    with jsonlines.open(path) as reader:
+        try:
+            for number, row in enumerate(reader.iter(type=dict), start=1):
+                yield f"{path}:{number}", row
+        except jsonlines.InvalidLineError as error:
+            raise PipelineError(
+                f"{path}:{error.lineno}: not a JSON object ({str(error).split(' (line')[0]}); correct or remove the line"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise PipelineError(f"{path}:{number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise PipelineError(f"{where}: has another number of columns than the header; quote commas inside a field")
+                yield where, row
+        except csv.Error as error:
+            raise PipelineError(f"{path}:{reader.line_num}: not CSV ({error})") from None
+        except UnicodeDecodeError as error:
+            raise PipelineError(f"{path}:{reader.line_num}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        number = 0
+        for batch in ParquetFile(path).iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}:{number}", _plain(row)
+    except (ArrowException, OSError) as error:
+        raise PipelineError(f"{path}: not Parquet ({error})") from None
+
+
+def _dataset(source: Source) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(source.dataset, source.name, split=source.split, revision=source.revision)
+    except Exception as error:  # the hub's client has no common error; all of them mean that there are no seeds
+        raise PipelineError(
+            f"dataset {source.dataset}: cannot be loaded ({str(error).splitlines()[0]}); check its name, split and the network"
+        ) from None
+    for number, row in enumerate(rows, start=1):
+        yield f"{source.dataset}[{source.split}]:{number}", _plain(row)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as JSON has it, so that ids do not depend on where a row was read from."""
+    plain: dict[str, Any] = json.loads(json.dumps(row, default=str))
+    return plain

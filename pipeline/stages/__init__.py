@@ -1,0 +1,1 @@
+"""The stages, each a module; they meet only in files."""

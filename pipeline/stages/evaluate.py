@@ -1,0 +1,142 @@
+"""evaluate: teacher, untouched student and every arm on the same held-out seeds, by the same path, greedy."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import compare, prompts, replies, seeds
+from pipeline.collect import Question, collect, plan
+from pipeline.config import Config
+from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
+from pipeline.models.weights import size_of
+from pipeline.progress import Progress
+from pipeline.prompts import Prompt
+from pipeline.records import Scored, Seed, digest
+from pipeline.scoring import SCORERS
+from pipeline.stage import Job
+from pipeline.store import read_json, read_records, write_json
+
+NAME = "evaluate"
+TEACHER, BASE = "teacher", "base"
+SHARD_SIZE = 512
+
+
+def parts(config: Config) -> list[str]:
+    return [TEACHER, BASE, *config.train.arms]
+
+
+def sections(config: Config, part: str) -> list[str]:
+    task = ["task.eval_seeds", "task.metric", "task.labels", "evaluate.max_tokens"]
+    if part == TEACHER:
+        return [*task, *(f"teacher.{name}" for name in ("backend", "model", "revision", "base_url", "replies", "engine"))]
+    return [*task, "evaluate.backend", "evaluate.engine"]
+
+
+def reads(config: Config, part: str) -> list[str]:
+    return {TEACHER: [], BASE: ["train/init"]}.get(part, [f"train/{part}"])
+
+
+def files(config: Config, part: str) -> list[Path]:
+    source = [Path(config.task.eval_seeds.path)] if config.task.eval_seeds.path else []
+    return [*source, Path(_prompt_path(config, part))]
+
+
+def identities(config: Config, part: str) -> Mapping[str, str]:
+    if part != TEACHER or config.teacher.backend != "vllm":
+        return {}
+    return {"teacher": locate.identity(config.teacher.model, config.teacher.revision)}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Ask one model every held-out seed that it has not answered, and score the answers."""
+    config = job.config
+    held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds)
+    wanted = {digest(job.part, seed.id): seed for seed in held_out}
+    shards = plan(job.folder, list(wanted), Scored, SHARD_SIZE)
+    there = sum(len(shard.done) for shard in shards)
+    if there < len(wanted):
+        print(f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model", flush=True)
+        model = _open(job)
+        try:
+            _ask(job, model, wanted, shards, there)
+        finally:
+            model.close()
+    return {"answers": sum(1 for _ in read_records(job.folder, Scored))}
+
+
+def summary(config: Config) -> str:
+    """Write results.json from what is on disk, and return the table."""
+    run_dir = Path(config.run_dir)
+    results = compare.results(config, {part: _measured(run_dir / NAME / part) for part in parts(config)})
+    write_json(run_dir / NAME / "results.json", results)
+    return compare.table(results) + f"\n{run_dir / NAME / 'results.json'}"
+
+
+def _measured(folder: Path) -> tuple[list[Scored], dict[str, Any]]:
+    return list(read_records(folder, Scored)), read_json(folder / "cost.json")
+
+
+def _prompt_path(config: Config, part: str) -> str:
+    return config.generate.prompt if part == TEACHER else config.train.prompt
+
+
+def _open(job: Job) -> Model:
+    config = job.config
+    if job.part == TEACHER:
+        return open_teacher(config.teacher.model_copy(update={"logprobs": 0}))
+    path, revision = _student(job)
+    return open_student(config.evaluate.backend, path, revision, config.evaluate.engine, config.teacher.replies)
+
+
+def _student(job: Job) -> tuple[str, str | None]:
+    """(folder or hub id, revision) of the student that this part asks."""
+    folder = job.run_dir / reads(job.config, job.part)[0]
+    made = read_json(folder / "student.json")
+    return str(made["model"] or folder / "model"), made["revision"]
+
+
+def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:
+    prompt = prompts.load(_prompt_path(job.config, job.part))
+    sampling = Sampling(job.config.evaluate.max_tokens, stop=tuple(prompt.front.stop))
+    progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
+    began = time.monotonic()
+    collect(model, sampling, shards, partial(_question, job, model, prompt, wanted), progress)
+    seconds = time.monotonic() - began
+    name, revision = (job.config.teacher.model, job.config.teacher.revision) if job.part == TEACHER else _student(job)
+    size = size_of(name, revision) if model.facts.engine.startswith("vllm") else None
+    write_json(
+        job.folder / "cost.json",
+        {
+            "engine": model.facts.engine,
+            "tokens_per_s": round(progress.tokens / seconds, 1),
+            "answers_per_s": round((len(wanted) - there) / seconds, 2),
+            **(dataclasses.asdict(size) if size else {"parameters": None, "nbytes": None}),
+        },
+    )
+
+
+def _question(job: Job, model: Model, prompt: Prompt, wanted: Mapping[str, Seed], identifier: str) -> Question[Scored]:
+    seed = wanted[identifier]
+    rendered = prompt.render(seed, model.tokenizer.control_tokens if model.tokenizer else ())
+    token_ids = model.tokenizer.encode(rendered) if model.tokenizer else None
+    return Question(Request(identifier, rendered, token_ids), partial(_scored, job, model, prompt, seed, identifier))
+
+
+def _scored(job: Job, model: Model, prompt: Prompt, seed: Seed, identifier: str, completion: Completion) -> tuple[Scored, None]:
+    _, answer = replies.read(prompt, completion, model.tokenizer)
+    assert seed.target is not None
+    task = job.config.task
+    return Scored(
+        id=identifier,
+        seed_id=seed.id,
+        group=seed.group,
+        target=seed.target,
+        model=job.part,
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        usage=completion.usage,
+        score=SCORERS[task.metric](answer, seed.target, task.labels),
+    ), None

@@ -1,0 +1,208 @@
+"""train: a student by supervised fine-tuning or by distillation from the stored logprobs; every arm from the same start on the same rows."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import prompts, students
+from pipeline.config import Config, Train
+from pipeline.encode import Example, check_frames, check_lengths, encode
+from pipeline.errors import PipelineError
+from pipeline.models import locate, tokenizer_of
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.weights import load_config, load_weights
+from pipeline.records import Sample
+from pipeline.stage import Job, read_manifest
+from pipeline.store import read_json, read_records, sync_folder, write_atomic, write_json
+
+if TYPE_CHECKING:
+    from pipeline.topk import TopKFolder
+
+NAME = "train"
+INIT = "init"
+
+
+def parts(config: Config) -> list[str]:
+    return [INIT, *config.train.arms]
+
+
+def sections(config: Config, part: str) -> list[str]:
+    if part == INIT:
+        return ["student", "train.seed"]
+    return [f"train.{name}" for name in Train.model_fields if name != "arms"] + [f"train.arms.{part}"]
+
+
+def reads(config: Config, part: str) -> list[str]:
+    return [] if part == INIT else ["generate", "filter", f"{NAME}/{INIT}"]
+
+
+def files(config: Config, part: str) -> list[Path]:
+    return [] if part == INIT else [Path(config.train.prompt)]
+
+
+def identities(config: Config, part: str) -> Mapping[str, str]:
+    if part != INIT:
+        return {}
+    name, revision = students.source(config)
+    return {"student": name if name == "random" else locate.identity(name, revision)}
+
+
+def run(job: Job) -> dict[str, Any]:
+    if job.part == INIT:
+        return _init(job)
+    return _arm(job)
+
+
+def student_path(run_dir: Path, part: str) -> str:
+    """Where the model of a finished part is: a folder, or a hub id for an untouched one."""
+    folder = run_dir / NAME / part
+    return str(read_json(folder / "student.json")["model"] or folder / "model")
+
+
+def summary(config: Config) -> str:
+    lines = []
+    for part in config.train.arms:
+        counts = read_manifest(Path(config.run_dir), f"{NAME}/{part}")["counts"]
+        shares = f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})" if "loss_kd" in counts else ""
+        lines.append(f"train {part}: {counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}{shares}")
+    return "\n".join(lines)
+
+
+def _init(job: Job) -> dict[str, Any]:
+    made = students.build(job.config, job.folder / "model")
+    revision = students.source(job.config)[1]
+    write_json(job.folder / "student.json", {"model": None, "revision": None} if made is None else {"model": made, "revision": revision})
+    return {}
+
+
+def _arm(job: Job) -> dict[str, Any]:
+    import torch
+    import transformers
+
+    config, arm = job.config, job.config.train.arms[job.part]
+    start = student_path(job.run_dir, INIT)
+    revision = read_json(job.run_dir / NAME / INIT / "student.json")["revision"]
+    tokenizer = Tokenizer(start, revision)
+    examples, same = _examples(job, tokenizer)
+    vocab_size = load_config(start, revision).get_text_config().vocab_size
+    frames = check_frames(examples, job.run_dir / "generate", tokenizer, vocab_size) if arm.method == "kd" else None
+    print(
+        f"train {job.part}: {len(examples):,} rows, from {start}" + ("" if same else "; another tokenizer, so the text is tokenised anew"),
+        flush=True,
+    )
+
+    transformers.set_seed(config.train.seed)
+    model = load_weights(start, revision, torch.float32)
+    trainer = _trainer(job, model, tokenizer, examples, frames)
+    checkpoint = _last_checkpoint(job.folder / "checkpoints")
+    if checkpoint:
+        print(f"train {job.part}: going on from {checkpoint.name}", flush=True)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _save(job, trainer, tokenizer, start, revision)
+    return _count(job, len(examples), trainer.state.log_history)
+
+
+def _examples(job: Job, tokenizer: Tokenizer) -> tuple[list[Example], bool]:
+    """The rows, and whether the teacher's ids are the student's."""
+    config = job.config
+    same = config.teacher.backend != "openai" or config.teacher.tokenizer is not None
+    same = same and Tokenizer(tokenizer_of(config.teacher), config.teacher.revision).hash == tokenizer.hash
+    if not same and config.train.arms[job.part].method == "kd":
+        raise PipelineError(
+            f"train {job.part}: the tokenizer of {tokenizer.name} differs from that of the teacher {config.teacher.model}; kd needs the same "
+            "vocabulary. Choose a student of the teacher's family, or train this one with method: sft"
+        )
+    samples = read_records(job.run_dir / "filter" / "kept", Sample)
+    examples = encode(samples, prompts.load(config.train.prompt), tokenizer, same)
+    check_lengths(examples, config.train.max_length)
+    return examples, same
+
+
+def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example], frames: "TopKFolder | None") -> Any:
+    import torch
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import SFTConfig
+
+    from pipeline.trainer import Collator, DistillTrainer, Reporter
+
+    settings = job.config.train
+    bf16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
+    pad = tokenizer.hf.pad_token_id if tokenizer.hf.pad_token_id is not None else tokenizer.hf.eos_token_id
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
+    args = SFTConfig(
+        output_dir=str(job.folder / "checkpoints"),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_length=None,
+        bf16=bf16,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        logging_steps=settings.log_steps,
+        logging_first_step=True,
+        report_to=settings.report_to or "none",
+        use_cpu=not torch.cuda.is_available(),
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+    )
+    columns: dict[str, list[Any]] = {"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]}
+    if frames is not None:
+        columns["frame"] = [e.frame.model_dump() for e in examples if e.frame is not None]
+    trainer = DistillTrainer(
+        arm=job.config.train.arms[job.part],
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_dict(columns),
+        data_collator=Collator(pad, frames),
+        processing_class=tokenizer.hf,
+        callbacks=[Reporter(f"train {job.part}")],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: the trainer's state comes last."""
+    whole = [path for path in folder.glob("checkpoint-*") if _is_json(path / "trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _save(job: Job, trainer: Any, tokenizer: Tokenizer, start: str, revision: str | None) -> None:
+    """The finished model, in the number format of its start, whole or not at all."""
+    dtype = load_config(start, revision).dtype
+    partial = job.folder / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    trainer.accelerator.unwrap_model(trainer.model).to(dtype).save_pretrained(partial)
+    tokenizer.save(partial)
+    shutil.rmtree(job.folder / "model", ignore_errors=True)
+    partial.rename(job.folder / "model")
+    sync_folder(job.folder)
+    write_json(job.folder / "student.json", {"model": None, "revision": None})
+
+
+def _count(job: Job, rows: int, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows, steps and the last logged losses; the whole history goes to history.jsonl."""
+    write_atomic(job.folder / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+    last = [entry for entry in history if "loss" in entry][-1]
+    steps = max(entry["step"] for entry in history)
+    return {"rows": rows, "steps": steps, **{name: round(float(last[name]), 6) for name in ("loss", "loss_ce", "loss_kd") if name in last}}

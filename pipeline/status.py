@@ -1,0 +1,30 @@
+"""What a run folder holds, read from its files alone."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.store import read_json
+
+
+def describe(run_dir: Path) -> Iterator[str]:
+    """One line a stage or arm that was begun."""
+    begun = sorted(
+        (path.parent for path in run_dir.glob("*/**/begun.json") if "replaced" not in path.parts),
+        key=lambda folder: read_json(folder / "begun.json")["begun"],
+    )
+    if not begun:
+        raise PipelineError(f"{run_dir}: no stage was begun here; give a run folder, such as runs/quickstart")
+    return (f"{str(folder.relative_to(run_dir)):<20} {_state(folder)}" for folder in begun)
+
+
+def _state(folder: Path) -> str:
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        found = read_json(manifest)
+        return f"done {found['finished']} in {found['seconds']:,.0f} s  {json.dumps(found['counts'])}"
+    records = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
+    checkpoints = sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*"))
+    so_far = f"{records:,} records" if records else f"checkpoint at step {checkpoints[-1]:,}" if checkpoints else "nothing yet"
+    return f"not finished: {so_far}; the same command goes on from there"

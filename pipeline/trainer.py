@@ -1,0 +1,137 @@
+"""TRL's SFTTrainer with one more loss: distillation from the stored top-k, which the collator reads frame by frame."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTTrainer
+from trl.models.utils import _ForwardRedirection
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from pipeline.config import Arm
+from pipeline.encode import IGNORED
+from pipeline.errors import PipelineError
+from pipeline.losses.kd import Loss, sparse_kd
+from pipeline.progress import Progress
+from pipeline.records import Frame
+from pipeline.topk import TopK, TopKFolder
+
+TOPK = ("topk_ids", "topk_logprobs", "topk_tail")
+ALTERED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+
+
+class Collator:
+    """TRL's collator and, with `frames`, the teacher's distributions of all unmasked tokens of the batch, in their order.
+
+    topk_ids (N, K), topk_logprobs (N, K) with -inf where a token has fewer entries, topk_tail (N,).
+    """
+
+    def __init__(self, pad_token_id: int, frames: TopKFolder | None):
+        self._base = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
+        self._frames = frames
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = self._base(rows)
+        if self._frames is not None:
+            batch.update(_stack([self._frames.frame(Frame(**row["frame"])) for row in rows]))
+        return batch
+
+
+def _stack(topks: list[TopK]) -> dict[str, Tensor]:
+    width = max(topk.ids.shape[1] for topk in topks)
+
+    def widen(array: np.ndarray, fill: float) -> np.ndarray:
+        return np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
+
+    return {
+        "topk_ids": torch.from_numpy(np.concatenate([widen(topk.ids, 0) for topk in topks])),
+        "topk_logprobs": torch.from_numpy(np.concatenate([widen(topk.logprobs, -np.inf) for topk in topks])),
+        "topk_tail": torch.from_numpy(np.concatenate([topk.tail for topk in topks])),
+    }
+
+
+class DistillTrainer(SFTTrainer):
+    """Trains one arm: TRL's own loss for sft, `sparse_kd` for kd. Rows come tokenised, with labels."""
+
+    def __init__(self, *, arm: Arm, **kwargs: Any):
+        self.arm = arm
+        super().__init__(**kwargs)
+        self._redirect = _ForwardRedirection()
+        if arm.method == "kd":
+            _refuse_altered_logits(self.model)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "frame" not in self._signature_columns:
+            self._signature_columns += ["frame"]
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        if self.arm.method == "sft":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        unwrapped = self.accelerator.unwrap_model(model)
+        loss: Loss = self._redirect(model, unwrapped, self._sum, unwrapped, inputs)
+        tokens = (inputs["labels"][:, 1:] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        mean = loss.total / torch.as_tensor(tokens).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            mean = mean * self.accelerator.num_processes
+        self._record(inputs, loss)
+        return mean
+
+    def _sum(self, model: nn.Module, inputs: dict[str, Any]) -> Loss:
+        hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
+        labels = inputs["labels"][:, 1:]
+        bearing = labels != IGNORED
+        return sparse_kd(
+            hidden[:, :-1][bearing],
+            model.get_output_embeddings().weight,
+            labels[bearing],
+            *(inputs[name] for name in TOPK),
+            alpha=self.arm.alpha,
+            temperature=self.arm.temperature,
+        )
+
+    def _record(self, inputs: dict[str, Any], loss: Loss) -> None:
+        """The two shares of the loss, a token, in the log; a share that does nothing is seen at once."""
+        mode = "train" if self.model.training else "eval"
+        tokens = (inputs["labels"][:, 1:] != IGNORED).sum().clamp(min=1)
+        self._metrics[mode]["loss_ce"].append((loss.ce / tokens).item())
+        self._metrics[mode]["loss_kd"].append((loss.kd / tokens).item())
+        self._total_train_tokens += int(inputs["attention_mask"].sum())
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+
+
+def _refuse_altered_logits(model: Any) -> None:
+    config = model.config.get_text_config()
+    altered = [name for name in ALTERED_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
+    if altered or getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise PipelineError(
+            f"{type(model).__name__}: kd does not know its logits ({altered[0] if altered else 'bias of the lm_head'}); train it with method: sft"
+        )
+
+
+class Reporter(TrainerCallback):
+    """The trainer's progress as one line: step, loss, its two shares, learning rate, tokens/s, ETA."""
+
+    def __init__(self, label: str):
+        self._label = label
+        self._progress: Progress | None = None
+        self._last: dict[str, object] = {}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._progress = Progress(self._label, state.max_steps, state.global_step, unit="steps")
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+        names = {"loss": "loss", "loss_ce": "ce", "loss_kd": "kd", "learning_rate": "lr"}
+        self._last = {short: f"{float(logs[name]):.3g}" for name, short in names.items() if name in (logs or {})} or self._last
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert self._progress is not None
+        self._progress.add(1)
+        self._progress.show(self._last)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert self._progress is not None
+        self._progress.show(self._last, last=True)

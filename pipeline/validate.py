@@ -1,0 +1,54 @@
+"""What can be known before a model is loaded."""
+
+import os
+from pathlib import Path
+
+from pipeline import prompts, seeds, students
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.models import locate
+
+
+def check(config: Config) -> list[str]:
+    """Seeds, held-out seeds, prompts, models, keys. Returns what was found, and the first prompt; raises on the first fault."""
+    found = seeds.load(config.task.seeds)
+    held_out = seeds.load_eval(found, config.task.eval_seeds)
+    targets = sum(seed.target is not None for seed in found)
+    teacher_prompt, student_prompt = prompts.load(config.generate.prompt), prompts.load(config.train.prompt)
+    first = teacher_prompt.render(found[0])
+    student_prompt.render(found[0])
+    _check_labels(config, [seed.target for seed in held_out])
+    _check_teacher(config)
+    name, _ = students.source(config)
+    if name != "random":
+        locate.check(name)
+    return [
+        f"seeds: {len(found):,}, of which {targets:,} with ground truth; held out: {len(held_out):,}, none of them among the seeds",
+        f"teacher: {config.teacher.model} ({config.teacher.backend}), {len(found) * config.generate.samples:,} samples to make",
+        f"student: {name}" + (f", layers {config.student.keep_layers}" if config.student.keep_layers else ""),
+        f"arms: {', '.join(f'{arm} ({settings.method})' for arm, settings in config.train.arms.items())}",
+        f"run folder: {Path(config.run_dir)}",
+        f"the student's first prompt:\n{_indent(str(student_prompt.render(found[0])))}",
+        f"the teacher's first prompt:\n{_indent(str(first))}",
+    ]
+
+
+def _check_labels(config: Config, targets: list[str | None]) -> None:
+    unknown = sorted({str(target) for target in targets} - set(config.task.labels or ())) if config.task.labels else []
+    if unknown:
+        raise PipelineError(f"task.labels: the held-out seeds also have {', '.join(map(repr, unknown[:5]))}; add them, or mend the seeds")
+
+
+def _check_teacher(config: Config) -> None:
+    teacher = config.teacher
+    if teacher.backend == "vllm":
+        locate.check(teacher.model)
+    if teacher.backend == "openai" and "://127.0.0.1" not in str(teacher.base_url) and "://localhost" not in str(teacher.base_url):
+        if not os.environ.get(teacher.api_key_env):
+            raise PipelineError(
+                f"teacher.api_key_env: the environment variable {teacher.api_key_env} is not set; export the server's key there"
+            )
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  | {line}" for line in text.splitlines())
