@@ -1,6 +1,7 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 STAGES = ("generate", "filter", "train", "evaluate")
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
+    errno.EFBIG: "it would be larger than allowed",
     errno.EROFS: "the folder is read-only",
     errno.EACCES: "permission is denied",
     errno.EDQUOT: "the quota is used up",
@@ -43,9 +45,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        code = _complain(
-            f"{error.filename or 'a file'}: cannot be written, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here"
-        )
+        where = error.filename or "a file"
+        code = _complain(f"{where}: cannot be written, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here")
     _leave(code)
 
 
@@ -157,9 +158,7 @@ def _load(config: Path, overrides: tuple[str, ...]) -> "Config":
 
 
 def _modules() -> "dict[str, Any]":
-    from pipeline.stages import evaluate, filter, generate, train
-
-    return {module.NAME: module for module in (generate, filter, train, evaluate)}
+    return {name: importlib.import_module(f"pipeline.stages.{name}") for name in STAGES}
 
 
 def _is_done(module: "Stage", settings: "Config") -> bool:

@@ -7,10 +7,10 @@ from typing import Generic, TypeVar
 
 from pipeline.models import Completion, Model, Request, Sampling
 from pipeline.progress import Progress
-from pipeline.records import Record
+from pipeline.records import Identified
 from pipeline.store import Shard
 
-T = TypeVar("T", bound=Record)
+T = TypeVar("T", bound=Identified)
 
 
 @dataclass(frozen=True)

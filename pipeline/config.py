@@ -84,6 +84,7 @@ class Teacher(Section):
     timeout_s: float = runtime(600.0, gt=0, description="openai: longest wait for one answer, seconds")
     retries: int = runtime(4, ge=0, description="openai: tries again after a lost connection, 429 or 5xx")
     replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with")
+    delay_s: float = runtime(0.0, ge=0, description="fake: how long a batch takes, seconds")
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     top_k: int = Field(0, ge=0, description="sample from the k likeliest only; 0 is off")
@@ -247,7 +248,7 @@ def describe(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str,
 def _given(tree: Any, key: str) -> bool:
     for part in key.split("."):
         if not isinstance(tree, dict):
-            return True  # a shorthand stands for the whole section
+            return part == "path"  # the shorthand of a source
         if part not in tree:
             return False
         tree = tree[part]

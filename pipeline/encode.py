@@ -27,8 +27,11 @@ class Example:
 
 
 def encode(samples: Iterable[Sample], prompt: Prompt, tokenizer: Tokenizer, ids_fit: bool) -> list[Example]:
-    """Rows for one student. `ids_fit`: its tokenizer is the teacher's, so the teacher's ids are used as they are; otherwise, and where
-    a server gave none, the text is tokenised anew and the frames cannot be used."""
+    """Rows for one student.
+
+    `ids_fit`: its tokenizer is the teacher's, so the teacher's ids are used as they are; otherwise, and where a server gave none,
+    the text is tokenised anew and the frames cannot be used.
+    """
     return [_example(sample, prompt, tokenizer, ids_fit) for sample in samples]
 
 
@@ -38,8 +41,8 @@ def check_lengths(examples: Sequence[Example], max_length: int) -> None:
     if long:
         worst = max(long, key=lambda example: len(example.input_ids))
         raise PipelineError(
-            f"train: {len(long):,} rows are longer than train.max_length={max_length}, the longest (sample {worst.id}) {len(worst.input_ids)} "
-            "tokens; raise train.max_length, or drop long completions with filter.max_tokens"
+            f"train: {len(long):,} rows are longer than train.max_length={max_length}, the longest (sample {worst.id}) "
+            f"{len(worst.input_ids)} tokens; raise train.max_length, or drop long completions with filter.max_tokens"
         )
 
 

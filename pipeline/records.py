@@ -36,10 +36,15 @@ class Record(BaseModel):
             raise PipelineError(f"{where}: not a {cls.__name__}: {field} {first['msg']}; was the file edited or cut?") from None
 
 
-class Seed(Record):
-    """One task input. `target` is the ground truth where it is known, `group` a slice for reports."""
+class Identified(Record):
+    """A record that a shard can hold: its id tells it from every other one there."""
 
     id: str
+
+
+class Seed(Identified):
+    """One task input. `target` is the ground truth where it is known, `group` a slice for reports."""
+
     inputs: dict[str, Any]
     target: str | None = None
     group: str | None = None
@@ -61,14 +66,13 @@ class Usage(Record):
     completion_tokens: int
 
 
-class Sample(Record):
+class Sample(Identified):
     """One completion of the teacher.
 
     `token_ids` are the teacher's own (None where a server gives no ids). The prompt is not repeated in every sample: it is the
     stage's `prompt.md` rendered with `seed`, and `prompt_digest` (of its token ids, or of its text) proves that it is.
     """
 
-    id: str
     seed: Seed
     index: int
     teacher: str
@@ -83,10 +87,9 @@ class Sample(Record):
     frame: Frame | None = None
 
 
-class Rejected(Record):
+class Rejected(Identified):
     """One sample that a filter turned down: which filter, its reason, the value that decided. `text` is there to be read."""
 
-    id: str
     seed_id: str
     filter: str
     reason: str
@@ -102,10 +105,9 @@ class Score(Record):
     explanation: str
 
 
-class Scored(Record):
+class Scored(Identified):
     """One model's answer to one held-out seed."""
 
-    id: str
     seed_id: str
     group: str | None = None
     target: str | None = None

@@ -174,7 +174,7 @@ def _refuse_other(job: Job, fields: dict[str, str]) -> None:
 def _short(value: str | None) -> str:
     if value is None:
         return "(absent)"
-    return value if len(value) <= 80 else value[:12] + "…"
+    return value if len(value) <= 60 else value[:12] + "…"
 
 
 def _set_aside(job: Job) -> None:

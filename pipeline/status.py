@@ -12,11 +12,11 @@ def describe(run_dir: Path) -> Iterator[str]:
     """One line a stage or arm that was begun."""
     begun = sorted(
         (path.parent for path in run_dir.glob("*/**/begun.json") if "replaced" not in path.parts),
-        key=lambda folder: read_json(folder / "begun.json")["begun"],
+        key=lambda folder: (folder / "begun.json").stat().st_mtime_ns,
     )
     if not begun:
         raise PipelineError(f"{run_dir}: no stage was begun here; give a run folder, such as runs/quickstart")
-    return (f"{str(folder.relative_to(run_dir)):<20} {_state(folder)}" for folder in begun)
+    return (f"{folder.relative_to(run_dir)!s:<20} {_state(folder)}" for folder in begun)
 
 
 def _state(folder: Path) -> str:

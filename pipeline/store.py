@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from pipeline.errors import PipelineError
-from pipeline.records import Frame, Record
+from pipeline.records import Frame, Identified
 
 COMMIT_SAMPLES = 64
 COMMIT_SECONDS = 1.0
 SEALED = re.compile(r"\d{5}\.jsonl")
 
-T = TypeVar("T", bound=Record)
+T = TypeVar("T", bound=Identified)
 
 
 def sha256(path: Path) -> str:
@@ -92,7 +92,7 @@ def read_records(folder: Path, record: type[T]) -> Iterator[T]:
                 yield record.from_line(line, f"{path}:{number}")
 
 
-def write_shards(folder: Path, records: Iterable[Record], shard_size: int = 4096) -> None:
+def write_shards(folder: Path, records: Iterable[Identified], shard_size: int = 4096) -> None:
     """Write records as sealed shards, replacing what is there. For stages that are quick to make again."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in sealed_shards(folder):
@@ -271,7 +271,7 @@ class Shard(Generic[T]):
         self.frames_path.unlink(missing_ok=True)
 
 
-def _frame(record: Record) -> Frame | None:
+def _frame(record: Identified) -> Frame | None:
     return getattr(record, "frame", None)
 
 

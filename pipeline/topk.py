@@ -64,7 +64,10 @@ class TopK:
 
 
 def encode(ids: NDArray, logprobs: NDArray, mass: float, id_dtype: np.dtype) -> bytes:
-    """Pack one completion. `ids` and `logprobs` are (T, 1 + k): the sampled token, then the top k in falling order, which may hold it again."""
+    """Pack one completion.
+
+    `ids` and `logprobs` are (T, 1 + k): the sampled token, then the top k in falling order, which may hold it again.
+    """
     rows, width = ids.shape
     again = (ids == ids[:, :1]) & (np.arange(width) > 0)
     probability = np.where(again, 0.0, np.exp(logprobs.astype(np.float64)))

@@ -14,12 +14,11 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from pipeline.config import Arm
 from pipeline.encode import IGNORED
 from pipeline.errors import PipelineError
-from pipeline.losses.kd import Loss, sparse_kd
+from pipeline.losses.kd import Loss, cross_entropy, sparse_kd
 from pipeline.progress import Progress
 from pipeline.records import Frame
 from pipeline.topk import TopK, TopKFolder
 
-TOPK = ("topk_ids", "topk_logprobs", "topk_tail")
 ALTERED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
@@ -54,14 +53,19 @@ def _stack(topks: list[TopK]) -> dict[str, Tensor]:
 
 
 class DistillTrainer(SFTTrainer):
-    """Trains one arm: TRL's own loss for sft, `sparse_kd` for kd. Rows come tokenised, with labels."""
+    """Trains one arm. Rows come tokenised, with labels.
+
+    Both methods go through the same primitive, which scores unmasked positions only, so that arms differ in nothing but the loss. A model
+    that alters its logits (soft-cap, scale) is trained by sft with TRL's own loss, and refused under kd.
+    """
 
     def __init__(self, *, arm: Arm, **kwargs: Any):
         self.arm = arm
         super().__init__(**kwargs)
         self._redirect = _ForwardRedirection()
-        if arm.method == "kd":
-            _refuse_altered_logits(self.model)
+        self._altered = _altered_logits(self.model)
+        if self._altered and arm.method == "kd":
+            raise PipelineError(f"{type(self.model).__name__}: kd does not know its logits ({self._altered}); train it with method: sft")
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -69,7 +73,7 @@ class DistillTrainer(SFTTrainer):
             self._signature_columns += ["frame"]
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        if self.arm.method == "sft":
+        if self._altered:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         unwrapped = self.accelerator.unwrap_model(model)
         loss: Loss = self._redirect(model, unwrapped, self._sum, unwrapped, inputs)
@@ -84,11 +88,16 @@ class DistillTrainer(SFTTrainer):
         hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
         labels = inputs["labels"][:, 1:]
         bearing = labels != IGNORED
+        hidden, weight, labels = hidden[:, :-1][bearing], model.get_output_embeddings().weight, labels[bearing]
+        if self.arm.method == "sft":
+            return cross_entropy(hidden, weight, labels)
         return sparse_kd(
-            hidden[:, :-1][bearing],
-            model.get_output_embeddings().weight,
-            labels[bearing],
-            *(inputs[name] for name in TOPK),
+            hidden,
+            weight,
+            labels,
+            inputs["topk_ids"],
+            inputs["topk_logprobs"],
+            inputs["topk_tail"],
             alpha=self.arm.alpha,
             temperature=self.arm.temperature,
         )
@@ -97,19 +106,20 @@ class DistillTrainer(SFTTrainer):
         """The two shares of the loss, a token, in the log; a share that does nothing is seen at once."""
         mode = "train" if self.model.training else "eval"
         tokens = (inputs["labels"][:, 1:] != IGNORED).sum().clamp(min=1)
-        self._metrics[mode]["loss_ce"].append((loss.ce / tokens).item())
-        self._metrics[mode]["loss_kd"].append((loss.kd / tokens).item())
+        if self.arm.method == "kd":
+            self._metrics[mode]["loss_ce"].append((loss.ce / tokens).item())
+            self._metrics[mode]["loss_kd"].append((loss.kd / tokens).item())
         self._total_train_tokens += int(inputs["attention_mask"].sum())
         self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
 
 
-def _refuse_altered_logits(model: Any) -> None:
+def _altered_logits(model: Any) -> str | None:
+    """What stands between hidden states @ lm_head and the model's logits, if anything does."""
     config = model.config.get_text_config()
     altered = [name for name in ALTERED_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
-    if altered or getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise PipelineError(
-            f"{type(model).__name__}: kd does not know its logits ({altered[0] if altered else 'bias of the lm_head'}); train it with method: sft"
-        )
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        altered.append("bias of the lm_head")
+    return altered[0] if altered else None
 
 
 class Reporter(TrainerCallback):

@@ -43,11 +43,11 @@ def _check_teacher(config: Config) -> None:
     teacher = config.teacher
     if teacher.backend == "vllm":
         locate.check(teacher.model)
-    if teacher.backend == "openai" and "://127.0.0.1" not in str(teacher.base_url) and "://localhost" not in str(teacher.base_url):
-        if not os.environ.get(teacher.api_key_env):
-            raise PipelineError(
-                f"teacher.api_key_env: the environment variable {teacher.api_key_env} is not set; export the server's key there"
-            )
+    remote = teacher.backend == "openai" and not any(host in str(teacher.base_url) for host in ("://127.0.0.1", "://localhost"))
+    if remote and not os.environ.get(teacher.api_key_env):
+        raise PipelineError(
+            f"teacher.api_key_env: the environment variable {teacher.api_key_env} is not set; export the server's key there"
+        )
 
 
 def _indent(text: str) -> str:

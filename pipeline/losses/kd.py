@@ -17,6 +17,13 @@ class Loss(NamedTuple):
     kd: Tensor
 
 
+def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Loss:
+    """Cross-entropy on the labels, summed over tokens, by the same primitive: what `sparse_kd` is at alpha 1."""
+    nothing = labels.new_empty((len(labels), 0))
+    ce = -sparse_logprobs(hidden, weight, labels, nothing, nothing.bool()).label.sum()
+    return Loss(ce, ce.detach(), ce.detach() * 0)
+
+
 def sparse_kd(
     hidden: Tensor,
     weight: Tensor,
@@ -27,7 +34,9 @@ def sparse_kd(
     alpha: float,
     temperature: float = 1.0,
 ) -> Loss:
-    """alpha * CE + (1 - alpha) * T^2 * KL(teacher || student) over K + 1 buckets (Hinton et al. 2015, with a tail bucket), summed over tokens.
+    """alpha * CE + (1 - alpha) * T^2 * KL(teacher || student), summed over tokens.
+
+    The divergence is over K + 1 buckets: the entries and the tail (Hinton et al. 2015, with a tail bucket).
 
     Args:
         hidden: (N, H) of the student, at the positions that predict `labels`.

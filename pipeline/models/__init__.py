@@ -1,11 +1,11 @@
 """One interface for teacher, student and judge: prompts in, completions with logprobs out.
 
-A model is anything with the methods of `Model`. `open_model` gives one by the name of its backend.
+A model is anything with the methods of `Model`; `open_teacher` and `open_student` give one by the name of its backend.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,11 @@ class Facts:
 
 
 class Model(Protocol):
-    facts: Facts
-    tokenizer: Tokenizer | None
+    @property
+    def facts(self) -> Facts: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer | None: ...
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         """Answer every request, in any order. Yields often, sometimes nothing, so that the caller can commit and report.
@@ -86,14 +89,12 @@ class Model(Protocol):
 
 def open_teacher(teacher: Teacher) -> Model:
     """The teacher of a config, on the backend that it names."""
-    return BACKENDS[teacher.backend](teacher)
+    return TEACHERS[teacher.backend](teacher)
 
 
-def open_student(backend: str, folder: str, revision: str | None, engine: Engine, replies: list[str] | None) -> Model:
+def open_student(backend: Literal["vllm", "fake"], name: str, revision: str | None, engine: Engine, replies: Sequence[str]) -> Model:
     """A student, given by its folder or hub id, on the backend that evaluates it."""
-    return BACKENDS[backend](
-        Teacher(backend=backend, model=folder, revision=revision, engine=engine, replies=replies, logprobs=0)  # type: ignore[arg-type]
-    )
+    return _fake(name, replies, engine) if backend == "fake" else _vllm(name, revision, engine, 0)
 
 
 def tokenizer_of(teacher: Teacher) -> str:
@@ -102,15 +103,14 @@ def tokenizer_of(teacher: Teacher) -> str:
         from pipeline.models.fake import TOKENIZER
 
         return str(TOKENIZER)
-    if teacher.backend == "openai" and teacher.tokenizer:
-        return locate.resolve(teacher.tokenizer)
-    return locate.resolve(teacher.model)
+    name = teacher.tokenizer or teacher.model
+    return locate.resolve(name) if name.startswith("package:") else name
 
 
-def _vllm(teacher: Teacher) -> Model:
+def _vllm(name: str, revision: str | None, engine: Engine, k: int) -> Model:
     from pipeline.models.vllm_engine import VllmModel
 
-    return VllmModel(teacher.model, teacher.revision, teacher.engine, teacher.logprobs)
+    return VllmModel(name, revision, engine, k)
 
 
 def _openai(teacher: Teacher) -> Model:
@@ -119,10 +119,14 @@ def _openai(teacher: Teacher) -> Model:
     return ServerModel(teacher)
 
 
-def _fake(teacher: Teacher) -> Model:
+def _fake(name: str, replies: Sequence[str], engine: Engine, delay_s: float = 0.0) -> Model:
     from pipeline.models.fake import FakeModel
 
-    return FakeModel(teacher.model, teacher.replies or [], teacher.engine.max_in_flight)
+    return FakeModel(name, replies, engine.max_in_flight, delay_s)
 
 
-BACKENDS: dict[str, Callable[[Teacher], Model]] = {"vllm": _vllm, "openai": _openai, "fake": _fake}
+TEACHERS: dict[str, Callable[[Teacher], Model]] = {
+    "vllm": lambda teacher: _vllm(teacher.model, teacher.revision, teacher.engine, teacher.logprobs),
+    "openai": _openai,
+    "fake": lambda teacher: _fake(teacher.model, teacher.replies or [], teacher.engine, teacher.delay_s),
+}

@@ -6,6 +6,7 @@ tokenizer, with made-up but well-formed distributions. Figures measured on it me
 
 import hashlib
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,15 +23,17 @@ TOKENIZER = Path(__file__).parent / "fake_tokenizer"
 class FakeModel:
     """Answers with `replies`. A reply of "!refuse" makes the backend fail, as an engine would that dies."""
 
-    def __init__(self, name: str, replies: Sequence[str], max_in_flight: int):
+    def __init__(self, name: str, replies: Sequence[str], max_in_flight: int, delay_s: float = 0.0):
         self.facts = Facts(name, None, "raw_logprobs", "float32", "fake 1")
         self.tokenizer = Tokenizer(str(TOKENIZER))
         self._replies = [(text, self.tokenizer.encode_reply(text)) for text in replies]
         self._max_in_flight = max_in_flight
+        self._delay_s = delay_s
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         waiting = iter(requests)
         while batch := list(itertools.islice(waiting, self._max_in_flight)):
+            time.sleep(self._delay_s)
             # the last come first, so that nothing can rely on the order
             yield [self._answer(request, sampling) for request in reversed(batch)]
 

@@ -78,6 +78,7 @@ def _dequantise(file: Path, folder: Path) -> None:
 
     from pipeline.models.weights import load_weights
 
+    os.environ.setdefault("TQDM_DISABLE", "1")
     print(f"{file.name}: converting to bfloat16 in {folder} (once)", flush=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     model = load_weights(str(file.parent), None, torch.bfloat16, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True))

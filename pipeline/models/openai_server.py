@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
-from pipeline.models import Completion, Facts, RawTopK, Request, Sampling, locate
+from pipeline.models import Completion, Facts, RawTopK, Request, Sampling, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Usage
 
@@ -22,7 +22,7 @@ class ServerModel:
     """Asks a server, at most engine.max_in_flight requests at once. The key is read from the environment and goes nowhere else."""
 
     def __init__(self, teacher: Teacher):
-        self.tokenizer = Tokenizer(locate.resolve(teacher.tokenizer), teacher.revision) if teacher.tokenizer else None
+        self.tokenizer = Tokenizer(tokenizer_of(teacher), teacher.revision) if teacher.tokenizer else None
         self.facts = Facts(teacher.model, teacher.revision, "raw_logprobs", "as served", f"openai {teacher.base_url}")
         self._teacher = teacher
 
@@ -62,21 +62,23 @@ class ServerModel:
             max_retries=self._teacher.retries,
         ) as client:
             running: set[asyncio.Task[Completion]] = set()
-            exhausted = False
-            while not stop.is_set() and (running or not exhausted):
-                while not exhausted and len(running) < self._teacher.engine.max_in_flight:
-                    request = next(requests, None)
-                    if request is None:
-                        exhausted = True
-                    else:
-                        running.add(asyncio.create_task(self._ask(client, request, sampling)))
-                done, running = (
-                    await asyncio.wait(running, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED) if running else (set(), running)
-                )
+            failure: BaseException | None = None
+            while not stop.is_set() and not failure:
+                while len(running) < self._teacher.engine.max_in_flight and (request := next(requests, None)):
+                    running.add(asyncio.create_task(self._ask(client, request, sampling)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    answers.put(task.result())
+                    if task.exception():
+                        failure = task.exception()
+                    else:
+                        answers.put(task.result())
             for task in running:
                 task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            if failure:
+                raise failure
 
     async def _ask(self, client: Any, request: Request, sampling: Sampling) -> Completion:
         from openai import APIConnectionError, APIStatusError
@@ -92,8 +94,8 @@ class ServerModel:
             ) from None
         except APIConnectionError as error:
             raise PipelineError(
-                f"{self._teacher.base_url}: no answer ({error.__cause__ or error}); is the server up? What is finished is kept, and the same "
-                "command goes on from here"
+                f"{self._teacher.base_url}: no answer ({error.__cause__ or error}); is the server up? "
+                "What is finished is kept, and the same command goes on from here"
             ) from None
 
     def _common(self, request: Request, sampling: Sampling) -> dict[str, Any]:
@@ -129,10 +131,11 @@ class ServerModel:
         ids = getattr(choice, "token_ids", None)
         if ids is None:
             raise PipelineError(
-                f"{self._teacher.base_url}: gives no token ids (return_token_ids), so nothing can be aligned for kd; serve the model with vLLM, "
-                "or drop teacher.tokenizer, set teacher.logprobs: 0 and train sft arms only"
+                f"{self._teacher.base_url}: gives no token ids (return_token_ids), so nothing can be aligned for kd; "
+                "serve the model with vLLM, or drop teacher.tokenizer, set teacher.logprobs: 0 and train sft arms only"
             )
-        assert self.tokenizer is not None and request.token_ids is not None
+        assert self.tokenizer is not None
+        assert request.token_ids is not None
         return Completion(
             id=request.id,
             text=self.tokenizer.decode(ids),

@@ -17,6 +17,7 @@ from pipeline.records import Usage
 
 CPU_KV_CACHE_GIB = 2.0
 CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
+CPU_BLOCK_SIZE = 32  # tokens; a shared prefix is cached in whole blocks, and vLLM's 128 leaves much of it to be made again
 SMALL_MACHINE_CORES = 4
 
 
@@ -54,8 +55,8 @@ class VllmModel:
     def _add(self, request: Request, sampling: Sampling) -> None:
         try:
             self._llm.llm_engine.add_request(request.id, {"prompt_token_ids": request.token_ids}, self._params(sampling, request.seed))
-        except ValueError as error:
-            raise PipelineError(f"request {request.id}: vLLM refuses it: {_first_line(error)}") from None
+        except Exception as error:  # which one depends on the version of vLLM
+            raise PipelineError(f"request {request.id}: vLLM refuses it: {_first_line(error)}") from error
 
     def _step(self, engine: Any) -> list[Any]:
         try:
@@ -112,6 +113,9 @@ class VllmModel:
 def _start(path: str, revision: str | None, engine: Engine, k: int) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of the engine's own processes
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
         os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     try:
@@ -156,6 +160,7 @@ def _cpu_options(path: str, revision: str | None, engine: Engine) -> dict[str, A
     return {
         "max_model_len": max_len,
         "enable_chunked_prefill": False,
+        "block_size": CPU_BLOCK_SIZE,
         "max_num_batched_tokens": max(4096, max_len),
         "kv_cache_memory_bytes": int((engine.kv_cache_gib or CPU_KV_CACHE_GIB) * 2**30),
     }

@@ -88,7 +88,7 @@ def _open(job: Job) -> Model:
     if job.part == TEACHER:
         return open_teacher(config.teacher.model_copy(update={"logprobs": 0}))
     path, revision = _student(job)
-    return open_student(config.evaluate.backend, path, revision, config.evaluate.engine, config.teacher.replies)
+    return open_student(config.evaluate.backend, path, revision, config.evaluate.engine, config.teacher.replies or [])
 
 
 def _student(job: Job) -> tuple[str, str | None]:

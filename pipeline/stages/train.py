@@ -1,4 +1,4 @@
-"""train: a student by supervised fine-tuning or by distillation from the stored logprobs; every arm from the same start on the same rows."""
+"""train: a student by SFT, or by distillation from the stored logprobs; every arm from the same start on the same rows."""
 
 import json
 import os
@@ -112,8 +112,8 @@ def _examples(job: Job, tokenizer: Tokenizer) -> tuple[list[Example], bool]:
     same = same and Tokenizer(tokenizer_of(config.teacher), config.teacher.revision).hash == tokenizer.hash
     if not same and config.train.arms[job.part].method == "kd":
         raise PipelineError(
-            f"train {job.part}: the tokenizer of {tokenizer.name} differs from that of the teacher {config.teacher.model}; kd needs the same "
-            "vocabulary. Choose a student of the teacher's family, or train this one with method: sft"
+            f"train {job.part}: the tokenizer of {tokenizer.name} differs from that of the teacher {config.teacher.model}; "
+            "kd needs the same vocabulary. Choose a student of the teacher's family, or train this one with method: sft"
         )
     samples = read_records(job.run_dir / "filter" / "kept", Sample)
     examples = encode(samples, prompts.load(config.train.prompt), tokenizer, same)

@@ -1,0 +1,40 @@
+# make quickstart   set up and run the main job
+# make test         set up and run the tests
+# make check        format, lint, types
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
+
+.PHONY: quickstart test check setup clean
+
+quickstart: .venv/ready
+	$(BIN)/pipeline run configs/quickstart.yaml
+
+test: .venv/ready-dev
+	$(BIN)/pytest
+
+check: .venv/ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: .venv/ready
+
+.venv/ready: requirements/$(KIND).txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing requirements/$(KIND).txt: some minutes, once"
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/$(KIND).txt || { \
+	  echo "If it was torch==…+cpu that pip did not find: make setup TORCH_INDEX=<PyTorch's index of CPU wheels, named on its installation page>"; exit 1; }
+	$(PIP) --no-build-isolation -e .
+	touch $@
+
+.venv/ready-dev: .venv/ready requirements/dev.txt
+	$(PIP) -r requirements/dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,73 @@
+"""What tests share: a config that runs in seconds, on seeds of its own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.records import Sample, Seed, Usage
+
+ROOT = Path(__file__).parent.parent
+REPLIES = [" yes, it is even\n", " no, it is odd\n"]
+PROMPT = """---
+format: completion
+stop: ["\\n"]
+answer: {end: [",", "\\n"]}
+rationale: {start: ",", end: "\\n"}
+---
+Is {{ number }} even?
+Answer:"""
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Path:
+    """A folder with seeds, prompts and config.yaml for the fake teacher; paths in the config are absolute."""
+    write_seeds(tmp_path / "seeds.jsonl", range(30))
+    write_seeds(tmp_path / "eval.jsonl", range(100, 108))
+    (tmp_path / "prompt.md").write_text(PROMPT)
+    tree: dict[str, Any] = {
+        "run_dir": str(tmp_path / "run"),
+        "task": {
+            "seeds": str(tmp_path / "seeds.jsonl"),
+            "eval_seeds": str(tmp_path / "eval.jsonl"),
+            "metric": "label",
+            "labels": ["yes", "no"],
+        },
+        "teacher": {"backend": "fake", "model": "fake", "replies": REPLIES, "logprobs": 4, "engine": {"max_in_flight": 4}},
+        "generate": {"prompt": str(tmp_path / "prompt.md"), "samples": 2, "shard_size": 8},
+        "student": {"model": "random"},
+        "train": {"prompt": str(tmp_path / "prompt.md"), "batch_size": 8, "report_to": []},
+        "evaluate": {"backend": "fake"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path
+
+
+def write_seeds(path: Path, numbers: range) -> None:
+    rows = [{"id": f"n{n}", "number": n, "target": "no" if n % 2 else "yes"} for n in numbers]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def sample() -> Callable[..., Sample]:
+    """Makes a good sample; keyword arguments change it."""
+
+    def make(number: int = 0, **changes: Any) -> Sample:
+        fields: dict[str, Any] = {
+            "id": f"s{number}",
+            "seed": Seed(id=f"n{number}", inputs={"number": number}, target="yes"),
+            "index": 0,
+            "teacher": "fake",
+            "prompt_digest": "0",
+            "text": " yes, it is even\n",
+            "rationale": "it is even",
+            "answer": "yes",
+            "finish_reason": "stop",
+            "usage": Usage(prompt_tokens=9, completion_tokens=7),
+        }
+        return Sample(**{**fields, **changes})
+
+    return make

@@ -1,0 +1,146 @@
+"""Configs: every shipped one loads, every mistake is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from pipeline import config as configs
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads_and_says_what_it_is_for(path: Path) -> None:
+    """A shipped config that went stale, or that opens without its purpose."""
+    load(path)
+    assert path.read_text().startswith("# ")
+
+
+def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+    return [
+        item
+        for item in vars(configs).values()
+        if isinstance(item, type) and issubclass(item, configs.Section) and item is not configs.Section
+    ]
+
+
+@pytest.mark.parametrize(
+    "where", ["", "teacher", "teacher.engine", "generate", "filter", "student", "train", "train.arms.kd", "evaluate", "task"]
+)
+def test_unknown_key_is_refused_everywhere(workshop: Path, where: str) -> None:
+    """A typo that is silently ignored costs a night."""
+    key = f"{where}.nonsense" if where else "nonsense"
+    with pytest.raises(PipelineError, match=re.escape(f"{key}: unknown key")):
+        load(workshop / "config.yaml", [f"{key}=1"])
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("teacher.temprature=1", "did you mean teacher.temperature?"),
+        ("train.arms.kd.aplha=0.5", "did you mean train.arms.kd.alpha?"),
+        ("teacher.engine.max_inflight=3", "did you mean teacher.engine.max_in_flight?"),
+    ],
+)
+def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) -> None:
+    """The suggestion must name the whole key, also below arms and engines."""
+    with pytest.raises(PipelineError, match=re.escape(expected)):
+        load(workshop / "config.yaml", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("teacher.temperature=3", "less than or equal to 2"),
+        ("teacher.logprobs=255", "less than or equal to 254"),
+        ("generate.samples=two", "valid integer"),
+        ("teacher.temperature=0", "generate.samples above 1"),
+        ("teacher.logprobs=0", "needs teacher.logprobs"),
+        ("teacher.backend=openai", "needs base_url"),
+        ("task.metric=exact", "belong together"),
+        ("train.arms.init={method: sft}", "cannot name an arm"),
+        ("teacher", "is not key.sub=value"),
+    ],
+)
+def test_bad_value_is_refused_with_its_key(workshop: Path, override: str, expected: str) -> None:
+    """Bounds and combinations are checked before anything runs."""
+    with pytest.raises(PipelineError, match=re.escape(expected)):
+        load(workshop / "config.yaml", [override])
+
+
+def test_override_wins_and_its_origin_is_told(workshop: Path) -> None:
+    """Where a value came from must be traceable."""
+    origins = {key: (value, origin) for key, value, origin in configs.describe(workshop / "config.yaml", ["teacher.top_p=0.5"])}
+    assert origins["teacher.top_p"] == (0.5, "command line")
+    assert origins["teacher.logprobs"] == (4, "file")
+    assert origins["teacher.max_tokens"] == (512, "default")
+
+
+def test_runtime_settings_stay_out_of_fingerprints(workshop: Path) -> None:
+    """Another concurrency must not make a half-done run be refused."""
+    plain = load(workshop / "config.yaml")
+    busy = load(workshop / "config.yaml", ["teacher.engine.max_in_flight=99"])
+    assert plain.settings("teacher") == busy.settings("teacher")
+    assert plain.settings("teacher") != load(workshop / "config.yaml", ["teacher.top_p=0.5"]).settings("teacher")
+
+
+def test_every_key_is_read_somewhere() -> None:
+    """An option that nothing reads is a lie in the config."""
+    code = "".join(path.read_text() for path in (ROOT / "pipeline").rglob("*.py") if path.name != "config.py")
+    dead = [
+        f"{section.__name__}.{name}" for section in sections(Config) for name in section.model_fields if not re.search(rf"\.{name}\b", code)
+    ]
+    assert dead == []
+
+
+def test_every_key_is_described_or_plain() -> None:
+    """Keys whose name does not say it all carry a description."""
+    plain = {"weight_decay", "learning_rate", "layers", "hidden", "heads", "prompt"}
+    bare = [
+        name
+        for section in sections(Config)
+        for name, field in section.model_fields.items()
+        if not field.description
+        and name not in plain
+        and not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+    ]
+    assert bare == []
+
+
+def test_broken_yaml_names_the_place(tmp_path: Path) -> None:
+    """A YAML mistake must not be a traceback."""
+    (tmp_path / "bad.yaml").write_text("teacher: [1,\n")
+    with pytest.raises(PipelineError, match=r"bad\.yaml: not valid YAML: .*line 2"):
+        load(tmp_path / "bad.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(PipelineError, match="holds no sections"):
+        load(tmp_path / "empty.yaml")
+
+
+def test_shipped_files_hold_only_what_differs() -> None:
+    """A default that is written down again drifts from the one that counts."""
+    for path in (ROOT / "configs").glob("*.yaml"):
+        for key, value, origin in configs.describe(path):
+            default = default_of(key)
+            assert origin == "default" or value != default, f"{path.name}: {key} is the default"
+
+
+def default_of(key: str) -> object:
+    section: type[BaseModel] = Config
+    *parents, leaf = key.split(".")
+    for part in parents:
+        annotation = section.model_fields[part].annotation if part in section.model_fields else configs.Arm
+        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else configs.Arm
+    field = section.model_fields[leaf]
+    return ... if field.is_required() else field.default
+
+
+def test_yaml_round_trip_of_the_resolved_config(workshop: Path) -> None:
+    """What begun.json holds can be read back as a config."""
+    config = load(workshop / "config.yaml")
+    (workshop / "again.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load(workshop / "again.yaml") == config

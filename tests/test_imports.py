@@ -1,0 +1,69 @@
+"""Imports point downward only, and nothing heavy is imported to say --help."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+LAYERS = [
+    {"errors", "__init__"},
+    {"records", "config", "progress"},
+    {"store", "topk", "prompts", "seeds"},
+    {"stage", "models"},
+    {"scoring", "students", "encode", "losses", "replies", "collect", "trainer", "filters"},
+    {"compare", "validate", "status"},
+    {"stages"},
+    {"cli", "__main__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+HEAVY = {"torch", "vllm", "trl", "transformers", "datasets", "openai", "pyarrow"}
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "pipeline").rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The layer's name for a file: the first part of its path below pipeline/."""
+    return path.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pipeline"):
+            below = node.module.split(".")[1:]
+            found += [below[0]] if below else [alias.name for alias in node.names]
+    return [name for name in found if name in RANK]
+
+
+def test_arrows_point_downward() -> None:
+    """An upward import ties the foundations to one use of them."""
+    upward = [f"{room(path)} -> {name}" for path in modules() for name in imported(path) if RANK[name] > RANK[room(path)]]
+    assert upward == []
+
+
+def test_every_module_has_a_layer() -> None:
+    """A new file that the test does not know would not be checked."""
+    assert {room(path) for path in modules()} <= set(RANK)
+
+
+def test_stages_do_not_import_one_another() -> None:
+    """Stages meet only in files."""
+    crossing = [path.name for path in (ROOT / "pipeline" / "stages").glob("*.py") if "stages" in imported(path)]
+    assert crossing == []
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """`pipeline --help` answers at once only if the big libraries wait."""
+    code = "import sys; from pipeline import cli; from pipeline.stages import evaluate, filter, generate, train; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) & HEAVY == set()
+
+
+def test_only_one_file_imports_vllm() -> None:
+    """vLLM's interface moves; one file follows it."""
+    users = [path.name for path in modules() if "import vllm" in path.read_text() or "from vllm" in path.read_text()]
+    assert users == ["vllm_engine.py"]

@@ -1,0 +1,137 @@
+"""The main path with nothing faked: the packaged teacher through vLLM, all stages, on whatever this machine has."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import load
+from pipeline.models import locate, tokenizer_of
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.records import Sample
+from pipeline.store import read_records
+from pipeline.topk import TopKFolder
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.real
+QUICKSTART = "configs/quickstart.yaml"
+SMALL = ["task.seeds.limit=24", "task.eval_seeds.limit=8", "generate.shard_size=10", "train.report_to=[]"]
+
+
+def pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pipeline", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages of the quickstart, on a few seeds."""
+    folder = tmp_path_factory.mktemp("real") / "run"
+    done = pipeline("run", QUICKSTART, *SMALL, f"run_dir={folder}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_all_three_products_of_a_real_teacher(run_dir: Path) -> None:
+    """Responses, rationales and logprobs, aligned token by token; greedy text is the likeliest token everywhere."""
+    frames = TopKFolder(run_dir / "generate")
+    samples = list(read_records(run_dir / "generate", Sample))
+    assert len(samples) == 24
+    assert sum(sample.answer in ("spam", "normal") and sample.rationale is not None for sample in samples) >= 20
+    for sample in samples:
+        assert sample.frame is not None
+        topk = frames.frame(sample.frame)
+        assert topk.ids[:, 0].tolist() == sample.token_ids
+        assert (topk.logprobs[:, 0] >= topk.logprobs.max(axis=1)).all()
+        mass = np.where(topk.logprobs == -np.inf, 0, np.exp(topk.logprobs)).sum(1) + np.exp(topk.tail)
+        assert np.abs(mass - 1).max() < 2e-3
+
+
+def test_four_models_were_measured(run_dir: Path) -> None:
+    """Teacher and students answer; sizes and speeds are there."""
+    results = json.loads((run_dir / "evaluate" / "results.json").read_text())
+    assert list(results["models"]) == ["teacher", "base", "kd", "sft"]
+    assert results["note"] is None
+    assert results["models"]["teacher"]["score"]["mean"] >= 0.75
+    assert results["models"]["kd"]["parameters"] < results["models"]["teacher"]["parameters"] / 2
+    assert all(model["tokens_per_s"] > 0 for model in results["models"].values())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real vLLM server on loopback with the packaged teacher, head in fp32 as in process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = locate.resolve(load(ROOT / QUICKSTART).teacher.model)
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        model,
+        "--served-model-name",
+        "teacher",
+        "--host",
+        "127.0.0.1",
+    ]
+    command += ["--port", str(port), "--max-model-len", "2048", "--enforce-eager", "--max-logprobs", "20", "--kv-cache-memory-bytes", "1G"]
+    command += ["--hf-overrides", '{"head_dtype": "float32"}', "--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096"]
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()[-3000:]
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(1)
+    pytest.fail(log.read_text()[-3000:])
+
+
+def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
+    """Greedy decoding gives the same records by either way, but for ties that another batch breaks otherwise."""
+    config = load(ROOT / QUICKSTART)
+    there = [*SMALL, f"run_dir={run_dir.parent / 'server'}", "teacher.backend=openai", f"teacher.base_url={server}"]
+    there += [f"teacher.tokenizer={tokenizer_of(config.teacher)}", "teacher.model=teacher"]
+    done = pipeline("generate", QUICKSTART, *there)
+    assert done.returncode == 0, done.stderr
+    ours = list(read_records(run_dir / "generate", Sample))
+    theirs = list(read_records(run_dir.parent / "server" / "generate", Sample))
+    assert [sample.prompt_digest for sample in ours] == [sample.prompt_digest for sample in theirs]
+    same = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.token_ids == b.token_ids]
+    assert len(same) >= 20
+    here, by_http = TopKFolder(run_dir / "generate"), TopKFolder(run_dir.parent / "server" / "generate")
+    gaps = [
+        np.abs(here.frame(a.frame).logprobs[:, 0] - by_http.frame(b.frame).logprobs[:, 0]).mean() for a, b in same if a.frame and b.frame
+    ]
+    assert np.mean(gaps) < 0.1
+
+
+def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:
+    """<|im_end|> in a message must not end the turn."""
+    from pipeline.prompts import FrontMatter, Prompt
+    from pipeline.records import Seed
+
+    tokenizer = Tokenizer(tokenizer_of(load(ROOT / QUICKSTART).teacher))
+    from jinja2 import Template
+
+    prompt = Prompt("p", FrontMatter(format="completion"), Template("{{ text }}"))
+    ids = tokenizer.encode(prompt.render(Seed(id="1", inputs={"text": "x<|im_end|>"}), tokenizer.control_tokens))
+    assert tokenizer.hf.eos_token_id not in ids

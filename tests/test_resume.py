@@ -1,0 +1,198 @@
+"""Resume: kill -9 loses nothing and doubles nothing; other settings and other inputs are refused."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import stage
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from pipeline.records import Sample
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate
+from pipeline.store import read_records
+from pipeline.topk import TopKFolder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*"))}
+
+
+def start(workshop: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pipeline", "generate", str(workshop / "config.yaml"), *overrides]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def lines(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("0*.jsonl"))
+
+
+def test_killed_three_times_equals_never_killed(workshop: Path) -> None:
+    """The promise: kill -9 at any moment, and the same command finishes exactly the rest."""
+    whole = load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}", "generate.samples=8"])
+    stage.execute(generate, whole)
+    dice = random.Random(7)
+    folder = workshop / "run" / "generate"
+    sealed: dict[str, int] = {}
+    for _ in range(3):
+        before = lines(folder)
+        process = start(workshop, "generate.samples=8", "teacher.delay_s=0.05")
+        while lines(folder) <= before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(dice.uniform(0.0, 0.6))
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "finished before it could be killed"
+        assert all((folder / name).stat().st_mtime_ns == at for name, at in sealed.items()), "a sealed shard was written again"
+        sealed = {path.name: path.stat().st_mtime_ns for path in folder.glob("0*") if "journal" not in path.name}
+    assert start(workshop, "generate.samples=8").wait() == 0
+    assert tree(folder) == tree(workshop / "whole" / "generate")
+
+
+def test_half_an_n_sample_group_gets_only_what_it_lacks(workshop: Path) -> None:
+    """The samples of a seed that are there must be kept, byte for byte."""
+    config = load(workshop / "config.yaml")
+    stage.execute(generate, config)
+    folder = workshop / "run" / "generate"
+    reference = tree(folder)
+    records = (folder / "00000.jsonl").read_text().splitlines()
+    (folder / "manifest.json").unlink()
+    frames = (folder / "00000.topk").read_bytes()
+    end = 0
+    kept = []
+    for line in records[:3]:  # one seed whole, one half
+        record = json.loads(line)
+        end = record["frame"]["offset"] + record["frame"]["nbytes"]
+        record["frame"]["file"] = "00000.journal.topk"
+        kept.append(json.dumps(record) + "\n")
+    for name in ("00000.jsonl", "00000.topk"):
+        (folder / name).unlink()
+    (folder / "00000.journal.topk").write_bytes(frames[:end])
+    (folder / "00000.journal.jsonl").write_text("".join(kept))
+    assert stage.execute(generate, config)
+    assert tree(folder) == reference
+
+
+def test_every_seed_has_its_samples_and_every_frame_fits(workshop: Path) -> None:
+    """Counts, ids and alignment of what generate wrote."""
+    config = load(workshop / "config.yaml")
+    stage.execute(generate, config)
+    folder = workshop / "run" / "generate"
+    samples = list(read_records(folder, Sample))
+    assert [(s.seed.id, s.index) for s in samples] == [(f"n{n}", index) for n in range(30) for index in (0, 1)]
+    assert len({s.id for s in samples}) == 60
+    assert len({s.sampling_seed for s in samples}) == 60
+    frames = TopKFolder(folder)
+    for sample in samples:
+        assert sample.frame is not None
+        assert frames.frame(sample.frame).ids[:, 0].tolist() == sample.token_ids
+    assert stage.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 60
+
+
+def test_failure_keeps_what_was_answered(workshop: Path) -> None:
+    """An engine that dies must cost nothing that came before."""
+    replies = [f" yes, reason {n}\n" for n in range(30)] + ["!refuse"]
+    config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(replies)}"])
+    with pytest.raises(PipelineError, match="told to fail"):
+        stage.execute(generate, config)
+    folder = workshop / "run" / "generate"
+    first = lines(folder)
+    with pytest.raises(PipelineError, match="told to fail"):
+        stage.execute(generate, config)
+    assert lines(folder) >= first > 0
+    assert not (folder / "manifest.json").exists()
+
+
+def test_done_is_done(workshop: Path) -> None:
+    """Asking again must not touch a thing."""
+    config = load(workshop / "config.yaml")
+    assert stage.execute(generate, config)
+    before = tree(workshop / "run" / "generate")
+    assert not stage.execute(generate, config)
+    assert tree(workshop / "run" / "generate") == before
+
+
+@pytest.fixture
+def generated(workshop: Path) -> Config:
+    config = load(workshop / "config.yaml")
+    stage.execute(generate, config)
+    return config
+
+
+def test_changed_setting_is_refused_with_its_difference(workshop: Path, generated: Config) -> None:
+    """A run must not be half of one temperature and half of another."""
+    changed = load(workshop / "config.yaml", ["teacher.temperature=0.5"])
+    with pytest.raises(PipelineError, match=r"(?s)begun from other settings.*--redo\n  teacher\.temperature: 1\.0 -> 0\.5"):
+        stage.execute(generate, changed)
+
+
+def test_edited_seeds_are_refused(workshop: Path, generated: Config) -> None:
+    """The content of outside files is part of what a run is."""
+    path = workshop / "seeds.jsonl"
+    path.write_text(path.read_text().replace('"number": 3,', '"number": 33,'))
+    with pytest.raises(PipelineError, match=r"seeds\.jsonl: [0-9a-f]{12}… -> "):
+        stage.execute(generate, generated)
+
+
+def test_regenerated_upstream_is_refused(workshop: Path, generated: Config) -> None:
+    """Kept rows of samples that are no longer there would be trained on."""
+    stage.execute(filter_stage, generated)
+    again = load(workshop / "config.yaml", ["generate.seed=5"])
+    stage.execute(generate, again, redo=True)
+    with pytest.raises(PipelineError, match="output of generate"):
+        stage.execute(filter_stage, again)
+    assert len(list((workshop / "run" / "replaced").glob("generate-*/00000.jsonl"))) == 1
+
+
+def test_stage_before_its_upstream_is_refused(workshop: Path) -> None:
+    """It says what to run first."""
+    with pytest.raises(PipelineError, match="filter needs generate, which is not finished; run pipeline generate first"):
+        stage.execute(filter_stage, load(workshop / "config.yaml"))
+
+
+def test_upstream_with_a_file_cut_is_refused(workshop: Path, generated: Config) -> None:
+    """Reading on past a shortened shard would drop rows in silence."""
+    path = workshop / "run" / "generate" / "00001.jsonl"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(PipelineError, match=r"00001\.jsonl: is not as generate left it"):
+        stage.execute(filter_stage, generated)
+
+
+def test_second_process_is_turned_away(workshop: Path) -> None:
+    """Two writers would interleave in one journal."""
+    process = start(workshop, "teacher.delay_s=0.5")
+    folder = workshop / "run" / "generate"
+    while not (folder / "begun.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    try:
+        with pytest.raises(PipelineError, match=f"process {process.pid} is at work here"):
+            stage.execute(generate, load(workshop / "config.yaml"))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_filter_counts_add_up_and_say_why(workshop: Path, generated: Config) -> None:
+    """Every sample is either kept or rejected with filter, reason and value."""
+    stage.execute(filter_stage, generated)
+    counts = stage.read_manifest(workshop / "run", "filter")["counts"]
+    assert counts["samples"] == 60 == counts["kept"] + sum(counts["rejected"].values())
+    rejected = [json.loads(line) for line in (workshop / "run" / "filter" / "rejected" / "00000.jsonl").read_text().splitlines()]
+    assert {"correct.wrong_answer", "duplicate.same_as"} == {f"{r['filter']}.{r['reason']}" for r in rejected}
+    assert all(r["value"] and r["text"] for r in rejected)
+    assert "kept" in filter_stage.summary(generated)
+
+
+def test_empty_result_names_the_filter_that_ate_it(workshop: Path) -> None:
+    """'0 rows' without a reason is the question that users of every tool ask."""
+    config = load(workshop / "config.yaml", ["filter.max_tokens=2"])
+    stage.execute(generate, config)
+    with pytest.raises(PipelineError, match=r"nothing is left: filter 'length' turned down the last 60 samples \(60 as too_long"):
+        stage.execute(filter_stage, config)
+    assert not (workshop / "run" / "filter" / "manifest.json").exists()
