@@ -90,6 +90,11 @@ def filter_(config: Path, overrides: tuple[str, ...], redo: bool) -> None:
 @click.option("--arm", "arms", multiple=True, help="Train only this arm (may be given again).")
 def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str, ...]) -> None:
     """Train the student, each arm from the same start on the same rows."""
+    if arms:
+        from pipeline import stage
+        from pipeline.stages.train import INIT
+
+        stage.execute(_modules()["train"], _load(config, overrides), [INIT])
     _execute("train", config, overrides, redo, arms)
 
 

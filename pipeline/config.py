@@ -90,7 +90,7 @@ class Teacher(Section):
     top_k: int = Field(0, ge=0, description="sample from the k likeliest only; 0 is off")
     max_tokens: int = Field(512, ge=1, description="longest completion, tokens")
     logprobs: int = Field(20, ge=0, le=254, description="k of the top-k logprobs kept for each token; 0 keeps none")
-    logprob_mass: float = Field(0.999, gt=0, le=1, description="keep only as many of the k as reach this probability; the rest is tail")
+    logprob_mass: float = Field(0.99, gt=0, le=1, description="keep only as many of the k as reach this probability; the rest is tail")
     engine: Engine = Engine()
 
     @model_validator(mode="after")

@@ -34,6 +34,15 @@ def test_all_formats_give_the_same_seeds(tmp_path: Path, suffix: str) -> None:
     assert [(s.id, s.inputs, s.target) for s in found] == [("a", {"text": "one"}, "x"), ("b", {"text": "two, three"}, "y")]
 
 
+def test_dataset_of_the_hub_is_read_from_a_local_folder(tmp_path: Path) -> None:
+    """The path of a hub dataset, with the folder that the hub would have given."""
+    write(tmp_path, "jsonl").rename(tmp_path / "train.jsonl")
+    found = seeds.load(Source(dataset=str(tmp_path), limit=1))
+    assert [(s.id, s.inputs, s.target) for s in found] == [("a", {"text": "one"}, "x")]
+    with pytest.raises(PipelineError, match="cannot be loaded"):
+        seeds.load(Source(dataset=str(tmp_path / "absent")))
+
+
 def test_ids_are_made_from_content(tmp_path: Path) -> None:
     """Without ids, the same row must be the same seed wherever it stands."""
     (tmp_path / "s.jsonl").write_text('{"q": "1"}\n{"q": "2"}\n')

@@ -124,7 +124,8 @@ class ServerModel:
             raise PipelineError(
                 "teacher.tokenizer: a server without it is asked in chat; set it, or 'format: chat' in the prompt's front matter"
             )
-        return {**self._common(request, sampling), "messages": list(request.rendered.messages)}
+        extra = {"top_k": sampling.top_k} if sampling.top_k else {}
+        return {**self._common(request, sampling), "messages": list(request.rendered.messages), "extra_body": extra}
 
     def _with_ids(self, request: Request, sampling: Sampling, response: Any) -> Completion:
         choice = response.choices[0]

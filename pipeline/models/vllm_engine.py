@@ -19,6 +19,13 @@ CPU_KV_CACHE_GIB = 2.0
 CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
 CPU_BLOCK_SIZE = 32  # tokens; a shared prefix is cached in whole blocks, and vLLM's 128 leaves much of it to be made again
 SMALL_MACHINE_CORES = 4
+QUIET = {  # for the engine's own processes; errors still come through
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_LOGS": "-torch._library.triton",
+}
 
 
 class VllmModel:
@@ -35,13 +42,14 @@ class VllmModel:
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         engine = self._llm.llm_engine
+        stops = self._stops(sampling)
         waiting = iter(requests)
         prompts: dict[str, int] = {}  # prompt tokens by request id
         room = 1  # the first request goes alone, so that what prompts share is cached before the others come
         while True:
             for request in itertools.islice(waiting, max(0, room - len(prompts))):
                 assert request.token_ids is not None
-                self._add(request, sampling)
+                self._add(request, sampling, stops)
                 prompts[request.id] = len(request.token_ids)
             if not prompts:
                 return
@@ -52,9 +60,9 @@ class VllmModel:
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
 
-    def _add(self, request: Request, sampling: Sampling) -> None:
+    def _add(self, request: Request, sampling: Sampling, stops: dict[str, Any]) -> None:
         try:
-            self._llm.llm_engine.add_request(request.id, {"prompt_token_ids": request.token_ids}, self._params(sampling, request.seed))
+            self._llm.llm_engine.add_request(request.id, {"prompt_token_ids": request.token_ids}, _params(sampling, stops, request.seed))
         except Exception as error:  # which one depends on the version of vLLM
             raise PipelineError(f"request {request.id}: vLLM refuses it: {_first_line(error)}") from error
 
@@ -68,25 +76,12 @@ class VllmModel:
                 f"vLLM's engine died: {_first_line(error)}; its own words are above. The same command goes on from here"
             ) from error
 
-    def _params(self, sampling: Sampling, seed: int | None) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
+    def _stops(self, sampling: Sampling) -> dict[str, Any]:
+        """Where to stop. A stop of one token is matched by its id, without detokenising, which is faster; others need the text."""
         single = [self.tokenizer.single(stop) for stop in sampling.stop]
-        by_text = any(token is None for token in single)
-        return SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            seed=seed if sampling.temperature > 0 else None,
-            logprobs=sampling.logprobs or None,
-            flat_logprobs=sampling.logprobs > 0,
-            detokenize=by_text,  # stop strings of several tokens need the text; single ones are matched by id, which is faster
-            stop=list(sampling.stop) if by_text else None,
-            stop_token_ids=None if by_text else single,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        if any(token is None for token in single):
+            return {"detokenize": True, "stop": list(sampling.stop)}
+        return {"detokenize": False, "stop_token_ids": single}
 
     def _completion(self, output: Any, prompt_tokens: int, sampling: Sampling) -> Completion:
         result = output.outputs[0]
@@ -110,12 +105,26 @@ class VllmModel:
         )
 
 
+def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=seed if sampling.temperature > 0 else None,
+        logprobs=sampling.logprobs or None,
+        flat_logprobs=sampling.logprobs > 0,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        **stops,
+    )
+
+
 def _start(path: str, revision: str | None, engine: Engine, k: int) -> Any:
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of the engine's own processes
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
         os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     try:
@@ -140,6 +149,7 @@ def _start(path: str, revision: str | None, engine: Engine, k: int) -> Any:
         "enable_prefix_caching": True,
         "trust_remote_code": False,
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
     }
     if engine.fp32_head:
         options["hf_overrides"] = {"head_dtype": "float32"}

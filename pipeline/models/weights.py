@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.models import locate
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ def load_config(path: str, revision: str | None) -> Any:
     return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
-def size_of(name: str, revision: str | None) -> Size | None:
-    """The size of a local, packaged or downloaded model; None where its files are not on this machine."""
-    folder = _folder(name, revision)
+def size_of(path: str, revision: str | None) -> Size | None:
+    """The size of a model, given by its folder or hub id; None where its files are not on this machine."""
+    folder = _folder(path, revision)
     files = sorted(folder.glob("*.safetensors")) if folder else []
     if not files:
         return None
@@ -50,14 +49,13 @@ def size_of(name: str, revision: str | None) -> Size | None:
     return Size(parameters, sum(file.stat().st_size for file in files))
 
 
-def _folder(name: str, revision: str | None) -> Path | None:
-    path = Path(locate.resolve(name))
-    if path.is_dir():
-        return path
+def _folder(path: str, revision: str | None) -> Path | None:
+    if Path(path).is_dir():
+        return Path(path)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+        return Path(snapshot_download(path, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None

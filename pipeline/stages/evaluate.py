@@ -106,7 +106,7 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there:
     collect(model, sampling, shards, partial(_question, job, model, prompt, wanted), progress)
     seconds = time.monotonic() - began
     name, revision = (job.config.teacher.model, job.config.teacher.revision) if job.part == TEACHER else _student(job)
-    size = size_of(name, revision) if model.facts.engine.startswith("vllm") else None
+    size = size_of(locate.resolve(name), revision) if model.facts.engine.startswith("vllm") else None
     write_json(
         job.folder / "cost.json",
         {
