@@ -45,6 +45,11 @@ class Job:
     def run_dir(self) -> Path:
         return Path(self.config.run_dir)
 
+    @property
+    def engine_log(self) -> Path:
+        """Where an engine's own processes print."""
+        return self.folder / "engine.log"
+
 
 class Stage(Protocol):
     NAME: str
@@ -190,7 +195,7 @@ def _set_aside(job: Job) -> None:
 
 def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
-    left_out = {"begun.json", "manifest.json", "lock"}
+    left_out = {"begun.json", "manifest.json", "lock", "engine.log"}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
     return {
         str(path.relative_to(folder)): {"sha256": sha256(path), "nbytes": path.stat().st_size}

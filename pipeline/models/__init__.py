@@ -5,12 +5,13 @@ A model is anything with the methods of `Model`; `open_teacher` and `open_studen
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Engine, Teacher
+from pipeline.config import Engine, Evaluate, Teacher
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.prompts import Rendered
@@ -87,14 +88,14 @@ class Model(Protocol):
     def close(self) -> None: ...
 
 
-def open_teacher(teacher: Teacher) -> Model:
-    """The teacher of a config, on the backend that it names."""
-    return TEACHERS[teacher.backend](teacher)
+def open_teacher(teacher: Teacher, log: Path) -> Model:
+    """The teacher of a config, on the backend that it names. An engine's own words go to the file `log`."""
+    return TEACHERS[teacher.backend](teacher, log)
 
 
-def open_student(backend: Literal["vllm", "fake"], name: str, revision: str | None, engine: Engine, replies: Sequence[str]) -> Model:
+def open_student(evaluate: Evaluate, name: str, revision: str | None, replies: Sequence[str], log: Path) -> Model:
     """A student, given by its folder or hub id, on the backend that evaluates it."""
-    return _fake(name, replies, engine) if backend == "fake" else _vllm(name, revision, engine, 0)
+    return _fake(name, replies, evaluate.engine) if evaluate.backend == "fake" else _vllm(name, revision, evaluate.engine, 0, log)
 
 
 def tokenizer_of(teacher: Teacher) -> str:
@@ -107,10 +108,10 @@ def tokenizer_of(teacher: Teacher) -> str:
     return locate.resolve(name) if name.startswith("package:") else name
 
 
-def _vllm(name: str, revision: str | None, engine: Engine, k: int) -> Model:
+def _vllm(name: str, revision: str | None, engine: Engine, k: int, log: Path) -> Model:
     from pipeline.models.vllm_engine import VllmModel
 
-    return VllmModel(name, revision, engine, k)
+    return VllmModel(name, revision, engine, k, log)
 
 
 def _openai(teacher: Teacher) -> Model:
@@ -125,8 +126,8 @@ def _fake(name: str, replies: Sequence[str], engine: Engine, delay_s: float = 0.
     return FakeModel(name, replies, engine.max_in_flight, delay_s)
 
 
-TEACHERS: dict[str, Callable[[Teacher], Model]] = {
-    "vllm": lambda teacher: _vllm(teacher.model, teacher.revision, teacher.engine, teacher.logprobs),
-    "openai": _openai,
-    "fake": lambda teacher: _fake(teacher.model, teacher.replies or [], teacher.engine, teacher.delay_s),
+TEACHERS: dict[str, Callable[[Teacher, Path], Model]] = {
+    "vllm": lambda teacher, log: _vllm(teacher.model, teacher.revision, teacher.engine, teacher.logprobs, log),
+    "openai": lambda teacher, _: _openai(teacher),
+    "fake": lambda teacher, _: _fake(teacher.model, teacher.replies or [], teacher.engine, teacher.delay_s),
 }

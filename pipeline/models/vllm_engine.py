@@ -3,7 +3,11 @@
 import itertools
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,23 +23,30 @@ CPU_KV_CACHE_GIB = 2.0
 CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
 CPU_BLOCK_SIZE = 32  # tokens; a shared prefix is cached in whole blocks, and vLLM's 128 leaves much of it to be made again
 SMALL_MACHINE_CORES = 4
-QUIET = {  # for the engine's own processes; errors still come through
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "PYTHONWARNINGS": "ignore",
-    "TORCH_CPP_LOG_LEVEL": "ERROR",
-    "TORCH_LOGS": "-torch._library.triton",
-}
+# Reads until whoever started it is gone, then ends the engine's processes: a killed driver would leave them, and their GPU memory, behind.
+WATCHDOG = """
+import sys, psutil
+sys.stdin.buffer.read()
+for pid, born in (pair.split("@") for pair in sys.argv[1:]):
+    try:
+        process = psutil.Process(int(pid))
+        if repr(process.create_time()) == born:
+            process.kill()
+    except psutil.NoSuchProcess:
+        pass
+"""
 
 
 class VllmModel:
-    """A model served by vLLM inside this process."""
+    """A model served by vLLM inside this process. What the engine's own processes print goes to the file `log`."""
 
-    def __init__(self, name: str, revision: str | None, engine: Engine, k: int):
+    def __init__(self, name: str, revision: str | None, engine: Engine, k: int, log: Path):
         path = locate.resolve(name)
         self.tokenizer = Tokenizer(path, revision)
         self._max_in_flight = engine.max_in_flight
-        self._llm = _start(path, revision, engine, k)
+        self._log = log
+        self._llm = _start(path, revision, engine, k, log)
+        self._watchdog = _watch()
         self.facts = Facts(
             name, revision, "raw_logprobs", "float32" if engine.fp32_head else str(self._llm.model_config.dtype), f"vllm {_version()}"
         )
@@ -59,6 +70,8 @@ class VllmModel:
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
+        self._watchdog.kill()
+        self._watchdog.wait()
 
     def _add(self, request: Request, sampling: Sampling, stops: dict[str, Any]) -> None:
         try:
@@ -73,7 +86,7 @@ class VllmModel:
             raise
         except Exception as error:  # whatever kills the engine ends the stage; what is durable stays
             raise PipelineError(
-                f"vLLM's engine died: {_first_line(error)}; its own words are above. The same command goes on from here"
+                f"vLLM's engine died: {_first_line(error)}; its own words are in {self._log}. The same command goes on from here"
             ) from error
 
     def _stops(self, sampling: Sampling) -> dict[str, Any]:
@@ -122,9 +135,8 @@ def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
     )
 
 
-def _start(path: str, revision: str | None, engine: Engine, k: int) -> Any:
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+def _start(path: str, revision: str | None, engine: Engine, k: int, log: Path) -> Any:
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
         os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     try:
@@ -134,7 +146,6 @@ def _start(path: str, revision: str | None, engine: Engine, k: int) -> Any:
         raise PipelineError(
             f"vllm cannot be imported ({error}); run make setup, or pip install 'pipeline[cpu]' or 'pipeline[gpu]'"
         ) from None
-    logging.getLogger("vllm").setLevel(logging.ERROR)
     options: dict[str, Any] = {
         "model": path,
         "revision": revision,
@@ -149,7 +160,6 @@ def _start(path: str, revision: str | None, engine: Engine, k: int) -> Any:
         "enable_prefix_caching": True,
         "trust_remote_code": False,
         "disable_log_stats": True,
-        "use_tqdm_on_load": False,
     }
     if engine.fp32_head:
         options["hf_overrides"] = {"head_dtype": "float32"}
@@ -158,9 +168,37 @@ def _start(path: str, revision: str | None, engine: Engine, k: int) -> Any:
     if current_platform.is_cpu():
         options.update(_cpu_options(path, revision, engine))
     try:
-        return LLM(**options)
+        with _output_to(log):
+            llm = LLM(**options)
     except (RuntimeError, ValueError, OSError) as error:
-        raise PipelineError(f"{path}: vLLM cannot start with it: {_first_line(error)}; its own words are above") from error
+        raise PipelineError(f"{path}: vLLM cannot start with it: {_first_line(error)}; its own words are in {log}") from error
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # from here on it speaks in this process
+    return llm
+
+
+@contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Send stdout and stderr to a file; processes that are started meanwhile keep them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(stream) for stream in (1, 2)]
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    try:
+        yield
+    finally:
+        for stream, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+
+
+def _watch() -> subprocess.Popen[bytes]:
+    """Start the watchdog over all processes that this one has started."""
+    import psutil
+
+    engine = [f"{child.pid}@{child.create_time()!r}" for child in psutil.Process().children(recursive=True)]
+    return subprocess.Popen([sys.executable, "-c", WATCHDOG, *engine], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _cpu_options(path: str, revision: str | None, engine: Engine) -> dict[str, Any]:

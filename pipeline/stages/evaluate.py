@@ -86,9 +86,9 @@ def _prompt_path(config: Config, part: str) -> str:
 def _open(job: Job) -> Model:
     config = job.config
     if job.part == TEACHER:
-        return open_teacher(config.teacher.model_copy(update={"logprobs": 0}))
+        return open_teacher(config.teacher.model_copy(update={"logprobs": 0}), job.engine_log)
     path, revision = _student(job)
-    return open_student(config.evaluate.backend, path, revision, config.evaluate.engine, config.teacher.replies or [])
+    return open_student(config.evaluate, path, revision, config.teacher.replies or [], job.engine_log)
 
 
 def _student(job: Job) -> tuple[str, str | None]:

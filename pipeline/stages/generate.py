@@ -54,7 +54,7 @@ def run(job: Job) -> dict[str, Any]:
     there = sum(len(shard.done) for shard in shards)
     if there < len(wanted):
         print(f"generate: {there:,} of {len(wanted):,} samples are there; loading {config.teacher.model}", flush=True)
-        model = open_teacher(config.teacher)
+        model = open_teacher(config.teacher, job.engine_log)
         try:
             header = _header(config.teacher, model)
             for shard in shards:
