@@ -156,6 +156,16 @@ def status(run_dir: Path) -> None:
         click.echo(line)
 
 
+@cli.command(epilog="Example: pipeline verify runs/quickstart")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+def verify(run_dir: Path) -> None:
+    """Check every file, line and frame of a run against what was written; print how much the logprobs hold."""
+    from pipeline.verify import verify as check
+
+    for line in check(run_dir):
+        click.echo(line)
+
+
 def _load(config: Path, overrides: tuple[str, ...]) -> "Config":
     from pipeline.config import load
 

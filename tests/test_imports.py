@@ -13,7 +13,7 @@ LAYERS = [
     {"store", "topk", "prompts", "seeds"},
     {"stage", "models"},
     {"scoring", "students", "encode", "losses", "replies", "collect", "trainer", "filters"},
-    {"compare", "validate", "status"},
+    {"compare", "validate", "status", "verify"},
     {"stages"},
     {"cli", "__main__"},
 ]
