@@ -1,0 +1,94 @@
+"""Output tokens/s of `pipeline generate` against raw `LLM.generate`: the same engine, prompts and sampling, in one process.
+
+    .venv/bin/python benchmarks/generate_speed.py [k …]
+
+One side is vLLM alone: a list of prompts in, all outputs in memory. The other is everything that generate does besides: feed, decode,
+rationale and answer, top-k frames, fsynced shards. Rounds go raw, ours, raw, ours, … after a warm-up of both; a ratio is taken round by round.
+The default is k = 0 and k = 20. Set PROMPTS or TOKENS in the environment for larger runs.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline import prompts, seeds
+from pipeline.collect import collect, plan
+from pipeline.config import Config, load
+from pipeline.models.vllm_engine import VllmModel, _params
+from pipeline.progress import Progress
+from pipeline.records import Sample
+from pipeline.stages import generate
+
+ROUNDS = 5
+PROMPTS, TOKENS = int(os.environ.get("PROMPTS", "256")), int(os.environ.get("TOKENS", "64"))
+PROMPT = (
+    "---\nformat: chat\nrationale: {start: '', end: '.'}\n---\nExplain in a few sentences what this text message is about.\n\n{{ text }}"
+)
+
+
+def main(ks: list[int]) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="generate_speed."))
+    (folder / "prompt.md").write_text(PROMPT)
+    for k in ks:
+        options = [f"teacher.logprobs={k}", "teacher.temperature=0.8", f"teacher.max_tokens={TOKENS}", f"task.seeds.limit={PROMPTS}"]
+        options += [f"generate.prompt={folder / 'prompt.md'}", "generate.shard_size=64", "train.arms={sft: {method: sft}}"]
+        config = load("configs/quickstart.yaml", options)
+        model = VllmModel(config.teacher.model, None, config.teacher.engine, k, folder / "engine.log")
+        try:
+            compare(config, model, folder / str(k))
+        finally:
+            model.close()
+
+
+def compare(config: Config, model: VllmModel, folder: Path) -> None:
+    rates: dict[str, list[float]] = {"raw LLM.generate": [], "pipeline generate": []}
+    for number in range(ROUNDS + 1):
+        for name, side in (("raw LLM.generate", raw), ("pipeline generate", ours)):
+            began = time.perf_counter()
+            tokens = side(
+                config.model_copy(update={"generate": config.generate.model_copy(update={"seed": number})}), model, folder / str(number)
+            )
+            if number:  # the first round warms the prefix cache for both
+                rates[name].append(tokens / (time.perf_counter() - began))
+    ratios = sorted(mine / theirs for mine, theirs in zip(rates["pipeline generate"], rates["raw LLM.generate"], strict=True))
+    print(f"k = {config.teacher.logprobs}, {PROMPTS} prompts, up to {TOKENS} tokens each, {ROUNDS} rounds")
+    for name, values in rates.items():
+        print(f"  {name}: {statistics.median(values):,.0f} tokens/s ({min(values):,.0f} to {max(values):,.0f})")
+    print(f"  ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})", flush=True)
+
+
+def raw(config: Config, model: VllmModel, folder: Path) -> int:
+    """vLLM alone, with the very sampling parameters that generate uses."""
+    prompt = prompts.load(config.generate.prompt)
+    sampling = generate._sampling(config, prompt)
+    inputs: list[Any] = []
+    parameters: list[Any] = []
+    for seed in seeds.load(config.task.seeds):
+        inputs.append({"prompt_token_ids": model.tokenizer.encode(prompt.render(seed, model.tokenizer.control_tokens))})
+        parameters.append(_params(sampling, model._stops(sampling), hash((config.generate.seed, seed.id)) & 0x7FFFFFFF))
+    outputs = model._llm.generate(inputs, parameters, use_tqdm=False)
+    return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+
+def ours(config: Config, model: VllmModel, folder: Path) -> int:
+    """Everything that `generate.run` does once its model is there."""
+    folder.mkdir(parents=True)
+    prompt = prompts.load(config.generate.prompt)
+    wanted = {generate._sample_id(config, seed, index): (seed, index) for seed, index in generate._samples(config)}
+    shards = plan(folder, list(wanted), Sample, config.generate.shard_size)
+    header = generate._header(config.teacher, model)
+    for shard in shards:
+        shard.header = header.to_bytes() if header else b""
+    progress = Progress("generate", len(wanted), stream=open(os.devnull, "w"))  # noqa: SIM115
+    collect(
+        model, generate._sampling(config, prompt), shards, lambda i: generate._question(config, prompt, model, header, wanted, i), progress
+    )
+    return progress.tokens
+
+
+if __name__ == "__main__":
+    main([int(argument) for argument in sys.argv[1:]] or [0, 20])
