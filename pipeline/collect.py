@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from pipeline.models import Completion, Model, Request, Sampling
 from pipeline.progress import Progress
 from pipeline.records import Identified
-from pipeline.store import Shard
+from pipeline.store import Shard, commit_if_due
 
 T = TypeVar("T", bound=Identified)
 
@@ -53,8 +53,7 @@ def collect(
                 progress.add(1, completion.usage.completion_tokens)
                 if shard.complete:
                     touched.pop(shard.name).seal()
-            for shard in touched.values():
-                shard.commit_if_due()
+            commit_if_due(touched.values())
             progress.show({"in flight": len(asked)})
     finally:
         for shard in touched.values():

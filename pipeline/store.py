@@ -149,7 +149,7 @@ class Shard(Generic[T]):
             os.truncate(self.frames_path, self._frames_end)
 
     def append(self, record: T, frame: bytes | None = None) -> None:
-        """Add one record, not yet durable; `commit` or `commit_if_due` makes it so."""
+        """Add one record, not yet durable; `commit` makes it so."""
         assert record.id not in self.done, record.id
         if frame is not None:
             self._frames_end = self._frames_end or len(self.header)
@@ -162,10 +162,15 @@ class Shard(Generic[T]):
         self._pending_lines.append(record.to_line())
         self.done.add(record.id)
 
-    def commit_if_due(self) -> None:
-        """Keep to the promise: at most COMMIT_SAMPLES samples or COMMIT_SECONDS at risk."""
-        if len(self._pending_lines) >= COMMIT_SAMPLES or (self._pending_lines and time.monotonic() - self._oldest >= COMMIT_SECONDS):
-            self.commit()
+    @property
+    def pending(self) -> int:
+        """Records that are not durable yet."""
+        return len(self._pending_lines)
+
+    @property
+    def age(self) -> float:
+        """Seconds for which the oldest of them has waited."""
+        return time.monotonic() - self._oldest if self._pending_lines else 0.0
 
     def commit(self) -> None:
         """Make everything appended so far durable, frames before lines."""
@@ -269,6 +274,14 @@ class Shard(Generic[T]):
     def _remove_journal(self) -> None:
         self.lines_path.unlink(missing_ok=True)
         self.frames_path.unlink(missing_ok=True)
+
+
+def commit_if_due(shards: Iterable[Shard[T]]) -> None:
+    """Keep to the promise: at most COMMIT_SAMPLES samples or COMMIT_SECONDS at risk, over all shards."""
+    shards = list(shards)
+    if sum(shard.pending for shard in shards) >= COMMIT_SAMPLES or any(shard.age >= COMMIT_SECONDS for shard in shards):
+        for shard in shards:
+            shard.commit()
 
 
 def _frame(record: Identified) -> Frame | None:

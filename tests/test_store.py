@@ -148,14 +148,14 @@ def test_commit_comes_due_by_number_and_by_time(tmp_path: Path, sample: Make, mo
     monkeypatch.setattr(store, "COMMIT_SAMPLES", 2)
     shard = shard_of(tmp_path)
     shard.append(sample(0))
-    shard.commit_if_due()
+    store.commit_if_due([shard])
     assert not shard.lines_path.exists()
     shard.append(sample(1))
-    shard.commit_if_due()
+    store.commit_if_due([shard])
     assert shard.lines_path.read_bytes().count(b"\n") == 2
     monkeypatch.setattr(store, "COMMIT_SECONDS", 0.0)
     shard.append(sample(2))
-    shard.commit_if_due()
+    store.commit_if_due([shard])
     assert shard.lines_path.read_bytes().count(b"\n") == 3
 
 
