@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/generate_speed.py [k …]
 
 One side is vLLM alone: a list of prompts in, all outputs in memory. The other is everything that generate does besides: feed, decode,
-rationale and answer, top-k frames, fsynced shards. Rounds go raw, ours, raw, ours, … after a warm-up of both; a ratio is taken round by round.
-The default is k = 0 and k = 20. Set PROMPTS or TOKENS in the environment for larger runs.
+rationale and answer, top-k frames, fsynced shards. Rounds go raw, ours, raw, ours, … after a warm-up of both; a ratio is taken round by
+round. The default is k = 0 and k = 20. Set PROMPTS or TOKENS in the environment for larger runs.
 """
 
 import os
@@ -82,7 +82,7 @@ def ours(config: Config, model: VllmModel, folder: Path) -> int:
     shards = plan(folder, list(wanted), Sample, config.generate.shard_size)
     header = generate._header(config.teacher, model)
     for shard in shards:
-        shard.header = header.to_bytes() if header else b""
+        shard.begin(header.to_bytes() if header else b"")
     progress = Progress("generate", len(wanted), stream=open(os.devnull, "w"))  # noqa: SIM115
     collect(
         model, generate._sampling(config, prompt), shards, lambda i: generate._question(config, prompt, model, header, wanted, i), progress

@@ -25,6 +25,9 @@ DISK_ERRORS = {
     errno.EFBIG: "it would be larger than allowed",
     errno.EROFS: "the folder is read-only",
     errno.EACCES: "permission is denied",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EEXIST: "a file stands where a folder is needed",
+    errno.EISDIR: "it is a folder",
     errno.EDQUOT: "the quota is used up",
 }
 
@@ -42,11 +45,14 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nstopped; what is finished is kept, and the same command goes on from here", err=True)
         code = 130
+    except BrokenPipeError:  # whoever read the output has gone, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         where = error.filename or "a file"
-        code = _complain(f"{where}: cannot be written, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here")
+        code = _complain(f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here")
     _leave(code)
 
 
@@ -107,25 +113,27 @@ def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple
 
 
 @cli.command(epilog="Example: pipeline run configs/quickstart.yaml train.epochs=2 run_dir=runs/longer")
-@_arguments
-def run(config: Path, overrides: tuple[str, ...]) -> None:
+@_stage_options
+def run(config: Path, overrides: tuple[str, ...], redo: bool) -> None:
     """All stages in order, each in a process of its own."""
     from pipeline import validate
 
     settings = _load(config, overrides)
     modules = _modules()
-    if all(_is_done(module, settings) for module in modules.values()):
+    if not redo and all(_is_done(module, settings) for module in modules.values()):
         click.echo("all stages are done already")
         click.echo("\n".join(module.summary(settings) for module in modules.values()))
         return
     for name in STAGES:
-        if _is_done(modules[name], settings):
+        if not redo and _is_done(modules[name], settings):
             click.echo(f"{name}: done already")
             continue
         if name == STAGES[0]:
             validate.check(settings)
         click.echo(f"--- {name}")
-        finished = subprocess.run([sys.executable, "-m", "pipeline", name, str(config), *overrides], check=False)
+        finished = subprocess.run(
+            [sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])], check=False
+        )
         if finished.returncode:
             _leave(finished.returncode if finished.returncode > 0 else 1)
 

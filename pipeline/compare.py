@@ -63,8 +63,8 @@ def _row(name: str, model: Mapping[str, Any]) -> tuple[str, ...]:
         f"{model['retained']:.1%}" if model["retained"] is not None else "-",
         f"{model['parameters'] / 1e6:,.1f}M" if model["parameters"] else "-",
         f"{model['nbytes'] / 1e6:,.0f} MB" if model["nbytes"] else "-",
-        f"{model['tokens_per_s']:,.0f}",
-        f"{model['answers_per_s']:,.1f}",
+        f"{model['tokens_per_s']:,.0f}" if model["tokens_per_s"] else "-",
+        f"{model['answers_per_s']:,.1f}" if model["answers_per_s"] else "-",
     )
 
 

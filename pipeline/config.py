@@ -1,6 +1,7 @@
 """One YAML file a run: sections are stages, every key is typed and bounded, and a default lives here and nowhere else."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -38,7 +39,16 @@ class Source(Section):
     def one_origin(self) -> Self:
         if (self.path is None) == (self.dataset is None):
             raise ValueError("needs either path or dataset")
+        if self.target_pattern is not None and _groups(self.target_pattern) < 1:
+            raise ValueError(f"target_pattern {self.target_pattern!r} is no regular expression with a group in parentheses")
         return self
+
+
+def _groups(pattern: str) -> int:
+    try:
+        return re.compile(pattern).groups
+    except re.error:
+        return 0
 
 
 SeedSource = Annotated[Source, BeforeValidator(lambda value: {"path": value} if isinstance(value, str) else value)]
@@ -56,6 +66,9 @@ class Task(Section):
     def labels_of_label(self) -> Self:
         if (self.metric == "label") != (self.labels is not None):
             raise ValueError("metric 'label' and a list of labels belong together")
+        plain = [label.strip().casefold() for label in self.labels or ()]
+        if len(set(plain)) < len(plain) or "" in plain:
+            raise ValueError("labels must differ in more than case, and none may be empty")
         return self
 
 
@@ -78,8 +91,8 @@ class Teacher(Section):
     backend: Literal["vllm", "openai", "fake"] = Field("vllm", description="in-process vLLM, a running server, or the deterministic fake")
     model: str = Field(description="hub id, local folder, or package:DISTRIBUTION/FILE.gguf")
     revision: str | None = Field(None, description="revision on the hub: pin it")
-    base_url: str | None = Field(None, description="openai: the server, such as http://127.0.0.1:8000/v1")
-    api_key_env: str = Field("OPENAI_API_KEY", description="openai: the environment variable that holds the key")
+    base_url: str | None = runtime(None, description="openai: the server, such as http://127.0.0.1:8000/v1")
+    api_key_env: str = runtime("OPENAI_API_KEY", description="openai: the environment variable that holds the key")
     tokenizer: str | None = Field(None, description="openai: folder or hub id of the server's tokenizer; needed for logprobs")
     timeout_s: float = runtime(600.0, gt=0, description="openai: longest wait for one answer, seconds")
     retries: int = runtime(4, ge=0, description="openai: tries again after a lost connection, 429 or 5xx")
@@ -136,8 +149,16 @@ class Student(Section):
 
     model: str = Field("teacher", description="teacher, random, a hub id, a folder, or package:DISTRIBUTION/FILE.gguf")
     revision: str | None = Field(None, description="revision on the hub: pin it")
-    keep_layers: list[int] | None = Field(None, min_length=1, description="the layers kept of that model, counted from 0; default: all")
+    keep_layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="the layers kept of that model, counted from 0; default: all"
+    )
     shape: Shape = Shape()
+
+    @model_validator(mode="after")
+    def layers_once(self) -> Self:
+        if self.keep_layers is not None and len(set(self.keep_layers)) < len(self.keep_layers):
+            raise ValueError("keep_layers names a layer twice")
+        return self
 
 
 class Arm(Section):
@@ -257,22 +278,38 @@ def _given(tree: Any, key: str) -> bool:
 
 def _resolve(path: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, Any], list[str]]:
     tree = _read_yaml(path)
-    tree.setdefault("run_dir", f"runs/{path.stem}")
+    if any(text.startswith("train.arms.") for text in overrides) and isinstance(tree.get("train"), dict):
+        # an override of one default arm must leave the others as they are
+        default: dict[str, Arm] = Train.model_fields["arms"].default
+        tree["train"].setdefault("arms", {name: arm.model_dump(exclude_defaults=True) for name, arm in default.items()})
     commanded = [_override(tree, text) for text in overrides]
     try:
-        return Config.model_validate(tree), tree, commanded
+        return Config.model_validate({"run_dir": f"runs/{path.stem}", **tree}), tree, commanded
     except ValidationError as error:
         raise PipelineError(_explain(path, error)) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that also reads 1e-5 as a number, as everybody writes it."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _parse(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
     except OSError as error:
         raise PipelineError(
             f"{path}: cannot be read ({error.strerror}); give the path of a config such as configs/quickstart.yaml"
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise PipelineError(f"{path}: holds no sections; start from a copy of configs/quickstart.yaml")
@@ -293,8 +330,8 @@ def _override(tree: dict[str, Any], text: str) -> str:
             raise PipelineError(f"command line: {key}: {parent} is a value, not a section")
         tree = below
     try:
-        tree[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        tree[leaf] = _parse(value)
+    except (yaml.YAMLError, ValueError):
         raise PipelineError(f"command line: {key}: '{value}' is not a YAML value; quote it") from None
     return key
 
@@ -310,7 +347,8 @@ def _explain(path: Path, error: ValidationError) -> str:
         elif item["type"] == "value_error":
             lines.append(f"{path}: {key + ': ' if key else ''}{item['ctx']['error']}")
         else:
-            lines.append(f"{path}: {key}: {item['msg']}, got {item['input']!r}")
+            hint = "; put it in quotes" if item["type"] == "string_type" else ""
+            lines.append(f"{path}: {key}: {item['msg']}, got {item['input']!r}{hint}")
     return "\n".join(lines)
 
 

@@ -75,6 +75,8 @@ def check_frames(examples: Sequence[Example], folder: Path, tokenizer: Tokenizer
 
 def _example(sample: Sample, prompt: Prompt, tokenizer: Tokenizer, ids_fit: bool) -> Example:
     begin = tokenizer.encode(prompt.render(sample.seed, tokenizer.control_tokens))
+    if not begin:
+        raise PipelineError(f"{prompt.name}: is empty for seed {sample.seed.id}; a completion needs at least one token before it")
     if ids_fit and sample.token_ids is not None:
         completion, frame = sample.token_ids, sample.frame
     else:

@@ -90,7 +90,9 @@ class Prompt:
         except UndefinedError as error:
             known = ", ".join(seed.inputs)
             raise PipelineError(f"{self.name}: {error.message} for seed {seed.id}, whose inputs are {known}; name one of them") from None
-        except TemplateError as error:
+        except PipelineError as error:
+            raise PipelineError(f"{self.name}: seed {seed.id}: {error}") from None
+        except Exception as error:  # a template can do arithmetic, so anything that Python raises
             raise PipelineError(f"{self.name}: cannot be rendered for seed {seed.id}: {error}") from None
         if self.front.format == "completion":
             return Rendered(None, body)
@@ -111,15 +113,23 @@ def load(path: str | Path) -> Prompt:
     """Read one prompt file. Raises PipelineError with what is wrong in it."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise PipelineError(f"{path}: prompt cannot be read ({error.strerror}); see prompts/ for examples") from None
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
     front, body = _split(path, text)
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_no_null)
     try:
         return Prompt(str(path), front, environment.from_string(body))
     except TemplateError as error:
         raise PipelineError(f"{path}: template error: {error}; the body is a Jinja template over the seed's inputs") from None
+
+
+def check(prompt: Prompt, seeds: Iterable[Seed]) -> None:
+    """Render every seed, so that the one that cannot be is found before a model is loaded."""
+    for seed in seeds:
+        prompt.render(seed)
 
 
 def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
@@ -134,6 +144,12 @@ def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
         first = error.errors()[0]
         raise PipelineError(f"{path}: front matter: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     return front, body.strip("\n")
+
+
+def _no_null(value: Any) -> Any:
+    if value is None:
+        raise PipelineError("an input that the prompt shows is null; fill it in, or guard it with {% if %}")
+    return value
 
 
 def _defused(value: Any, tokens: tuple[str, ...]) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.records import Score
 
 RESAMPLES = 10_000
+SHOWN = 80  # characters of an unreadable answer in an explanation
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s*/\s*\d+)?")
 
 Scorer = Callable[[str | None, str, Sequence[str] | None], Score]
@@ -22,7 +23,7 @@ def normalise(text: str) -> str:
 
 def number(text: str) -> float | None:
     """The last number in a text: sign, thousands commas, decimals and a/b fractions; units and currency are passed over."""
-    for match in reversed(list(NUMBER.finditer(text))):
+    for match in reversed(list(NUMBER.finditer(text.replace("\u2212", "-")))):
         digits = match.group().replace(",", "").replace(" ", "")
         if not re.search(r"\d", digits):
             continue
@@ -40,7 +41,7 @@ def label(answer: str | None, target: str, labels: Sequence[str] | None) -> Scor
     known = {normalise(name): name for name in labels or ()}
     read = known.get(normalise(answer))
     if read is None:
-        return Score(value=0.0, answer=answer, explanation="not one of the labels")
+        return Score(value=0.0, explanation=f"not one of the labels: {answer[:SHOWN]}")
     right = read == known.get(normalise(target), target)
     return Score(value=float(right), answer=read, explanation="right label" if right else f"is {target}")
 
@@ -54,14 +55,17 @@ def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) 
 
 
 def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
-    """1 if the last number in the answer equals the target's, to one part in a million."""
+    """1 if the last number in the answer equals the target's: whole numbers exactly, others to one part in a million."""
     if answer is None:
         return Score(value=0.0, explanation="no answer found")
     given, wanted = number(answer), number(target)
     if given is None or wanted is None:
-        return Score(value=0.0, answer=answer, explanation="no number in the " + ("answer" if given is None else "target"))
-    right = bool(np.isclose(given, wanted, rtol=1e-6, atol=1e-9))
-    return Score(value=float(right), answer=f"{given:g}", explanation="same number" if right else f"is {wanted:g}")
+        return Score(
+            value=0.0, explanation=f"no number in the answer: {answer[:SHOWN]}" if given is None else f"no number in the target: {target}"
+        )
+    whole = given.is_integer() and wanted.is_integer()
+    right = given == wanted if whole else bool(np.isclose(given, wanted, rtol=1e-6, atol=1e-9))
+    return Score(value=float(right), answer=f"{given:.15g}", explanation="same number" if right else f"is {wanted:.15g}")
 
 
 SCORERS: dict[str, Scorer] = {"label": label, "exact": exact, "numeric": numeric}

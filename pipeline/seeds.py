@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +33,40 @@ def load(source: Source) -> list[Seed]:
     return seeds
 
 
-def load_eval(train: Iterable[Seed], source: Source) -> list[Seed]:
-    """The held-out seeds. Refuses seeds without ground truth, and inputs that are also among the training seeds."""
+def load_eval(train: Iterable[Seed], source: Source, text: Callable[[Seed], str]) -> list[Seed]:
+    """The held-out seeds. Refuses seeds without ground truth, and those that also stand among the training seeds.
+
+    Two seeds are the same if `text`, what the student sees of them, is; columns that it does not see cannot tell them apart.
+    """
     held_out = load(source)
     name = source.path or source.dataset
-    known = {digest(seed.inputs): seed.id for seed in train}
+    known = {_folded(text(seed)): seed.id for seed in train}
     for seed in held_out:
         if seed.target is None:
             raise PipelineError(f"{name}: held-out seed {seed.id} has no '{source.target_field}'; evaluate needs the ground truth")
-        if digest(seed.inputs) in known:
-            raise PipelineError(
-                f"{name}: held-out seed {seed.id} is also training seed {known[digest(seed.inputs)]}; take it out of one of them"
-            )
+        twin = known.get(_folded(text(seed)))
+        if twin:
+            raise PipelineError(f"{name}: held-out seed {seed.id} reads like training seed {twin}; take it out of one of them")
     return held_out
+
+
+def identities(source: Source) -> dict[str, str]:
+    """Of a hub dataset a digest of its seeds, since its name does not tell its content. (A file is hashed as a file.)"""
+    return {"seeds": digest([seed.model_dump() for seed in load(source)])} if source.dataset else {}
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _seed(source: Source, where: str, row: dict[str, Any]) -> Seed:
     inputs = {key: value for key, value in row.items() if key not in (source.id_field, source.target_field, source.group_field)}
     if not inputs:
         raise PipelineError(f"{where}: has no input columns, only {', '.join(row) or 'nothing'}; give the prompt something to render")
+    try:
+        json.dumps(row, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise PipelineError(f"{where}: holds half of a surrogate pair (a character that was cut in two); remove it") from None
     group = row.get(source.group_field)
     given = row.get(source.id_field)
     return Seed(
@@ -87,7 +102,6 @@ def _rows(source: Source) -> Iterator[Row]:
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    number = 0
     with jsonlines.open(path) as reader:
         try:
             for number, row in enumerate(reader.iter(type=dict), start=1):
@@ -97,7 +111,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
                 f"{path}:{error.lineno}: not a JSON object ({str(error).split(' (line')[0]}); correct or remove the line"
             ) from None
         except UnicodeDecodeError as error:
-            raise PipelineError(f"{path}:{number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+            raise _not_utf8(path, error) from None
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -112,7 +126,19 @@ def _csv(path: Path) -> Iterator[Row]:
         except csv.Error as error:
             raise PipelineError(f"{path}:{reader.line_num}: not CSV ({error})") from None
         except UnicodeDecodeError as error:
-            raise PipelineError(f"{path}:{reader.line_num}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
+            raise _not_utf8(path, error) from None
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> PipelineError:
+    """Reading is buffered, so the line of the bad byte is counted anew."""
+    data = path.read_bytes()
+    try:
+        data.decode()
+        start = 0
+    except UnicodeDecodeError as again:
+        start = again.start
+    line = data[:start].count(b"\n") + 1
+    return PipelineError(f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8")
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -129,6 +129,8 @@ def _job(stage: Stage, config: Config, part: str) -> Job:
 
 
 def _execute(stage: Stage, job: Job, fields: dict[str, str]) -> bool:
+    if _barren(job.folder):
+        (job.folder / "begun.json").unlink(missing_ok=True)  # nothing was made under the old settings
     _refuse_other(job, fields)
     if (job.folder / "manifest.json").exists():
         return False
@@ -176,6 +178,13 @@ def _refuse_other(job: Job, fields: dict[str, str]) -> None:
         )
 
 
+def _barren(folder: Path) -> bool:
+    """Whether the stage failed here before it made anything that lasts."""
+    passing = {"begun.json", "lock", "engine.log", "prompt.md", "cost.json"}
+    made = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return all(path.name in passing or path.parts[0] in ("rejected", "tensorboard") for path in made)
+
+
 def _short(value: str | None) -> str:
     if value is None:
         return "(absent)"
@@ -186,7 +195,9 @@ def _set_aside(job: Job) -> None:
     """Move what was made here to RUN/replaced/, so that nothing is lost."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     target = job.run_dir / "replaced" / f"{'-'.join(job.folder.relative_to(job.run_dir).parts)}-{stamp}"
-    content = [path for path in job.folder.iterdir() if path.name != "lock"]
+    # the manifest goes first and begun.json last: killed in between, what is left is not taken for something else
+    order = {"manifest.json": 0, "begun.json": 2}
+    content = sorted((path for path in job.folder.iterdir() if path.name != "lock"), key=lambda path: order.get(path.name, 1))
     if content:
         target.mkdir(parents=True)
         for path in content:
@@ -195,7 +206,7 @@ def _set_aside(job: Job) -> None:
 
 def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
-    left_out = {"begun.json", "manifest.json", "lock", "engine.log"}
+    left_out = {"begun.json", "manifest.json", "lock", "engine.log", "history.jsonl"}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
     return {
         str(path.relative_to(folder)): {"sha256": sha256(path), "nbytes": path.stat().st_size}

@@ -11,7 +11,7 @@ from pipeline.store import read_json
 def describe(run_dir: Path) -> Iterator[str]:
     """One line a stage or arm that was begun."""
     begun = sorted(
-        (path.parent for path in run_dir.glob("*/**/begun.json") if "replaced" not in path.parts),
+        (path.parent for path in run_dir.glob("*/**/begun.json") if path.relative_to(run_dir).parts[0] != "replaced"),
         key=lambda folder: (folder / "begun.json").stat().st_mtime_ns,
     )
     if not begun:

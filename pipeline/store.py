@@ -112,8 +112,7 @@ class Shard(Generic[T]):
     """One shard while it is being made.
 
     `order` lists the ids it will hold, in input order. A record may carry a `frame` into a binary file beside the lines: the frame is
-    made durable first, the line after it, so a line that is there has its frame. `header` is what that file begins with; it must
-    be set before the first frame is appended.
+    made durable first, the line after it, so a line that is there has its frame. `begin` says what that file begins with.
     """
 
     def __init__(self, folder: Path, number: int, order: Sequence[str], record: type[T]):
@@ -148,6 +147,18 @@ class Shard(Generic[T]):
         if self.frames_path.exists():
             os.truncate(self.frames_path, self._frames_end)
 
+    def begin(self, header: bytes) -> None:
+        """Set what the file of frames begins with; refuse one that was begun otherwise. To be called before the first frame."""
+        self.header = header
+        if not self.frames_path.exists() or self.frames_path.stat().st_size == 0:
+            return
+        with self.frames_path.open("rb") as file:
+            if file.read(len(header)) != header:
+                raise PipelineError(
+                    f"{self.frames_path}: was begun with another teacher, tokenizer or engine version (its header differs); "
+                    "go on with that one, or make the stage again with --redo"
+                )
+
     def append(self, record: T, frame: bytes | None = None) -> None:
         """Add one record, not yet durable; `commit` makes it so."""
         assert record.id not in self.done, record.id
@@ -176,14 +187,16 @@ class Shard(Generic[T]):
         """Make everything appended so far durable, frames before lines."""
         if not self._pending_lines:
             return
+        # taken before they are written: if this is interrupted, a second call must not write them again
+        lines, self._pending_lines = self._pending_lines, []
+        frames, self._pending_frames = self._pending_frames, []
         if self._lines is None:
             self._open()
-        if self._pending_frames:
+        if frames:
             assert self._frames is not None
-            _append(self._frames, self._pending_frames)
+            _append(self._frames, frames)
         assert self._lines is not None
-        _append(self._lines, self._pending_lines)
-        self._pending_lines, self._pending_frames = [], []
+        _append(self._lines, lines)
 
     def seal(self) -> None:
         """Rewrite the journal in input order under the final name, then drop it."""
@@ -218,21 +231,10 @@ class Shard(Generic[T]):
     def _open(self) -> None:
         self._lines = self.lines_path.open("ab", buffering=0)
         if self.header:
-            self._check_header()
             self._frames = self.frames_path.open("ab", buffering=0)
             if self._frames.tell() == 0:
                 self._frames.write(self.header)
         sync_folder(self.folder)
-
-    def _check_header(self) -> None:
-        if not self.frames_path.exists() or self.frames_path.stat().st_size == 0:
-            return
-        with self.frames_path.open("rb") as file:
-            if file.read(len(self.header)) != self.header:
-                raise PipelineError(
-                    f"{self.frames_path}: was begun with another teacher, tokenizer or engine version (its header differs); "
-                    "go on with that one, or make the stage again with --redo"
-                )
 
     def _read_journal(self) -> tuple[list[T], int]:
         """The journal's good records and where they end. Bad lines are a torn tail if nothing good follows, else damage."""
@@ -240,7 +242,7 @@ class Shard(Generic[T]):
             return [], 0
         frames = self.frames_path.read_bytes() if self.frames_path.exists() else b""
         known = set(self.order)
-        records: list[T] = []
+        records: dict[str, T] = {}
         position = end = 0
         torn: str | None = None
         for number, line in enumerate(self.lines_path.read_bytes().splitlines(keepends=True), start=1):
@@ -256,11 +258,10 @@ class Shard(Generic[T]):
                     f"{torn}; good lines follow it, so this is damage and not a torn tail: remove that line to have it made again"
                 )
             if record.id not in known:
-                raise PipelineError(f"{where}: sample {record.id} belongs to no seed of this shard; move {self.folder} away")
-            known.discard(record.id)
-            records.append(record)
+                raise PipelineError(f"{where}: sample {record.id} belongs to no seed of this shard; make the stage again with --redo")
+            records.setdefault(record.id, record)
             end = position
-        return records, end
+        return list(records.values()), end
 
     def _read_line(self, line: bytes, frames: bytes, where: str) -> T:
         if not line.endswith(b"\n"):

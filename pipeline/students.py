@@ -21,6 +21,12 @@ def source(config: Config) -> tuple[str, str | None]:
     return config.student.model, config.student.revision
 
 
+def identities(config: Config) -> dict[str, str]:
+    """What the student starts from, for fingerprints: the weights may be used where they are, and changed there."""
+    name, revision = source(config)
+    return {"student": name if name == "random" else locate.identity(name, revision)}
+
+
 def build(config: Config, folder: Path) -> str | None:
     """Make the student's first weights in `folder`; where nothing has to be made, return the model's own folder or hub id instead."""
     name, revision = source(config)

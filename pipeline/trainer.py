@@ -85,7 +85,11 @@ class DistillTrainer(SFTTrainer):
         return mean
 
     def _sum(self, model: nn.Module, inputs: dict[str, Any]) -> Loss:
-        hidden = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
+        with self.accelerator.autocast():  # the redirection goes round accelerate's own wrapper
+            body = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+            device = body.last_hidden_state.device.type
+            exact = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else body.last_hidden_state.dtype
+        hidden = body.last_hidden_state.to(exact)  # as a linear layer under autocast would
         labels = inputs["labels"][:, 1:]
         bearing = labels != IGNORED
         hidden, weight, labels = hidden[:, :-1][bearing], model.get_output_embeddings().weight, labels[bearing]
@@ -136,6 +140,8 @@ class Reporter(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         names = {"loss": "loss", "loss_ce": "ce", "loss_kd": "kd", "learning_rate": "lr"}
         self._last = {short: f"{float(logs[name]):.3g}" for name, short in names.items() if name in (logs or {})} or self._last
+        if self._progress is not None and "num_tokens" in (logs or {}):
+            self._progress.tokens = int(logs["num_tokens"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         assert self._progress is not None

@@ -7,17 +7,19 @@ from pipeline import prompts, seeds, students
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.models import locate
+from pipeline.scoring import normalise
 
 
 def check(config: Config) -> list[str]:
     """Seeds, held-out seeds, prompts, models, keys. Returns what was found, and the first prompt; raises on the first fault."""
     found = seeds.load(config.task.seeds)
-    held_out = seeds.load_eval(found, config.task.eval_seeds)
     targets = sum(seed.target is not None for seed in found)
     teacher_prompt, student_prompt = prompts.load(config.generate.prompt), prompts.load(config.train.prompt)
+    held_out = seeds.load_eval(found, config.task.eval_seeds, lambda seed: str(student_prompt.render(seed)))
+    for prompt in (teacher_prompt, student_prompt):
+        prompts.check(prompt, [*found, *held_out])
     first = teacher_prompt.render(found[0])
-    student_prompt.render(found[0])
-    _check_labels(config, [seed.target for seed in held_out])
+    _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
     _check_teacher(config)
     name, _ = students.source(config)
     if name != "random":
@@ -33,10 +35,11 @@ def check(config: Config) -> list[str]:
     ]
 
 
-def _check_labels(config: Config, targets: list[str | None]) -> None:
-    unknown = sorted({str(target) for target in targets} - set(config.task.labels or ())) if config.task.labels else []
+def _check_labels(config: Config, targets: list[str]) -> None:
+    known = {normalise(label) for label in config.task.labels or ()}
+    unknown = sorted({target for target in targets if known and normalise(target) not in known})
     if unknown:
-        raise PipelineError(f"task.labels: the held-out seeds also have {', '.join(map(repr, unknown[:5]))}; add them, or mend the seeds")
+        raise PipelineError(f"task.labels: the seeds also have {', '.join(map(repr, unknown[:5]))}; add them, or mend the seeds")
 
 
 def _check_teacher(config: Config) -> None:

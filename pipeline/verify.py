@@ -39,7 +39,7 @@ class Capture:
 
 def verify(run_dir: Path) -> Iterator[str]:
     """One line a finished stage. Raises PipelineError, after the last line, if anything was not as it should be."""
-    manifests = sorted(path for path in run_dir.glob("*/**/manifest.json") if "replaced" not in path.parts)
+    manifests = sorted(path for path in run_dir.glob("*/**/manifest.json") if path.relative_to(run_dir).parts[0] != "replaced")
     if not manifests:
         raise PipelineError(f"{run_dir}: no stage is finished here; give a run folder, such as runs/quickstart")
     faults: list[str] = []

@@ -64,6 +64,12 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
         ("task.metric=exact", "belong together"),
         ("train.arms.init={method: sft}", "cannot name an arm"),
         ("teacher", "is not key.sub=value"),
+        ("task.labels=[yes, no]", "got True; put it in quotes"),
+        ("task.labels=[us, US]", "labels must differ in more than case"),
+        ("student.keep_layers=[0, 1, 1]", "names a layer twice"),
+        ("student.keep_layers=[-1]", "greater than or equal to 0"),
+        ("task.seeds.target_pattern=(", "is no regular expression with a group"),
+        ("run_dir=2024-13-45", "is not a YAML value"),
     ],
 )
 def test_bad_value_is_refused_with_its_key(workshop: Path, override: str, expected: str) -> None:
@@ -78,6 +84,19 @@ def test_override_wins_and_its_origin_is_told(workshop: Path) -> None:
     assert origins["teacher.top_p"] == (0.5, "command line")
     assert origins["teacher.logprobs"] == (4, "file")
     assert origins["teacher.max_tokens"] == (512, "default")
+
+
+def test_override_of_one_default_arm_leaves_the_others(workshop: Path) -> None:
+    """The SFT control once vanished, and sft was trained as kd, when one key of one arm was overridden."""
+    config = load(workshop / "config.yaml", ["train.arms.kd.alpha=0.5", "train.arms.sft.temperature=2"])
+    assert {name: arm.method for name, arm in config.train.arms.items()} == {"kd": "kd", "sft": "sft"}
+    assert config.train.arms["kd"].alpha == 0.5
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1.0e-5", "1E-5", "0.00001"])
+def test_small_numbers_as_people_write_them(workshop: Path, text: str) -> None:
+    """YAML 1.1 reads 1e-5 as a word."""
+    assert load(workshop / "config.yaml", [f"train.learning_rate={text}"]).train.learning_rate == 1e-5
 
 
 def test_runtime_settings_stay_out_of_fingerprints(workshop: Path) -> None:

@@ -111,6 +111,17 @@ def test_softening_keeps_a_distribution_and_the_order_of_the_entries() -> None:
     assert rest.item() > tail.item()
 
 
+def test_rare_sampled_token_does_not_blow_up_the_tail() -> None:
+    """At T=2 a sampled token of 1e-6 once made the tail 96 % of the target."""
+    common = torch.tensor([[0.9, 0.05, 0.02]]).log()
+    rare = torch.cat([torch.tensor([[1e-6]]).log(), common], 1)
+    tail = torch.tensor([0.03]).log()
+    with_rare, without = soften(rare, tail, 2.0)[1].exp().item(), soften(common, tail, 2.0)[1].exp().item()
+    assert with_rare == pytest.approx(without, rel=0.05)
+    alone, rest = soften(torch.tensor([[0.7]]).log(), torch.tensor([0.3]).log(), 2.0)
+    assert (alone.exp().sum() + rest.exp()).item() == pytest.approx(1.0)
+
+
 def test_all_of_a_small_vocabulary_kept_leaves_no_tail() -> None:
     """A tail of nothing must not turn the gradient into NaN."""
     torch.manual_seed(0)

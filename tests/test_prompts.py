@@ -73,6 +73,18 @@ def test_unknown_input_names_those_there_are(tmp_path: Path) -> None:
         prompt(tmp_path, "---\n---\n{{ quesion }}").render(Seed(id="1", inputs={"question": "?"}))
 
 
+def test_null_and_type_errors_name_the_seed(tmp_path: Path) -> None:
+    """A null once read "None" in the prompt; arithmetic on text was a traceback."""
+    for template, inputs in (("{{ q }}", {"q": None}), ("{{ q + 1 }}", {"q": "x"})):
+        with pytest.raises(PipelineError, match="seed 7"):
+            prompt(tmp_path, f"---\n---\n{template}").render(Seed(id="7", inputs=inputs))
+
+
+def test_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Some editors write one."""
+    assert prompt(tmp_path, "\ufeff---\nformat: completion\n---\nx").render(Seed(id="1", inputs={})).text == "x"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -15,8 +15,8 @@ from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
+from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.stages import generate
 from pipeline.store import read_records
 from pipeline.topk import TopKFolder
 
@@ -109,6 +109,43 @@ def test_failure_keeps_what_was_answered(workshop: Path) -> None:
     assert not (folder / "manifest.json").exists()
 
 
+def test_bad_seed_is_found_before_anything_is_asked(workshop: Path) -> None:
+    """A row without the prompt's input, late in the file, must not cost what came before it."""
+    path = workshop / "seeds.jsonl"
+    good = path.read_text()
+    path.write_text(good.replace('"number": 25', '"nummer": 25'))
+    config = load(workshop / "config.yaml")
+    with pytest.raises(PipelineError, match="'number' is undefined for seed n25"):
+        stage.execute(generate, config)
+    path.write_text(good)
+    assert stage.execute(generate, config)
+
+
+def test_changed_hub_dataset_is_noticed(workshop: Path) -> None:
+    """Its name is the same; its rows are not."""
+    folder = workshop / "dataset"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text((workshop / "seeds.jsonl").read_text())
+    config = load(workshop / "config.yaml", [f"task.seeds={{dataset: {folder}}}"])
+    stage.execute(generate, config)
+    (folder / "train.jsonl").write_text((workshop / "seeds.jsonl").read_text().replace("29", "31"))
+    with pytest.raises(PipelineError, match="model seeds"):
+        stage.execute(generate, config)
+
+
+def test_evaluate_killed_before_its_cost_was_written(workshop: Path) -> None:
+    """It once could never be finished; and a remainder's speed is not the model's."""
+    config = load(workshop / "config.yaml")
+    for module in (generate, filter_stage, train, evaluate):
+        stage.execute(module, config)
+    folder = workshop / "run" / "evaluate" / "kd"
+    for name in ("manifest.json", "cost.json"):
+        (folder / name).unlink()
+    assert stage.execute(evaluate, config)
+    row = next(line for line in evaluate.summary(config).splitlines() if line.startswith("kd "))
+    assert row.split()[-1] == "-"
+
+
 def test_done_is_done(workshop: Path) -> None:
     """Asking again must not touch a thing."""
     config = load(workshop / "config.yaml")
@@ -196,3 +233,5 @@ def test_empty_result_names_the_filter_that_ate_it(workshop: Path) -> None:
     with pytest.raises(PipelineError, match=r"nothing is left: filter 'length' turned down the last 60 samples \(60 as too_long"):
         stage.execute(filter_stage, config)
     assert not (workshop / "run" / "filter" / "manifest.json").exists()
+    mended = load(workshop / "config.yaml")  # as the error says; nothing was made, so nothing is in the way
+    assert stage.execute(filter_stage, mended)

@@ -10,7 +10,12 @@ LABELS = ["spam", "normal"]
 
 @pytest.mark.parametrize(
     ("answer", "value", "explanation"),
-    [(" Spam. ", 1.0, "right label"), ("normal", 0.0, "is spam"), ("ham", 0.0, "not one of the labels"), (None, 0.0, "no answer found")],
+    [
+        (" Spam. ", 1.0, "right label"),
+        ("normal", 0.0, "is spam"),
+        ("ham", 0.0, "not one of the labels: ham"),
+        (None, 0.0, "no answer found"),
+    ],
 )
 def test_label(answer: str | None, value: float, explanation: str) -> None:
     """Right, wrong, unparsable, empty."""
@@ -24,7 +29,9 @@ def test_exact(answer: str | None, value: float) -> None:
     assert exact(answer, "New York").value == value
 
 
-@pytest.mark.parametrize(("answer", "value"), [("$1,200.00", 1.0), ("so 1200 apples", 1.0), ("1201", 0.0), ("none", 0.0), (None, 0.0)])
+@pytest.mark.parametrize(
+    ("answer", "value"), [("$1,200.00", 1.0), ("so 1200 apples", 1.0), ("1201", 0.0), ("1200.0000001", 1.0), ("none", 0.0), (None, 0.0)]
+)
 def test_numeric(answer: str | None, value: float) -> None:
     """Currency, commas and words do not count; the number does."""
     assert numeric(answer, "1200").value == value
@@ -32,7 +39,17 @@ def test_numeric(answer: str | None, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("-3.5", -3.5), ("3/4", 0.75), ("1,234,567", 1234567.0), ("from 2 to 9", 9.0), (".5", 0.5), ("1/0", None), ("", None), ("a, b", None)],
+    [
+        ("-3.5", -3.5),
+        ("3/4", 0.75),
+        ("1,234,567", 1234567.0),
+        ("from 2 to 9", 9.0),
+        (".5", 0.5),
+        ("\u22125", -5.0),
+        ("1/0", None),
+        ("", None),
+        ("a, b", None),
+    ],
 )
 def test_number(text: str, expected: float | None) -> None:
     """The last number of a text."""

@@ -11,9 +11,14 @@ from pyarrow import parquet
 from pipeline import seeds
 from pipeline.config import Source
 from pipeline.errors import PipelineError
+from pipeline.records import Seed
 from tests.conftest import ROOT
 
 ROWS: list[dict[str, Any]] = [{"id": "a", "text": "one", "target": "x"}, {"id": "b", "text": "two, three", "target": "y"}]
+
+
+def text(seed: Seed) -> str:
+    return str(seed.inputs["q"])
 
 
 def write(folder: Path, suffix: str) -> Path:
@@ -87,15 +92,39 @@ def test_held_out_seed_among_the_training_seeds_is_refused(tmp_path: Path) -> No
     """A student that saw the test is no student."""
     (tmp_path / "s.jsonl").write_text('{"q": "1", "target": "a"}\n')
     source = Source(path=str(tmp_path / "s.jsonl"))
-    with pytest.raises(PipelineError, match="is also training seed"):
-        seeds.load_eval(seeds.load(source), source)
+    with pytest.raises(PipelineError, match="reads like training seed"):
+        seeds.load_eval(seeds.load(source), source, text)
 
 
 def test_held_out_seed_needs_ground_truth(tmp_path: Path) -> None:
     """An accuracy over unknown answers would be a made-up figure."""
     (tmp_path / "s.jsonl").write_text('{"q": "1"}\n')
     with pytest.raises(PipelineError, match="evaluate needs the ground truth"):
-        seeds.load_eval([], Source(path=str(tmp_path / "s.jsonl")))
+        seeds.load_eval([], Source(path=str(tmp_path / "s.jsonl")), text)
+
+
+def test_other_columns_do_not_hide_a_leak(tmp_path: Path) -> None:
+    """What the student sees is the same; a row number beside it must not make it another seed."""
+    (tmp_path / "s.jsonl").write_text('{"q": "One", "row": 1, "target": "a"}\n')
+    (tmp_path / "e.jsonl").write_text('{"q": "one ", "row": 2, "target": "a"}\n')
+    with pytest.raises(PipelineError, match="reads like training seed"):
+        seeds.load_eval(seeds.load(Source(path=str(tmp_path / "s.jsonl"))), Source(path=str(tmp_path / "e.jsonl")), text)
+
+
+def test_bad_bytes_are_found_on_their_line(tmp_path: Path) -> None:
+    """Reading is buffered; the line must be right all the same."""
+    for name, head in (("s.jsonl", b""), ("s.csv", b"q\n")):
+        row = b'{"q": "%d"}\n' if name == "s.jsonl" else b"%d\n"
+        (tmp_path / name).write_bytes(head + b"".join(row % n for n in range(60)) + b'{"q": "\xe9"}\n')
+        with pytest.raises(PipelineError, match=rf"{name}:{61 + len(head.splitlines())}: not UTF-8"):
+            seeds.load(Source(path=str(tmp_path / name)))
+
+
+def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
+    """Cut messages end in half a surrogate pair, which no file can hold."""
+    (tmp_path / "s.jsonl").write_text('{"q": "hi \\ud83d"}\n')
+    with pytest.raises(PipelineError, match=r"s\.jsonl:1: holds half of a surrogate pair"):
+        seeds.load(Source(path=str(tmp_path / "s.jsonl")))
 
 
 def test_shipped_seeds_share_no_text_with_the_held_out_ones() -> None:

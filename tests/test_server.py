@@ -26,7 +26,7 @@ KEY = "secret-of-the-test"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by `mode`: ok, no_ids, busy (503 once a prompt), down (500 for ever), wrong (400)."""
+    """Answers by `mode`: ok, no_ids, busy (503 once a prompt), down (500 for ever), wrong (400), page (HTML), empty (no choices), odd."""
 
     mode: ClassVar[str] = "ok"
     seen: ClassVar[Counter[str]] = Counter()
@@ -41,6 +41,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, {"message": "logprobs of 4 is above max_logprobs", "type": "BadRequestError"})
         if self.mode == "down" or (self.mode == "busy" and self.seen[key] == 1):
             return self.answer(503 if self.mode == "busy" else 500, {"message": "not now"})
+        if self.mode == "page":
+            return self.answer(200, "<html>hello</html>")
+        if self.mode == "empty":
+            return self.answer(200, {**self.completion(body), "choices": []})
         return self.answer(200, self.chat() if "messages" in body else self.completion(body))
 
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             "top_logprobs": [{f"token_id:{(i + j) % 263}": -0.25 - 2 * j for j in range(k)} for i in ids],
             "text_offset": [],
         }
-        choice = {"index": 0, "text": REPLY, "finish_reason": "stop", "logprobs": logprobs}
+        choice = {"index": 0, "text": REPLY, "finish_reason": "tool_calls" if self.mode == "odd" else "stop", "logprobs": logprobs}
         if self.mode != "no_ids":
             choice["token_ids"] = ids
         return {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
@@ -62,10 +66,10 @@ class Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
         return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
 
-    def answer(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+    def answer(self, status: int, body: dict[str, Any] | str) -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if isinstance(body, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -121,6 +125,8 @@ def test_passing_trouble_is_tried_again(workshop: Path) -> None:
         ("down", "answers 500 to request"),
         ("wrong", "answers 400 to request .*: logprobs of 4 is above max_logprobs"),
         ("no_ids", "gives no token ids"),
+        ("page", r"is not an OpenAI completion .*does base_url end in /v1\?"),
+        ("empty", "is not an OpenAI completion"),
     ],
 )
 def test_lasting_trouble_is_one_clear_error(workshop: Path, mode: str, expected: str) -> None:
@@ -144,6 +150,20 @@ def test_text_only_server(workshop: Path) -> None:
         samples = run(workshop, url, "teacher.tokenizer=null", "teacher.logprobs=0", "train.arms={sft: {method: sft}}")
     assert all(sample.token_ids is None and sample.answer == "yes" for sample in samples)
     assert samples[0].usage.completion_tokens == 6
+
+
+def test_unknown_finish_reason_is_an_unfinished_reply(workshop: Path) -> None:
+    """Servers have words of their own; the filter must see that it was no plain stop."""
+    with serving("odd") as url:
+        assert {sample.finish_reason for sample in run(workshop, url)} == {"error"}
+
+
+def test_broken_key_is_refused_without_being_shown(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header error once printed the whole key."""
+    monkeypatch.setenv("OPENAI_API_KEY", "secret\x07key")
+    with serving("ok") as url, pytest.raises(PipelineError, match="OPENAI_API_KEY holds cannot be a key") as caught:
+        run(workshop, url)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_key_is_written_nowhere(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

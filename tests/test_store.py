@@ -19,8 +19,9 @@ Make = Callable[..., Sample]
 
 def shard_of(folder: Path, count: int = 4) -> Shard[Sample]:
     shard = Shard(folder, 0, [f"s{n}" for n in range(count)], Sample)
-    shard.header = HEADER
     shard.recover()
+    if not shard.complete:
+        shard.begin(HEADER)
     return shard
 
 
@@ -136,11 +137,27 @@ def test_other_header_is_refused(tmp_path: Path, sample: Make) -> None:
     shard.append(sample(0), frame(0))
     shard.commit()
     shard.close()
-    again = shard_of(tmp_path)
-    again.header = b"OTHER TEACHER"
-    again.append(sample(1), frame(1))
     with pytest.raises(PipelineError, match="another teacher"):
-        again.commit()
+        shard_of(tmp_path).begin(b"OTHER TEACHER")
+
+
+def test_interrupted_commit_writes_nothing_twice(tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during fsync, then the commit on the way out: the records must be there once, and be accepted."""
+    shard = shard_of(tmp_path)
+    shard.append(sample(0), frame(0))
+    calls = []
+
+    def interrupted(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:  # folder, frames, lines
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shard.commit()
+    shard.commit()
+    assert shard.lines_path.read_bytes().count(b"\n") == 1
+    assert shard_of(tmp_path).done == {"s0"}
 
 
 def test_commit_comes_due_by_number_and_by_time(tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:

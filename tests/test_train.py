@@ -12,6 +12,7 @@ import torch
 from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.losses.kd import Loss, cross_entropy
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights, size_of
 from pipeline.records import Sample
@@ -72,6 +73,36 @@ def test_shares_of_the_loss_are_logged_and_add_up(workshop: Path) -> None:
     assert logged
     for entry in logged:
         assert entry["loss_ce"] + entry["loss_kd"] == pytest.approx(entry["loss"], rel=1e-3)
+
+
+def test_bfloat16_reaches_the_body(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The redirected forward once went round accelerate's autocast: bf16 training was fp32 in silence."""
+    seen: list[torch.dtype] = []
+
+    def spy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> Loss:
+        seen.append(hidden.dtype)
+        return cross_entropy(hidden, weight, labels)
+
+    monkeypatch.setattr("pipeline.trainer.cross_entropy", spy)
+    config = prepared(workshop, "train.dtype=bfloat16")
+    stage.execute(train, config, ["init", "sft"])
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_untouched_student_that_changes_is_noticed(workshop: Path) -> None:
+    """Weights used where they are, and trained on there, must not pass as the old ones."""
+    config = prepared(workshop)
+    stage.execute(train, config, ["init"])
+    other = workshop / "other"
+    shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
+    outside = load(workshop / "config.yaml", [f"student.model={other}", "train.arms={sft: {method: sft}}"])
+    stage.execute(train, outside, ["init"], redo=True)
+    stage.execute(train, outside, ["sft"])
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[len(weights) // 2] ^= 1
+    (other / "model.safetensors").write_bytes(weights)
+    with pytest.raises(PipelineError, match="model student"):
+        stage.execute(train, outside, ["sft"])
 
 
 def test_training_learns(workshop: Path) -> None:

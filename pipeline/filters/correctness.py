@@ -14,6 +14,6 @@ def correct(samples: Sequence[Sample], metric: str, labels: Sequence[str] | None
         if sample.seed.target is None:
             return None
         score = SCORERS[metric](sample.answer, sample.seed.target, labels)
-        return None if score.value == 1.0 else Verdict("wrong_answer", f"{score.answer} ({score.explanation})")
+        return None if score.value == 1.0 else Verdict("wrong_answer", f"{sample.answer} ({score.explanation})")
 
     return [judge(s) for s in samples]

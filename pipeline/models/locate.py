@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 
-EDGE = 1 << 20  # bytes of each end of a weight file that go into an identity
+PIECE, PIECES = 1 << 18, 1024  # what goes into an identity of each file: 256 MiB at the most
 
 
 def check(name: str) -> None:
@@ -42,7 +42,7 @@ def resolve(name: str) -> str:
     if not name.startswith("package:"):
         return name
     file, version = _packaged(name)
-    folder = cache_folder() / f"{file.stem}-{version}"
+    folder = cache_folder() / f"{name.removeprefix('package:').partition('/')[0]}-{version}-{file.stem}"
     if not (folder / "config.json").is_file():
         _dequantise(file, folder)
     return str(folder)
@@ -94,16 +94,15 @@ def _folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         total.update(f"{path.name} {path.stat().st_size}\n".encode())
-        for part in _edges(path):
+        for part in _pieces(path):
             total.update(part)
     return total.hexdigest()
 
 
-def _edges(path: Path) -> Iterator[bytes]:
-    """A small file whole; of a large one both ends, which any training changes."""
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Up to PIECES pieces of PIECE bytes, evenly spread: a small file whole, of a large one enough that training any layer shows."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        yield file.read(EDGE)
-        if size > EDGE:
-            file.seek(max(EDGE, size - EDGE))
-            yield file.read(EDGE)
+        for start in range(0, size, max(PIECE, size // PIECES)):
+            file.seek(start)
+            yield file.read(PIECE)

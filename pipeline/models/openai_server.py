@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from pipeline.config import Teacher
 from pipeline.errors import PipelineError
 from pipeline.models import Completion, Facts, RawTopK, Request, Sampling, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import Usage
+from pipeline.records import FinishReason, Usage
 
 TICK_SECONDS = 0.2
 
@@ -23,8 +23,9 @@ class ServerModel:
 
     def __init__(self, teacher: Teacher):
         self.tokenizer = Tokenizer(tokenizer_of(teacher), teacher.revision) if teacher.tokenizer else None
-        self.facts = Facts(teacher.model, teacher.revision, "raw_logprobs", "as served", f"openai {teacher.base_url}")
+        self.facts = Facts(teacher.model, teacher.revision, "raw_logprobs", "as served", "openai")
         self._teacher = teacher
+        self._key = _key(teacher.api_key_env)
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         """The event loop runs in a thread of its own; answers come back through a queue."""
@@ -57,7 +58,7 @@ class ServerModel:
 
         async with AsyncOpenAI(
             base_url=self._teacher.base_url,
-            api_key=os.environ.get(self._teacher.api_key_env) or "none",
+            api_key=self._key,
             timeout=self._teacher.timeout_s,
             max_retries=self._teacher.retries,
         ) as client:
@@ -85,8 +86,14 @@ class ServerModel:
 
         try:
             if request.token_ids is not None:
-                return self._with_ids(request, sampling, await client.completions.create(**self._by_ids(request, sampling)))
+                reply = await client.completions.create(**self._by_ids(request, sampling))
+                return self._with_ids(request, sampling, reply)
             return _with_text(request, await client.chat.completions.create(**self._by_messages(request, sampling)))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise PipelineError(
+                f"{self._teacher.base_url}: its reply to request {request.id} is not an OpenAI completion ({type(error).__name__}); "
+                "does base_url end in /v1?"
+            ) from error
         except APIStatusError as error:
             raise PipelineError(
                 f"{self._teacher.base_url}: answers {error.status_code} to request {request.id}: {_message(error)}; "
@@ -141,7 +148,7 @@ class ServerModel:
             id=request.id,
             text=self.tokenizer.decode(ids),
             token_ids=list(ids),
-            finish_reason=choice.finish_reason,
+            finish_reason=_finish(choice.finish_reason),
             usage=Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids)),
             topk=self._topk(ids, choice.logprobs, sampling.logprobs) if sampling.logprobs else None,
         )
@@ -188,9 +195,24 @@ def _with_text(request: Request, response: Any) -> Completion:
         id=request.id,
         text=choice.message.content or "",
         token_ids=None,
-        finish_reason=choice.finish_reason,
+        finish_reason=_finish(choice.finish_reason),
         usage=Usage(prompt_tokens=usage.prompt_tokens if usage else 0, completion_tokens=usage.completion_tokens if usage else 0),
     )
+
+
+def _key(variable: str) -> str:
+    """The key in an environment variable. One that cannot stand in a header is refused here, where it is not printed."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and (key.isprintable() or not key)):
+        raise PipelineError(
+            f"teacher.api_key_env: what {variable} holds cannot be a key (it has control or non-ASCII characters); set it anew"
+        )
+    return key or "none"
+
+
+def _finish(reason: str | None) -> FinishReason:
+    known: tuple[FinishReason, ...] = get_args(FinishReason)
+    return next((one for one in known if one == reason), "error")
 
 
 def _token_id(key: str) -> int:

@@ -61,10 +61,10 @@ class Tokenizer:
         """The text of a reply, without control tokens."""
         return str(self.hf.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def single(self, text: str) -> int | None:
-        """The id of `text` if it is exactly one token that decodes back to it."""
-        ids = self.hf(text, add_special_tokens=False)["input_ids"]
-        return ids[0] if len(ids) == 1 and self.hf.decode(ids) == text else None
+    def containing(self, text: str) -> list[int]:
+        """The ids of all tokens whose text holds `text`."""
+        pieces = self.hf.batch_decode([[token] for token in range(self.vocab_size)], clean_up_tokenization_spaces=False)
+        return [token for token, piece in enumerate(pieces) if text in piece]
 
     def split_thoughts(self, token_ids: Sequence[int]) -> tuple[str | None, str]:
         """(thoughts, reply) of a reasoning model, split at the id of its end-of-thinking token. (None, text) if it is not there."""

@@ -90,11 +90,11 @@ class VllmModel:
             ) from error
 
     def _stops(self, sampling: Sampling) -> dict[str, Any]:
-        """Where to stop. A stop of one token is matched by its id, without detokenising, which is faster; others need the text."""
-        single = [self.tokenizer.single(stop) for stop in sampling.stop]
-        if any(token is None for token in single):
-            return {"detokenize": True, "stop": list(sampling.stop)}
-        return {"detokenize": False, "stop_token_ids": single}
+        """Where to stop. One ASCII character always lies within one token, so it is matched by the ids of all tokens that hold it, without
+        detokenising, which is faster; longer texts can be spread over tokens and need the text."""
+        if all(len(stop) == 1 and stop.isascii() for stop in sampling.stop):
+            return {"detokenize": False, "stop_token_ids": [token for stop in sampling.stop for token in self.tokenizer.containing(stop)]}
+        return {"detokenize": True, "stop": list(sampling.stop), "include_stop_str_in_output": True}
 
     def _completion(self, output: Any, prompt_tokens: int, sampling: Sampling) -> Completion:
         result = output.outputs[0]

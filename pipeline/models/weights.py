@@ -31,7 +31,11 @@ def load_config(path: str, revision: str | None) -> Any:
     """The model's configuration as transformers reads it."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise PipelineError(f"{path}: its config cannot be read ({first}); check the name, or fetch it to a folder first") from None
 
 
 def size_of(path: str, revision: str | None) -> Size | None:

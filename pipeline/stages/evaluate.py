@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import compare, prompts, replies, seeds
+from pipeline import compare, prompts, replies, seeds, students
 from pipeline.collect import Question, collect, plan
 from pipeline.config import Config
 from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
@@ -31,7 +31,7 @@ def parts(config: Config) -> list[str]:
 def sections(config: Config, part: str) -> list[str]:
     task = ["task.eval_seeds", "task.metric", "task.labels", "evaluate.max_tokens"]
     if part == TEACHER:
-        return [*task, *(f"teacher.{name}" for name in ("backend", "model", "revision", "base_url", "replies", "engine"))]
+        return [*task, *(f"teacher.{name}" for name in ("backend", "model", "revision", "tokenizer", "replies", "engine"))]
     return [*task, "evaluate.backend", "evaluate.engine"]
 
 
@@ -45,18 +45,25 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    if part != TEACHER or config.teacher.backend != "vllm":
-        return {}
-    return {"teacher": locate.identity(config.teacher.model, config.teacher.revision)}
+    found = seeds.identities(config.task.eval_seeds)
+    if part == BASE:
+        found |= students.identities(config)
+    if part == TEACHER and config.teacher.backend == "vllm":
+        found["teacher"] = locate.identity(config.teacher.model, config.teacher.revision)
+    return found
 
 
 def run(job: Job) -> dict[str, Any]:
     """Ask one model every held-out seed that it has not answered, and score the answers."""
     config = job.config
-    held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds)
+    seen = prompts.load(config.train.prompt)
+    held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(seen.render(seed)))
+    prompts.check(prompts.load(_prompt_path(config, job.part)), held_out)
     wanted = {digest(job.part, seed.id): seed for seed in held_out}
     shards = plan(job.folder, list(wanted), Scored, SHARD_SIZE)
     there = sum(len(shard.done) for shard in shards)
+    if not (job.folder / "cost.json").exists():
+        _write_cost(job, None, None)
     if there < len(wanted):
         print(f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model", flush=True)
         model = _open(job)
@@ -105,14 +112,21 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there:
     began = time.monotonic()
     collect(model, sampling, shards, partial(_question, job, model, prompt, wanted), progress)
     seconds = time.monotonic() - began
-    name, revision = (job.config.teacher.model, job.config.teacher.revision) if job.part == TEACHER else _student(job)
-    size = size_of(locate.resolve(name), revision) if model.facts.engine.startswith("vllm") else None
+    _write_cost(job, model.facts.engine, None if there else (progress.tokens / seconds, len(wanted) / seconds))
+
+
+def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None) -> None:
+    """Sizes, and (tokens/s, answers/s) if all answers were measured in one go; a remainder alone would measure its cold start."""
+    config = job.config
+    name, revision = (config.teacher.model, config.teacher.revision) if job.part == TEACHER else _student(job)
+    backend = config.teacher.backend if job.part == TEACHER else config.evaluate.backend
+    size = size_of(locate.resolve(name), revision) if backend == "vllm" else None
     write_json(
         job.folder / "cost.json",
         {
-            "engine": model.facts.engine,
-            "tokens_per_s": round(progress.tokens / seconds, 1),
-            "answers_per_s": round((len(wanted) - there) / seconds, 2),
+            "engine": engine or backend,
+            "tokens_per_s": round(rates[0], 1) if rates else None,
+            "answers_per_s": round(rates[1], 2) if rates else None,
             **(dataclasses.asdict(size) if size else {"parameters": None, "nbytes": None}),
         },
     )

@@ -1,6 +1,5 @@
 """generate: ask the teacher; responses, rationales and top-k logprobs, durable as they come."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -16,7 +15,7 @@ from pipeline.progress import Progress
 from pipeline.prompts import Prompt
 from pipeline.records import Sample, Seed, digest
 from pipeline.stage import Job, read_manifest
-from pipeline.store import read_records
+from pipeline.store import read_records, write_atomic
 
 NAME = "generate"
 SEED_BITS = 8  # hex digits of a hash that make a sampling seed
@@ -40,9 +39,8 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    if config.teacher.backend != "vllm":
-        return {}
-    return {"teacher": locate.identity(config.teacher.model, config.teacher.revision)}
+    teacher = {"teacher": locate.identity(config.teacher.model, config.teacher.revision)} if config.teacher.backend == "vllm" else {}
+    return {**teacher, **seeds.identities(config.task.seeds)}
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -52,18 +50,21 @@ def run(job: Job) -> dict[str, Any]:
     wanted = {_sample_id(config, seed, index): (seed, index) for seed, index in _samples(config)}
     shards = plan(job.folder, list(wanted), Sample, config.generate.shard_size * config.generate.samples)
     there = sum(len(shard.done) for shard in shards)
+    write_atomic(job.folder / "prompt.md", Path(config.generate.prompt).read_bytes())
+    if there == 0:
+        prompts.check(prompt, (seed for seed, index in wanted.values() if index == 0))
     if there < len(wanted):
         print(f"generate: {there:,} of {len(wanted):,} samples are there; loading {config.teacher.model}", flush=True)
         model = open_teacher(config.teacher, job.engine_log)
         try:
             header = _header(config.teacher, model)
             for shard in shards:
-                shard.header = header.to_bytes() if header else b""
+                if header and not shard.complete:
+                    shard.begin(header.to_bytes())
             ask = partial(_question, config, prompt, model, header, wanted)
             collect(model, _sampling(config, prompt), shards, ask, Progress("generate", len(wanted), there))
         finally:
             model.close()
-    shutil.copyfile(config.generate.prompt, job.folder / "prompt.md")
     return count(job.folder)
 
 

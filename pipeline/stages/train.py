@@ -11,7 +11,7 @@ from pipeline import prompts, students
 from pipeline.config import Config, Train
 from pipeline.encode import Example, check_frames, check_lengths, encode
 from pipeline.errors import PipelineError
-from pipeline.models import locate, tokenizer_of
+from pipeline.models import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
@@ -44,10 +44,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    if part != INIT:
-        return {}
-    name, revision = students.source(config)
-    return {"student": name if name == "random" else locate.identity(name, revision)}
+    return students.identities(config)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -125,6 +122,7 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example]
     import torch
     from datasets import Dataset
     from transformers import PrinterCallback
+    from transformers.integrations import get_available_reporting_integrations
     from trl import SFTConfig
 
     from pipeline.trainer import Collator, DistillTrainer, Reporter
@@ -132,6 +130,9 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example]
     settings = job.config.train
     bf16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
     pad = tokenizer.hf.pad_token_id if tokenizer.hf.pad_token_id is not None else tokenizer.hf.eos_token_id
+    unknown = sorted(set(settings.report_to) - set(get_available_reporting_integrations()))
+    if unknown:
+        raise PipelineError(f"train.report_to: {unknown[0]} is not installed or not known to transformers; install it, or take it out")
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
     args = SFTConfig(
         output_dir=str(job.folder / "checkpoints"),
