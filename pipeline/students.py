@@ -27,6 +27,19 @@ def identities(config: Config) -> dict[str, str]:
     return {"student": name if name == "random" else locate.identity(name, revision)}
 
 
+def check_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
+    """Whether the teacher's token ids are the student's. Raises PipelineError if they are not and the arm is kd."""
+    teacher = config.teacher
+    known = teacher.backend != "openai" or teacher.tokenizer is not None
+    same = known and Tokenizer(tokenizer_of(teacher), teacher.revision).hash == student.hash
+    if not same and config.train.arms[arm].method == "kd":
+        raise PipelineError(
+            f"train {arm}: the tokenizer of {student.name} differs from that of the teacher {teacher.model}; kd needs the same vocabulary. "
+            "Choose a student of the teacher's family, or train this one with method: sft"
+        )
+    return same
+
+
 def build(config: Config, folder: Path) -> str | None:
     """Make the student's first weights in `folder`; where nothing has to be made, return the model's own folder or hub id instead."""
     name, revision = source(config)

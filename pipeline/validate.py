@@ -7,6 +7,8 @@ from pipeline import prompts, seeds, students
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.models import locate
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.weights import load_config
 from pipeline.scoring import normalise
 
 
@@ -24,6 +26,7 @@ def check(config: Config) -> list[str]:
     name, _ = students.source(config)
     if name != "random":
         locate.check(name)
+    _check_local_student(config, name)
     return [
         f"seeds: {len(found):,}, of which {targets:,} with ground truth; held out: {len(held_out):,}, none of them among the seeds",
         f"teacher: {config.teacher.model} ({config.teacher.backend}), {len(found) * config.generate.samples:,} samples to make",
@@ -40,6 +43,19 @@ def _check_labels(config: Config, targets: list[str]) -> None:
     unknown = sorted({target for target in targets if known and normalise(target) not in known})
     if unknown:
         raise PipelineError(f"task.labels: the seeds also have {', '.join(map(repr, unknown[:5]))}; add them, or mend the seeds")
+
+
+def _check_local_student(config: Config, name: str) -> None:
+    """What a student's folder tells without its weights. One on the hub or in a package is checked when it is there, before training."""
+    if not Path(name).is_dir():
+        return
+    layers = load_config(name, None).get_text_config().num_hidden_layers
+    beyond = [layer for layer in config.student.keep_layers or () if layer >= layers]
+    if beyond:
+        raise PipelineError(f"student.keep_layers: {beyond[0]} is not a layer of {name}, which has {layers}; count from 0 to {layers - 1}")
+    if config.teacher.backend == "fake" or Path(config.teacher.tokenizer or config.teacher.model).is_dir():
+        for arm in config.train.arms:
+            students.check_vocabulary(config, arm, Tokenizer(name))
 
 
 def _check_teacher(config: Config) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import stage
+from pipeline import stage, validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.losses.kd import Loss, cross_entropy
@@ -147,6 +147,9 @@ def test_kept_layers_make_a_smaller_student(workshop: Path) -> None:
     assert sizes[0] is not None
     assert sizes[1] is not None
     assert sizes[1].parameters < sizes[0].parameters == sum(p.numel() for p in whole.parameters())
+    beyond = load(workshop / "config.yaml", [f"student.model={big}", "student.keep_layers=[4]", f"run_dir={workshop / 'no'}"])
+    with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
+        validate.check(beyond)
     with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
         stage.execute(
             train,
@@ -165,6 +168,8 @@ def test_student_of_another_tokenizer_is_refused_under_kd_only(workshop: Path) -
     (other / "tokenizer.json").write_text(vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":'))
     swapped = load(workshop / "config.yaml", [f"student.model={other}"])
     stage.execute(train, swapped, ["init"], redo=True)
+    with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
+        validate.check(swapped)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
         stage.execute(train, swapped, ["kd"])
     stage.execute(train, swapped, ["sft"])

@@ -11,7 +11,6 @@ from pipeline import prompts, students
 from pipeline.config import Config, Train
 from pipeline.encode import Example, check_frames, check_lengths, encode
 from pipeline.errors import PipelineError
-from pipeline.models import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
@@ -105,13 +104,7 @@ def _arm(job: Job) -> dict[str, Any]:
 def _examples(job: Job, tokenizer: Tokenizer) -> tuple[list[Example], bool]:
     """The rows, and whether the teacher's ids are the student's."""
     config = job.config
-    same = config.teacher.backend != "openai" or config.teacher.tokenizer is not None
-    same = same and Tokenizer(tokenizer_of(config.teacher), config.teacher.revision).hash == tokenizer.hash
-    if not same and config.train.arms[job.part].method == "kd":
-        raise PipelineError(
-            f"train {job.part}: the tokenizer of {tokenizer.name} differs from that of the teacher {config.teacher.model}; "
-            "kd needs the same vocabulary. Choose a student of the teacher's family, or train this one with method: sft"
-        )
+    same = students.check_vocabulary(config, job.part, tokenizer)
     samples = read_records(job.run_dir / "filter" / "kept", Sample)
     examples = encode(samples, prompts.load(config.train.prompt), tokenizer, same)
     check_lengths(examples, config.train.max_length)
