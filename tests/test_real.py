@@ -23,6 +23,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.real
 QUICKSTART = "configs/quickstart.yaml"
+TIE = 0.5  # nat; two passes in bfloat16 differ by some hundredths on average, and by some tenths at worst
 SMALL = ["task.seeds.limit=24", "task.eval_seeds.limit=8", "generate.shard_size=10", "train.report_to=[]"]
 
 
@@ -115,13 +116,25 @@ def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
     ours = list(read_records(run_dir / "generate", Sample))
     theirs = list(read_records(run_dir.parent / "server" / "generate", Sample))
     assert [sample.prompt_digest for sample in ours] == [sample.prompt_digest for sample in theirs]
-    same = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.token_ids == b.token_ids]
-    assert len(same) >= 20
     here, by_http = TopKFolder(run_dir / "generate"), TopKFolder(run_dir.parent / "server" / "generate")
-    gaps = [
-        np.abs(here.frame(a.frame).logprobs[:, 0] - by_http.frame(b.frame).logprobs[:, 0]).mean() for a, b in same if a.frame and b.frame
-    ]
+    gaps: list[float] = []
+    ties: list[float] = []
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.frame is not None
+        assert b.frame is not None
+        one, other = here.frame(a.frame), by_http.frame(b.frame)
+        length = min(len(one.ids), len(other.ids))
+        apart = np.flatnonzero(one.ids[:length, 0] != other.ids[:length, 0])
+        common = apart[0] if len(apart) else length
+        gaps += np.abs(one.logprobs[:common, 0] - other.logprobs[:common, 0]).tolist()
+        if len(apart):  # only a near tie may be broken otherwise
+            theirs_here = one.logprobs[common][one.ids[common] == other.ids[common, 0]]
+            ties.append(float(one.logprobs[common, 0] - theirs_here.max(initial=-np.inf)))
+        else:
+            assert a.token_ids == b.token_ids
     assert np.mean(gaps) < 0.1
+    assert all(tie < TIE for tie in ties), ties
+    assert len(ties) <= len(ours) // 2
 
 
 def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:
