@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.real
 QUICKSTART = "configs/quickstart.yaml"
-TIE = 0.5  # nat; two passes in bfloat16 differ by some hundredths on average, and by some tenths at worst
+TIE = 0.25  # nat; two passes in bfloat16 differ by some hundredths on average, and by some tenths at worst
 SMALL = ["task.seeds.limit=24", "task.eval_seeds.limit=8", "generate.shard_size=10", "train.report_to=[]"]
 
 
