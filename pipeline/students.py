@@ -8,6 +8,7 @@ from pipeline.errors import PipelineError
 from pipeline.models import locate, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
+from pipeline.store import read_json
 
 
 def source(config: Config) -> tuple[str, str | None]:
@@ -38,6 +39,12 @@ def check_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
             "Choose a student of the teacher's family, or train this one with method: sft"
         )
     return same
+
+
+def made(folder: Path) -> tuple[str, str | None]:
+    """(folder or hub id, revision) of the model of a finished part of train; an untouched one may lie elsewhere."""
+    found = read_json(folder / "student.json")
+    return str(found["model"] or folder / "model"), found["revision"]
 
 
 def build(config: Config, folder: Path) -> str | None:

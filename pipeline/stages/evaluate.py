@@ -100,9 +100,7 @@ def _open(job: Job) -> Model:
 
 def _student(job: Job) -> tuple[str, str | None]:
     """(folder or hub id, revision) of the student that this part asks."""
-    folder = job.run_dir / reads(job.config, job.part)[0]
-    made = read_json(folder / "student.json")
-    return str(made["model"] or folder / "model"), made["revision"]
+    return students.made(job.run_dir / reads(job.config, job.part)[0])
 
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:

@@ -15,7 +15,7 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
 from pipeline.stage import Job, read_manifest
-from pipeline.store import read_json, read_records, sync_folder, write_atomic, write_json
+from pipeline.store import read_records, sync_folder, write_atomic, write_json
 
 if TYPE_CHECKING:
     from pipeline.topk import TopKFolder
@@ -54,8 +54,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def student_path(run_dir: Path, part: str) -> str:
     """Where the model of a finished part is: a folder, or a hub id for an untouched one."""
-    folder = run_dir / NAME / part
-    return str(read_json(folder / "student.json")["model"] or folder / "model")
+    return students.made(run_dir / NAME / part)[0]
 
 
 def summary(config: Config) -> str:
@@ -79,8 +78,7 @@ def _arm(job: Job) -> dict[str, Any]:
     import transformers
 
     config, arm = job.config, job.config.train.arms[job.part]
-    start = student_path(job.run_dir, INIT)
-    revision = read_json(job.run_dir / NAME / INIT / "student.json")["revision"]
+    start, revision = students.made(job.run_dir / NAME / INIT)
     tokenizer = Tokenizer(start, revision)
     examples, same = _examples(job, tokenizer)
     vocab_size = load_config(start, revision).get_text_config().vocab_size
