@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import prompts, seeds
-from pipeline.collect import collect, plan
 from pipeline.config import Config, load
+from pipeline.models import Sampling
 from pipeline.models.vllm_engine import VllmModel, _params
 from pipeline.progress import Progress
-from pipeline.records import Sample
+from pipeline.stage import Job
 from pipeline.stages import generate
 
 ROUNDS = 5
@@ -30,8 +30,10 @@ PROMPT = (
 )
 
 
-def main(ks: list[int]) -> None:
+def main(ks: list[int]) -> dict[int, list[float]]:
+    """The ratios of each k, in rising order."""
     folder = Path(tempfile.mkdtemp(prefix="generate_speed."))
+    found = {}
     (folder / "prompt.md").write_text(PROMPT)
     for k in ks:
         options = [f"teacher.logprobs={k}", "teacher.temperature=0.8", f"teacher.max_tokens={TOKENS}", f"task.seeds.limit={PROMPTS}"]
@@ -39,12 +41,13 @@ def main(ks: list[int]) -> None:
         config = load("configs/quickstart.yaml", options)
         model = VllmModel(config.teacher.model, None, config.teacher.engine, k, folder / "engine.log")
         try:
-            compare(config, model, folder / str(k))
+            found[k] = compare(config, model, folder / str(k))
         finally:
             model.close()
+    return found
 
 
-def compare(config: Config, model: VllmModel, folder: Path) -> None:
+def compare(config: Config, model: VllmModel, folder: Path) -> list[float]:
     rates: dict[str, list[float]] = {"raw LLM.generate": [], "pipeline generate": []}
     for number in range(ROUNDS + 1):
         for name, side in (("raw LLM.generate", raw), ("pipeline generate", ours)):
@@ -59,17 +62,19 @@ def compare(config: Config, model: VllmModel, folder: Path) -> None:
     for name, values in rates.items():
         print(f"  {name}: {statistics.median(values):,.0f} tokens/s ({min(values):,.0f} to {max(values):,.0f})")
     print(f"  ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})", flush=True)
+    return ratios
 
 
 def raw(config: Config, model: VllmModel, folder: Path) -> int:
     """vLLM alone, with the very sampling parameters that generate uses."""
-    prompt = prompts.load(config.generate.prompt)
-    sampling = generate._sampling(config, prompt)
+    prompt = prompts.load(config.generate.prompt[0])
+    teacher = config.teacher
+    sampling = Sampling(teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs)
     inputs: list[Any] = []
     parameters: list[Any] = []
     for seed in seeds.load(config.task.seeds):
         inputs.append({"prompt_token_ids": model.tokenizer.encode(prompt.render(seed, model.tokenizer.control_tokens))})
-        parameters.append(_params(sampling, model._stops(sampling), hash((config.generate.seed, seed.id)) & 0x7FFFFFFF))
+        parameters.append(_params(sampling, model._stops(tuple(prompt.front.stop)), hash((config.generate.seed, seed.id)) & 0x7FFFFFFF))
     outputs = model._llm.generate(inputs, parameters, use_tqdm=False)
     return sum(len(output.outputs[0].token_ids) for output in outputs)
 
@@ -77,16 +82,9 @@ def raw(config: Config, model: VllmModel, folder: Path) -> int:
 def ours(config: Config, model: VllmModel, folder: Path) -> int:
     """Everything that `generate.run` does once its model is there."""
     folder.mkdir(parents=True)
-    prompt = prompts.load(config.generate.prompt)
-    wanted = {generate._sample_id(config, seed, index): (seed, index) for seed, index in generate._samples(config)}
-    shards = plan(folder, list(wanted), Sample, config.generate.shard_size)
-    header = generate._header(config.teacher, model)
-    for shard in shards:
-        shard.begin(header.to_bytes() if header else b"")
-    progress = Progress("generate", len(wanted), stream=open(os.devnull, "w"))  # noqa: SIM115
-    collect(
-        model, generate._sampling(config, prompt), shards, lambda i: generate._question(config, prompt, model, header, wanted, i), progress
-    )
+    with open(os.devnull, "w") as silence:
+        progress = Progress("generate", PROMPTS, stream=silence)
+        generate.capturing(Job(config, "generate", "", folder)).work_off(model, progress)
     return progress.tokens
 
 

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline import __version__
-from pipeline.errors import PipelineError
+from pipeline.errors import DONE, DONE_WITH_ERRORS, FAILED, STOPPED, PipelineError, Stopped
 
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.stage import Stage
 
 F = TypeVar("F", bound=Callable[..., Any])
-STAGES = ("generate", "filter", "train", "evaluate")
+STAGES = ("generate", "filter", "score", "train", "evaluate")
+LOOPBACK = "127.0.0.1"
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
     errno.EFBIG: "it would be larger than allowed",
@@ -34,17 +36,17 @@ DISK_ERRORS = {
 
 def main() -> None:
     """Run the command line; every error that a user can mend is one line and exit code 1."""
-    code = 0
+    code = DONE
     try:
-        code = cli(standalone_mode=False) or 0
+        code = cli(standalone_mode=False) or DONE
     except PipelineError as error:
         code = _complain(str(error))
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, Stopped) as stop:
         click.echo("\nstopped; what is finished is kept, and the same command goes on from here", err=True)
-        code = 130
+        code = STOPPED + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # whoever read the output has gone, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
@@ -65,6 +67,9 @@ def cli() -> None:
     pipeline run configs/quickstart.yaml          all stages, from seeds to figures
     pipeline generate configs/quickstart.yaml     one stage; the same command goes on where it was stopped
     pipeline status runs/quickstart               what is done
+
+    Exit codes: 0 done, 1 an error that you can mend (nothing is lost), 2 a mistake on the command line, 3 done but some requests failed,
+    130 and 143 stopped by Ctrl-C and by SIGTERM.
     """
 
 
@@ -77,54 +82,75 @@ def _stage_options(command: F) -> F:
     return click.option("--redo", is_flag=True, help="Set aside what is there (in RUN/replaced) and make it again.")(_arguments(command))
 
 
+def _retry_option(command: F) -> F:
+    return click.option("--retry-errors", is_flag=True, help="Ask again for what failed before.")(command)
+
+
 @cli.command(epilog="Example: pipeline generate configs/quickstart.yaml teacher.temperature=0.7 run_dir=runs/warm")
 @_stage_options
-def generate(config: Path, overrides: tuple[str, ...], redo: bool) -> None:
-    """Ask the teacher: responses, rationales, top-k logprobs."""
-    _execute("generate", config, overrides, redo)
+@_retry_option
+def generate(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bool) -> int:
+    """Ask the teacher: responses, rationales, top-k logprobs.
+
+    The same command, given again or on several machines that share the run folder, takes up whatever nobody works on.
+    """
+    return _execute("generate", config, overrides, redo, retry_errors=retry_errors)
+
+
+@cli.command(epilog="Example: pipeline score configs/quickstart.yaml score.source=targets")
+@_stage_options
+@_retry_option
+def score(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bool) -> int:
+    """Ask the teacher what it thinks of text that is there: top-k logprobs by prefill.
+
+    Of the kept rows, of the ground truth, or of another run's samples (score.source); train.rows=score learns from them.
+    """
+    return _execute("score", config, overrides, redo, retry_errors=retry_errors)
 
 
 @cli.command("filter", epilog="Example: pipeline filter configs/quickstart.yaml filter.max_tokens=64")
 @_stage_options
-def filter_(config: Path, overrides: tuple[str, ...], redo: bool) -> None:
+def filter_(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     """Keep the good samples, say why for every other one."""
-    _execute("filter", config, overrides, redo)
+    return _execute("filter", config, overrides, redo)
 
 
 @cli.command(epilog="Example: pipeline train configs/quickstart.yaml --arm kd")
 @_stage_options
 @click.option("--arm", "arms", multiple=True, help="Train only this arm (may be given again).")
-def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str, ...]) -> None:
+def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str, ...]) -> int:
     """Train the student, each arm from the same start on the same rows."""
     if arms:
         from pipeline import stage
         from pipeline.stages.train import INIT
 
         stage.execute(_modules()["train"], _load(config, overrides), [INIT])
-    _execute("train", config, overrides, redo, arms)
+    return _execute("train", config, overrides, redo, arms)
 
 
 @cli.command(epilog="Example: pipeline evaluate configs/quickstart.yaml --model teacher")
 @_stage_options
 @click.option("--model", "models", multiple=True, help="Evaluate only this one: teacher, base or an arm (may be given again).")
-def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple[str, ...]) -> None:
+def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple[str, ...]) -> int:
     """Hold the student against teacher, untouched student and SFT control."""
-    _execute("evaluate", config, overrides, redo, models)
+    return _execute("evaluate", config, overrides, redo, models)
 
 
 @cli.command(epilog="Example: pipeline run configs/quickstart.yaml train.epochs=2 run_dir=runs/longer")
 @_stage_options
-def run(config: Path, overrides: tuple[str, ...], redo: bool) -> None:
+def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     """All stages in order, each in a process of its own."""
     from pipeline import validate
 
     settings = _load(config, overrides)
-    modules = _modules()
+    names = [name for name in STAGES if name != "score" or settings.train.rows == "score"]
+    modules = {name: module for name, module in _modules().items() if name in names}
     if not redo and all(_is_done(module, settings) for module in modules.values()):
         click.echo("all stages are done already")
         click.echo("\n".join(module.summary(settings) for module in modules.values()))
-        return
-    for name in STAGES:
+        return max(_failures(module, settings) for module in modules.values())
+    code = DONE
+    for name in names:
         if not redo and _is_done(modules[name], settings):
             click.echo(f"{name}: done already")
             continue
@@ -134,8 +160,10 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> None:
         finished = subprocess.run(
             [sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])], check=False
         )
-        if finished.returncode:
-            _leave(finished.returncode if finished.returncode > 0 else 1)
+        if finished.returncode not in (DONE, DONE_WITH_ERRORS):
+            _leave(finished.returncode if finished.returncode > 0 else FAILED)
+        code = max(code, finished.returncode)
+    return code
 
 
 @cli.command(epilog="Example: pipeline validate configs/quickstart.yaml --origins")
@@ -164,14 +192,42 @@ def status(run_dir: Path) -> None:
         click.echo(line)
 
 
-@cli.command(epilog="Example: pipeline verify runs/quickstart")
+@cli.command(epilog="Example: pipeline verify runs/quickstart --recheck 32")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-def verify(run_dir: Path) -> None:
+@click.option("--repair", is_flag=True, help="Set damaged shards of generate and score aside, so that just they are made again.")
+@click.option(
+    "--recheck", type=click.IntRange(1), metavar="ROWS", help="Load the teacher and hold stored logprobs of ROWS samples against it."
+)
+@click.option("--stage", type=click.Choice(["generate", "score"]), default="generate", show_default=True, help="What --recheck looks at.")
+def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None:
     """Check every file, line and frame of a run against what was written; print how much the logprobs hold."""
-    from pipeline.verify import verify as check
+    from pipeline import recheck as fresh
+    from pipeline import verify as checks
 
-    for line in check(run_dir):
+    if repair:
+        for line in checks.repair(run_dir):
+            click.echo(line)
+        return
+    for line in checks.verify(run_dir):
         click.echo(line)
+    if recheck:
+        click.echo(fresh.recheck(run_dir, stage, recheck))
+
+
+@cli.command(epilog="Example: pipeline serve configs/quickstart.yaml --port 8000")
+@_arguments
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
+    """Serve the teacher over HTTP on this machine, as a backend openai asks it. Ends with Ctrl-C."""
+    from pipeline.models import tokenizer_of
+    from pipeline.models.vllm_engine import server_command
+
+    teacher = _load(config, overrides).teacher
+    command = server_command(teacher, LOOPBACK, port)
+    url = f"http://{LOOPBACK}:{port}/v1"
+    click.echo(f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} teacher.tokenizer={tokenizer_of(teacher)}")
+    sys.stdout.flush()
+    os.execv(command[0], command)
 
 
 def _load(config: Path, overrides: tuple[str, ...]) -> "Config":
@@ -192,20 +248,35 @@ def _is_done(module: "Stage", settings: "Config") -> bool:
     return begun and stage.done(module, settings)
 
 
-def _execute(name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = ()) -> None:
+def _execute(
+    name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
+) -> int:
+    """Run one stage; returns the exit code."""
     from pipeline import stage
 
     settings = _load(config, overrides)
     module = _modules()[name]
-    if not stage.execute(module, settings, only or None, redo):
+    prepare = stage.set_aside if redo else module.retry_errors if retry_errors else None
+    if not stage.execute(module, settings, only or None, prepare):
         click.echo(f"{name}: done already")
-    if not only or stage.done(module, settings):
-        click.echo(module.summary(settings))
+    if only and not stage.done(module, settings):
+        return DONE
+    click.echo(module.summary(settings))
+    return _failures(module, settings)
+
+
+def _failures(module: "Stage", settings: "Config") -> int:
+    """The exit code of a finished stage."""
+    from pipeline.stage import read_manifest
+
+    run_dir = Path(settings.run_dir)
+    failed = [read_manifest(run_dir, f"{module.NAME}/{part}")["counts"].get("failed", 0) for part in module.parts(settings)]
+    return DONE_WITH_ERRORS if any(failed) else DONE
 
 
 def _complain(message: str) -> int:
     click.echo(f"error: {message}", err=True)
-    return 1
+    return FAILED
 
 
 def _leave(code: int) -> None:

@@ -1,14 +1,24 @@
-"""The loop under every stage that asks a model: feed requests, put completions into shards, commit, seal, report."""
+"""The loop under every stage that asks a model: claim shards, feed requests, put answers into shards, commit, seal, report."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
-from pipeline.models import Completion, Model, Request, Sampling
+from pipeline.errors import PipelineError, Stopped
+from pipeline.models import Answer, Completion, Failure, Request
 from pipeline.progress import Progress
-from pipeline.records import Identified
-from pipeline.store import Shard, commit_if_due
+from pipeline.records import Failed, Identified
+from pipeline.shards import Shard, commit_if_due, sweep
+
+DRAIN_SECONDS = 3.0  # after Ctrl-C, for what is in flight
+HANG_SECONDS = 4.5  # after Ctrl-C, for an engine that does not come back at all
+FEWEST_REQUESTS = 32  # before an error rate means anything
 
 T = TypeVar("T", bound=Identified)
 
@@ -21,43 +31,148 @@ class Question(Generic[T]):
     record: Callable[[Completion], tuple[T, bytes | None]]
 
 
-def plan(folder: Path, ids: Sequence[str], record: type[T], shard_size: int) -> list[Shard[T]]:
-    """The shards that hold `ids` in order, with what is already there recovered. Seals a shard that a crash left complete."""
-    shards = [Shard(folder, number, ids[first : first + shard_size], record) for number, first in enumerate(range(0, len(ids), shard_size))]
-    for shard in shards:
-        shard.recover()
-        if shard.complete and not shard.sealed.exists():
-            shard.seal()
-    return shards
+@dataclass
+class Collector(Generic[T]):
+    """Asks for every record that is missing in the shards it is given.
 
+    Whatever ends this early, what was answered is made durable first. A request that fails is noted in its shard, and the run goes on
+    until more than `max_error_rate` of the requests have failed; at 0 the first failure ends it.
 
-def collect(
-    model: Model, sampling: Sampling, shards: Sequence[Shard[T]], question: Callable[[str], Question[T]], progress: Progress
-) -> None:
-    """Ask for every record that is missing. Whatever ends this early, what was answered is made durable first."""
-    home = {identifier: shard for shard in shards for identifier in shard.order if identifier not in shard.done}
-    asked: dict[str, Question[T]] = {}
+    Attributes:
+        question: (id) -> what to ask. Raises PipelineError if it cannot be put together.
+        failed: (failure) -> how it is noted.
+    """
 
-    def requests() -> Iterator[Request]:
-        for identifier in list(home):
-            asked[identifier] = question(identifier)
-            yield asked[identifier].request
+    question: Callable[[str], Question[T]]
+    failed: Callable[[Failure], Failed]
+    progress: Progress
+    max_error_rate: float = 0.0
+    errors: int = 0
+    answered: int = 0
+    _asked: dict[str, tuple[Question[T], Shard[T]]] = field(default_factory=dict)
+    _open: dict[str, Shard[T]] = field(default_factory=dict)
+    _stopping: "Stopping | None" = None
 
-    touched: dict[str, Shard[T]] = {}
-    try:
-        for batch in model.generate(requests(), sampling):
-            for completion in batch:
-                shard = home.pop(completion.id)
-                shard.append(*asked.pop(completion.id).record(completion))
-                touched[shard.name] = shard
-                progress.add(1, completion.usage.completion_tokens)
-                if shard.complete:
-                    touched.pop(shard.name).seal()
-            commit_if_due(touched.values())
-            progress.show({"in flight": len(asked)})
-    finally:
-        for shard in touched.values():
+    def run(self, ask: Callable[[Iterator[Request]], Iterator[list[Answer]]], shards: Iterable[Shard[T]]) -> None:
+        """`ask` is the model's generate or score; `shards` are claimed, and are let go when they are sealed or this ends.
+
+        Raises Stopped after Ctrl-C or SIGTERM.
+        """
+        with Stopping.watched() as self._stopping:
+            try:
+                for answers in ask(self._requests(shards)):
+                    for answer in answers:
+                        self._take(answer)
+                    commit_if_due(self._open.values())
+                    self.progress.show({"in flight": len(self._asked), "errors": self.errors})
+                    if self._stopping.overdue or (self._stopping.signal and not self._asked):
+                        break
+            except (PipelineError, KeyboardInterrupt):
+                if not self._stopping.signal:  # an engine may hear of Ctrl-C as well, and go first
+                    raise
+            finally:
+                self._let_go()
+            if self._stopping.signal:
+                raise Stopped(self._stopping.signal)
+        self.progress.show({"errors": self.errors}, last=True)
+        assert not self._asked, f"{len(self._asked)} requests were never answered"
+
+    def _requests(self, shards: Iterable[Shard[T]]) -> Iterator[Request]:
+        """Whenever the model has room for one more. The next shard is claimed when all of the last one is in flight."""
+        assert self._stopping is not None
+        for shard in shards:
+            self._open[shard.name] = shard
+            for identifier in shard.missing:
+                if self._stopping.signal:
+                    return
+                try:
+                    question = self.question(identifier)
+                except PipelineError as error:
+                    self._fail(shard, Failure(identifier, "template_error", str(error)))
+                    continue
+                self._asked[identifier] = question, shard
+                yield question.request
+            self._seal_if_complete(shard)
+
+    def _take(self, answer: Answer) -> None:
+        question, shard = self._asked.pop(answer.id)
+        if isinstance(answer, Failure):
+            self._fail(shard, answer)
+        else:
+            shard.add(*question.record(answer))
+            self.answered += 1
+            self.progress.add(1, answer.usage.completion_tokens)
+        self._seal_if_complete(shard)
+
+    def _fail(self, shard: Shard[T], failure: Failure) -> None:
+        if not self.max_error_rate:
+            raise PipelineError(f"request {failure.id}: {failure.reason}: {failure.message}")
+        shard.fail(self.failed(failure))
+        self.errors += 1
+        asked = self.errors + self.answered
+        if asked >= FEWEST_REQUESTS and self.errors > self.max_error_rate * asked:
+            raise PipelineError(
+                f"{shard.errors_path.parent}: {self.errors} of {asked} requests failed, more than generate.max_error_rate="
+                f"{self.max_error_rate:g} allows; the last one ({failure.id}) as {failure.reason}: {failure.message}; "
+                "mend that, then go on with --retry-errors"
+            )
+
+    def _seal_if_complete(self, shard: Shard[T]) -> None:
+        if shard.complete and shard.name in self._open:
+            self._open.pop(shard.name).seal()
+
+    def _let_go(self) -> None:
+        for shard in self._open.values():
             shard.commit()
-            shard.close()
-    progress.show(last=True)
-    assert not home, f"{len(home)} requests were never answered"
+            shard.release()
+        self._open = {}
+
+
+@dataclass
+class Stopping:
+    """Ctrl-C or SIGTERM: nothing new is asked, what is in flight has a moment to come in. A second signal ends it at once."""
+
+    signal: int = 0
+    since: float = 0.0
+
+    @property
+    def overdue(self) -> bool:
+        return bool(self.signal) and time.monotonic() - self.since > DRAIN_SECONDS
+
+    @classmethod
+    @contextmanager
+    def watched(cls) -> Iterator["Stopping"]:
+        state = cls()
+        if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+            yield state
+            return
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if state.signal:
+                raise KeyboardInterrupt
+            state.signal, state.since = number, time.monotonic()
+            signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+
+        numbers: list[int] = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]
+        before: list[Any] = [signal.signal(number, on_signal) for number in numbers]
+        try:
+            yield state
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+def claim_all(folder: Path, ids: list[str], record: type[T], shard_size: int) -> list[Shard[T]]:
+    """The unfinished shards of all that hold `ids` in order. For a stage with few records, which one process does alone."""
+    shards = []
+    sweep(folder)
+    for number, first in enumerate(range(0, len(ids), shard_size)):
+        shard = Shard(folder, number, record)
+        if shard.claim():
+            shard.recover(ids[first : first + shard_size])
+            if shard.complete:  # a crash came before it was sealed
+                shard.seal()
+            else:
+                shards.append(shard)
+    return shards

@@ -94,16 +94,20 @@ class Teacher(Section):
     base_url: str | None = runtime(None, description="openai: the server, such as http://127.0.0.1:8000/v1")
     api_key_env: str = runtime("OPENAI_API_KEY", description="openai: the environment variable that holds the key")
     tokenizer: str | None = Field(None, description="openai: folder or hub id of the server's tokenizer; needed for logprobs")
-    timeout_s: float = runtime(600.0, gt=0, description="openai: longest wait for one answer, seconds")
-    retries: int = runtime(4, ge=0, description="openai: tries again after a lost connection, 429 or 5xx")
+    timeout_s: float = runtime(600.0, gt=0, description="longest wait for one answer, seconds; what takes longer goes to errors/")
+    retries: int = runtime(4, ge=0, description="openai: how often a request that a living server fails (5xx, time-out) is sent again")
+    patience_s: float = runtime(300.0, ge=0, description="openai: how long a lost or overloaded server is waited for, seconds")
     replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with")
     delay_s: float = runtime(0.0, ge=0, description="fake: how long a batch takes, seconds")
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
     top_k: int = Field(0, ge=0, description="sample from the k likeliest only; 0 is off")
     max_tokens: int = Field(512, ge=1, description="longest completion, tokens")
-    logprobs: int = Field(20, ge=0, le=254, description="k of the top-k logprobs kept for each token; 0 keeps none")
-    logprob_mass: float = Field(0.99, gt=0, le=1, description="keep only as many of the k as reach this probability; the rest is tail")
+    logprobs: int = Field(64, ge=0, le=4096, description="k of the top-k logprobs asked of the engine for each token; 0 asks for none")
+    logprob_mass: float = Field(0.99, gt=0, le=1, description="entries are kept until they reach this probability; the rest is tail")
+    logprob_threshold: float = Field(
+        0.0625, ge=0, le=0.5, description="tokens less likely than this are kept as random draws that stand for all of them; 0: no draws"
+    )
     engine: Engine = Engine()
 
     @model_validator(mode="after")
@@ -117,11 +121,24 @@ class Teacher(Section):
         return self
 
 
+PromptFiles = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+
 class Generate(Section):
-    prompt: str = Field(description="the teacher's prompt file")
-    samples: int = Field(1, ge=1, description="completions a seed")
+    """What the teacher is asked for."""
+
+    prompt: PromptFiles = Field(description="the teacher's prompt file, or several: each seed is asked by every one")
+    samples: int = Field(1, ge=1, description="completions a seed and prompt")
     seed: int = Field(0, ge=0, description="every request's sampling seed is derived from it")
     shard_size: int = Field(512, ge=1, description="seeds a shard file")
+    max_error_rate: float = runtime(0.1, ge=0, le=1, description="stop when more than this share of the requests fails")
+
+
+class Score(Section):
+    """Top-k logprobs of text that is already there, by prefill."""
+
+    source: str = Field("kept", description="kept (rows after filter), targets (the seeds' ground truth), or another run's folder")
+    logprobs: int = Field(64, ge=1, le=4096, description="k of the top-k logprobs asked of the engine for each token")
 
 
 class Filter(Section):
@@ -171,6 +188,7 @@ class Arm(Section):
 
 class Train(Section):
     prompt: str = Field(description="the student's prompt file: what it will see in use")
+    rows: Literal["filter", "score"] = Field("filter", description="which stage's rows and logprobs it learns from")
     arms: dict[str, Arm] = Field({"kd": Arm(), "sft": Arm(method="sft")}, min_length=1, description="name: settings of each arm")
     epochs: float = Field(1.0, gt=0, description="passes over the kept rows")
     learning_rate: float = Field(2e-4, gt=0)
@@ -209,6 +227,7 @@ class Config(Section):
     teacher: Teacher
     generate: Generate
     filter: Filter = Filter()
+    score: Score = Score()
     student: Student = Student()
     train: Train
     evaluate: Evaluate = Evaluate()
@@ -220,8 +239,10 @@ class Config(Section):
         if self.evaluate.backend == "fake" and self.teacher.replies is None:
             raise ValueError("evaluate.backend fake answers with teacher.replies; set them")
         needs = [name for name, arm in self.train.arms.items() if arm.method == "kd"]
-        if needs and self.teacher.logprobs == 0:
-            raise ValueError(f"arm {needs[0]} is kd and needs teacher.logprobs of 1 or more; set it, or train sft arms only")
+        if needs and self.teacher.logprobs == 0 and self.train.rows == "filter":
+            raise ValueError(
+                f"arm {needs[0]} is kd and needs teacher.logprobs of 1 or more; set it, set train.rows: score, or train sft arms only"
+            )
         return self
 
     def settings(self, *paths: str) -> dict[str, Any]:

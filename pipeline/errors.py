@@ -1,4 +1,6 @@
-"""The one error a user is meant to see."""
+"""The errors that a user is meant to see, and what the exit code says."""
+
+DONE, FAILED, DONE_WITH_ERRORS, STOPPED = 0, 1, 3, 128  # STOPPED plus the number of the signal; 2 is a mistake on the command line
 
 
 class PipelineError(Exception):
@@ -6,3 +8,11 @@ class PipelineError(Exception):
 
     The message reads "where: what is wrong, got what; what to do".
     """
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """Ctrl-C or SIGTERM, after what was in flight has been made durable. Exit code 128 and the signal's number."""
+
+    def __init__(self, signal: int):
+        super().__init__(signal)
+        self.signal = signal

@@ -6,10 +6,14 @@ A prompt file is Markdown with front matter:
     format: chat                 # or completion: the text as it stands, to be continued
     system: You are terse.       # chat only
     stop: ["\\n"]                 # where the reply ends, besides the model's own end token
-    rationale: {start: "<think>", end: "</think>"}
+    rationale: {start: "", end: "Answer:"}
     answer: {start: "Answer:", end: "\\n"}
     ---
     {{ question }}
+
+Strategies are spans: rationale then answer as above; answer then rationale with `answer: {end: ","}` and `rationale: {start: ","}`;
+`rationale: think` for models that reason up to the token </think>; no rationale if the key is left out. `target: " {target}\\n"` says how
+ground truth would be written as a reply (for pipeline score), if not between the answer's tags.
 
 The body is a template over the seed's inputs. Seed text is data: it is only ever a value, never part of the template, and control
 tokens of the tokenizer that stand in it are broken up before they can act.
@@ -41,17 +45,19 @@ class Span(BaseModel):
     start: str = ""
     end: str | list[str] = ""
 
-    def read(self, text: str) -> str | None:
-        """The part, trimmed; None if it is not there or is empty."""
+    def find(self, text: str) -> tuple[int, int] | None:
+        """Where the part begins and ends in the text, outer white space left out; None if it is not there or is empty."""
         begin = text.find(self.start)
         if begin < 0:
             return None
-        rest = text[begin + len(self.start) :]
+        begin += len(self.start)
         ends = [self.end] if isinstance(self.end, str) else self.end
-        found = [rest.find(end) for end in ends if end and end in rest]
+        found = [text.find(end, begin) for end in ends if end and text.find(end, begin) >= 0]
         if not found and not any(end.strip() == "" for end in ends):
             return None
-        return (rest[: min(found)] if found else rest).strip() or None
+        part = text[begin : min(found, default=len(text))]
+        begin += len(part) - len(part.lstrip())
+        return (begin, begin + len(part.strip())) if part.strip() else None
 
 
 class FrontMatter(BaseModel):
@@ -61,6 +67,14 @@ class FrontMatter(BaseModel):
     stop: list[str] = []
     rationale: Span | Literal["think"] | None = None
     answer: Span = Span()
+    target: str | None = None
+
+    def written(self, target: str) -> str:
+        """The ground truth as the teacher would have written it: `target` of the front matter, or between the answer's tags."""
+        if self.target is not None:
+            return self.target.replace("{target}", target)
+        end = self.answer.end if isinstance(self.answer.end, str) else self.answer.end[-1]
+        return f"{self.answer.start}{target}{end}"
 
 
 @dataclass(frozen=True)
@@ -98,11 +112,6 @@ class Prompt:
             return Rendered(None, body)
         system = ({"role": "system", "content": self.front.system},) if self.front.system else ()
         return Rendered((*system, {"role": "user", "content": body}), None)
-
-    def read(self, text: str) -> tuple[str | None, str | None]:
-        """(rationale, answer) of a reply, by the tags of the front matter."""
-        rationale = self.front.rationale
-        return (rationale.read(text) if isinstance(rationale, Span) else None), self.front.answer.read(text)
 
     @property
     def wants_rationale(self) -> bool:

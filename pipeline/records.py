@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import PipelineError
 
 FinishReason = Literal["stop", "length", "abort", "error", "repetition", "content_filter"]
+FailureReason = Literal["too_long", "template_error", "refused", "timed_out", "server_error", "engine_error", "misaligned"]
 
 
 def digest(*parts: Any, length: int = 16) -> str:
@@ -66,25 +67,41 @@ class Usage(Record):
     completion_tokens: int
 
 
-class Sample(Identified):
-    """One completion of the teacher.
+Range = tuple[int, int]  # tokens of a completion, first to last + 1
 
-    `token_ids` are the teacher's own (None where a server gives no ids). The prompt is not repeated in every sample: it is the
-    stage's `prompt.md` rendered with `seed`, and `prompt_digest` (of its token ids, or of its text) proves that it is.
+
+class Sample(Identified):
+    """One completion of the teacher. Its id is its seed's, a slash and its index.
+
+    `token_ids` are the teacher's own (None where a server gives no ids). The prompt is not repeated in every sample: it is number
+    `prompt` of the stage's prompts/ rendered with `seed`, and `prompt_digest` (of its token ids, or of its text) proves that it is.
+    `rationale_tokens` and `answer_tokens` say which tokens the two were read from.
     """
 
     seed: Seed
     index: int
+    prompt: int = 0
     teacher: str
     prompt_digest: str
     sampling_seed: int | None = None
     token_ids: list[int] | None = None
     text: str
     rationale: str | None = None
+    rationale_tokens: Range | None = None
     answer: str | None = None
+    answer_tokens: Range | None = None
     finish_reason: FinishReason
     usage: Usage
     frame: Frame | None = None
+
+
+class Failed(Identified):
+    """One request that has no record, and why. `number` is that of its seed (or of the row to be scored) in the source, from 0."""
+
+    number: int
+    index: int
+    reason: FailureReason
+    message: str
 
 
 class Rejected(Identified):

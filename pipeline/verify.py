@@ -1,5 +1,6 @@
-"""Is everything in a run folder what its stages left there, and do the stored logprobs fit their tokens?"""
+"""Is everything in a run folder what its stages left there, do the stored logprobs fit their tokens, and how much do they hold?"""
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
-from pipeline.store import read_json, sealed_shards, sha256
-from pipeline.topk import STEPS_PER_NAT, ZERO, TopK, TopKFolder
+from pipeline.shards import set_aside
+from pipeline.store import read_json, read_lines, sealed_shards, sha256, write_atomic
+from pipeline.topk import TopK, TopKFolder
+
+SAMPLED = ("generate", "score")  # stages whose folders hold samples with frames
+BINS = 4096
 
 
 @dataclass
@@ -21,67 +26,134 @@ class Capture:
 
     samples: int = 0
     tokens: int = 0
-    entries: int = 0
-    tails: NDArray[np.int64] = field(default_factory=lambda: np.zeros(ZERO + 1, np.int64))  # tokens by quantised tail
+    exact: int = 0
+    drawn: int = 0
+    covered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))  # tokens by mass of their exact entries
+    tail: float = 0.0
 
     def add(self, topk: TopK) -> None:
-        self.entries += int((topk.logprobs != -np.inf).sum())
-        steps = np.where(topk.tail == -np.inf, ZERO, np.round(topk.tail * -STEPS_PER_NAT)).astype(np.int64)
-        self.tails += np.bincount(steps, minlength=ZERO + 1)
+        probability = np.exp(topk.logprobs)
+        is_exact = np.arange(topk.ids.shape[1]) < topk.exact[:, None]
+        self.exact += int(topk.exact.sum())
+        self.drawn += int(((probability > 0) & ~is_exact).sum())
+        mass = np.clip(np.where(is_exact, probability, 0.0).sum(axis=1), 0.0, 1.0)
+        self.covered += np.bincount(np.round(mass * BINS).astype(np.int64), minlength=BINS + 1)
+        self.tail += float(np.exp(topk.tail).sum())
 
     def mass(self) -> tuple[float, float]:
-        """Mean and 1st percentile over tokens of the probability that the entries cover."""
-        covered = 1.0 - np.exp(np.arange(ZERO + 1) / -STEPS_PER_NAT)
-        covered[ZERO] = 1.0
-        at = int(np.searchsorted(np.cumsum(self.tails), 0.01 * self.tails.sum()))
-        return float(self.tails @ covered / self.tails.sum()), float(covered[at])
+        """Mean and 1st percentile over tokens of the probability that the exact entries cover."""
+        tokens = self.covered.sum()
+        low = int(np.searchsorted(np.cumsum(self.covered), 0.01 * tokens))
+        return float(self.covered @ np.arange(BINS + 1) / BINS / tokens), low / BINS
 
 
 def verify(run_dir: Path) -> Iterator[str]:
     """One line a finished stage. Raises PipelineError, after the last line, if anything was not as it should be."""
-    manifests = sorted(path for path in run_dir.glob("*/**/manifest.json") if path.relative_to(run_dir).parts[0] != "replaced")
-    if not manifests:
-        raise PipelineError(f"{run_dir}: no stage is finished here; give a run folder, such as runs/quickstart")
+    folders = _finished(run_dir)
     faults: list[str] = []
-    for path in manifests:
+    for folder in folders:
         before = len(faults)
-        files = read_json(path)["files"]
-        faults += _file_faults(path.parent, files)
-        extra = _samples_line(path.parent, faults) if path.parent.name == "generate" else ""
+        files = read_json(folder / "manifest.json")["files"]
+        faults += _file_faults(folder, files)
+        extra = _samples_line(folder, faults) if folder.name in SAMPLED else ""
         state = f"{len(faults) - before} faults" if len(faults) > before else "ok"
-        yield f"{path.parent.relative_to(run_dir)!s:<20} {state}: {len(files)} files{extra}"
+        yield f"{folder.relative_to(run_dir)!s:<20} {state}: {len(files)} files{extra}"
     if faults:
         raise PipelineError("\n".join(faults[:20]) + (f"\n… and {len(faults) - 20} more" if len(faults) > 20 else ""))
 
 
+def repair(run_dir: Path) -> Iterator[str]:
+    """Set damaged shards aside and open them again, with the samples in them that are whole. One line a shard.
+
+    The stage's own command then makes just the rest again.
+    """
+    for folder in (run_dir / name for name in SAMPLED if (run_dir / name / "begun.json").exists()):
+        manifest = folder / "manifest.json"
+        files = read_json(manifest)["files"] if manifest.exists() else {}
+        names = {path.name for path in sealed_shards(folder)} | {name for name in files if name.endswith(".jsonl.gz")}
+        for name in sorted(names):
+            lines, frames = folder / name, folder / name.replace(".jsonl.gz", ".topk")
+            samples = None if any(_file_faults(folder, _only(files, lines))) else _read(lines)
+            if samples is None or any(_file_faults(folder, _only(files, frames))) or len(_whole(samples, frames)) < len(samples):
+                kept = _open_again(lines, frames, samples or [])
+                manifest.unlink(missing_ok=True)
+                yield f"{lines}: set aside, {kept:,} samples of it kept; pipeline {folder.name} makes the others again"
+
+
+def _open_again(lines: Path, frames: Path, samples: list[Sample]) -> int:
+    """Turn a sealed shard back into a journal of what is whole in it, and return how much that is."""
+    stem = lines.name.split(".")[0]
+    whole = _whole(samples, frames)
+    if whole and frames.exists():
+        write_atomic(lines.with_name(f"{stem}.journal.topk"), frames.read_bytes())
+    write_atomic(lines.with_name(f"{stem}.journal.jsonl"), b"".join(_placed(s, f"{stem}.journal.topk").to_line() for s in whole))
+    for path in (lines, frames):
+        set_aside(path, lines.parent / "quarantine")
+    return len(whole)
+
+
+def _placed(sample: Sample, file: str) -> Sample:
+    return sample.model_copy(update={"frame": sample.frame.model_copy(update={"file": file})}) if sample.frame else sample
+
+
+def _read(lines: Path) -> list[Sample] | None:
+    """The samples of a shard, None if it is damaged."""
+    try:
+        return [Sample.from_line(line, f"{lines}:{number}") for number, line in enumerate(read_lines(lines), start=1)]
+    except PipelineError:
+        return None
+
+
+def _whole(samples: list[Sample], frames: Path) -> list[Sample]:
+    """The samples whose frames are there and hold their checksums."""
+    data = frames.read_bytes() if frames.exists() else b""
+    return [s for s in samples if not s.frame or zlib.crc32(data[s.frame.offset : s.frame.offset + s.frame.nbytes]) == s.frame.crc32]
+
+
+def _only(files: dict[str, Any], path: Path) -> dict[str, Any]:
+    return {path.name: files[path.name]} if path.name in files else {}
+
+
+def _finished(run_dir: Path) -> list[Path]:
+    manifests = sorted(path for path in run_dir.glob("*/**/manifest.json") if path.relative_to(run_dir).parts[0] != "replaced")
+    if not manifests:
+        raise PipelineError(f"{run_dir}: no stage is finished here; give a run folder, such as runs/quickstart")
+    return [path.parent for path in manifests]
+
+
 def _file_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
+    mend = "pipeline verify RUN --repair has just that part made again" if folder.name in SAMPLED else "make the stage again with --redo"
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():
-            yield f"{path}: is gone; make the stage again with --redo"
+            yield f"{path}: is gone; {mend}"
         elif path.stat().st_size != entry["nbytes"] or sha256(path) != entry["sha256"]:
-            yield f"{path}: is not what the stage wrote (its SHA-256 differs); make the stage again with --redo"
+            yield f"{path}: is not what the stage wrote (its SHA-256 differs); {mend}"
 
 
 def _samples_line(folder: Path, faults: list[str]) -> str:
     capture, frames = Capture(), TopKFolder(folder)
     seen: Counter[str] = Counter()
     for path in sealed_shards(folder):
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+        try:
+            for number, line in enumerate(read_lines(path), start=1):
                 try:
                     seen[_check_sample(line, f"{path}:{number}", frames, capture)] += 1
                 except PipelineError as error:
                     faults.append(str(error))
+        except PipelineError as error:
+            faults.append(str(error))
     faults += [f"{folder}: sample {identifier} is there {number} times" for identifier, number in seen.items() if number > 1]
-    nbytes = {suffix: sum(path.stat().st_size for path in folder.glob(f"0*.{suffix}")) for suffix in ("jsonl", "topk")}
-    summary = f", {capture.samples:,} samples, {capture.tokens:,} tokens, {nbytes['jsonl'] / max(capture.tokens, 1):.1f} B a token of text"
-    if not capture.entries:
+    nbytes = {suffix: sum(path.stat().st_size for path in folder.glob(f"[0-9]*.{suffix}")) for suffix in ("jsonl.gz", "topk")}
+    tokens = max(capture.tokens, 1)
+    summary = f", {capture.samples:,} samples, {capture.tokens:,} tokens, {nbytes['jsonl.gz'] / tokens:.1f} B a token of text"
+    if not capture.exact:
         return summary
     mean, low = capture.mass()
     return summary + (
-        f" and {nbytes['topk'] / capture.tokens:.1f} of logprobs; {capture.entries / capture.tokens:.1f} entries a token "
-        f"cover {mean:.4f} of the mass (1st percentile {low:.4f})"
+        f" and {nbytes['topk'] / tokens:.1f} of logprobs; {capture.exact / tokens:.1f} exact entries a token hold {mean:.4f} of the mass "
+        f"(1st percentile {low:.4f}), {capture.drawn / tokens:.1f} draws stand for the rest of the top k, "
+        f"and {capture.tail / tokens:.4f} lies beyond"
     )
 
 

@@ -5,6 +5,7 @@ acknowledged (whole lines on disk) must be there, unchanged, after every later k
 byte, one that was never killed. Prints counts as JSON; fails on the first broken promise.
 """
 
+import gzip
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from pipeline.stages import generate
 def main(config_path: str, kills: int, seed: int) -> None:
     dice = random.Random(seed)
     base = load(config_path)
-    generate.run(stage.Job(base, "", _folder(base, "whole")))
+    generate.run(stage.Job(base, "generate", "", _folder(base, "whole")))
     whole = _tree(_folder(base, "whole"))
     began = time.perf_counter()
     assert _live(base, _folder(base, "timed"), 60.0)
@@ -56,7 +57,7 @@ def _live(config: Config, folder: Path, seconds: float) -> bool:
         os.dup2(silence, 1)
         os.dup2(silence, 2)
         try:
-            generate.run(stage.Job(config, "", folder))
+            generate.run(stage.Job(config, "generate", "", folder))
             os._exit(0)
         finally:
             os._exit(1)
@@ -75,15 +76,16 @@ def _live(config: Config, folder: Path, seconds: float) -> bool:
 def _acknowledged(folder: Path) -> dict[str, str]:
     """Id and text of every sample on a whole line, sealed or not. An id that is there twice in one file is a broken promise."""
     found: dict[str, str] = {}
-    for path in sorted(folder.glob("0*.jsonl")):
-        lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    for path in sorted([*folder.glob("0*.jsonl"), *folder.glob("0*.jsonl.gz")]):
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = [json.loads(line) for line in data.split(b"\n")[:-1]]
         assert len({line["id"] for line in lines}) == len(lines), f"{path}: a sample is there twice"
         found.update({line["id"]: line["text"] for line in lines})
     return found
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*"))}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.store import read_lines
 from tests.conftest import ROOT
 
 
@@ -46,7 +47,7 @@ def test_figures_come_from_the_stored_answers(tiny: Path) -> None:
     """results.json must be what the records say, not what a process remembered."""
     results = json.loads((tiny / "evaluate" / "results.json").read_text())
     for name, model in results["models"].items():
-        values = [json.loads(line)["score"]["value"] for line in (tiny / "evaluate" / name / "00000.jsonl").read_text().splitlines()]
+        values = [json.loads(line)["score"]["value"] for line in read_lines(tiny / "evaluate" / name / "00000.jsonl.gz")]
         assert model["score"]["mean"] == pytest.approx(sum(values) / 16)
 
 
@@ -68,7 +69,7 @@ def test_status_tells_what_is_done(tiny: Path) -> None:
 
 def test_status_of_an_unfinished_run(workshop: Path) -> None:
     """What is there so far, from the journals."""
-    failing = [f" yes, {n}\\n" for n in range(30)] + ["!refuse"]
+    failing = [f" yes, {n}\\n" for n in range(30)] + ["!die"]
     assert pipeline("generate", workshop / "config.yaml", f"teacher.replies={json.dumps(failing)}").returncode == 1
     assert "not finished:" in pipeline("status", workshop / "run").stdout
     assert pipeline("status", workshop / "nothing").returncode == 1
@@ -121,13 +122,13 @@ def test_ctrl_c_keeps_what_is_there(workshop: Path) -> None:
     command = [sys.executable, "-m", "pipeline", "generate", str(workshop / "config.yaml")]
     process = subprocess.Popen([*command, "teacher.delay_s=0.1"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     folder = workshop / "run" / "generate"
-    while not list(folder.glob("0*.jsonl")) and process.poll() is None:
+    while not list(folder.glob("0*.jsonl*")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=5)
     assert process.returncode == 130
     assert "the same command goes on from here" in words
-    assert list(folder.glob("0*.jsonl"))
+    assert list(folder.glob("0*.jsonl*"))
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 

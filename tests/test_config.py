@@ -56,7 +56,7 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
     ("override", "expected"),
     [
         ("teacher.temperature=3", "less than or equal to 2"),
-        ("teacher.logprobs=255", "less than or equal to 254"),
+        ("teacher.logprobs=5000", "less than or equal to 4096"),
         ("generate.samples=two", "valid integer"),
         ("teacher.temperature=0", "generate.samples above 1"),
         ("teacher.logprobs=0", "needs teacher.logprobs"),

@@ -14,6 +14,7 @@ from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Frame, Sample
 from tests.conftest import PROMPT
+from tests.test_topk import header
 
 Make = Callable[..., Sample]
 
@@ -30,14 +31,11 @@ def prompt(tmp_path: Path) -> prompts.Prompt:
 
 
 def write_frames(folder: Path, token_ids: list[int], tokenizer_hash: str) -> Frame:
-    header = topk.Header(
-        teacher="fake", revision=None, tokenizer=tokenizer_hash, chat_template=None, vocab_size=263, k=1, mass=1.0,
-        logprobs_mode="raw_logprobs", head_dtype="float32", engine="fake 1",
-    ).to_bytes()  # fmt: skip
+    head = header(tokenizer=tokenizer_hash, vocab_size=263, k=1)
     ids = np.array(token_ids, np.int32)[:, None]
-    data = topk.encode(ids, np.full(ids.shape, -0.1, np.float32), 1.0, np.dtype("<u2"))
-    (folder / "00000.topk").write_bytes(header + data)
-    return Frame(file="00000.topk", offset=len(header), nbytes=len(data), crc32=zlib.crc32(data))
+    data = topk.encode(ids, np.full(ids.shape, -0.1, np.float32), head, 0)
+    (folder / "00000.topk").write_bytes(head.to_bytes() + data)
+    return Frame(file="00000.topk", offset=len(head.to_bytes()), nbytes=len(data), crc32=zlib.crc32(data))
 
 
 def test_unmasked_tokens_decode_to_exactly_the_completion(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:

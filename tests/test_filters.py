@@ -65,7 +65,7 @@ def test_plain_words_are_no_refusal(sample: Make, text: str) -> None:
 )
 def test_parseable(sample: Make, changes: dict[str, Any], metric: str, reason: str | None) -> None:
     """What the prompt asked for must be there to be trained on."""
-    (verdict,) = form.parseable([sample(**changes)], True, metric, LABELS)
+    (verdict,) = form.parseable([sample(**changes)], [True], metric, LABELS)
     assert (verdict.reason if verdict else None) == reason
 
 
@@ -87,8 +87,8 @@ def test_the_config_turns_filters_on_and_off(sample: Make) -> None:
     """A filter that is off must not run; the order is the documented one."""
     task = Task.model_validate({"seeds": "a.jsonl", "eval_seeds": "b.jsonl", "metric": "label", "labels": LABELS})
     prompt = Prompt("p", FrontMatter(), None)  # type: ignore[arg-type]
-    assert [f.name for f in active(Filter(), task, prompt)] == ["finished", "length", "refusal", "parseable", "correct", "duplicate"]
+    assert [f.name for f in active(Filter(), task, [prompt])] == ["finished", "length", "refusal", "parseable", "correct", "duplicate"]
     off = Filter(finished=False, min_tokens=0, parseable=False, refusal=False, correct=False, duplicate=False)
-    assert active(off, task, prompt) == []
-    (only,) = active(off.model_copy(update={"max_tokens": 3}), task, prompt)
+    assert active(off, task, [prompt]) == []
+    (only,) = active(off.model_copy(update={"max_tokens": 3}), task, [prompt])
     assert [v.reason if v else None for v in only.apply([sample(usage=tokens(4))])] == ["too_long"]

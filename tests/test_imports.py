@@ -11,9 +11,10 @@ LAYERS = [
     {"errors", "__init__"},
     {"records", "config", "progress"},
     {"store", "topk", "prompts", "seeds"},
-    {"stage", "models"},
-    {"scoring", "students", "encode", "losses", "replies", "collect", "trainer", "filters"},
-    {"compare", "validate", "status", "verify"},
+    {"shards", "samples", "models"},
+    {"stage", "work", "replies"},
+    {"scoring", "students", "encode", "losses", "collect", "trainer", "filters"},
+    {"capture", "compare", "validate", "status", "verify", "recheck"},
     {"stages"},
     {"cli", "__main__"},
 ]
@@ -58,7 +59,7 @@ def test_stages_do_not_import_one_another() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     """`pipeline --help` answers at once only if the big libraries wait."""
-    code = "import sys; from pipeline import cli; from pipeline.stages import evaluate, filter, generate, train; print(*sys.modules)"
+    code = "import sys; from pipeline import cli; from pipeline.stages import evaluate, filter, generate, score, train; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) & HEAVY == set()
 

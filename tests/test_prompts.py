@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import prompts
+from pipeline import prompts, replies
 from pipeline.errors import PipelineError
+from pipeline.models import Completion
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Span
-from pipeline.records import Seed
-from tests.conftest import ROOT
+from pipeline.prompts import FrontMatter, Span
+from pipeline.records import Seed, Usage
+from tests.conftest import PROMPT, ROOT
 
 
 def prompt(tmp_path: Path, text: str) -> prompts.Prompt:
@@ -40,7 +41,8 @@ def test_every_shipped_prompt_loads(path: Path) -> None:
 )
 def test_span(span: Span, text: str, expected: str | None) -> None:
     """Right, unclosed, missing and empty."""
-    assert span.read(text) == expected
+    place = span.find(text)
+    assert (text[slice(*place)] if place else None) == expected
 
 
 def test_seed_text_is_never_a_template(tmp_path: Path) -> None:
@@ -102,9 +104,39 @@ def test_bad_prompt_file_is_named(tmp_path: Path, text: str, expected: str) -> N
         prompts.load(tmp_path / "absent.md")
 
 
-def test_thoughts_are_split_at_the_token() -> None:
-    """Reasoning models: the id decides, not the text."""
+def test_thoughts_are_split_at_the_token(tmp_path: Path) -> None:
+    """Reasoning models: the id decides, not the text; and the tokens of both parts are known."""
     tokenizer = Tokenizer(str(TOKENIZER))
+    asked = prompt(tmp_path, "---\nrationale: think\n---\nx")
+    reading = replies.read(asked, completion(tokenizer, "<think>two and two</think>4"), tokenizer)
+    assert (reading.rationale, reading.answer) == ("two and two", "4")
     ids = tokenizer.encode_reply("<think>two and two</think>4")
-    assert tokenizer.split_thoughts(ids) == ("two and two", "4")
-    assert tokenizer.split_thoughts(tokenizer.encode_reply("4")) == (None, "4")
+    assert reading.rationale_tokens is not None
+    assert reading.answer_tokens is not None
+    assert tokenizer.decode(ids[slice(*reading.answer_tokens)]) == "4"
+    assert "two and two" in tokenizer.decode(ids[slice(*reading.rationale_tokens)])
+    assert replies.read(asked, completion(tokenizer, "4"), tokenizer).rationale is None
+
+
+@pytest.mark.parametrize("text", [" yes, it is even\n", " ja, schön \U0001f600 so\n", " yes,  two  spaces\n"])
+def test_spans_are_known_by_their_tokens(tmp_path: Path, text: str) -> None:
+    """Training weights a rationale by its tokens: a range that is off by one weights the wrong ones. Emoji take several tokens."""
+    tokenizer = Tokenizer(str(TOKENIZER))
+    asked = prompt(tmp_path, PROMPT)
+    made = completion(tokenizer, text)
+    reading = replies.read(asked, made, tokenizer)
+    assert made.token_ids is not None
+    for part, tokens in ((reading.answer, reading.answer_tokens), (reading.rationale, reading.rationale_tokens)):
+        assert tokens is not None
+        assert tokenizer.decode(made.token_ids[slice(*tokens)]).strip() == part
+
+
+def test_ground_truth_as_it_would_be_written() -> None:
+    """What is scored must look like a reply, or the teacher scores a text that it would never write."""
+    assert FrontMatter(answer=Span(start="<a>", end="</a>")).written("4") == "<a>4</a>"
+    assert FrontMatter(answer=Span(end=[",", "\n"]), target=" {target}\n").written("spam") == " spam\n"
+
+
+def completion(tokenizer: Tokenizer, text: str) -> Completion:
+    ids = tokenizer.encode_reply(text)
+    return Completion("1", tokenizer.decode(ids), ids, "stop", Usage(prompt_tokens=1, completion_tokens=len(ids)))

@@ -93,8 +93,8 @@ def serving(mode: str) -> Iterator[str]:
 
 
 def run(workshop: Path, url: str, *overrides: str) -> list[Sample]:
-    teacher = ["teacher.backend=openai", f"teacher.base_url={url}", f"teacher.tokenizer={TOKENIZER}", "teacher.retries=1"]
-    config = load(workshop / "config.yaml", [*teacher, *overrides])
+    teacher = ["teacher.backend=openai", f"teacher.base_url={url}", f"teacher.tokenizer={TOKENIZER}"]
+    config = load(workshop / "config.yaml", [*teacher, "teacher.retries=1", "teacher.patience_s=1", *overrides])
     stage.execute(generate, config)
     return list(read_records(workshop / "run" / "generate", Sample))
 
@@ -122,8 +122,8 @@ def test_passing_trouble_is_tried_again(workshop: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
-        ("down", "answers 500 to request"),
-        ("wrong", "answers 400 to request .*: logprobs of 4 is above max_logprobs"),
+        ("down", "requests failed.* as server_error: .*500"),
+        ("wrong", "requests failed.* as refused: .*logprobs of 4 is above max_logprobs"),
         ("no_ids", "gives no token ids"),
         ("page", r"is not an OpenAI completion .*does base_url end in /v1\?"),
         ("empty", "is not an OpenAI completion"),

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import store
+from pipeline import shards, store
 from pipeline.errors import PipelineError
-from pipeline.records import Sample
-from pipeline.store import Shard, read_records
+from pipeline.records import Failed, Sample
+from pipeline.shards import Shard, read_failures, sweep
+from pipeline.store import read_records
+from tests.test_topk import header
 
-HEADER = b"HEAD" * 3
+HEADER = header().to_bytes()
 Make = Callable[..., Sample]
 
 
-def shard_of(folder: Path, count: int = 4) -> Shard[Sample]:
-    shard = Shard(folder, 0, [f"s{n}" for n in range(count)], Sample)
-    shard.recover()
-    if not shard.complete:
-        shard.begin(HEADER)
+def shard_of(folder: Path, count: int = 4, header: bytes = HEADER) -> Shard[Sample]:
+    shard = Shard(folder, 0, Sample)
+    if shard.claim():
+        shard.recover([f"s{n}" for n in range(count)], header)
     return shard
 
 
@@ -40,11 +41,11 @@ def test_sealed_shard_is_in_input_order_whatever_came_first(tmp_path: Path, samp
     """Completions come in any order; files must not depend on it."""
     shard = shard_of(tmp_path)
     for number in (2, 0, 3, 1):
-        shard.append(sample(number), frame(number))
+        shard.add(sample(number), frame(number))
     shard.seal()
     assert [s.id for s in read_records(tmp_path, Sample)] == ["s0", "s1", "s2", "s3"]
     assert frames_fit(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["00000.jsonl", "00000.topk"]
+    assert sorted(os.listdir(tmp_path)) == ["00000.jsonl.gz", "00000.topk"]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -52,14 +53,14 @@ def test_torn_line_is_cut_and_made_again(tmp_path: Path, sample: Make, cut: int)
     """A kill in the middle of a line must cost that line only."""
     shard = shard_of(tmp_path)
     for number in (0, 1):
-        shard.append(sample(number), frame(number))
+        shard.add(sample(number), frame(number))
     shard.commit()
-    shard.close()
+    shard.release()
     os.truncate(shard.lines_path, shard.lines_path.stat().st_size - cut)
     again = shard_of(tmp_path)
     assert again.done == {"s0"}
     for number in (1, 2, 3):
-        again.append(sample(number), frame(number))
+        again.add(sample(number), frame(number))
     again.seal()
     assert len(list(read_records(tmp_path, Sample))) == 4
     assert frames_fit(tmp_path)
@@ -69,9 +70,9 @@ def test_line_without_its_frame_does_not_count(tmp_path: Path, sample: Make) -> 
     """The line is the commit, but only with the frame it points to."""
     shard = shard_of(tmp_path)
     for number in (0, 1):
-        shard.append(sample(number), frame(number))
+        shard.add(sample(number), frame(number))
     shard.commit()
-    shard.close()
+    shard.release()
     os.truncate(shard.frames_path, shard.frames_path.stat().st_size - 1)
     assert shard_of(tmp_path).done == {"s0"}
 
@@ -79,38 +80,76 @@ def test_line_without_its_frame_does_not_count(tmp_path: Path, sample: Make) -> 
 def test_frames_without_a_line_are_dropped(tmp_path: Path, sample: Make) -> None:
     """A kill between frame and line leaves bytes that no line owns; the next frame must not be placed behind them."""
     shard = shard_of(tmp_path)
-    shard.append(sample(0), frame(0))
+    shard.add(sample(0), frame(0))
     shard.commit()
-    shard.close()
+    shard.release()
     with shard.frames_path.open("ab") as file:
         file.write(b"left over")
     again = shard_of(tmp_path)
     for number in (1, 2, 3):
-        again.append(sample(number), frame(number))
+        again.add(sample(number), frame(number))
     again.seal()
     assert frames_fit(tmp_path)
 
 
-def test_damage_in_the_middle_is_named(tmp_path: Path, sample: Make) -> None:
-    """A flipped bit is no torn tail: good lines after it must not be thrown away in silence."""
+def test_damage_in_the_middle_is_set_aside_and_made_again(tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flipped bit is no torn tail: the good lines after it are kept, and the bad one is not lost to whoever wants to look."""
     shard = shard_of(tmp_path)
     for number in (0, 1, 2):
-        shard.append(sample(number), frame(number))
+        shard.add(sample(number), frame(number))
     shard.commit()
-    shard.close()
+    shard.release()
     lines = shard.lines_path.read_bytes().splitlines(keepends=True)
-    shard.lines_path.write_bytes(lines[0] + b"{broken\n" + lines[2])
-    with pytest.raises(PipelineError, match=r"00000\.journal\.jsonl:2: .*this is damage"):
-        shard_of(tmp_path)
+    damaged = lines[0] + b"{broken\n" + lines[2]
+    shard.lines_path.write_bytes(damaged)
+    again = shard_of(tmp_path)
+    assert again.missing == ["s1", "s3"]
+    assert "00000.journal.jsonl:2" in capsys.readouterr().err
+    assert (tmp_path / "quarantine" / "00000.journal.jsonl").read_bytes() == damaged
+    for number in (3, 1):
+        again.add(sample(number), frame(number))
+    again.seal()
+    assert [s.id for s in read_records(tmp_path, Sample)] == ["s0", "s1", "s2", "s3"]
+    assert frames_fit(tmp_path)
+
+
+def test_damaged_header_is_written_anew(tmp_path: Path, sample: Make) -> None:
+    """Frames have checksums of their own; a flipped bit before them must not cost them, nor pass for another teacher."""
+    shard = shard_of(tmp_path)
+    shard.add(sample(0), frame(0))
+    shard.commit()
+    shard.release()
+    data = bytearray(shard.frames_path.read_bytes())
+    data[20] ^= 1
+    shard.frames_path.write_bytes(data)
+    assert shard_of(tmp_path).done == {"s0"}
+    assert shard.frames_path.read_bytes().startswith(HEADER)
+
+
+def test_failure_is_durable_and_leaves_its_place_empty(tmp_path: Path, sample: Make) -> None:
+    """A poison row must neither hold its shard open for ever nor be asked again by itself."""
+    shard = shard_of(tmp_path, 2)
+    shard.fail(Failed(id="s0", number=0, index=0, reason="too_long", message="9 tokens"))
+    shard.commit()
+    shard.release()
+    with shard.errors_path.open("ab") as file:
+        file.write(b'{"id": "s1", torn')
+    again = shard_of(tmp_path, 2)
+    assert again.missing == ["s1"]
+    again.add(sample(1), frame(1))
+    assert again.complete
+    again.seal()
+    assert [s.id for s in read_records(tmp_path, Sample)] == ["s1"]
+    assert [(f.id, f.reason) for f in read_failures(shard.errors_path)] == [("s0", "too_long")]
 
 
 def test_kill_before_the_last_rename_seals_again(tmp_path: Path, sample: Make) -> None:
     """A sealed .topk without its .jsonl is half a seal; the journal still has everything."""
     shard = shard_of(tmp_path)
     for number in range(4):
-        shard.append(sample(number), frame(number))
+        shard.add(sample(number), frame(number))
     shard.commit()
-    shard.close()
+    shard.release()
     (tmp_path / "00000.topk").write_bytes(b"half a seal")
     again = shard_of(tmp_path)
     assert again.complete
@@ -119,37 +158,38 @@ def test_kill_before_the_last_rename_seals_again(tmp_path: Path, sample: Make) -
 
 
 def test_sealed_shard_is_never_touched(tmp_path: Path, sample: Make) -> None:
-    """Recovery of a finished run must not rewrite it, and sweeps up a journal that a kill left behind."""
+    """A finished shard is not to be had any more, and a journal that a kill left beside it is swept up."""
     shard = shard_of(tmp_path)
     for number in range(4):
-        shard.append(sample(number), frame(number))
+        shard.add(sample(number), frame(number))
     shard.seal()
-    before = [(tmp_path / name).stat().st_mtime_ns for name in ("00000.jsonl", "00000.topk")]
+    before = [(tmp_path / name).stat().st_mtime_ns for name in ("00000.jsonl.gz", "00000.topk")]
     shard.lines_path.write_bytes(b"left over")
-    assert shard_of(tmp_path).complete
-    assert [(tmp_path / name).stat().st_mtime_ns for name in ("00000.jsonl", "00000.topk")] == before
+    sweep(tmp_path)
+    assert not Shard(tmp_path, 0, Sample).claim()
+    assert [(tmp_path / name).stat().st_mtime_ns for name in ("00000.jsonl.gz", "00000.topk")] == before
     assert not shard.lines_path.exists()
 
 
 def test_other_header_is_refused(tmp_path: Path, sample: Make) -> None:
     """Frames of two teachers in one file would both be read by the first header."""
     shard = shard_of(tmp_path)
-    shard.append(sample(0), frame(0))
+    shard.add(sample(0), frame(0))
     shard.commit()
-    shard.close()
+    shard.release()
     with pytest.raises(PipelineError, match="another teacher"):
-        shard_of(tmp_path).begin(b"OTHER TEACHER")
+        shard_of(tmp_path, header=header(teacher="another").to_bytes())
 
 
 def test_interrupted_commit_writes_nothing_twice(tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C during fsync, then the commit on the way out: the records must be there once, and be accepted."""
     shard = shard_of(tmp_path)
-    shard.append(sample(0), frame(0))
+    shard.add(sample(0), frame(0))
     calls = []
 
     def interrupted(descriptor: int) -> None:
         calls.append(descriptor)
-        if len(calls) == 3:  # folder, frames, lines
+        if len(calls) == 5:  # header, folder, frames, folder, lines
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", interrupted)
@@ -162,17 +202,17 @@ def test_interrupted_commit_writes_nothing_twice(tmp_path: Path, sample: Make, m
 
 def test_commit_comes_due_by_number_and_by_time(tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The promise is 64 samples or one second at risk, not more."""
-    monkeypatch.setattr(store, "COMMIT_SAMPLES", 2)
+    monkeypatch.setattr(shards, "COMMIT_SAMPLES", 2)
     shard = shard_of(tmp_path)
-    shard.append(sample(0))
-    store.commit_if_due([shard])
+    shard.add(sample(0))
+    shards.commit_if_due([shard])
     assert not shard.lines_path.exists()
-    shard.append(sample(1))
-    store.commit_if_due([shard])
+    shard.add(sample(1))
+    shards.commit_if_due([shard])
     assert shard.lines_path.read_bytes().count(b"\n") == 2
-    monkeypatch.setattr(store, "COMMIT_SECONDS", 0.0)
-    shard.append(sample(2))
-    store.commit_if_due([shard])
+    monkeypatch.setattr(shards, "COMMIT_SECONDS", 0.0)
+    shard.add(sample(2))
+    shards.commit_if_due([shard])
     assert shard.lines_path.read_bytes().count(b"\n") == 3
 
 

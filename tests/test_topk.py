@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from pipeline import topk
 from pipeline.errors import PipelineError
 from pipeline.records import Frame
-from pipeline.topk import ZERO, Header, TopKFile
-
-IDS16, IDS32 = np.dtype("<u2"), np.dtype("<u4")
+from pipeline.topk import Header, TopK, TopKFile
 
 
 def raw(rows: int, k: int, vocab: int, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
@@ -25,23 +23,69 @@ def raw(rows: int, k: int, vocab: int, seed: int = 0) -> tuple[NDArray, NDArray,
     return ids.astype(np.int32), np.take_along_axis(full, ids, axis=1).astype(np.float32), full
 
 
-@pytest.mark.parametrize(("vocab", "dtype"), [(500, IDS16), (100_000, IDS32)])
-def test_round_trip(vocab: int, dtype: np.dtype) -> None:
-    """Ids exactly, log-probabilities to 1/4096 nat, mass to one."""
+def header(**changes: object) -> Header:
+    fields: dict[str, object] = {"stage": "generate", "teacher": "t", "revision": None, "tokenizer": "h", "chat_template": None}
+    fields |= {"vocab_size": 500, "k": 4}
+    fields |= {"mass": 1.0, "threshold": 0.0, "logprobs_mode": "raw_logprobs", "head_dtype": "float32", "engine": "fake 1"}
+    return Header.model_validate({**fields, **changes})
+
+
+def round_trip(ids: NDArray, logprobs: NDArray, key: int = 0, **changes: object) -> TopK:
+    head = header(**changes)
+    return topk.decode(topk.encode(ids, logprobs, head, key), head.id_dtype)
+
+
+@pytest.mark.parametrize("vocab", [500, 100_000])
+@pytest.mark.parametrize("threshold", [0.0, 0.0625])
+def test_round_trip(vocab: int, threshold: float) -> None:
+    """Ids exactly, log-probabilities of exact entries to their stated precision, mass to one."""
     ids, logprobs, full = raw(40, 12, vocab)
-    out = topk.decode(topk.encode(ids, logprobs, 1.0, dtype), dtype)
+    out = round_trip(ids, logprobs, vocab_size=vocab, threshold=threshold)
     assert out.ids[:, 0].tolist() == ids[:, 0].tolist()
-    used = out.logprobs != -np.inf
-    rows = np.nonzero(used)[0]
-    assert np.abs(out.logprobs[used] - full[rows, out.ids[used]]).max() <= 1 / 4096 + 1e-5
-    total = np.where(used, np.exp(out.logprobs.astype(np.float64)), 0).sum(1) + np.exp(out.tail.astype(np.float64))
-    assert np.abs(total - 1).max() < 3e-4
+    exact = np.arange(out.ids.shape[1]) < out.exact[:, None]
+    rows = np.nonzero(exact)[0]
+    true = full[rows, out.ids[exact]]
+    step = 2 * np.sqrt(topk.DEEPEST * -true) / (topk.ZERO - 1)  # the derivative of 25 (code / 254)^2
+    assert (np.abs(out.logprobs[exact] - true) <= step / 2 + topk.DEEPEST / (topk.ZERO - 1) ** 2).all()
+    total = np.exp(out.logprobs.astype(np.float64)).sum(1) + np.exp(out.tail.astype(np.float64))
+    assert np.abs(total - 1).max() < 1e-5
+
+
+def test_draws_are_unbiased() -> None:
+    """Over many keys every rare token of the top k gets its own probability on average, which a truncated top k never gives it."""
+    ids, logprobs, full = raw(8, 30, 200)
+    mean = np.zeros((8, 200))
+    for key in range(2000):
+        out = round_trip(ids, logprobs, key, threshold=0.125)
+        np.add.at(mean, (np.arange(8)[:, None], out.ids), np.exp(out.logprobs) / 2000)
+    there = np.zeros((8, 200), bool)
+    np.put_along_axis(there, ids.astype(np.int64), True, axis=1)
+    assert np.abs(mean - np.where(there, np.exp(full), 0)).max() < 0.02
+    rare = there & (np.exp(full) < 0.02) & (np.exp(full) > 0.005)
+    assert mean[rare].sum() == pytest.approx(np.exp(full)[rare].sum(), rel=0.1)
+
+
+def test_draws_follow_from_their_key() -> None:
+    """A run that is made again, or by other workers, must give the same bytes."""
+    ids, logprobs, _ = raw(20, 30, 200)
+    head = header(threshold=0.125)
+    assert topk.encode(ids, logprobs, head, 7) == topk.encode(ids, logprobs, head, 7)
+    assert topk.encode(ids, logprobs, head, 7) != topk.encode(ids, logprobs, head, 8)
+
+
+def test_many_entries_of_a_long_completion() -> None:
+    """Counts of 15 and more, and lengths of 128 and more, take another form in the file."""
+    ids, logprobs, _ = raw(300, 40, 500)
+    out = round_trip(ids, logprobs)
+    assert out.ids.shape[0] == 300
+    assert out.exact.max() >= 40
+    assert (np.sort(out.ids[0, : out.exact[0]]) == np.unique(ids[0])).all()
 
 
 def test_sampled_token_is_kept_and_kept_once() -> None:
     """It may be among the top k, or far below them; it is needed either way."""
     ids, logprobs, _ = raw(60, 12, 40)
-    out = topk.decode(topk.encode(ids, logprobs, 0.5, IDS16), IDS16)
+    out = round_trip(ids, logprobs, mass=0.5, threshold=0.1)
     for row in range(60):
         kept = out.ids[row][out.logprobs[row] != -np.inf].tolist()
         assert kept[0] == ids[row, 0]
@@ -52,31 +96,33 @@ def test_only_as_many_as_reach_the_mass() -> None:
     """A confident token costs one entry, and what is left out is in the tail."""
     ids = np.array([[7, 7, 8, 9]], np.int32)
     logprobs = np.log(np.array([[0.96, 0.96, 0.03, 0.01]], np.float32))
-    one = topk.decode(topk.encode(ids, logprobs, 0.95, IDS16), IDS16)
-    two = topk.decode(topk.encode(ids, logprobs, 0.98, IDS16), IDS16)
+    one, two = round_trip(ids, logprobs, mass=0.95), round_trip(ids, logprobs, mass=0.98)
     assert (one.ids.tolist(), two.ids.tolist()) == ([[7]], [[7, 8]])
-    assert np.exp(one.tail[0]) == pytest.approx(0.04, rel=0.01)
-    assert np.exp(two.tail[0]) == pytest.approx(0.01, rel=0.03)
+    assert np.exp(one.tail[0]) == pytest.approx(0.04, abs=0.003)
+    assert np.exp(two.tail[0]) == pytest.approx(0.01, abs=0.003)
+
+
+def test_what_lies_beyond_the_top_k_stays_in_the_tail() -> None:
+    """Draws stand for the top k only: to give them the tail's mass as well would move it to tokens that are not in it."""
+    ids = np.array([[7, 7, 8, 9]], np.int32)
+    logprobs = np.log(np.array([[0.5, 0.5, 0.2, 0.1]], np.float32))
+    out = round_trip(ids, logprobs, threshold=0.4)
+    assert out.exact.tolist() == [1]
+    assert np.exp(out.tail[0]) == pytest.approx(0.2, abs=0.01)
+    assert np.exp(out.logprobs[0, 1:]).sum() == pytest.approx(0.3, abs=0.01)
 
 
 def test_junk_of_probability_zero_is_dropped() -> None:
     """Engines fill up with -inf entries that name arbitrary ids."""
     ids = np.array([[3, 3, 11, 12]], np.int32)
     logprobs = np.array([[-0.5, -0.5, -np.inf, -np.inf]], np.float32)
-    out = topk.decode(topk.encode(ids, logprobs, 1.0, IDS16), IDS16)
-    assert out.ids.tolist() == [[3]]
-    assert topk.decode(topk.encode(ids, np.zeros((1, 4), np.float32), 1.0, IDS16), IDS16).tail[0] == -np.inf
-    assert ZERO == 65535
-
-
-def header(**changes: object) -> Header:
-    fields = {"teacher": "t", "revision": None, "tokenizer": "h", "chat_template": None, "vocab_size": 500, "k": 4, "mass": 1.0}
-    return Header.model_validate({**fields, "logprobs_mode": "raw_logprobs", "head_dtype": "float32", "engine": "fake 1", **changes})
+    assert round_trip(ids, logprobs).ids.tolist() == [[3]]
+    assert round_trip(ids, np.zeros((1, 4), np.float32)).tail[0] == -np.inf
 
 
 def write(path: Path) -> Frame:
     ids, logprobs, _ = raw(5, 4, 500)
-    data = topk.encode(ids, logprobs, 1.0, header().id_dtype)
+    data = topk.encode(ids, logprobs, header(), 0)
     path.write_bytes(header().to_bytes() + data)
     return Frame(file=path.name, offset=len(header().to_bytes()), nbytes=len(data), crc32=zlib.crc32(data))
 

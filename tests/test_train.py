@@ -96,7 +96,7 @@ def test_untouched_student_that_changes_is_noticed(workshop: Path) -> None:
     other = workshop / "other"
     shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
     outside = load(workshop / "config.yaml", [f"student.model={other}", "train.arms={sft: {method: sft}}"])
-    stage.execute(train, outside, ["init"], redo=True)
+    stage.execute(train, outside, ["init"], prepare=stage.set_aside)
     stage.execute(train, outside, ["sft"])
     weights = bytearray((other / "model.safetensors").read_bytes())
     weights[len(weights) // 2] ^= 1
@@ -167,7 +167,7 @@ def test_student_of_another_tokenizer_is_refused_under_kd_only(workshop: Path) -
     vocabulary = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":'))
     swapped = load(workshop / "config.yaml", [f"student.model={other}"])
-    stage.execute(train, swapped, ["init"], redo=True)
+    stage.execute(train, swapped, ["init"], prepare=stage.set_aside)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
         validate.check(swapped)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
@@ -179,6 +179,6 @@ def test_retrained_start_is_refused(workshop: Path) -> None:
     """Arms that began from different weights cannot be compared."""
     config = prepared(workshop)
     stage.execute(train, config)
-    stage.execute(train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], redo=True)
+    stage.execute(train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], prepare=stage.set_aside)
     with pytest.raises(PipelineError, match="output of train/init"):
         stage.execute(train, config, ["kd"])

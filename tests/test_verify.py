@@ -12,8 +12,9 @@ from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
+from pipeline.store import pack_lines, read_lines
 from pipeline.topk import TopK
-from pipeline.verify import Capture, verify
+from pipeline.verify import Capture, repair, verify
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_whole_run_passes_with_its_figures(run_dir: Path) -> None:
     """What is printed is what a user decides by: bytes a token, mass covered."""
     generated, filtered = sorted(verify(run_dir), key=lambda line: line.startswith("filter"))
     assert "ok: 9 files, 60 samples" in generated
-    assert "entries a token cover 0." in generated
+    assert "exact entries a token hold 0." in generated
     assert "ok: 2 files" in filtered
 
 
@@ -39,13 +40,14 @@ def flip(path: Path) -> None:
 
 
 def swap_frames(path: Path) -> None:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in read_lines(path)]
     lines[0]["frame"], lines[1]["frame"] = lines[1]["frame"], lines[0]["frame"]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_bytes(pack_lines(json.dumps(line).encode() + b"\n" for line in lines))
 
 
 def double(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines(keepends=True)[0])
+    lines = list(read_lines(path))
+    path.write_bytes(pack_lines([*lines, lines[0]]))
 
 
 @pytest.mark.parametrize(
@@ -53,9 +55,9 @@ def double(path: Path) -> None:
     [
         ("00001.topk", flip, r"00001\.topk: the frame at \d+ fails its checksum"),
         ("00001.topk", flip, r"00001\.topk: is not what the stage wrote"),
-        ("00000.jsonl", swap_frames, "its stored logprobs are not those of its tokens"),
-        ("00000.jsonl", double, "is there 2 times"),
-        ("00002.jsonl", Path.unlink, r"00002\.jsonl: is gone"),
+        ("00000.jsonl.gz", swap_frames, "its stored logprobs are not those of its tokens"),
+        ("00000.jsonl.gz", double, "is there 2 times"),
+        ("00002.jsonl.gz", Path.unlink, r"00002\.jsonl\.gz: is gone"),
     ],
 )
 def test_damage_is_named(run_dir: Path, name: str, damage: Callable[[Path], None], expected: str) -> None:
@@ -66,13 +68,32 @@ def test_damage_is_named(run_dir: Path, name: str, damage: Callable[[Path], None
 
 
 def test_mass_and_its_percentile() -> None:
-    """Against numpy on the plain values."""
-    tail = np.log(np.random.default_rng(0).uniform(0.001, 0.3, 5000)).astype(np.float32)
+    """Against numpy on the plain values; a draw covers nothing exactly."""
+    mass = np.random.default_rng(0).uniform(0.3, 0.9, 5000).astype(np.float32)
+    entries = np.log(np.stack([mass, np.full_like(mass, 0.05)], axis=1))
     capture = Capture()
-    capture.add(TopK(np.zeros((5000, 1), np.int64), np.zeros((5000, 1), np.float32), tail))
+    capture.add(TopK(np.zeros((5000, 2), np.int64), entries, np.full(5000, np.log(0.05), np.float32), np.ones(5000, np.int64)))
     mean, low = capture.mass()
-    assert mean == pytest.approx(1 - np.exp(tail).mean(), abs=1e-3)
-    assert low == pytest.approx(np.quantile(1 - np.exp(tail), 0.01), abs=1e-3)
+    assert mean == pytest.approx(mass.mean(), abs=1e-3)
+    assert low == pytest.approx(np.quantile(mass, 0.01), abs=1e-3)
+    assert (capture.exact, capture.drawn) == (5000, 5000)
+    assert capture.tail / 5000 == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "kept"), [("00001.topk", flip, 15), ("00001.jsonl.gz", flip, 0), ("00001.jsonl.gz", Path.unlink, 0)]
+)
+def test_damaged_shard_is_repaired(run_dir: Path, workshop: Path, name: str, damage: Callable[[Path], None], kept: int) -> None:
+    """Only that part is made again, and the result is what it was; the damaged file is kept to be looked at."""
+    folder = run_dir / "generate"
+    before = {path.name: path.read_bytes() for path in folder.glob("0*")}
+    damage(folder / name)
+    (line,) = repair(run_dir)
+    assert f"00001.jsonl.gz: set aside, {kept} samples of it kept" in line
+    assert (folder / "quarantine" / name).exists() or damage is not flip
+    assert not list(repair(run_dir))
+    assert stage.execute(generate, load(workshop / "config.yaml"))
+    assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:

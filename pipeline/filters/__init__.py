@@ -21,14 +21,15 @@ class NamedFilter:
     apply: FilterFunction
 
 
-def active(settings: Filter, task: Task, prompt: Prompt) -> list[NamedFilter]:
-    """The filters that the config turns on, in the order in which they run."""
+def active(settings: Filter, task: Task, asked: Sequence[Prompt]) -> list[NamedFilter]:
+    """The filters that the config turns on, in the order in which they run. `asked` are the prompts, by number."""
     lengths = settings.min_tokens > 0 or settings.max_tokens is not None
+    reasoned = [prompt.wants_rationale for prompt in asked]
     table: list[tuple[str, bool, FilterFunction]] = [
         ("finished", settings.finished, form.finished),
         ("length", lengths, lambda samples: form.length(samples, settings.min_tokens, settings.max_tokens)),
         ("refusal", settings.refusal, form.refusal),
-        ("parseable", settings.parseable, lambda samples: form.parseable(samples, prompt.wants_rationale, task.metric, task.labels)),
+        ("parseable", settings.parseable, lambda samples: form.parseable(samples, reasoned, task.metric, task.labels)),
         ("correct", settings.correct, lambda samples: correctness.correct(samples, task.metric, task.labels)),
         ("duplicate", settings.duplicate, duplicates.duplicate),
     ]

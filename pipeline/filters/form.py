@@ -42,8 +42,11 @@ def refusal(samples: Sequence[Sample]) -> list[Verdict | None]:
     return [judge(s) for s in samples]
 
 
-def parseable(samples: Sequence[Sample], wants_rationale: bool, metric: str, labels: Sequence[str] | None) -> list[Verdict | None]:
-    """no_answer, no_rationale, not_a_label, not_a_number: what the prompt asked for cannot be read out of the reply."""
+def parseable(samples: Sequence[Sample], reasoned: Sequence[bool], metric: str, labels: Sequence[str] | None) -> list[Verdict | None]:
+    """no_answer, no_rationale, not_a_label, not_a_number: what the prompt asked for cannot be read out of the reply.
+
+    `reasoned`: for each prompt, by number, whether it asks for a rationale.
+    """
     known = {scoring.normalise(label) for label in labels or ()}
 
     def judge(sample: Sample) -> Verdict | None:
@@ -53,7 +56,7 @@ def parseable(samples: Sequence[Sample], wants_rationale: bool, metric: str, lab
             return Verdict("not_a_label", sample.answer[:VALUE_CHARS])
         if metric == "numeric" and scoring.number(sample.answer) is None:
             return Verdict("not_a_number", sample.answer[:VALUE_CHARS])
-        if wants_rationale and sample.rationale is None:
+        if reasoned[sample.prompt] and sample.rationale is None:
             return Verdict("no_rationale", sample.text[:VALUE_CHARS])
         return None
 

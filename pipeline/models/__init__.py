@@ -1,8 +1,9 @@
-"""One interface for teacher, student and judge: prompts in, completions with logprobs out.
+"""One interface for teacher, student and judge: prompts in, completions with logprobs out, or a reason why not.
 
 A model is anything with the methods of `Model`; `open_teacher` and `open_student` give one by the name of its backend.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.config import Engine, Evaluate, Teacher
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.prompts import Rendered
-from pipeline.records import FinishReason, Usage
+from pipeline.records import FailureReason, FinishReason, Usage
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,21 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     logprobs: int = 0
-    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt. `token_ids` is what is asked wherever the tokenizer is at hand; `rendered` where only the server has it."""
+    """One prompt. `token_ids` is what is asked wherever the tokenizer is at hand; `rendered` where only the server has it.
+
+    `given` are the token ids of a reply that is not to be made but scored.
+    """
 
     id: str
     rendered: Rendered
     token_ids: list[int] | None
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    given: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,18 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why one request has no completion, though the model can go on with others."""
+
+    id: str
+    reason: FailureReason
+    message: str
+
+
+Answer = Completion | Failure
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the numbers of a model mean, for the header of a `.topk` file."""
 
@@ -78,11 +95,15 @@ class Model(Protocol):
     @property
     def tokenizer(self) -> Tokenizer | None: ...
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
         """Answer every request, in any order. Yields often, sometimes nothing, so that the caller can commit and report.
 
         `requests` is drawn from as room becomes free. Raises PipelineError if the model cannot go on.
         """
+        ...
+
+    def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
+        """The same for the `given` tokens of every request: a completion that is just them, with what the model thinks of each."""
         ...
 
     def close(self) -> None: ...
@@ -95,7 +116,9 @@ def open_teacher(teacher: Teacher, log: Path) -> Model:
 
 def open_student(evaluate: Evaluate, name: str, revision: str | None, replies: Sequence[str], log: Path) -> Model:
     """A student, given by its folder or hub id, on the backend that evaluates it."""
-    return _fake(name, replies, evaluate.engine) if evaluate.backend == "fake" else _vllm(name, revision, evaluate.engine, 0, log)
+    if evaluate.backend == "fake":
+        return _fake(name, replies, evaluate.engine)
+    return _vllm(name, revision, evaluate.engine, 0, log, math.inf)
 
 
 def tokenizer_of(teacher: Teacher) -> str:
@@ -108,10 +131,10 @@ def tokenizer_of(teacher: Teacher) -> str:
     return locate.resolve(name) if name.startswith("package:") else name
 
 
-def _vllm(name: str, revision: str | None, engine: Engine, k: int, log: Path) -> Model:
+def _vllm(name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float) -> Model:
     from pipeline.models.vllm_engine import VllmModel
 
-    return VllmModel(name, revision, engine, k, log)
+    return VllmModel(name, revision, engine, k, log, timeout_s)
 
 
 def _openai(teacher: Teacher) -> Model:
@@ -123,11 +146,11 @@ def _openai(teacher: Teacher) -> Model:
 def _fake(name: str, replies: Sequence[str], engine: Engine, delay_s: float = 0.0) -> Model:
     from pipeline.models.fake import FakeModel
 
-    return FakeModel(name, replies, engine.max_in_flight, delay_s)
+    return FakeModel(name, replies, engine, delay_s)
 
 
 TEACHERS: dict[str, Callable[[Teacher, Path], Model]] = {
-    "vllm": lambda teacher, log: _vllm(teacher.model, teacher.revision, teacher.engine, teacher.logprobs, log),
+    "vllm": lambda teacher, log: _vllm(teacher.model, teacher.revision, teacher.engine, teacher.logprobs, log, teacher.timeout_s),
     "openai": lambda teacher, _: _openai(teacher),
     "fake": lambda teacher, _: _fake(teacher.model, teacher.replies or [], teacher.engine, teacher.delay_s),
 }

@@ -7,55 +7,74 @@ tokenizer, with made-up but well-formed distributions. Figures measured on it me
 import hashlib
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.config import Engine
 from pipeline.errors import PipelineError
-from pipeline.models import Completion, Facts, RawTopK, Request, Sampling
+from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import Usage
+from pipeline.records import FinishReason, Usage
 
 TOKENIZER = Path(__file__).parent / "fake_tokenizer"
 
 
 class FakeModel:
-    """Answers with `replies`. A reply of "!refuse" makes the backend fail, as an engine would that dies."""
+    """Answers with `replies`. Some of them are orders: "!refuse" to turn the request down, "!die" to fail as an engine that dies."""
 
-    def __init__(self, name: str, replies: Sequence[str], max_in_flight: int, delay_s: float = 0.0):
-        self.facts = Facts(name, None, "raw_logprobs", "float32", "fake 1")
+    def __init__(self, name: str, replies: Sequence[str], engine: Engine, delay_s: float = 0.0):
+        self.facts = Facts(name, None, "raw_logprobs", "float32", "fake 2")
         self.tokenizer = Tokenizer(str(TOKENIZER))
         self._replies = [(text, self.tokenizer.encode_reply(text)) for text in replies]
-        self._max_in_flight = max_in_flight
+        self._engine = engine
         self._delay_s = delay_s
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
-        waiting = iter(requests)
-        while batch := list(itertools.islice(waiting, self._max_in_flight)):
-            time.sleep(self._delay_s)
-            # the last come first, so that nothing can rely on the order
-            yield [self._answer(request, sampling) for request in reversed(batch)]
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
+        return self._feed(requests, lambda request: self._answer(request, sampling))
+
+    def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
+        return self._feed(
+            requests, lambda request: self._completed(request, request.given or [], "stop", k, _dice(self.facts.name, request))
+        )
 
     def close(self) -> None:
         pass
 
-    def _answer(self, request: Request, sampling: Sampling) -> Completion:
-        assert request.token_ids is not None
-        key = f"{self.facts.name} {request.token_ids} {request.seed if sampling.temperature else ''}"
-        random = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
+    def _feed(self, requests: Iterable[Request], answer: Callable[[Request], Answer]) -> Iterator[list[Answer]]:
+        waiting = iter(requests)
+        while batch := list(itertools.islice(waiting, self._engine.max_in_flight)):
+            time.sleep(self._delay_s)
+            # the last come first, so that nothing can rely on the order
+            yield [self._too_long(request) or answer(request) for request in reversed(batch)]
+
+    def _too_long(self, request: Request) -> Failure | None:
+        length, limit = len(request.token_ids or ()) + len(request.given or ()), self._engine.max_model_len
+        if limit is None or length < limit:
+            return None
+        return Failure(request.id, "too_long", f"{length} tokens, and engine.max_model_len is {limit}")
+
+    def _answer(self, request: Request, sampling: Sampling) -> Answer:
+        random = _dice(self.facts.name, request, request.seed if sampling.temperature else "")
         text, whole = self._replies[int(random.integers(len(self._replies)))]
         if text == "!refuse":
+            return Failure(request.id, "refused", "the fake teacher was told to refuse this")
+        if text == "!die":
             raise PipelineError(f"request {request.id}: the fake teacher was told to fail here")
         ids = whole[: sampling.max_tokens]
-        return Completion(
-            id=request.id,
-            text=self.tokenizer.decode(ids),
-            token_ids=ids,
-            finish_reason="stop" if len(ids) == len(whole) else "length",
-            usage=Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids)),
-            topk=_distributions(ids, sampling.logprobs, self.tokenizer.vocab_size, random) if sampling.logprobs else None,
-        )
+        return self._completed(request, ids, "stop" if len(ids) == len(whole) else "length", sampling.logprobs, random)
+
+    def _completed(self, request: Request, ids: list[int], finish_reason: FinishReason, k: int, random: np.random.Generator) -> Completion:
+        assert request.token_ids is not None
+        usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
+        topk = _distributions(ids, k, self.tokenizer.vocab_size, random) if k else None
+        return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
+
+
+def _dice(*parts: object) -> np.random.Generator:
+    key = " ".join(str(part.token_ids if isinstance(part, Request) else part) for part in parts)
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
 
 
 def _distributions(ids: list[int], k: int, vocab_size: int, random: np.random.Generator) -> RawTopK:

@@ -1,21 +1,49 @@
-"""A running OpenAI-compatible server. A vLLM server takes and gives token ids and logprobs by id; any other takes text and gives text."""
+"""A running OpenAI-compatible server. A vLLM server takes and gives token ids and logprobs by id; any other takes text and gives text.
+
+Trouble is told apart by whose it is. A server that is away or overloaded is waited for; a request that a living server fails is sent
+again a few times and then given up alone; what would go wrong with every request ends the stage.
+"""
 
 import asyncio
+import itertools
+import math
 import os
 import queue
+import random
+import sys
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, get_args
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
-import numpy as np
+from openai import DEFAULT_CONNECTION_LIMITS, APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
+from pydantic_core import from_json
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
-from pipeline.models import Completion, Facts, RawTopK, Request, Sampling, tokenizer_of
+from pipeline.models import Answer, Facts, Failure, Request, Sampling, openai_replies, tokenizer_of
+from pipeline.models.openai_replies import GOES_ON, Trouble
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import FinishReason, Usage
 
 TICK_SECONDS = 0.2
+CONNECT_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 0.5  # at most; doubled with every attempt
+LONGEST_PAUSE_SECONDS = 30.0
+TELL_SECONDS = 5.0  # of silence, after which the user is told
+POOL = 64  # connections a client: the search for a free one takes time with their number, 6 ms a request at 1,000
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is sent for one request, and how the JSON that comes back is read."""
+
+    path: str
+    body: dict[str, Any]
+    read: Callable[[Request, Any], Answer]
 
 
 class ServerModel:
@@ -25,98 +53,147 @@ class ServerModel:
         self.tokenizer = Tokenizer(tokenizer_of(teacher), teacher.revision) if teacher.tokenizer else None
         self.facts = Facts(teacher.model, teacher.revision, "raw_logprobs", "as served", "openai")
         self._teacher = teacher
+        self._url = _checked(teacher.base_url or "")
         self._key = _key(teacher.api_key_env)
+        self._heard = 0.0  # when the server last answered anything
+        self._told = False
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
-        """The event loop runs in a thread of its own; answers come back through a queue."""
-        answers: queue.Queue[Completion | BaseException | None] = queue.Queue()
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(iter(requests), sampling, answers, stop), daemon=True)
-        thread.start()
-        try:
-            while True:
-                batch, over = _drain(answers)
-                yield batch
-                if over:
-                    return
-        finally:
-            stop.set()
-            thread.join()
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
+        return self._answers(requests, partial(self._generation, sampling))
+
+    def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
+        if self.tokenizer is None:
+            raise PipelineError("teacher.tokenizer: scoring is by token ids; set it to the folder or hub id of the server's tokenizer")
+        return self._answers(requests, partial(self._scoring, self.tokenizer, k))
 
     def close(self) -> None:
         pass
 
-    def _run(self, requests: Iterator[Request], sampling: Sampling, answers: "queue.Queue[Any]", stop: threading.Event) -> None:
+    def _answers(self, requests: Iterable[Request], call: Callable[[Request], Call]) -> Iterator[list[Answer]]:
+        """The event loop runs in a thread of its own. `requests` is drawn in the caller's, where it can share the caller's state.
+
+        A few more are drawn than may be in flight, so that none of the room is empty while the caller is busy with answers.
+        """
+        todo: asyncio.Queue[Request] = asyncio.Queue()
+        answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        work = loop.create_task(self._work(todo, answers, call))
+        thread = threading.Thread(target=_run, args=(loop, work, answers), name="openai", daemon=True)
+        thread.start()
+        most = self._teacher.engine.max_in_flight * 5 // 4 + 1
+        waiting, asked = iter(requests), 0
         try:
-            asyncio.run(self._ask_all(requests, sampling, answers, stop))
-            answers.put(None)
-        except BaseException as error:
-            answers.put(error)
-
-    async def _ask_all(self, requests: Iterator[Request], sampling: Sampling, answers: "queue.Queue[Any]", stop: threading.Event) -> None:
-        from openai import AsyncOpenAI
-
-        async with AsyncOpenAI(
-            base_url=self._teacher.base_url,
-            api_key=self._key,
-            timeout=self._teacher.timeout_s,
-            max_retries=self._teacher.retries,
-        ) as client:
-            running: set[asyncio.Task[Completion]] = set()
-            failure: BaseException | None = None
-            while not stop.is_set() and not failure:
-                while len(running) < self._teacher.engine.max_in_flight and (request := next(requests, None)):
-                    running.add(asyncio.create_task(self._ask(client, request, sampling)))
-                if not running:
+            while True:
+                for request in itertools.islice(waiting, most - asked):
+                    loop.call_soon_threadsafe(todo.put_nowait, request)
+                    asked += 1
+                if not asked:
                     return
-                done, running = await asyncio.wait(running, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if task.exception():
-                        failure = task.exception()
-                    else:
-                        answers.put(task.result())
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            if failure:
-                raise failure
+                batch = _drain(answers)
+                asked -= len(batch)
+                yield batch
+        finally:
+            loop.call_soon_threadsafe(work.cancel)
+            thread.join()
+            loop.close()
 
-    async def _ask(self, client: Any, request: Request, sampling: Sampling) -> Completion:
-        from openai import APIConnectionError, APIStatusError
+    async def _work(
+        self, todo: asyncio.Queue[Request], answers: "queue.SimpleQueue[Answer | BaseException]", call: Callable[[Request], Call]
+    ) -> None:
+        """As many workers as requests may be in flight, until cancelled or one of them fails."""
 
+        async def worker(client: Any) -> None:
+            while True:
+                request = await todo.get()
+                answers.put(await self._answer(client, request, call(request)))
+
+        workers = self._teacher.engine.max_in_flight
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(self._client()) for _ in range(math.ceil(workers / POOL))]
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            for number in range(workers):
+                group.create_task(worker(clients[number % len(clients)]))
+
+    def _client(self) -> Any:
+        limits = type(DEFAULT_CONNECTION_LIMITS)(max_connections=POOL, max_keepalive_connections=POOL)
+        timeout = Timeout(None, connect=CONNECT_SECONDS)  # the rest is timed as a whole, by _attempt
+        http = DefaultAsyncHttpxClient(limits=limits, timeout=timeout)
+        return AsyncOpenAI(base_url=self._url, api_key=self._key, max_retries=0, timeout=timeout, http_client=http)
+
+    async def _answer(self, client: Any, request: Request, call: Call) -> Answer:
+        """Sent until it is answered or given up. Raises PipelineError if it is no use to ask for others."""
+        attempt, failed, lost_at = 0, 0, 0.0
+        while True:
+            reply = await self._attempt(client, call)
+            if isinstance(reply, bytes):
+                self._heard, self._told = time.monotonic(), False
+                return self._read(request, call, reply)
+            if reply.reason is None:
+                lost_at = lost_at or time.monotonic()
+                most = self._left(lost_at, reply.message)
+            else:
+                failed, most = failed + 1, math.inf
+            if reply.reason and (reply.lasting or failed > self._teacher.retries):
+                times = f", {failed} times" if failed > 1 else ""
+                return Failure(request.id, reply.reason, f"{self._url}: {reply.message}{times}")
+            await asyncio.sleep(min(most, self._pause(attempt, reply.after)))
+            attempt += 1
+
+    def _left(self, lost_at: float, message: str) -> float:
+        """Seconds of patience with a server that is away since `lost_at`, or since it last answered anything, if that is later."""
+        silent = time.monotonic() - max(lost_at, self._heard)
+        if silent >= self._teacher.patience_s:
+            raise PipelineError(f"{self._url}: {message}; is the server up? {GOES_ON}")
+        if silent > TELL_SECONDS and not self._told:
+            self._told = True
+            print(f"{self._url}: {message}; it is waited for, {self._teacher.patience_s:g} s at most", file=sys.stderr)
+        return self._teacher.patience_s - silent
+
+    def _pause(self, attempt: int, after: float | None) -> float:
+        """Seconds before the next attempt. By chance, so that what failed together does not come back together."""
+        if after is not None:
+            return min(after, self._teacher.patience_s) + random.uniform(0.0, FIRST_PAUSE_SECONDS)
+        return random.uniform(0.0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt, 9)))
+
+    async def _attempt(self, client: Any, call: Call) -> bytes | Trouble:
+        """The body of the reply. It is posted as it stands: the client's typed methods look at every token of a prompt, 15 µs each."""
         try:
-            if request.token_ids is not None:
-                reply = await client.completions.create(**self._by_ids(request, sampling))
-                return self._with_ids(request, sampling, reply)
-            return _with_text(request, await client.chat.completions.create(**self._by_messages(request, sampling)))
+            async with asyncio.timeout(self._teacher.timeout_s):
+                return await client.post(call.path, body=call.body, cast_to=bytes)
+        except TimeoutError:
+            return Trouble(f"no answer within teacher.timeout_s={self._teacher.timeout_s:g}", "timed_out")
+        except APIStatusError as error:
+            return openai_replies.trouble(self._url, self._teacher.api_key_env, error)
+        except APIConnectionError as error:
+            cause = error.__cause__ or error
+            return Trouble(f"no answer ({str(cause) or type(cause).__name__})")
+
+    def _read(self, request: Request, call: Call, body: bytes) -> Answer:
+        try:
+            return call.read(request, from_json(body))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise PipelineError(
-                f"{self._teacher.base_url}: its reply to request {request.id} is not an OpenAI completion ({type(error).__name__}); "
+                f"{self._url}: its reply to request {request.id} is not an OpenAI completion ({type(error).__name__}); "
                 "does base_url end in /v1?"
             ) from error
-        except APIStatusError as error:
-            raise PipelineError(
-                f"{self._teacher.base_url}: answers {error.status_code} to request {request.id}: {_message(error)}; "
-                "what is finished is kept, and the same command goes on from here"
-            ) from None
-        except APIConnectionError as error:
-            raise PipelineError(
-                f"{self._teacher.base_url}: no answer ({error.__cause__ or error}); is the server up? "
-                "What is finished is kept, and the same command goes on from here"
-            ) from None
 
-    def _common(self, request: Request, sampling: Sampling) -> dict[str, Any]:
-        return {
+    def _generation(self, sampling: Sampling, request: Request) -> Call:
+        body = {
             "model": self._teacher.model,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "seed": request.seed,
-            "stop": list(sampling.stop) or None,
         }
+        if request.seed is not None:
+            body["seed"] = request.seed
+        if request.stop:
+            body["stop"] = list(request.stop)
+        return self._by_ids(sampling, request, body) if request.token_ids is not None else self._by_messages(sampling, request, body)
 
-    def _by_ids(self, request: Request, sampling: Sampling) -> dict[str, Any]:
-        extra = {
+    def _by_ids(self, sampling: Sampling, request: Request, body: dict[str, Any]) -> Call:
+        assert self.tokenizer is not None
+        body |= {
+            "prompt": request.token_ids,
             "top_k": sampling.top_k,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
@@ -124,80 +201,75 @@ class ServerModel:
             "skip_special_tokens": True,
             "include_stop_str_in_output": True,
         }
-        return {**self._common(request, sampling), "prompt": request.token_ids, "logprobs": sampling.logprobs or None, "extra_body": extra}
+        if sampling.logprobs:
+            body["logprobs"] = sampling.logprobs
+        return Call("/completions", body, partial(openai_replies.with_ids, self._url, self.tokenizer, sampling.logprobs))
 
-    def _by_messages(self, request: Request, sampling: Sampling) -> dict[str, Any]:
+    def _by_messages(self, sampling: Sampling, request: Request, body: dict[str, Any]) -> Call:
         if request.rendered.messages is None:
             raise PipelineError(
                 "teacher.tokenizer: a server without it is asked in chat; set it, or 'format: chat' in the prompt's front matter"
             )
-        extra = {"top_k": sampling.top_k} if sampling.top_k else {}
-        return {**self._common(request, sampling), "messages": list(request.rendered.messages), "extra_body": extra}
+        body["messages"] = list(request.rendered.messages)
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k
+        return Call("/chat/completions", body, openai_replies.with_text)
 
-    def _with_ids(self, request: Request, sampling: Sampling, response: Any) -> Completion:
-        choice = response.choices[0]
-        ids = getattr(choice, "token_ids", None)
-        if ids is None:
-            raise PipelineError(
-                f"{self._teacher.base_url}: gives no token ids (return_token_ids), so nothing can be aligned for kd; "
-                "serve the model with vLLM, or drop teacher.tokenizer, set teacher.logprobs: 0 and train sft arms only"
-            )
-        assert self.tokenizer is not None
+    def _scoring(self, tokenizer: Tokenizer, k: int, request: Request) -> Call:
+        """A server has no way to only read: it writes one token, which is thrown away."""
         assert request.token_ids is not None
-        return Completion(
-            id=request.id,
-            text=self.tokenizer.decode(ids),
-            token_ids=list(ids),
-            finish_reason=_finish(choice.finish_reason),
-            usage=Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids)),
-            topk=self._topk(ids, choice.logprobs, sampling.logprobs) if sampling.logprobs else None,
-        )
-
-    def _topk(self, ids: list[int], logprobs: Any, k: int) -> RawTopK:
-        """(T, 1 + k) from the JSON form, whose keys are "token_id:123". A server may leave out what it could not fill."""
-        if logprobs is None or len(logprobs.top_logprobs) != len(ids):
-            raise PipelineError(
-                f"{self._teacher.base_url}: gives no logprobs for its tokens; raise its --max-logprobs to {k}, or lower teacher.logprobs"
-            )
-        all_ids = np.zeros((len(ids), k + 1), np.int32)
-        all_logprobs = np.full((len(ids), k + 1), -np.inf, np.float32)
-        for row, (token, logprob, top) in enumerate(zip(ids, logprobs.token_logprobs, logprobs.top_logprobs, strict=True)):
-            ranked = sorted(top.items(), key=lambda item: -item[1])[:k]
-            all_ids[row, 0], all_logprobs[row, 0] = token, logprob
-            all_ids[row, 1 : len(ranked) + 1] = [_token_id(key) for key, _ in ranked]
-            all_logprobs[row, 1 : len(ranked) + 1] = [value for _, value in ranked]
-        return RawTopK(all_ids, all_logprobs)
+        assert request.given is not None
+        body = {
+            "model": self._teacher.model,
+            "prompt": request.token_ids + request.given,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": k,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            "add_special_tokens": False,
+        }
+        return Call("/completions", body, partial(openai_replies.scored, self._url, tokenizer, k))
 
 
-def _drain(answers: "queue.Queue[Any]") -> tuple[list[Completion], bool]:
-    """What has come, waiting a tick for it, and whether that was all. Raises what the loop raised, after what came before it."""
-    batch: list[Completion] = []
+def _run(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", answers: "queue.SimpleQueue[Answer | BaseException]") -> None:
+    """The thread of the event loop. What ends it, other than the consumer, comes as the last of the answers."""
+    try:
+        loop.run_until_complete(work)
+    except asyncio.CancelledError:
+        pass
+    except BaseException as error:
+        answers.put(error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def _drain(answers: "queue.SimpleQueue[Answer | BaseException]") -> list[Answer]:
+    """What has come, waiting a tick for it. Raises what ended the loop, after what came before it."""
+    batch: list[Answer] = []
     try:
         item = answers.get(timeout=TICK_SECONDS)
-        while True:
-            if item is None:
-                return batch, True
-            if isinstance(item, BaseException):
-                if batch:
-                    answers.put(item)
-                    return batch, False
-                raise item
+        while not isinstance(item, BaseException):
             batch.append(item)
             item = answers.get_nowait()
     except queue.Empty:
-        return batch, False
+        return batch
+    if not batch:
+        raise item
+    answers.put(item)
+    return batch
 
 
-def _with_text(request: Request, response: Any) -> Completion:
-    choice = response.choices[0]
-    usage = response.usage
-    return Completion(
-        id=request.id,
-        text=choice.message.content or "",
-        token_ids=None,
-        finish_reason=_finish(choice.finish_reason),
-        usage=Usage(prompt_tokens=usage.prompt_tokens if usage else 0, completion_tokens=usage.completion_tokens if usage else 0),
-    )
+def _checked(url: str) -> str:
+    """A URL that cannot be one would otherwise look like a server that is away."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise PipelineError(f"teacher.base_url: {url!r} is no URL of a server; give one such as http://127.0.0.1:8000/v1")
+    return url
 
 
 def _key(variable: str) -> str:
@@ -208,20 +280,3 @@ def _key(variable: str) -> str:
             f"teacher.api_key_env: what {variable} holds cannot be a key (it has control or non-ASCII characters); set it anew"
         )
     return key or "none"
-
-
-def _finish(reason: str | None) -> FinishReason:
-    known: tuple[FinishReason, ...] = get_args(FinishReason)
-    return next((one for one in known if one == reason), "error")
-
-
-def _token_id(key: str) -> int:
-    name, _, number = key.partition(":")
-    if name != "token_id":
-        raise PipelineError(f"the server names tokens by text ({key!r}), not by id; kd cannot use that. Serve the model with vLLM")
-    return int(number)
-
-
-def _message(error: Any) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or error.message).splitlines()[0][:300]

@@ -1,7 +1,9 @@
 """A tokenizer and what the project asks of it: ids in, ids out, and a hash that tells two apart."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ class Tokenizer:
                 f"{name}: its tokenizer cannot be loaded ({first}); check the name, or fetch it to a folder first"
             ) from None
         self.name = name
+        self._pieces: dict[int, str] = {}
 
     @cached_property
     def hash(self) -> str:
@@ -66,16 +69,30 @@ class Tokenizer:
         pieces = self.hf.batch_decode([[token] for token in range(self.vocab_size)], clean_up_tokenization_spaces=False)
         return [token for token, piece in enumerate(pieces) if text in piece]
 
-    def split_thoughts(self, token_ids: Sequence[int]) -> tuple[str | None, str]:
-        """(thoughts, reply) of a reasoning model, split at the id of its end-of-thinking token. (None, text) if it is not there."""
+    def token_range(self, token_ids: Sequence[int], text: str, begin: int, end: int) -> tuple[int, int]:
+        """The tokens (first, last + 1) that hold the characters `begin` to `end` - 1 of their `text`."""
+        lengths = [0, *accumulate(len(self._piece(token)) for token in token_ids)]
+        whole = lengths[-1] == len(text) and "\ufffd" not in text
+
+        def length(count: int) -> int:
+            """Of the text of the first tokens. Where a character is spread over several, it has to be decoded."""
+            return lengths[count] if whole else len(self.decode(token_ids[:count]))
+
+        counts = range(len(token_ids) + 1)
+        return bisect_right(counts, begin, key=length) - 1, bisect_left(counts, end, key=length)
+
+    @cached_property
+    def end_of_thoughts(self) -> int:
+        """The id of a reasoning model's end-of-thinking token."""
         end = self.hf.convert_tokens_to_ids("</think>")
         if end is None or end == self.hf.unk_token_id:
             raise PipelineError(f"{self.name}: has no </think> token; give tags under 'rationale:' in the prompt's front matter")
-        ids = list(token_ids)
-        if end not in ids:
-            return None, self.decode(ids)
-        at = ids.index(end)
-        return self.decode(ids[:at]).replace("<think>", "").strip() or None, self.decode(ids[at + 1 :])
+        return int(end)
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = self.decode([token])
+        return self._pieces[token]
 
     def save(self, folder: Path) -> None:
         self.hf.save_pretrained(folder)

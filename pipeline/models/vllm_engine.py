@@ -1,23 +1,26 @@
 """In-process vLLM: a continuous feed, flat logprobs, token ids in and out. The only file that imports vllm."""
 
 import itertools
+import json
 import logging
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import Engine
+from pipeline.config import Engine, Teacher
 from pipeline.errors import PipelineError
-from pipeline.models import Completion, Facts, RawTopK, Request, Sampling, locate
+from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling, locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.records import Usage
+from pipeline.records import FinishReason, Usage
 
 CPU_KV_CACHE_GIB = 2.0
 CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
@@ -40,10 +43,13 @@ for pid, born in (pair.split("@") for pair in sys.argv[1:]):
 class VllmModel:
     """A model served by vLLM inside this process. What the engine's own processes print goes to the file `log`."""
 
-    def __init__(self, name: str, revision: str | None, engine: Engine, k: int, log: Path):
+    def __init__(self, name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float = math.inf):
         path = locate.resolve(name)
         self.tokenizer = Tokenizer(path, revision)
-        self._max_in_flight = engine.max_in_flight
+        # a few more than run at once wait in the engine, so that none of its places is empty while answers are written down
+        self._room = engine.max_in_flight + -(-engine.max_in_flight // 8)
+        self._timeout_s = timeout_s
+        self._stop_options: dict[tuple[str, ...], dict[str, Any]] = {}
         self._log = log
         self._llm = _start(path, revision, engine, k, log)
         self._watchdog = _watch()
@@ -51,33 +57,61 @@ class VllmModel:
             name, revision, "raw_logprobs", "float32" if engine.fp32_head else str(self._llm.model_config.dtype), f"vllm {_version()}"
         )
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
+        return self._feed(requests, lambda request: _params(sampling, self._stops(request.stop), request.seed), self._completion)
+
+    def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
+        """By prefill of prompt and reply together. Every position is checked against the ids that were given."""
+        return self._feed(requests, lambda request: _score_params(k), self._scored)
+
+    def _feed(
+        self, requests: Iterable[Request], params: Callable[[Request], Any], answer: Callable[[Request, Any], Answer]
+    ) -> Iterator[list[Answer]]:
+        """Keep the engine full. What it turns down, and what takes longer than the time-out, comes back as a failure."""
         engine = self._llm.llm_engine
-        stops = self._stops(sampling)
         waiting = iter(requests)
-        prompts: dict[str, int] = {}  # prompt tokens by request id
+        asked: dict[str, tuple[Request, float]] = {}  # oldest first
         room = 1  # the first request goes alone, so that what prompts share is cached before the others come
         while True:
-            for request in itertools.islice(waiting, max(0, room - len(prompts))):
-                assert request.token_ids is not None
-                self._add(request, sampling, stops)
-                prompts[request.id] = len(request.token_ids)
-            if not prompts:
+            answers: list[Answer] = []
+            for request in itertools.islice(waiting, max(0, room - len(asked))):
+                refusal = self._add(request, params(request))
+                if refusal:
+                    answers.append(refusal)
+                else:
+                    asked[request.id] = request, time.monotonic()
+            if not asked and not answers:
                 return
-            outputs = self._step(engine)
-            room = self._max_in_flight
-            yield [self._completion(output, prompts.pop(output.request_id), sampling) for output in outputs if output.finished]
+            if asked:
+                outputs = self._step(engine)
+                answers += [answer(asked.pop(output.request_id)[0], output) for output in outputs if output.finished]
+                answers += self._abort_overdue(asked)
+            room = self._room
+            yield answers
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
         self._watchdog.kill()
         self._watchdog.wait()
 
-    def _add(self, request: Request, sampling: Sampling, stops: dict[str, Any]) -> None:
+    def _add(self, request: Request, params: Any) -> Failure | None:
+        assert request.token_ids is not None
+        ids = request.token_ids + (request.given or [])
+        limit = self._llm.model_config.max_model_len
+        if len(ids) >= limit:
+            return Failure(request.id, "too_long", f"{len(ids):,} tokens, and engine.max_model_len is {limit:,}")
         try:
-            self._llm.llm_engine.add_request(request.id, {"prompt_token_ids": request.token_ids}, _params(sampling, stops, request.seed))
+            self._llm.llm_engine.add_request(request.id, {"prompt_token_ids": ids}, params)
         except Exception as error:  # which one depends on the version of vLLM
-            raise PipelineError(f"request {request.id}: vLLM refuses it: {_first_line(error)}") from error
+            return Failure(request.id, "refused", _first_line(error))
+        return None
+
+    def _abort_overdue(self, asked: dict[str, tuple[Request, float]]) -> list[Answer]:
+        late = time.monotonic() - self._timeout_s
+        overdue = list(itertools.takewhile(lambda name: asked[name][1] < late, asked))
+        if overdue:
+            self._llm.llm_engine.abort_request(overdue)
+        return [Failure(asked.pop(name)[0].id, "timed_out", f"no answer in {self._timeout_s:g} s") for name in overdue]
 
     def _step(self, engine: Any) -> list[Any]:
         try:
@@ -89,33 +123,50 @@ class VllmModel:
                 f"vLLM's engine died: {_first_line(error)}; its own words are in {self._log}. The same command goes on from here"
             ) from error
 
-    def _stops(self, sampling: Sampling) -> dict[str, Any]:
+    def _stops(self, stop: tuple[str, ...]) -> dict[str, Any]:
         """Where to stop. One ASCII character always lies within one token, so it is matched by the ids of all tokens that hold it, without
         detokenising, which is faster; longer texts can be spread over tokens and need the text."""
-        if all(len(stop) == 1 and stop.isascii() for stop in sampling.stop):
-            return {"detokenize": False, "stop_token_ids": [token for stop in sampling.stop for token in self.tokenizer.containing(stop)]}
-        return {"detokenize": True, "stop": list(sampling.stop), "include_stop_str_in_output": True}
+        if stop not in self._stop_options:
+            plain = all(len(text) == 1 and text.isascii() for text in stop)
+            self._stop_options[stop] = (
+                {"detokenize": False, "stop_token_ids": [token for text in stop for token in self.tokenizer.containing(text)]}
+                if plain
+                else {"detokenize": True, "stop": list(stop), "include_stop_str_in_output": True}
+            )
+        return self._stop_options[stop]
 
-    def _completion(self, output: Any, prompt_tokens: int, sampling: Sampling) -> Completion:
+    def _completion(self, request: Request, output: Any) -> Answer:
         result = output.outputs[0]
         ids = list(result.token_ids)
-        topk = None
-        if sampling.logprobs:
-            flat, shape = result.logprobs, (len(ids), sampling.logprobs + 1)
-            if len(flat.token_ids) != shape[0] * shape[1]:
-                raise PipelineError(
-                    f"vLLM gave {len(flat.token_ids)} logprobs where {shape[0]} x {shape[1]} were asked for; lower teacher.logprobs"
-                )
-            topk = RawTopK(np.array(flat.token_ids, np.int32).reshape(shape), np.array(flat.logprobs, np.float32).reshape(shape))
-            assert topk.ids[:, 0].tolist() == ids, output.request_id
-        return Completion(
-            output.request_id,
-            self.tokenizer.decode(ids),
-            ids,
-            result.finish_reason,
-            Usage(prompt_tokens=prompt_tokens, completion_tokens=len(ids)),
-            topk,
-        )
+        if result.finish_reason in ("error", "abort"):
+            return Failure(request.id, "engine_error", f"vLLM ended it as {result.finish_reason}")
+        if not result.logprobs:
+            return self._answer(request, ids, result.finish_reason, None)
+        topk = _flat(result.logprobs, len(ids))
+        assert topk.ids[:, 0].tolist() == ids, request.id
+        return self._answer(request, ids, result.finish_reason, topk)
+
+    def _scored(self, request: Request, output: Any) -> Answer:
+        assert request.given is not None
+        assert request.token_ids is not None
+        whole = _flat(output.prompt_logprobs, len(request.token_ids) + len(request.given) - 1)  # the first position has none
+        begin = len(request.token_ids) - 1
+        topk = RawTopK(whole.ids[begin:], whole.logprobs[begin:])
+        if topk.ids[:, 0].tolist() != request.given:
+            return Failure(request.id, "misaligned", "vLLM's prompt logprobs are not those of the tokens that were given")
+        return self._answer(request, request.given, "stop", topk)
+
+    def _answer(self, request: Request, ids: list[int], finish_reason: FinishReason, topk: RawTopK | None) -> Completion:
+        assert request.token_ids is not None
+        usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
+        return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
+
+
+def _flat(flat: Any, rows: int) -> RawTopK:
+    """vLLM's flat lists as (rows, 1 + k)."""
+    width, rest = divmod(len(flat.token_ids), rows)
+    assert not rest, f"{len(flat.token_ids)} logprobs for {rows} tokens"
+    return RawTopK(np.array(flat.token_ids, np.int32).reshape(rows, width), np.array(flat.logprobs, np.float32).reshape(rows, width))
 
 
 def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
@@ -135,12 +186,48 @@ def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
     )
 
 
+def _score_params(k: int) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=1, temperature=0.0, prompt_logprobs=k, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+    )
+
+
+def server_command(teacher: Teacher, host: str, port: int) -> list[str]:
+    """The command that serves the teacher over HTTP, as the in-process engine would run it."""
+    options = _options(locate.resolve(teacher.model), teacher.revision, teacher.engine, teacher.logprobs)
+    flags = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", teacher.model, "--host", host]
+    flags += ["--port", str(port)]
+    for key, value in options.items():
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            flags += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return flags
+
+
 def _start(path: str, revision: str | None, engine: Engine, k: int, log: Path) -> Any:
+    options = _options(path, revision, engine, k)
+    from vllm import LLM
+
+    try:
+        with _output_to(log):
+            llm = LLM(**options)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise PipelineError(f"{path}: vLLM cannot start with it: {_first_line(error)}; its own words are in {log}") from error
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # from here on it speaks in this process
+    return llm
+
+
+def _options(path: str, revision: str | None, engine: Engine, k: int) -> dict[str, Any]:
+    """vLLM's engine arguments."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
         os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     try:
-        from vllm import LLM
         from vllm.platforms import current_platform
     except ImportError as error:
         raise PipelineError(
@@ -167,13 +254,7 @@ def _start(path: str, revision: str | None, engine: Engine, k: int, log: Path) -
         options["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
     if current_platform.is_cpu():
         options.update(_cpu_options(path, revision, engine))
-    try:
-        with _output_to(log):
-            llm = LLM(**options)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise PipelineError(f"{path}: vLLM cannot start with it: {_first_line(error)}; its own words are in {log}") from error
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # from here on it speaks in this process
-    return llm
+    return options
 
 
 @contextmanager
@@ -202,10 +283,15 @@ def _watch() -> subprocess.Popen[bytes]:
 
 
 def _cpu_options(path: str, revision: str | None, engine: Engine) -> dict[str, Any]:
-    """On a CPU, seeded sampling kills an engine that prefills in chunks, so prompts are prefilled whole."""
+    """On a CPU, seeded sampling kills an engine that prefills in chunks, so prompts are prefilled whole; and bfloat16 is slow, many times
+    slower than float32, where the CPU has no instructions for it."""
+    import torch
+
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     longest = getattr(load_config(path, revision), "max_position_embeddings", CPU_MAX_LEN)
     max_len = engine.max_model_len or min(longest, CPU_MAX_LEN)
     return {
+        "dtype": "float32" if engine.dtype == "auto" and not native else engine.dtype,
         "max_model_len": max_len,
         "enable_chunked_prefill": False,
         "block_size": CPU_BLOCK_SIZE,

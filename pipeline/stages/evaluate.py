@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import compare, prompts, replies, seeds, students
-from pipeline.collect import Question, collect, plan
+from pipeline.collect import Collector, Question, claim_all
 from pipeline.config import Config
-from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
+from pipeline.models import Completion, Failure, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
 from pipeline.prompts import Prompt
-from pipeline.records import Scored, Seed, digest
+from pipeline.records import Failed, Scored, Seed, digest
 from pipeline.scoring import SCORERS
 from pipeline.stage import Job
 from pipeline.store import read_json, read_records, write_json
 
 NAME = "evaluate"
+SHARED = False
 TEACHER, BASE = "teacher", "base"
 SHARD_SIZE = 512
 
@@ -60,8 +61,8 @@ def run(job: Job) -> dict[str, Any]:
     held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(seen.render(seed)))
     prompts.check(prompts.load(_prompt_path(config, job.part)), held_out)
     wanted = {digest(job.part, seed.id): seed for seed in held_out}
-    shards = plan(job.folder, list(wanted), Scored, SHARD_SIZE)
-    there = sum(len(shard.done) for shard in shards)
+    shards = claim_all(job.folder, list(wanted), Scored, SHARD_SIZE)
+    there = len(wanted) - sum(len(shard.missing) for shard in shards)
     if not (job.folder / "cost.json").exists():
         _write_cost(job, None, None)
     if there < len(wanted):
@@ -87,7 +88,7 @@ def _measured(folder: Path) -> tuple[list[Scored], dict[str, Any]]:
 
 
 def _prompt_path(config: Config, part: str) -> str:
-    return config.generate.prompt if part == TEACHER else config.train.prompt
+    return config.generate.prompt[0] if part == TEACHER else config.train.prompt
 
 
 def _open(job: Job) -> Model:
@@ -105,10 +106,12 @@ def _student(job: Job) -> tuple[str, str | None]:
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:
     prompt = prompts.load(_prompt_path(job.config, job.part))
-    sampling = Sampling(job.config.evaluate.max_tokens, stop=tuple(prompt.front.stop))
+    sampling = Sampling(job.config.evaluate.max_tokens)
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()
-    collect(model, sampling, shards, partial(_question, job, model, prompt, wanted), progress)
+    Collector(partial(_question, job, model, prompt, wanted), _never, progress).run(
+        lambda requests: model.generate(requests, sampling), shards
+    )
     seconds = time.monotonic() - began
     _write_cost(job, model.facts.engine, None if there else (progress.tokens / seconds, len(wanted) / seconds))
 
@@ -134,11 +137,16 @@ def _question(job: Job, model: Model, prompt: Prompt, wanted: Mapping[str, Seed]
     seed = wanted[identifier]
     rendered = prompt.render(seed, model.tokenizer.control_tokens if model.tokenizer else ())
     token_ids = model.tokenizer.encode(rendered) if model.tokenizer else None
-    return Question(Request(identifier, rendered, token_ids), partial(_scored, job, model, prompt, seed, identifier))
+    request = Request(identifier, rendered, token_ids, stop=tuple(prompt.front.stop))
+    return Question(request, partial(_scored, job, model, prompt, seed, identifier))
+
+
+def _never(failure: Failure) -> Failed:
+    raise AssertionError(f"a held-out seed that cannot be answered ends the stage: {failure}")
 
 
 def _scored(job: Job, model: Model, prompt: Prompt, seed: Seed, identifier: str, completion: Completion) -> tuple[Scored, None]:
-    _, answer = replies.read(prompt, completion, model.tokenizer)
+    answer = replies.read(prompt, completion, model.tokenizer).answer
     assert seed.target is not None
     task = job.config.task
     return Scored(

@@ -14,6 +14,7 @@ from pipeline.stage import Job, read_manifest
 from pipeline.store import read_records, write_shards
 
 NAME = "filter"
+SHARED = False
 
 
 def parts(config: Config) -> list[str]:
@@ -41,7 +42,8 @@ def run(job: Job) -> dict[str, Any]:
     source = job.run_dir / "generate"
     left = list(read_records(source, Sample))
     rejected: list[Rejected] = []
-    for one in active(job.config.filter, job.config.task, prompts.load(source / "prompt.md")):
+    asked = [prompts.load(path) for path in sorted((source / "prompts").glob("*.md"), key=lambda path: int(path.stem))]
+    for one in active(job.config.filter, job.config.task, asked):
         verdicts = one.apply(left)
         rejected += [
             Rejected(id=s.id, seed_id=s.seed.id, filter=one.name, reason=v.reason, value=v.value, text=s.text)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.topk import TopKFolder
 
 NAME = "train"
+SHARED = False
 INIT = "init"
 
 

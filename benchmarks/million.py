@@ -1,0 +1,183 @@
+"""The driver at scale, with an engine that only pretends: its memory over a million samples with top-20 logprobs, what it costs in cores
+at 10,000 tokens/s, and how soon a run with a million finished samples asks its next question.
+
+    .venv/bin/python benchmarks/million.py [SAMPLES]
+
+The pretended engine hands out ready-made completions in the form in which vLLM does, flat lists and all; everything else is what
+`pipeline generate` runs: seeds from a file, prompts rendered and tokenised, frames, fsynced journals, sealed shards.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+
+from pipeline.config import Config, load
+from pipeline.models import Answer, Completion, Facts, Request, Sampling
+from pipeline.models.fake import TOKENIZER
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.vllm_engine import _flat
+from pipeline.progress import Progress
+from pipeline.records import Usage
+from pipeline.stage import Job
+from pipeline.stages import generate
+
+K = 20
+BATCH = 32  # completions that come back together
+SECONDS = 30.0  # of the measurement of cores
+PROMPT = '---\nformat: completion\nstop: ["\\n"]\nanswer: {end: [",", "\\n"]}\nrationale: {start: ",", end: "\\n"}\n---\n{{ text }}\nLabel:'
+
+
+class Pretended:
+    """Answers of `tokens` tokens each, at most `rate` tokens/s."""
+
+    def __init__(self, tokens: int, rate: float = float("inf"), asked: Callable[[], None] = lambda: None):
+        self.facts = Facts("pretended", None, "raw_logprobs", "float32", "none")
+        self.tokenizer = Tokenizer(str(TOKENIZER))
+        self._rate, self._asked = rate, asked
+        random = np.random.default_rng(0)
+        self._ids = [int(token) for token in random.integers(10, 250, tokens)]
+        logits = np.sort(random.normal(0, 3, (tokens, 263)))[:, ::-1]
+        logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        order = random.permuted(np.tile(np.arange(263), (tokens, 1)), axis=1)[:, :K]
+        self._flat = SimpleNamespace(  # lists, as vLLM's FlatLogprobs
+            token_ids=np.concatenate([np.array(self._ids)[:, None], order], axis=1).flatten().tolist(),
+            logprobs=np.concatenate([logprobs[:, 3:4], logprobs[:, :K]], axis=1).flatten().tolist(),
+        )
+
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
+        waiting, began, made = iter(requests), time.perf_counter(), 0
+        while batch := list(islice(waiting, BATCH)):
+            self._asked()
+            made += len(batch) * len(self._ids)
+            time.sleep(max(0.0, began + made / self._rate - time.perf_counter()))
+            yield [self._completion(request) for request in batch]
+
+    def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+    def _completion(self, request: Request) -> Completion:
+        ids = list(self._ids)
+        usage = Usage(prompt_tokens=len(request.token_ids or ()), completion_tokens=len(ids))
+        return Completion(request.id, self.tokenizer.decode(ids), ids, "stop", usage, _flat(self._flat, len(ids)))
+
+
+def prepare(folder: Path, samples: int, tokens: int) -> Config:
+    """Seeds and a config; what generate writes is in folder/run/generate."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "prompt.md").write_text(PROMPT)
+    with (folder / "seeds.jsonl").open("w") as file:
+        for number in range(samples):
+            file.write(json.dumps({"id": f"seed-{number}", "text": f"message {number} of a long night", "target": "spam"}) + "\n")
+    options = [f"task.seeds={folder / 'seeds.jsonl'}", f"generate.prompt={folder / 'prompt.md'}", f"run_dir={folder / 'run'}"]
+    options += ["teacher.backend=fake", "teacher.model=pretended", "teacher.replies=[x]", f"teacher.logprobs={K}", "student.model=random"]
+    return load("configs/quickstart.yaml", [*options, f"teacher.max_tokens={tokens}", "generate.shard_size=512", "teacher.temperature=1"])
+
+
+def job_of(config: Config) -> Job:
+    folder = Path(config.run_dir) / "generate"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Job(config, "generate", "", folder)
+
+
+def work(config: Config, model: Pretended, progress: Progress) -> None:
+    generate.keep_prompts(config, job_of(config).folder)
+    generate.capturing(job_of(config)).work_off(model, progress)
+
+
+def cores(folder: Path, rate: float = 10_000.0, tokens: int = 100) -> float:
+    """CPU seconds a second that everything but the engine takes at `rate` tokens/s."""
+    config = prepare(folder, int(SECONDS * rate / tokens), tokens)
+    model = Pretended(tokens, rate)
+    with open(os.devnull, "w") as silence:
+        begun, cpu = time.perf_counter(), time.process_time()
+        work(config, model, Progress("generate", 1, stream=silence))
+        return (time.process_time() - cpu) / (time.perf_counter() - begun)
+
+
+def memory(folder: Path, samples: int, tokens: int = 12) -> tuple[float, float]:
+    """(peak GiB, growth of the resident set in MiB from a quarter of the samples to all of them) of a process that makes them all."""
+    config = prepare(folder, samples, tokens)
+    sizes: list[int] = []
+    asked = 0
+
+    def look() -> None:
+        nonlocal asked
+        asked += BATCH
+        if asked % (BATCH * 256) == 0:
+            sizes.append(psutil.Process().memory_info().rss)
+
+    with open(os.devnull, "w") as silence:
+        work(config, Pretended(tokens, asked=look), Progress("generate", samples, stream=silence))
+    quarter = sizes[len(sizes) // 4] if sizes else 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak / 2**30, (sizes[-1] - quarter) / 2**20 if sizes else 0.0
+
+
+def resume(config: Config, rounds: int = 5) -> list[float]:
+    """Seconds from the start of the process to its first request, for a run of which only the middle shard is missing; the time in which
+    the model is opened is left out."""
+    folder = job_of(config).folder
+    shards = sorted(folder.glob("0*.jsonl.gz"))
+    middle = shards[len(shards) // 2]
+    for path in (middle, middle.with_name(middle.name.replace("jsonl.gz", "topk")), folder / "manifest.json"):
+        path.unlink(missing_ok=True)
+    code = f"import benchmarks.million as m; m.first_request({str(folder.parent.parent)!r}, {config.teacher.max_tokens})"
+    times = []
+    for _ in range(rounds):
+        began = time.time()
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        asked, opening = float(out[-2]), float(out[-1])
+        times.append(asked - began - opening)
+    return sorted(times)
+
+
+def first_request(folder: str, tokens: int) -> None:
+    """Print when the first request is asked for, and how long the model took to open; then stop, leaving everything as it is."""
+    from pipeline import stage
+
+    options = [f"task.seeds={folder}/seeds.jsonl", f"generate.prompt={folder}/prompt.md", f"run_dir={folder}/run", "teacher.backend=fake"]
+    options += ["teacher.model=pretended", "teacher.replies=[x]", f"teacher.logprobs={K}", "student.model=random"]
+    config = load("configs/quickstart.yaml", [*options, f"teacher.max_tokens={tokens}", "generate.shard_size=512", "teacher.temperature=1"])
+    stage.fingerprint(generate, config, "")
+    capturing = generate.capturing(job_of(config))
+    capturing.worker.there()
+    opened = time.time()
+    model = Pretended(tokens, asked=lambda: (print(time.time(), seconds, flush=True), os._exit(0)))  # type: ignore[func-returns-value]
+    seconds = time.time() - opened
+    with open(os.devnull, "w") as silence:
+        capturing.work_off(model, Progress("generate", 1, stream=silence))
+
+
+def main(samples: int) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="million."))
+    try:
+        print(f"cores at 10,000 tokens/s with top-{K}: {cores(folder / 'cores'):.2f}", flush=True)
+        began = time.perf_counter()
+        peak, growth = memory(folder / "memory", samples)
+        seconds = time.perf_counter() - began
+        print(f"{samples:,} samples in {seconds:,.0f} s: peak {peak:.2f} GiB, growth from a quarter on {growth:+.0f} MiB", flush=True)
+        times = resume(prepare(folder / "memory", samples, 12))
+        print(f"resume: first request after {times[len(times) // 2]:.2f} s ({times[0]:.2f} to {times[-1]:.2f})")
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)

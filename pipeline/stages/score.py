@@ -1,0 +1,131 @@
+"""score: what the teacher thinks of text that is already there; top-k logprobs by prefill, in the same files as generate's."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import capture, prompts, seeds, work
+from pipeline.capture import Ask, Capture, keep_prompts
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.models import Model, locate, open_teacher, tokenizer_of
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.records import Sample, Seed
+from pipeline.samples import Samples
+from pipeline.stage import Job, read_manifest
+from pipeline.store import read_json
+from pipeline.work import Item, Work, Worker
+
+NAME = "score"
+SHARED = True
+KEPT, TARGETS = "kept", "targets"
+SHARD_ROWS = 512
+
+
+def parts(config: Config) -> list[str]:
+    return [""]
+
+
+def sections(config: Config, part: str) -> list[str]:
+    seeds_too = ["task.seeds"] if config.score.source == TARGETS else []
+    model = ("backend", "model", "revision", "tokenizer", "replies", "engine", "logprob_mass", "logprob_threshold")
+    return ["score", *seeds_too, *(f"teacher.{name}" for name in model)]
+
+
+def reads(config: Config, part: str) -> list[str]:
+    return ["generate", "filter"] if config.score.source == KEPT else []
+
+
+def files(config: Config, part: str) -> list[Path]:
+    asked = [Path(path) for path in config.generate.prompt]
+    if config.score.source == KEPT:
+        return asked
+    if config.score.source == TARGETS:
+        return asked + ([Path(config.task.seeds.path)] if config.task.seeds.path else [])
+    return [*asked, Path(config.score.source) / "generate" / "manifest.json"]
+
+
+def identities(config: Config, part: str) -> Mapping[str, str]:
+    teacher = {"teacher": locate.identity(config.teacher.model, config.teacher.revision)} if config.teacher.backend == "vllm" else {}
+    return {**teacher, **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Score every row that is not scored yet, then count what is there."""
+    config = job.config
+    teacher = config.teacher.model_copy(update={"logprobs": config.score.logprobs})
+    keep_prompts(config, job.folder)
+    ask: Callable[[Item[Any], Model], Ask]
+    worker: Worker[Any, Sample]
+    ask, worker = _targets(job) if config.score.source == TARGETS else _samples(job)
+    Capture[Any](job, worker, ask, lambda model, requests: model.score(requests, teacher.logprobs), teacher.logprobs).run(
+        lambda: open_teacher(teacher, job.engine_log)
+    )
+    return capture.count(job.folder)
+
+
+def retry_errors(job: Job) -> None:
+    """Have what failed asked again by the next run."""
+    work.retry_errors(job.folder)
+
+
+def summary(config: Config) -> str:
+    run_dir = Path(config.run_dir)
+    return capture.summary(NAME, read_manifest(run_dir, NAME)["counts"], run_dir / NAME)
+
+
+def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sample, Sample]]:
+    """The kept rows of this run, or all of another run's. Token ids are used again only if they are the teacher's."""
+    source = job.config.score.source
+    own = source == KEPT
+    rows = Samples(job.run_dir / "filter" / "kept" if own else Path(source) / "generate")
+    todo = work.open_work(job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1))
+    same = own or _same_tokenizer(job.config, Path(source))
+
+    def ask(item: Item[Sample], model: Model) -> Ask:
+        sample = item.source
+        given = (
+            sample.token_ids if same and sample.token_ids is not None else _tokenised(model, sample.text, sample.finish_reason == "stop")
+        )
+        return Ask(sample.seed, sample.index, sample.prompt if own else 0, given=given, finish_reason=sample.finish_reason)
+
+    return ask, Worker(job.folder, todo, Sample, rows.take, lambda sample, _: sample.id)
+
+
+def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed, Sample]]:
+    """The ground truth of every seed, put as the first prompt asks for it."""
+    config = job.config
+    source = config.task.seeds
+
+    def survey() -> Work:
+        found = seeds.survey(source, SHARD_ROWS)
+        return Work(seeds=found.seeds, shard_seeds=found.stride, samples=1, offsets=found.offsets)
+
+    todo = work.open_work(job.folder, survey)
+    prompt = prompts.load(config.generate.prompt[0])
+
+    def ask(item: Item[Seed], model: Model) -> Ask:
+        if item.source.target is None:
+            raise PipelineError(f"seed {item.source.id} has no ground truth that could be scored")
+        text = prompt.front.written(item.source.target)
+        return Ask(item.source, 0, 0, given=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))), finish_reason="stop")
+
+    cursor = seeds.Cursor(source, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
+    return ask, Worker(job.folder, todo, Sample, cursor.take, lambda seed, index: f"{seed.id}/{index}")
+
+
+def _tokenised(model: Model, text: str, ended: bool) -> list[int]:
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode_reply(text)
+    return ids if ended else ids[:-1]
+
+
+def _same_tokenizer(config: Config, run_dir: Path) -> bool:
+    """Whether another run's token ids are this teacher's."""
+    begun = read_json(run_dir / "generate" / "begun.json")["config"]["teacher"]
+    other = config.teacher.model_validate(begun)
+    known = other.backend != "openai" or other.tokenizer is not None
+    return (
+        known
+        and Tokenizer(tokenizer_of(other), other.revision).hash == Tokenizer(tokenizer_of(config.teacher), config.teacher.revision).hash
+    )

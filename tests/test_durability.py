@@ -1,0 +1,270 @@
+"""The promises of docs/durability.md that take whole processes to keep; the page names the test of each."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import stage
+from pipeline.config import load
+from pipeline.errors import PipelineError
+from pipeline.records import Sample
+from pipeline.shards import read_failures
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate, score
+from pipeline.store import Lock, read_records
+from tests.conftest import ROOT, write_seeds
+
+GOOD = [" yes, it is even\n", " no, it is odd\n"]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"}
+
+
+def start(workshop: Path, *overrides: str, stage_name: str = "generate") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipeline", stage_name, str(workshop / "config.yaml"), *overrides]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def wait_until(condition: object, process: subprocess.Popen[str]) -> None:
+    assert callable(condition)
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def killed() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that must not outlive the test."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process has kept the lock for a while."""
+    for _ in range(3):
+        lock = Lock(path)
+        free = lock.take()
+        lock.release()
+        if free:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def failures(folder: Path) -> dict[str, str]:
+    return {failed.id: failed.reason for path in sorted((folder / "errors").glob("*.jsonl")) for failed in read_failures(path)}
+
+
+def test_every_promise_has_its_test() -> None:
+    """A promise without a test is a wish."""
+    page = (ROOT / "docs" / "durability.md").read_text()
+    named = re.findall(r"`(tests/[a-z_]+\.py)::(test_[a-z_]+)`", page)
+    assert len(named) >= 15
+    missing = [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]
+    assert missing == []
+
+
+def test_workers_share_a_run(workshop: Path) -> None:
+    """Three at once: the result is that of one, and nobody is turned away."""
+    whole = load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}", "generate.samples=6", "generate.shard_size=2"])
+    stage.execute(generate, whole)
+    options = ["generate.samples=6", "generate.shard_size=2", "teacher.delay_s=0.02"]
+    workers = [start(workshop, *options) for _ in range(3)]
+    assert [finish(worker)[0] for worker in workers] == [0, 0, 0]
+    assert tree(workshop / "run" / "generate") == tree(workshop / "whole" / "generate")
+    assert stage.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 180
+
+
+def test_a_dead_workers_shard_is_taken_over(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+    """The one that is left finishes what the other had begun, and keeps what that one had acknowledged."""
+    folder = workshop / "run" / "generate"
+    slow = start(workshop, "teacher.delay_s=0.3", "generate.shard_size=30")  # one shard: the other can only wait
+    killed.append(slow)
+    wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), slow)
+    acknowledged = {json.loads(line)["id"]: line for line in (folder / "00000.journal.jsonl").read_bytes().splitlines()}
+    other = start(workshop, "generate.shard_size=30")
+    killed.append(other)
+    time.sleep(2.0)
+    assert other.poll() is None
+    os.killpg(slow.pid, signal.SIGKILL)
+    assert finish(other)[0] == 0
+    samples = list(read_records(folder, Sample))
+    assert len(samples) == len({sample.id for sample in samples}) == 60
+    assert acknowledged.keys() <= {sample.id for sample in samples}
+
+
+def test_workers_of_other_settings_are_turned_away(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+    """Sharing a run means sharing its settings; and what others work on is not set aside under their feet."""
+    folder = workshop / "run" / "generate"
+    slow = start(workshop, "teacher.delay_s=0.3")
+    killed.append(slow)
+    wait_until(lambda: list(folder.glob("*.journal.jsonl")), slow)
+    code, words = finish(start(workshop, "teacher.temperature=0.5"))
+    assert (code, "begun from other settings" in words) == (1, True)
+    code, words = finish(start(workshop, "--redo"))
+    assert (code, f"process {slow.pid} on" in words) == (1, True)
+
+
+def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
+    """A poison row costs itself; once mended, --retry-errors asks just for it, and what was there stays as it is."""
+    folder = workshop / "run" / "generate"
+    rows = [json.loads(line) for line in (workshop / "seeds.jsonl").read_text().splitlines()]
+    rows[7]["number"] = "x" * 4000
+    (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    limit = "teacher.engine.max_model_len=2000"
+    code, words = finish(start(workshop, limit))
+    assert code == 3
+    assert "2 requests failed (2 too_long)" in words
+    assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
+    assert len(list(read_records(folder, Sample))) == 58
+    assert finish(start(workshop, limit))[0] == 3  # done already, with errors
+    before = tree(folder)
+    code, words = finish(start(workshop, limit, "--retry-errors"))
+    assert code == 3  # it is still too long
+    assert {name: tree(folder)[name] for name in before} == before
+    assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
+    assert len(list(read_records(folder, Sample))) == 58
+
+
+def test_retried_errors_can_succeed(workshop: Path) -> None:
+    """Refused at first, answered later: every sample is there once, in shards behind the others, and downstream takes them."""
+    folder = workshop / "run" / "generate"
+    refusing = [*GOOD * 8, "!refuse"]
+    options = [f"teacher.replies={json.dumps(refusing)}", "generate.max_error_rate=0.5", "teacher.delay_s=0"]
+    config = load(workshop / "config.yaml", options)
+    stage.execute(generate, config)
+    failed = failures(folder)
+    assert failed
+    retried = sorted(failed)
+    generate.retry_errors(stage.Job(config, "generate", "", folder))
+    generate.retry_errors(stage.Job(config, "generate", "", folder))  # as after a crash between its steps
+    answering = config.teacher.model_copy(update={"replies": GOOD})
+    generate.run(stage.Job(config.model_copy(update={"teacher": answering}), "generate", "", folder))
+    samples = list(read_records(folder, Sample))
+    assert len(samples) == len({sample.id for sample in samples}) == 60
+    assert sorted(sample.id for sample in samples[-len(retried) :]) == retried
+    assert failures(folder) == {}
+
+
+def test_template_error_is_one_rows_error(workshop: Path) -> None:
+    """A row without the prompt's input, late in the file."""
+    path = workshop / "seeds.jsonl"
+    path.write_text(path.read_text().replace('"number": 25', '"nummer": 25'))
+    assert stage.execute(generate, load(workshop / "config.yaml"))
+    assert failures(workshop / "run" / "generate") == {"n25/0": "template_error", "n25/1": "template_error"}
+
+
+def test_mostly_failing_run_stops_early(workshop: Path) -> None:
+    """A wrong setting must not burn a night: the first rows tell."""
+    write_seeds(workshop / "seeds.jsonl", range(5000))
+    config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]'])
+    with pytest.raises(PipelineError, match=r"32 of 32 requests failed, .*max_error_rate=0.1.*told to refuse"):
+        stage.execute(generate, config)
+    assert len(failures(workshop / "run" / "generate")) < 100
+
+
+def test_run_in_which_all_fails_is_no_success(workshop: Path) -> None:
+    """Too few rows for a rate; nothing at all came back."""
+    config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]', "task.seeds.limit=3"])
+    with pytest.raises(PipelineError, match=r"no request got an answer \(refused"):
+        stage.execute(generate, config)
+
+
+def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
+    """Everything before it is there; the same command goes on."""
+    folder = workshop / "run" / "generate"
+    dying = [*[f" yes, reason {n}\n" for n in range(30)], "!die"]
+    config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(dying)}"])
+    for _ in range(2):
+        with pytest.raises(PipelineError, match="told to fail"):
+            stage.execute(generate, config)
+    assert any(path.stat().st_size for path in folder.glob("0*.jsonl*"))
+    assert not (folder / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_drains_and_says_how_to_go_on(workshop: Path, number: signal.Signals, killed: list[subprocess.Popen[str]]) -> None:
+    """What is in flight comes in, within five seconds; a Slurm job's SIGTERM is no different."""
+    folder = workshop / "run" / "generate"
+    process = start(workshop, "teacher.delay_s=0.5", "generate.shard_size=30")
+    killed.append(process)
+    wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), process)
+    lines = (folder / "00000.journal.jsonl").read_bytes().count(b"\n")
+    began = time.monotonic()
+    process.send_signal(number)
+    code, words = finish(process)
+    assert time.monotonic() - began < 5
+    assert code == 128 + number
+    assert "the same command goes on from here" in words
+    assert (folder / "00000.journal.jsonl").read_bytes().count(b"\n") >= lines + 4  # a batch was in flight
+    assert finish(start(workshop, "generate.shard_size=30"))[0] == 0
+
+
+def test_signal_ends_a_hanging_engine(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+    """An engine that never answers must not keep the user waiting."""
+    folder = workshop / "run" / "generate"
+    process = start(workshop, "teacher.delay_s=1000")
+    killed.append(process)
+    wait_until(lambda: "loading" in (process.stdout.readline() if process.stdout else ""), process)
+    wait_until(lambda: is_held(folder / "00000.lock"), process)  # it is asleep in its first batch now
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, _ = finish(process)
+    assert (code, time.monotonic() - began < 6) == (130, True)
+
+
+def test_no_disk_keeps_what_is_there(workshop: Path, tmp_path: Path) -> None:
+    """ENOSPC in the middle: one line, exit code 1, and the same command goes on when there is room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        code, words = finish(start(workshop, f"run_dir={disk / 'run'}", "generate.samples=40", "generate.shard_size=30"))
+        assert (code, "the disk is full" in words) == (1, True), words
+        there = (disk / "run" / "generate" / "00000.journal.jsonl").read_bytes().splitlines(keepends=True)
+        assert len([line for line in there if line.endswith(b"\n")]) > 0
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        assert finish(start(workshop, f"run_dir={disk / 'run'}", "generate.samples=40", "generate.shard_size=30"))[0] == 0
+        samples = [
+            json.loads(line)["id"] for line in gzip.decompress((disk / "run" / "generate" / "00000.jsonl.gz").read_bytes()).splitlines()
+        ]
+        assert len(samples) == len(set(samples)) == 1200
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_score_is_as_durable_as_generate(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+    """The same loop: killed and gone on with, it equals a run that was never killed."""
+    for run in ("run", "whole"):
+        config = load(workshop / "config.yaml", [f"run_dir={workshop / run}"])
+        stage.execute(generate, config)
+        stage.execute(filter_stage, config)
+    stage.execute(score, load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}"]))
+    folder = workshop / "run" / "score"
+    process = start(workshop, "teacher.delay_s=0.3", "teacher.engine.max_in_flight=1", stage_name="score")
+    killed.append(process)
+    wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert finish(start(workshop, stage_name="score"))[0] == 0
+    assert tree(folder) == tree(workshop / "whole" / "score")
