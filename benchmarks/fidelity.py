@@ -64,7 +64,7 @@ def measure(run_dir: Path) -> Fidelity:
     samples = take(run_dir)
     case = prepare(config, run_dir, samples)
     frames = TopKFolder(run_dir / "generate")
-    stored = [frames.frame(sample.frame) for sample in samples if sample.frame]
+    stored = [frames.of(sample) for sample in samples]
     counts = read_json(run_dir / "generate" / "manifest.json")["counts"]
     files = sum(path.stat().st_size for path in (run_dir / "generate").iterdir() if path.is_file())
     angles = [angle(case, stored, *student, dense_gradient(case, *student)) for student in student_states(config, case)]

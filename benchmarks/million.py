@@ -24,6 +24,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 
+from pipeline.capture import keep_prompts
 from pipeline.config import Config, load
 from pipeline.models import Answer, Completion, Facts, Request, Sampling
 from pipeline.models.fake import TOKENIZER
@@ -96,7 +97,7 @@ def job_of(config: Config) -> Job:
 
 
 def work(config: Config, model: Pretended, progress: Progress) -> None:
-    generate.keep_prompts(config, job_of(config).folder)
+    keep_prompts(config, job_of(config).folder)
     generate.capturing(job_of(config)).work_off(model, progress)
 
 
@@ -158,10 +159,15 @@ def first_request(folder: str, tokens: int) -> None:
     capturing = generate.capturing(job_of(config))
     capturing.worker.there()
     opened = time.time()
-    model = Pretended(tokens, asked=lambda: (print(time.time(), seconds, flush=True), os._exit(0)))  # type: ignore[func-returns-value]
+    model = Pretended(tokens, asked=lambda: _report(seconds))
     seconds = time.time() - opened
     with open(os.devnull, "w") as silence:
         capturing.work_off(model, Progress("generate", 1, stream=silence))
+
+
+def _report(opening: float) -> None:
+    print(time.time(), opening, flush=True)
+    os._exit(0)
 
 
 def main(samples: int) -> None:

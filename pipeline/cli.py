@@ -182,6 +182,17 @@ def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
         click.echo(line)
 
 
+@cli.command(epilog="Example: pipeline schema teacher.engine")
+@click.argument("prefix", metavar="[PREFIX]", default="")
+@click.option("--markdown", is_flag=True, help="Print tables, as they stand in docs/config.md.")
+def schema(prefix: str, markdown: bool) -> None:
+    """Every config key with its values, default, meaning and an example; with PREFIX, such as teacher, only those below it."""
+    from pipeline import schema as words
+
+    for line in [words.markdown(prefix)] if markdown else words.lines(prefix):
+        click.echo(line)
+
+
 @cli.command(epilog="Example: pipeline status runs/quickstart")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 def status(run_dir: Path) -> None:

@@ -24,16 +24,18 @@ class Section(BaseModel):
 class Source(Section):
     """Where seeds come from: a .jsonl, .csv or .parquet file, or a Hugging Face dataset."""
 
-    path: str | None = Field(None, description="file, its format told by its ending")
-    dataset: str | None = Field(None, description="hub id of a dataset")
-    name: str | None = Field(None, description="the dataset's configuration")
-    split: str = Field("train", description="the dataset's split")
-    revision: str | None = Field(None, description="the dataset's revision: pin it")
-    id_field: str = Field("id", description="column with the seed's id; without one, ids are made from the content")
-    target_field: str = Field("target", description="column with the ground truth, if any")
-    target_pattern: str | None = Field(None, description="regular expression whose first group is the ground truth in that column")
-    group_field: str = Field("group", description="column with the slice for reports, if any")
-    limit: int | None = Field(None, ge=1, description="take only the first so many")
+    path: str | None = Field(None, description="file, its format told by its ending", examples=["data/mine.jsonl"])
+    dataset: str | None = Field(None, description="hub id of a dataset; this or path", examples=["openai/gsm8k"])
+    name: str | None = Field(None, description="the dataset's configuration", examples=["main"])
+    split: str = Field("train", description="the dataset's split", examples=["validation"])
+    revision: str | None = Field(None, description="the dataset's revision: pin it", examples=["v1.0"])
+    id_field: str = Field("id", description="column with the seed's id; without one, ids are made from the content", examples=["key"])
+    target_field: str = Field("target", description="column with the ground truth, if any", examples=["answer"])
+    target_pattern: str | None = Field(
+        None, description="regular expression whose first group is the ground truth in that column", examples=["A=(.+)"]
+    )
+    group_field: str = Field("group", description="column with the slice for reports, if any", examples=["language"])
+    limit: int | None = Field(None, ge=1, description="take only the first so many", examples=[48])
 
     @model_validator(mode="after")
     def one_origin(self) -> Self:
@@ -59,8 +61,10 @@ class Task(Section):
 
     seeds: SeedSource = Field(description="what the teacher is asked")
     eval_seeds: SeedSource = Field(description="held-out seeds with ground truth, never trained on")
-    metric: Literal["label", "exact", "numeric"] = Field("exact", description="how an answer is held against the ground truth")
-    labels: list[str] | None = Field(None, min_length=2, description="the closed set of answers of a label task")
+    metric: Literal["label", "exact", "numeric"] = Field(
+        "exact", description="how an answer is held against the ground truth", examples=["numeric"]
+    )
+    labels: list[str] | None = Field(None, min_length=2, description="closed set of answers of a label task", examples=[["spam", "normal"]])
 
     @model_validator(mode="after")
     def labels_of_label(self) -> Self:
@@ -75,38 +79,48 @@ class Task(Section):
 class Engine(Section):
     """How the in-process vLLM engine is run."""
 
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="weights and activations")
-    fp32_head: bool = Field(True, description="compute logits in fp32: a bf16 head rounds logprobs to steps of 1/16 nat")
-    max_model_len: int | None = Field(None, ge=16, description="prompt and completion together, tokens; default: the model's own")
-    max_in_flight: int = runtime(256, ge=1, description="requests in the engine at once")
-    kv_cache_gib: float | None = runtime(None, gt=0, description="key-value cache, GiB; default: 2 on a CPU, what fits on a GPU")
-    gpu_memory_utilization: float = runtime(0.9, gt=0, le=1, description="share of the GPU's memory that vLLM may take")
-    tensor_parallel_size: int = runtime(1, ge=1, description="GPUs that share one copy of the model")
-    enforce_eager: bool = runtime(False, description="no compilation: slower on long runs, starts at once")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="weights and activations", examples=["bfloat16"])
+    fp32_head: bool = Field(True, description="compute logits in fp32: a bf16 head rounds logprobs to steps of 1/16 nat", examples=[False])
+    max_model_len: int | None = Field(
+        None, ge=16, description="prompt and completion together, tokens; null: the model's own", examples=[2048]
+    )
+    max_in_flight: int = runtime(256, ge=1, description="requests in the engine at once", examples=[512])
+    kv_cache_gib: float | None = runtime(
+        None, gt=0, description="key-value cache, GiB; null: 2 on a CPU, what fits on a GPU", examples=[4.0]
+    )
+    gpu_memory_utilization: float = runtime(0.9, gt=0, le=1, description="share of the GPU's memory that vLLM may take", examples=[0.8])
+    tensor_parallel_size: int = runtime(1, ge=1, description="GPUs that share one copy of the model", examples=[2])
+    enforce_eager: bool = runtime(False, description="no compilation: slower on long runs, starts at once", examples=[True])
 
 
 class Teacher(Section):
     """The model that is asked, and how it is sampled."""
 
-    backend: Literal["vllm", "openai", "fake"] = Field("vllm", description="in-process vLLM, a running server, or the deterministic fake")
-    model: str = Field(description="hub id, local folder, or package:DISTRIBUTION/FILE.gguf")
-    revision: str | None = Field(None, description="revision on the hub: pin it")
-    base_url: str | None = runtime(None, description="openai: the server, such as http://127.0.0.1:8000/v1")
-    api_key_env: str = runtime("OPENAI_API_KEY", description="openai: the environment variable that holds the key")
-    tokenizer: str | None = Field(None, description="openai: folder or hub id of the server's tokenizer; needed for logprobs")
-    timeout_s: float = runtime(600.0, gt=0, description="longest wait for one answer, seconds; what takes longer goes to errors/")
-    retries: int = runtime(4, ge=0, description="openai: how often a request that a living server fails (5xx, time-out) is sent again")
-    patience_s: float = runtime(300.0, ge=0, description="openai: how long a lost or overloaded server is waited for, seconds")
-    replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with")
-    delay_s: float = runtime(0.0, ge=0, description="fake: how long a batch takes, seconds")
-    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
-    top_k: int = Field(0, ge=0, description="sample from the k likeliest only; 0 is off")
-    max_tokens: int = Field(512, ge=1, description="longest completion, tokens")
-    logprobs: int = Field(64, ge=0, le=4096, description="k of the top-k logprobs asked of the engine for each token; 0 asks for none")
-    logprob_mass: float = Field(0.99, gt=0, le=1, description="entries are kept until they reach this probability; the rest is tail")
+    backend: Literal["vllm", "openai", "fake"] = Field(
+        "vllm", description="in-process vLLM, a running server, or the deterministic fake", examples=["openai"]
+    )
+    model: str = Field(description="hub id, local folder, or package:DISTRIBUTION/FILE.gguf", examples=["Qwen/Qwen2.5-7B-Instruct"])
+    revision: str | None = Field(None, description="revision on the hub: pin it", examples=["v1.0"])
+    base_url: str | None = runtime(None, description="openai: where the server answers", examples=["http://127.0.0.1:8000/v1"])
+    api_key_env: str = runtime("OPENAI_API_KEY", description="openai: the environment variable that holds the key", examples=["MY_KEY"])
+    tokenizer: str | None = Field(
+        None, description="openai: folder or hub id of the server's tokenizer; needed for logprobs", examples=["Qwen/Qwen2.5-7B-Instruct"]
+    )
+    timeout_s: float = runtime(600.0, gt=0, description="longest wait for one answer, seconds; then it goes to errors/", examples=[60.0])
+    retries: int = runtime(4, ge=0, description="openai: repeats of a request that a living server fails (5xx, time-out)", examples=[8])
+    patience_s: float = runtime(300.0, ge=0, description="openai: longest wait for a lost or overloaded server, seconds", examples=[3600.0])
+    replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with", examples=[["spam", "normal"]])
+    delay_s: float = runtime(0.0, ge=0, description="fake: how long a batch takes, seconds", examples=[0.1])
+    temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy", examples=[0.7])
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling", examples=[0.95])
+    top_k: int = Field(0, ge=0, description="sample from the k likeliest only; 0 is off", examples=[40])
+    max_tokens: int = Field(512, ge=1, description="longest completion, tokens", examples=[768])
+    logprobs: int = Field(64, ge=0, le=4096, description="k of the top-k logprobs asked for each token; 0 asks for none", examples=[32])
+    logprob_mass: float = Field(
+        0.99, gt=0, le=1, description="entries are kept until they reach this probability; the rest is tail", examples=[0.95]
+    )
     logprob_threshold: float = Field(
-        0.0625, ge=0, le=0.5, description="tokens less likely than this are kept as random draws that stand for all of them; 0: no draws"
+        0.0625, ge=0, le=0.5, description="less likely tokens are kept as random draws that stand for them all; 0: none", examples=[0.01]
     )
     engine: Engine = Engine()
 
@@ -127,47 +141,53 @@ PromptFiles = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda v
 class Generate(Section):
     """What the teacher is asked for."""
 
-    prompt: PromptFiles = Field(description="the teacher's prompt file, or several: each seed is asked by every one")
-    samples: int = Field(1, ge=1, description="completions a seed and prompt")
-    seed: int = Field(0, ge=0, description="every request's sampling seed is derived from it")
-    shard_size: int = Field(512, ge=1, description="seeds a shard file")
-    max_error_rate: float = runtime(0.1, ge=0, le=1, description="stop when more than this share of the requests fails")
+    prompt: PromptFiles = Field(
+        description="the teacher's prompt file, or several: each seed is asked by every one", examples=[["prompts/word_problem.md"]]
+    )
+    samples: int = Field(1, ge=1, description="completions a seed and prompt", examples=[4])
+    seed: int = Field(0, ge=0, description="every request's sampling seed is derived from it", examples=[7])
+    shard_size: int = Field(512, ge=1, description="seeds a shard file", examples=[250])
+    max_error_rate: float = runtime(0.1, ge=0, le=1, description="stop when more than this share of the requests fails", examples=[0.02])
 
 
 class Score(Section):
     """Top-k logprobs of text that is already there, by prefill."""
 
-    source: str = Field("kept", description="kept (rows after filter), targets (the seeds' ground truth), or another run's folder")
-    logprobs: int = Field(64, ge=1, le=4096, description="k of the top-k logprobs asked of the engine for each token")
+    source: str = Field(
+        "kept", description="kept (rows after filter), targets (the seeds' ground truth), or another run's folder", examples=["targets"]
+    )
+    logprobs: int = Field(64, ge=1, le=4096, description="k of the top-k logprobs asked of the engine for each token", examples=[32])
 
 
 class Filter(Section):
     """Each filter by its name; see docs/filters.md for the reasons."""
 
-    finished: bool = Field(True, description="drop what was cut off")
-    min_tokens: int = Field(1, ge=0, description="shortest completion, tokens")
-    max_tokens: int | None = Field(None, ge=1, description="longest completion, tokens")
-    parseable: bool = Field(True, description="drop what has no readable answer, or no rationale where the prompt asks for one")
-    refusal: bool = Field(True, description="drop refusals")
-    correct: bool = Field(True, description="drop answers that differ from the ground truth, where a seed has one")
-    duplicate: bool = Field(True, description="drop exact repetitions of one input with one completion")
+    finished: bool = Field(True, description="drop what was cut off", examples=[False])
+    min_tokens: int = Field(1, ge=0, description="shortest completion, tokens", examples=[2])
+    max_tokens: int | None = Field(None, ge=1, description="longest completion, tokens", examples=[600])
+    parseable: bool = Field(True, description="drop what has no readable answer, or no rationale where one is asked for", examples=[False])
+    refusal: bool = Field(True, description="drop refusals", examples=[False])
+    correct: bool = Field(True, description="drop answers that differ from the ground truth, where a seed has one", examples=[False])
+    duplicate: bool = Field(True, description="drop exact repetitions of one input with one completion", examples=[False])
 
 
 class Shape(Section):
     """Size of a randomly initialised student (for tests of the machinery)."""
 
-    layers: int = Field(2, ge=1)
-    hidden: int = Field(64, ge=8)
-    heads: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, description="transformer blocks", examples=[4])
+    hidden: int = Field(64, ge=8, description="width of a token's state", examples=[128])
+    heads: int = Field(2, ge=1, description="attention heads", examples=[4])
 
 
 class Student(Section):
     """Where the student's first weights come from."""
 
-    model: str = Field("teacher", description="teacher, random, a hub id, a folder, or package:DISTRIBUTION/FILE.gguf")
-    revision: str | None = Field(None, description="revision on the hub: pin it")
+    model: str = Field(
+        "teacher", description="teacher, random, hub id, folder, or package:DISTRIBUTION/FILE.gguf", examples=["Qwen/Qwen2.5-0.5B"]
+    )
+    revision: str | None = Field(None, description="revision on the hub: pin it", examples=["v1.0"])
     keep_layers: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, min_length=1, description="the layers kept of that model, counted from 0; default: all"
+        None, min_length=1, description="the layers kept of that model, counted from 0; null: all", examples=[[0, 2, 4, 6]]
     )
     shape: Shape = Shape()
 
@@ -181,29 +201,37 @@ class Student(Section):
 class Arm(Section):
     """One way of training, compared with the others on identical rows."""
 
-    method: Literal["sft", "kd"] = Field("kd", description="cross-entropy on the teacher's text, or with its distributions")
-    alpha: float = Field(0.1, ge=0, le=1, description="kd: weight of the cross-entropy; 1 - alpha is that of the divergence")
-    temperature: float = Field(1.0, gt=0, le=10, description="kd: softens both distributions; exact only at 1")
+    method: Literal["sft", "kd"] = Field(
+        "kd", description="cross-entropy on the teacher's text, or with its distributions", examples=["sft"]
+    )
+    alpha: float = Field(
+        0.1, ge=0, le=1, description="kd: weight of the cross-entropy; 1 - alpha is that of the divergence", examples=[0.5]
+    )
+    temperature: float = Field(1.0, gt=0, le=10, description="kd: softens both distributions; exact only at 1", examples=[2.0])
 
 
 class Train(Section):
-    prompt: str = Field(description="the student's prompt file: what it will see in use")
-    rows: Literal["filter", "score"] = Field("filter", description="which stage's rows and logprobs it learns from")
-    arms: dict[str, Arm] = Field({"kd": Arm(), "sft": Arm(method="sft")}, min_length=1, description="name: settings of each arm")
-    epochs: float = Field(1.0, gt=0, description="passes over the kept rows")
-    learning_rate: float = Field(2e-4, gt=0)
-    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="of the learning rate, after the warm-up")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
-    weight_decay: float = Field(0.0, ge=0)
-    batch_size: int = Field(16, ge=1, description="rows a device and step")
-    accumulate: int = Field(1, ge=1, description="batches an optimiser step")
-    max_length: int = Field(1024, ge=8, description="longest row, tokens; a longer one is refused, not cut")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="auto: bfloat16 autocast on a GPU, float32 on a CPU")
-    gradient_checkpointing: bool = runtime(False, description="less memory, more time")
-    seed: int = Field(0, ge=0, description="order of the rows, and whatever else is drawn")
-    save_steps: int = runtime(200, ge=1, description="optimiser steps between checkpoints")
-    log_steps: int = runtime(5, ge=1, description="optimiser steps between logged lines")
-    report_to: list[str] = runtime(["tensorboard"], description="trackers, as transformers names them")
+    """How the student learns."""
+
+    prompt: str = Field(description="the student's prompt file: what it will see in use", examples=["prompts/word_problem.md"])
+    rows: Literal["filter", "score"] = Field("filter", description="which stage's rows and logprobs it learns from", examples=["score"])
+    arms: dict[str, Arm] = Field({"kd": Arm(), "sft": Arm(method="sft")}, min_length=1, description="settings of each arm, by its name")
+    epochs: float = Field(1.0, gt=0, description="passes over the kept rows", examples=[2.0])
+    learning_rate: float = Field(2e-4, gt=0, description="highest step size, reached after the warm-up", examples=[1e-4])
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="learning rate after the warm-up", examples=["linear"])
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises", examples=[0.1])
+    weight_decay: float = Field(0.0, ge=0, description="share of a weight taken off each step, times the learning rate", examples=[0.01])
+    batch_size: int = Field(16, ge=1, description="rows a device and step", examples=[8])
+    accumulate: int = Field(1, ge=1, description="batches an optimiser step", examples=[4])
+    max_length: int = Field(1024, ge=8, description="longest row, tokens; a longer one is refused, not cut", examples=[512])
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="precision; auto is bfloat16 autocast on a GPU, float32 on a CPU", examples=["float32"]
+    )
+    gradient_checkpointing: bool = runtime(False, description="less memory, more time", examples=[True])
+    seed: int = Field(0, ge=0, description="order of the rows, and whatever else is drawn", examples=[7])
+    save_steps: int = runtime(200, ge=1, description="optimiser steps between checkpoints", examples=[50])
+    log_steps: int = runtime(5, ge=1, description="optimiser steps between logged lines", examples=[1])
+    report_to: list[str] = runtime(["tensorboard"], description="trackers, as transformers names them", examples=[["wandb"]])
 
     @model_validator(mode="after")
     def arm_names(self) -> Self:
@@ -214,15 +242,21 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    max_tokens: int = Field(512, ge=1, description="longest answer, tokens")
-    backend: Literal["vllm", "fake"] = Field("vllm", description="what runs the students; the teacher keeps its own backend")
+    """How teacher, untouched student and every arm answer the held-out seeds."""
+
+    max_tokens: int = Field(512, ge=1, description="longest answer, tokens", examples=[768])
+    backend: Literal["vllm", "fake"] = Field("vllm", description="what runs the students; the teacher keeps its own", examples=["fake"])
     engine: Engine = Engine()
 
 
 class Config(Section):
     """A whole run. Paths are relative to the folder in which the command is given."""
 
-    run_dir: str = Field(description="everything the run makes; default: runs/ and the config's name")
+    run_dir: str = Field(
+        json_schema_extra={"default": "runs/CONFIG"},
+        description="everything the run makes; CONFIG is the file's name",
+        examples=["runs/warm"],
+    )
     task: Task
     teacher: Teacher
     generate: Generate

@@ -35,6 +35,11 @@ def encode(samples: Iterable[Sample], prompt: Prompt, tokenizer: Tokenizer, ids_
     return [_example(sample, prompt, tokenizer, ids_fit) for sample in samples]
 
 
+def bearing(labels: Sequence[int]) -> list[int]:
+    """The tokens of a row that bear a loss: its completion."""
+    return [label for label in labels if label != IGNORED]
+
+
 def check_lengths(examples: Sequence[Example], max_length: int) -> None:
     """Refuse rows that would have to be cut."""
     long = [example for example in examples if len(example.input_ids) > max_length]
@@ -62,10 +67,10 @@ def check_frames(examples: Sequence[Example], folder: Path, tokenizer: Tokenizer
                 f"{where}: its logprobs are by the tokenizer of {header.teacher}, which differs from the student's ({tokenizer.name}); "
                 "kd needs a student of the same vocabulary. Choose one, or train this student with method: sft"
             )
-        topk = files.frame(example.frame)
-        completion = [label for label in example.labels if label != IGNORED]
-        if topk.ids[:, 0].tolist() != completion:
-            raise PipelineError(f"{where}: its stored logprobs are not those of its tokens; make generate again with --redo")
+        try:
+            topk = files.frame(example.frame, bearing(example.labels))
+        except PipelineError as error:
+            raise PipelineError(f"{where}: {error}") from None
         if topk.ids.max() >= vocab_size:
             raise PipelineError(
                 f"{where}: token id {topk.ids.max()} is beyond the student's vocabulary of {vocab_size}; choose another student"

@@ -25,9 +25,7 @@ def recheck(run_dir: Path, stage: str, rows: int) -> str:
     config = Config.model_validate(read_json(folder / "begun.json")["config"])
     samples = _spread(Samples(folder), rows)
     frames = TopKFolder(folder)
-    stored = [frames.frame(sample.frame) for sample in samples if sample.frame]
-    if len(stored) < len(samples) or not samples:
-        raise PipelineError(f"{folder}: holds no logprobs that could be checked")
+    stored = [frames.of(sample) for sample in samples]
     teacher = config.teacher.model_copy(update={"logprobs": max(config.teacher.logprobs, config.score.logprobs)})
     model = open_teacher(teacher, folder / "engine.log")
     try:

@@ -52,7 +52,10 @@ class Seed(Identified):
 
 
 class Frame(Record):
-    """Where a sample's top-k logprobs lie: `nbytes` at `offset` of `file`, which stands beside the sample's own file."""
+    """Where a sample's top-k logprobs lie: `nbytes` at `offset` of `file`, which stands beside the sample's own file.
+
+    `crc32` is of these bytes and then of the sample's token ids, four bytes each.
+    """
 
     file: str
     offset: int

@@ -71,7 +71,7 @@ class Captured:
         item = {"id": sample.id, "text": sample.text, "token_ids": sample.token_ids}
         if sample.frame is None:
             return item
-        topk = self._frames.frame(sample.frame)
+        topk = self._frames.of(sample)
         return {**item, "topk_ids": topk.ids, "topk_logprobs": topk.logprobs, "topk_tail": topk.tail}
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import time
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Generic, TypeVar
@@ -112,7 +111,8 @@ class Shard(Generic[T]):
         """Add one record, not yet durable; `commit` makes it so."""
         assert record.id not in self.done, record.id
         if frame is not None:
-            place = Frame(file=self.frames_path.name, offset=self._frames_end, nbytes=len(frame), crc32=zlib.crc32(frame))
+            crc32 = topk.checksum(frame, _token_ids(record))
+            place = Frame(file=self.frames_path.name, offset=self._frames_end, nbytes=len(frame), crc32=crc32)
             record = record.model_copy(update={"frame": place})
             self._put(self.frames_path, frame)
             self._frames_end += len(frame)
@@ -216,8 +216,7 @@ class Shard(Generic[T]):
         if not line.endswith(b"\n"):
             raise PipelineError(f"{where}: cut off in the middle of a line")
         record = self.record.from_line(line, where)
-        frame = frame_of(record)
-        if frame and zlib.crc32(frames[frame.offset : frame.offset + frame.nbytes]) != frame.crc32:
+        if not frame_holds(record, frames):
             raise PipelineError(f"{where}: its frame in {self.frames_path.name} is missing or damaged")
         return record
 
@@ -259,6 +258,16 @@ def commit_if_due(shards: Iterable[Shard[T]]) -> None:
     if sum(shard.pending for shard in shards) >= COMMIT_SAMPLES or any(shard.age >= COMMIT_SECONDS for shard in shards):
         for shard in shards:
             shard.commit()
+
+
+def frame_holds(record: Identified, data: bytes) -> bool:
+    """Whether a record's frame, if it has one, is in `data` and holds its checksum."""
+    frame = frame_of(record)
+    return frame is None or topk.checksum(data[frame.offset : frame.offset + frame.nbytes], _token_ids(record)) == frame.crc32
+
+
+def _token_ids(record: Identified) -> Sequence[int]:
+    return getattr(record, "token_ids", None) or ()
 
 
 def frame_of(record: Identified) -> Frame | None:

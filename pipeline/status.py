@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.store import read_json
+from pipeline.store import read_json, read_lines, sealed_shards
 
 
 def describe(run_dir: Path) -> Iterator[str]:
@@ -24,7 +24,12 @@ def _state(folder: Path) -> str:
     if manifest.exists():
         found = read_json(manifest)
         return f"done {found['finished']} in {found['seconds']:,.0f} s  {json.dumps(found['counts'])}"
-    records = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
+    journals = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.journal.jsonl"))
+    records = journals + sum(1 for path in sealed_shards(folder) for _ in read_lines(path))
+    failed = sum(path.read_bytes().count(b"\n") for path in folder.glob("errors/*.jsonl"))
     checkpoints = sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*"))
-    so_far = f"{records:,} records" if records else f"checkpoint at step {checkpoints[-1]:,}" if checkpoints else "nothing yet"
+    if records or failed:
+        so_far = f"{records:,} records, {failed:,} failed"
+    else:
+        so_far = f"checkpoint at step {checkpoints[-1]:,}" if checkpoints else "nothing yet"
     return f"not finished: {so_far}; the same command goes on from there"

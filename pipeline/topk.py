@@ -10,6 +10,7 @@ Dimension names: T tokens of a completion, K entries of a token (the widest in a
 import mmap
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import PipelineError
-from pipeline.records import Frame
+from pipeline.records import Frame, Sample
 
 VERSION = 2
 MAGIC = struct.Struct("<4sHII")  # "TOPK", version, length and CRC-32 of the JSON that follows
@@ -105,18 +106,23 @@ def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
             _pack_counts(np.stack([exact.sum(axis=1), drawn])),
             tail[drawn > 0].tobytes(),
             _codes(logprobs[exact]).tobytes(),
-            ids[exact].astype(header.id_dtype).tobytes(),
+            ids[exact & ~first].astype(header.id_dtype).tobytes(),
             ids[draws].astype(header.id_dtype).tobytes(),
         )
     )
 
 
-def decode(data: bytes | memoryview, id_dtype: np.dtype) -> TopK:
-    """Unpack one frame."""
+def checksum(frame: bytes | memoryview, token_ids: Sequence[int]) -> int:
+    """CRC-32 of a frame and of the tokens that it is about, so that it holds for no others."""
+    return zlib.crc32(np.array(token_ids, "<u4").tobytes(), zlib.crc32(frame))
+
+
+def decode(data: bytes | memoryview, token_ids: Sequence[int], id_dtype: np.dtype) -> TopK:
+    """Unpack one frame, which is about `token_ids` (T,)."""
     (exact, drawn), at = _unpack_counts(data)
-    sampled = drawn > 0
+    sampled, others = drawn > 0, exact - 1
     parts = []
-    for number, dtype in ((sampled.sum(), U1), (exact.sum(), U1), (exact.sum(), id_dtype), (drawn.sum(), id_dtype)):
+    for number, dtype in ((sampled.sum(), U1), (exact.sum(), U1), (others.sum(), id_dtype), (drawn.sum(), id_dtype)):
         parts.append(np.frombuffer(data, dtype, int(number), at))
         at += parts[-1].nbytes
     tail_codes, codes, exact_ids, drawn_ids = parts
@@ -124,7 +130,8 @@ def decode(data: bytes | memoryview, id_dtype: np.dtype) -> TopK:
     is_exact = column < exact[:, None]
     is_drawn = ~is_exact & (column < (exact + drawn)[:, None])
     ids = np.zeros(is_exact.shape, np.int64)
-    ids[is_exact], ids[is_drawn] = exact_ids, drawn_ids
+    ids[:, 0] = token_ids
+    ids[is_exact & (column > 0)], ids[is_drawn] = exact_ids, drawn_ids
     probability = np.zeros(is_exact.shape)
     probability[is_exact] = np.exp(NATS[codes])
     covered = np.maximum(probability.sum(axis=1), 1e-300)  # rounding may carry it a little above 1
@@ -203,12 +210,15 @@ class TopKFile:
             raise PipelineError(f"{path}: cannot be read ({error}); make its stage again with --redo") from None
         self.header = self._read_header()
 
-    def frame(self, place: Frame) -> TopK:
-        """The distributions at `place`. Raises PipelineError if the bytes there are not those that were written."""
+    def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:
+        """The distributions at `place`. Raises PipelineError if the bytes there are not those that were written for these tokens."""
         data = self._map[place.offset : place.offset + place.nbytes]
-        if zlib.crc32(data) != place.crc32:
-            raise PipelineError(f"{self.path}: the frame at {place.offset} fails its checksum; make its stage again with --redo")
-        return decode(data, self.header.id_dtype)
+        if checksum(data, token_ids) != place.crc32:
+            raise PipelineError(
+                f"{self.path}: the frame at {place.offset} fails its checksum: it is damaged, or not that of these tokens; "
+                "pipeline verify RUN says what is, and --repair has just that part made again"
+            )
+        return decode(data, token_ids, self.header.id_dtype)
 
     def _read_header(self) -> Header:
         found = read_header(self._map[: MAGIC.size + MAX_HEADER])
@@ -234,5 +244,11 @@ class TopKFolder:
             self._files[name] = TopKFile(self.folder / name)
         return self._files[name]
 
-    def frame(self, place: Frame) -> TopK:
-        return self.file(place.file).frame(place)
+    def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:
+        return self.file(place.file).frame(place, token_ids)
+
+    def of(self, sample: Sample) -> TopK:
+        """The distributions of a sample that has some."""
+        if sample.frame is None or sample.token_ids is None:
+            raise PipelineError(f"{self.folder}: sample {sample.id} has no logprobs; generate with teacher.logprobs, or pipeline score")
+        return self.frame(sample.frame, sample.token_ids)

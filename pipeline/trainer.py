@@ -12,7 +12,7 @@ from trl.models.utils import _ForwardRedirection
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from pipeline.config import Arm
-from pipeline.encode import IGNORED
+from pipeline.encode import IGNORED, bearing
 from pipeline.errors import PipelineError
 from pipeline.losses.kd import Loss, cross_entropy, sparse_kd
 from pipeline.progress import Progress
@@ -35,7 +35,7 @@ class Collator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = self._base(rows)
         if self._frames is not None:
-            batch.update(_stack([self._frames.frame(Frame(**row["frame"])) for row in rows]))
+            batch.update(_stack([self._frames.frame(Frame(**row["frame"]), bearing(row["labels"])) for row in rows]))
         return batch
 
 

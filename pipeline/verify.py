@@ -1,6 +1,5 @@
 """Is everything in a run folder what its stages left there, do the stored logprobs fit their tokens, and how much do they hold?"""
 
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
-from pipeline.shards import set_aside
+from pipeline.shards import frame_holds, set_aside
 from pipeline.store import read_json, read_lines, sealed_shards, sha256, write_atomic
 from pipeline.topk import TopK, TopKFolder
 
@@ -107,7 +106,7 @@ def _read(lines: Path) -> list[Sample] | None:
 def _whole(samples: list[Sample], frames: Path) -> list[Sample]:
     """The samples whose frames are there and hold their checksums."""
     data = frames.read_bytes() if frames.exists() else b""
-    return [s for s in samples if not s.frame or zlib.crc32(data[s.frame.offset : s.frame.offset + s.frame.nbytes]) == s.frame.crc32]
+    return [sample for sample in samples if frame_holds(sample, data)]
 
 
 def _only(files: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -163,8 +162,8 @@ def _check_sample(line: bytes, where: str, frames: TopKFolder, capture: Capture)
     capture.samples += 1
     capture.tokens += sample.usage.completion_tokens
     if sample.frame is not None:
-        topk = frames.frame(sample.frame)
-        if topk.ids[:, 0].tolist() != sample.token_ids:
-            raise PipelineError(f"{where}: sample {sample.id}: its stored logprobs are not those of its tokens")
-        capture.add(topk)
+        try:
+            capture.add(frames.of(sample))
+        except PipelineError as error:
+            raise PipelineError(f"{where}: sample {sample.id}: {error}") from None
     return sample.id

@@ -1,13 +1,17 @@
 """Configs: every shipped one loads, every mistake is named."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from pydantic import BaseModel
 
 from pipeline import config as configs
+from pipeline import schema
+from pipeline.cli import cli
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from tests.conftest import ROOT
@@ -163,3 +167,82 @@ def test_yaml_round_trip_of_the_resolved_config(workshop: Path) -> None:
     config = load(workshop / "config.yaml")
     (workshop / "again.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
     assert load(workshop / "again.yaml") == config
+
+
+TINY = ROOT / "configs" / "tiny.yaml"
+KEYS = dict(schema.keys())
+NEEDS = {  # what tiny.yaml lacks for the example of a key
+    "task.metric": ["task.labels=null"],
+    "task.seeds.dataset": ["task.seeds.path=null"],
+    "task.eval_seeds.dataset": ["task.eval_seeds.path=null"],
+    "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_example_of_every_key_loads(key: str) -> None:
+    """An example that is refused, or read as something else, is worse than none."""
+    override = schema.example_of(key, KEYS[key])
+    values = {name: value for name, value, _ in configs.describe(TINY, [*NEEDS.get(key, []), override])}
+    assert values[override.partition("=")[0]] == (KEYS[key].examples or [...])[0]
+
+
+def test_every_key_has_a_meaning_and_an_example_that_is_no_default() -> None:
+    """A new key without a word on it, or whose example shows what holds anyway."""
+    assert [key for key, field in KEYS.items() if not field.description] == []
+    assert [key for key, field in KEYS.items() if not field.examples or field.examples[0] == field.default] == []
+
+
+def test_schema_has_a_line_for_every_key() -> None:
+    """A key of a resolved config that the schema hides, or the other way round."""
+    resolved = {re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key) for key, _, _ in configs.describe(TINY)}
+    assert {line.split()[0] for line in schema.lines()} == resolved
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "teacher.temperature  number in [0, 2], default 1.0: 0 is greedy. Example: teacher.temperature=0.7",
+        "teacher.model  text, required: hub id, local folder, or package:DISTRIBUTION/FILE.gguf. Example: ",
+        "train.warmup  number in [0, 1), default 0.05: ",
+        "train.epochs  number > 0, default 1.0: ",
+        "train.arms.NAME.method  sft | kd, default kd: ",
+        "task.labels  [text, ...] of 2 or more, default null: ",
+        "student.keep_layers  [whole number >= 0, ...] of 1 or more, default null: ",
+        "evaluate.engine.enforce_eager  true | false, default false: no compilation: slower on long runs, starts at once; does not change ",
+        "run_dir  text, default runs/CONFIG: ",
+    ],
+)
+def test_schema_line_says_values_and_default(line: str) -> None:
+    """Bounds, choices, lists and required keys are read from the models; each kind once."""
+    assert next(schema.lines(line.split()[0])).startswith(line)
+
+
+def test_schema_takes_a_section_an_arm_or_refuses() -> None:
+    """An unknown name must not print nothing."""
+    assert {line.split(".")[1] for line in schema.lines("teacher.engine")} == {"engine"}
+    assert [line.split()[0] for line in schema.lines("train.arms.kd.alpha")] == ["train.arms.NAME.alpha"]
+    for typo, meant in (("temprature", "teacher.temperature"), ("teacher.engin", "teacher.engine"), ("train.arms.kd.aplha", "NAME.alpha")):
+        with pytest.raises(PipelineError, match=rf"no such key or section; did you mean .*{re.escape(meant)}\?"):
+            list(schema.lines(typo))
+
+
+def test_docs_of_the_keys_are_fresh() -> None:
+    """A page that is written once goes stale."""
+    printed = CliRunner().invoke(cli, ["schema", "--markdown"]).output
+    page = ROOT / "docs" / "config.md"
+    assert page.read_text() == printed, "docs/config.md is stale; run: pipeline schema --markdown > docs/config.md"
+
+
+def test_every_key_is_read_from_its_own_section() -> None:
+    """A dead key whose name another section shares: score.logprobs is not read because teacher.logprobs is, nor because of a comment."""
+    code = [ast.parse(path.read_text()) for path in (ROOT / "pipeline").rglob("*.py") if path.name not in ("config.py", "schema.py")]
+    reads = {ast.unparse(node) for tree in code for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    tails = {tuple(read.split(".")[-2:]) for read in reads}
+    dead = [
+        f"{section.__name__}.{name}"
+        for section in sections(Config)
+        for name in section.model_fields
+        if not {(owner, name) for owner in (section.__name__.lower(), f"_{section.__name__.lower()}", "settings")} & tails
+    ]
+    assert dead == [], "read them as section.key or settings.key"

@@ -1,6 +1,5 @@
 """Encoding: the loss is on exactly the completion, and nothing misaligned gets through."""
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def write_frames(folder: Path, token_ids: list[int], tokenizer_hash: str) -> Fra
     ids = np.array(token_ids, np.int32)[:, None]
     data = topk.encode(ids, np.full(ids.shape, -0.1, np.float32), head, 0)
     (folder / "00000.topk").write_bytes(head.to_bytes() + data)
-    return Frame(file="00000.topk", offset=len(head.to_bytes()), nbytes=len(data), crc32=zlib.crc32(data))
+    return Frame(file="00000.topk", offset=len(head.to_bytes()), nbytes=len(data), crc32=topk.checksum(data, token_ids))
 
 
 def test_unmasked_tokens_decode_to_exactly_the_completion(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
@@ -66,8 +65,8 @@ def test_frames_that_fit_are_accepted(tmp_path: Path, sample: Make, tokenizer: T
 @pytest.mark.parametrize(
     ("stored", "hash_", "vocab_size", "expected"),
     [
-        (" no!", None, 263, "not those of its tokens"),
-        (" ye", None, 263, "not those of its tokens"),
+        (" no!", None, 263, "not that of these tokens"),
+        (" ye", None, 263, "not that of these tokens"),
         (" yes", "another", 263, "differs from the student's"),
         (" yes", None, 50, "beyond the student's vocabulary of 50"),
     ],

@@ -14,7 +14,7 @@ LAYERS = [
     {"shards", "samples", "models"},
     {"stage", "work", "replies"},
     {"scoring", "students", "encode", "losses", "collect", "trainer", "filters"},
-    {"capture", "compare", "validate", "status", "verify", "recheck"},
+    {"capture", "compare", "validate", "schema", "status", "verify", "recheck"},
     {"stages"},
     {"cli", "__main__"},
 ]

@@ -47,8 +47,7 @@ def test_all_three_products_of_a_real_teacher(run_dir: Path) -> None:
     assert len(samples) == 24
     assert sum(sample.answer in ("spam", "normal") and sample.rationale is not None for sample in samples) >= 20
     for sample in samples:
-        assert sample.frame is not None
-        topk = frames.frame(sample.frame)
+        topk = frames.of(sample)
         assert topk.ids[:, 0].tolist() == sample.token_ids
         assert (topk.logprobs[:, 0] >= topk.logprobs.max(axis=1)).all()
         mass = np.where(topk.logprobs == -np.inf, 0, np.exp(topk.logprobs)).sum(1) + np.exp(topk.tail)
@@ -120,9 +119,7 @@ def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
     gaps: list[float] = []
     ties: list[float] = []
     for a, b in zip(ours, theirs, strict=True):
-        assert a.frame is not None
-        assert b.frame is not None
-        one, other = here.frame(a.frame), by_http.frame(b.frame)
+        one, other = here.of(a), by_http.of(b)
         length = min(len(one.ids), len(other.ids))
         apart = np.flatnonzero(one.ids[:length, 0] != other.ids[:length, 0])
         common = apart[0] if len(apart) else length

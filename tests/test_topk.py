@@ -1,6 +1,5 @@
 """The top-k file: what goes in comes out, to the stated precision, and nothing else is accepted."""
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ from pipeline import topk
 from pipeline.errors import PipelineError
 from pipeline.records import Frame
 from pipeline.topk import Header, TopK, TopKFile
+
+TOKENS = [288, 161, 127, 296, 312]  # what raw(5, 4, 500) samples
 
 
 def raw(rows: int, k: int, vocab: int, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
@@ -32,7 +33,7 @@ def header(**changes: object) -> Header:
 
 def round_trip(ids: NDArray, logprobs: NDArray, key: int = 0, **changes: object) -> TopK:
     head = header(**changes)
-    return topk.decode(topk.encode(ids, logprobs, head, key), head.id_dtype)
+    return topk.decode(topk.encode(ids, logprobs, head, key), ids[:, 0].tolist(), head.id_dtype)
 
 
 @pytest.mark.parametrize("vocab", [500, 100_000])
@@ -122,9 +123,10 @@ def test_junk_of_probability_zero_is_dropped() -> None:
 
 def write(path: Path) -> Frame:
     ids, logprobs, _ = raw(5, 4, 500)
+    assert ids[:, 0].tolist() == TOKENS
     data = topk.encode(ids, logprobs, header(), 0)
     path.write_bytes(header().to_bytes() + data)
-    return Frame(file=path.name, offset=len(header().to_bytes()), nbytes=len(data), crc32=zlib.crc32(data))
+    return Frame(file=path.name, offset=len(header().to_bytes()), nbytes=len(data), crc32=topk.checksum(data, TOKENS))
 
 
 def test_file_gives_its_header_and_any_frame(tmp_path: Path) -> None:
@@ -132,7 +134,10 @@ def test_file_gives_its_header_and_any_frame(tmp_path: Path) -> None:
     place = write(tmp_path / "00000.topk")
     file = TopKFile(tmp_path / "00000.topk")
     assert file.header == header()
-    assert file.frame(place).ids.shape[0] == 5
+    assert file.frame(place, TOKENS).ids[:, 0].tolist() == TOKENS
+    for other in (TOKENS[::-1], TOKENS[:4], [*TOKENS, 1]):
+        with pytest.raises(PipelineError, match="not that of these tokens"):
+            file.frame(place, other)
 
 
 def test_flipped_bit_and_foreign_file_are_refused(tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_flipped_bit_and_foreign_file_are_refused(tmp_path: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(PipelineError, match="fails its checksum"):
-        TopKFile(path).frame(place)
+        TopKFile(path).frame(place, TOKENS)
     path.write_bytes(b"something else altogether")
     with pytest.raises(PipelineError, match=r"not a \.topk file"):
         TopKFile(path)

@@ -42,11 +42,10 @@ def dense_loss(config: Config, alpha: float) -> float:
     total, tokens = 0.0, 0
     for sample in read_records(run_dir / "filter" / "kept", Sample):
         assert sample.token_ids is not None
-        assert sample.frame is not None
         begin = tokenizer.hf(f"Is {sample.seed.inputs['number']} even?\nAnswer:")["input_ids"]
         logits = model(torch.tensor([begin + sample.token_ids])).logits[0, len(begin) - 1 : -1]
         student = logits.double().log_softmax(1)
-        topk = frames.frame(sample.frame)
+        topk = frames.of(sample)
         for row, token in enumerate(sample.token_ids):
             used = topk.logprobs[row] != -math.inf
             p, q = torch.tensor(topk.logprobs[row][used]).double(), student[row, topk.ids[row][used]]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "train"
 SHARED = False
 INIT = "init"
+_ROWS = {"filter": "filter/kept", "score": "score"}  # where the samples are, and where their frames
+_FRAMES = {"filter": "generate", "score": "score"}
 
 
 def parts(config: Config) -> list[str]:
@@ -36,7 +38,9 @@ def sections(config: Config, part: str) -> list[str]:
 
 
 def reads(config: Config, part: str) -> list[str]:
-    return [] if part == INIT else ["generate", "filter", f"{NAME}/{INIT}"]
+    if part == INIT:
+        return []
+    return [*(["generate", "filter"] if config.train.rows == "filter" else ["score"]), f"{NAME}/{INIT}"]
 
 
 def files(config: Config, part: str) -> list[Path]:
@@ -83,7 +87,7 @@ def _arm(job: Job) -> dict[str, Any]:
     tokenizer = Tokenizer(start, revision)
     examples, same = _examples(job, tokenizer)
     vocab_size = load_config(start, revision).get_text_config().vocab_size
-    frames = check_frames(examples, job.run_dir / "generate", tokenizer, vocab_size) if arm.method == "kd" else None
+    frames = check_frames(examples, job.run_dir / _FRAMES[config.train.rows], tokenizer, vocab_size) if arm.method == "kd" else None
     print(
         f"train {job.part}: {len(examples):,} rows, from {start}" + ("" if same else "; another tokenizer, so the text is tokenised anew"),
         flush=True,
@@ -104,7 +108,7 @@ def _examples(job: Job, tokenizer: Tokenizer) -> tuple[list[Example], bool]:
     """The rows, and whether the teacher's ids are the student's."""
     config = job.config
     same = students.check_vocabulary(config, job.part, tokenizer)
-    samples = read_records(job.run_dir / "filter" / "kept", Sample)
+    samples = read_records(job.run_dir / _ROWS[config.train.rows], Sample)
     examples = encode(samples, prompts.load(config.train.prompt), tokenizer, same)
     check_lengths(examples, config.train.max_length)
     return examples, same

@@ -1,0 +1,89 @@
+"""A run as a dataset: any sample in O(1), for torch, for datasets, and in worker processes; and seeds by their number."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from pipeline import seeds, stage
+from pipeline.config import Source, load
+from pipeline.errors import PipelineError
+from pipeline.records import Sample
+from pipeline.samples import Captured, Samples
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate
+from pipeline.store import read_records
+
+
+@pytest.fixture
+def folder(workshop: Path) -> Path:
+    config = load(workshop / "config.yaml")
+    stage.execute(generate, config)
+    stage.execute(filter_stage, config)
+    return workshop / "run"
+
+
+def test_any_sample_by_its_number(folder: Path) -> None:
+    """Input order, across shards, at both ends."""
+    samples = Samples(folder / "generate")
+    assert [samples[number] for number in range(len(samples))] == list(read_records(folder / "generate", Sample))
+    assert samples.take(58, 99) == [samples[58], samples[59]]
+    for number in (-1, 60):
+        with pytest.raises(IndexError, match="of 60"):
+            samples[number]
+
+
+def test_items_hold_text_and_distributions(folder: Path) -> None:
+    """Kept rows find their frames where generate left them."""
+    item = Captured(folder / "filter" / "kept", folder / "generate")[0]
+    assert item["topk_ids"].shape == item["topk_logprobs"].shape == (len(item["token_ids"]), item["topk_ids"].shape[1])
+    assert item["topk_ids"][:, 0].tolist() == item["token_ids"]
+    total = np.exp(item["topk_logprobs"]).sum(1) + np.exp(item["topk_tail"])
+    assert np.abs(total - 1).max() < 1e-4
+
+
+def test_torch_and_datasets_take_it(folder: Path) -> None:
+    """Worker processes get it by pickle; an mmap does not go through one."""
+    from datasets import Dataset
+
+    captured = Captured(folder / "generate")
+    loader = DataLoader(captured, batch_size=None, num_workers=2)  # type: ignore[arg-type]
+    ids = [item["id"] for item in loader]
+    assert ids == [captured[number]["id"] for number in range(60)]
+    rows = Dataset.from_generator(captured.rows, cache_dir=str(folder / "cache"))
+    assert rows["id"] == ids
+
+
+def test_a_run_made_again_is_not_taken_for_the_old_one(workshop: Path, folder: Path) -> None:
+    """Caches go by the pickled object."""
+    before = pickle.dumps(Captured(folder / "generate"))
+    stage.execute(generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=stage.set_aside)
+    assert pickle.dumps(Captured(folder / "generate")) != before
+
+
+def test_unfinished_stage_is_no_dataset(folder: Path) -> None:
+    """Its length would change under the reader."""
+    (folder / "generate" / "manifest.json").unlink()
+    with pytest.raises(PipelineError, match="is not finished"):
+        Samples(folder / "generate")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_seeds_by_their_number(tmp_path: Path, suffix: str) -> None:
+    """Forward, with a jump, and back again; a byte order mark and an umlaut before an offset must not shift it."""
+    rows = [{"id": f"s{n}", "text": f"ä {n}"} for n in range(50)]
+    path = tmp_path / f"seeds.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    else:
+        path.write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows))
+    source = Source(path=str(path), limit=45)
+    found = seeds.survey(source, 8)
+    assert found.seeds == 45
+    assert len(found.offsets) == (6 if suffix == "jsonl" else 0)
+    cursor = seeds.Cursor(source, found)
+    for first, last in ((0, 8), (8, 16), (40, 48), (3, 5), (5, 6), (44, 45)):
+        assert [seed.id for seed in cursor.take(first, last)] == [f"s{n}" for n in range(first, min(last, 45))]
