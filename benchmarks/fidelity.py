@@ -59,7 +59,10 @@ class Fidelity:
     positions: int
 
 
-def measure(run_dir: Path) -> Fidelity:
+def measure(folder: str | Path) -> Fidelity:
+    """Of a run folder."""
+    torch.manual_seed(0)
+    run_dir = Path(folder)
     config = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"])
     samples = take(run_dir)
     case = prepare(config, run_dir, samples)
@@ -166,5 +169,4 @@ def angle(case: Case, stored: Sequence[TopK], states: Tensor, head: Tensor, dens
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
-    print(measure(Path(sys.argv[1])))
+    print(measure(sys.argv[1]))

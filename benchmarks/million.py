@@ -36,6 +36,7 @@ from pipeline.stage import Job
 from pipeline.stages import generate
 
 K = 20
+TEXT = " spam, it promises a prize to whoever calls a number"  # a token a character
 BATCH = 32  # completions that come back together
 SECONDS = 30.0  # of the measurement of cores
 PROMPT = '---\nformat: completion\nstop: ["\\n"]\nanswer: {end: [",", "\\n"]}\nrationale: {start: ",", end: "\\n"}\n---\n{{ text }}\nLabel:'
@@ -49,7 +50,8 @@ class Pretended:
         self.tokenizer = Tokenizer(str(TOKENIZER))
         self._rate, self._asked = rate, asked
         random = np.random.default_rng(0)
-        self._ids = [int(token) for token in random.integers(10, 250, tokens)]
+        self._ids = self.tokenizer.encode_reply((TEXT * tokens)[: tokens - 1])
+        assert len(self._ids) == tokens
         logits = np.sort(random.normal(0, 3, (tokens, 263)))[:, ::-1]
         logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         order = random.permuted(np.tile(np.arange(263), (tokens, 1)), axis=1)[:, :K]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import cli
 from pipeline.store import read_lines
 from tests.conftest import ROOT
 
@@ -103,7 +104,7 @@ def test_unknown_command_and_option_exit_2() -> None:
     assert pipeline("generate", "configs/tiny.yaml", "--rdo").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["generate", "filter", "train", "evaluate", "run", "status", "validate", "verify"])
+@pytest.mark.parametrize("command", sorted(cli.commands))
 def test_every_help_has_an_example(command: str) -> None:
     """The example is what people copy."""
     assert "Example: pipeline" in pipeline(command, "--help").stdout

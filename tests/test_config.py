@@ -111,29 +111,6 @@ def test_runtime_settings_stay_out_of_fingerprints(workshop: Path) -> None:
     assert plain.settings("teacher") != load(workshop / "config.yaml", ["teacher.top_p=0.5"]).settings("teacher")
 
 
-def test_every_key_is_read_somewhere() -> None:
-    """An option that nothing reads is a lie in the config."""
-    code = "".join(path.read_text() for path in (ROOT / "pipeline").rglob("*.py") if path.name != "config.py")
-    dead = [
-        f"{section.__name__}.{name}" for section in sections(Config) for name in section.model_fields if not re.search(rf"\.{name}\b", code)
-    ]
-    assert dead == []
-
-
-def test_every_key_is_described_or_plain() -> None:
-    """Keys whose name does not say it all carry a description."""
-    plain = {"weight_decay", "learning_rate", "layers", "hidden", "heads", "prompt"}
-    bare = [
-        name
-        for section in sections(Config)
-        for name, field in section.model_fields.items()
-        if not field.description
-        and name not in plain
-        and not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
-    ]
-    assert bare == []
-
-
 def test_broken_yaml_names_the_place(tmp_path: Path) -> None:
     """A YAML mistake must not be a traceback."""
     (tmp_path / "bad.yaml").write_text("teacher: [1,\n")
@@ -238,11 +215,12 @@ def test_every_key_is_read_from_its_own_section() -> None:
     """A dead key whose name another section shares: score.logprobs is not read because teacher.logprobs is, nor because of a comment."""
     code = [ast.parse(path.read_text()) for path in (ROOT / "pipeline").rglob("*.py") if path.name not in ("config.py", "schema.py")]
     reads = {ast.unparse(node) for tree in code for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    tails = {tuple(read.split(".")[-2:]) for read in reads}
+    tails = {".".join(read.split(".")[-2:]).lstrip("_") for read in reads}
+    called = {configs.Filter: "settings", configs.Train: "settings"}  # what the code also calls a section
     dead = [
         f"{section.__name__}.{name}"
         for section in sections(Config)
         for name in section.model_fields
-        if not {(owner, name) for owner in (section.__name__.lower(), f"_{section.__name__.lower()}", "settings")} & tails
+        if not {f"{owner}.{name}" for owner in (section.__name__.lower(), called.get(section))} & tails
     ]
-    assert dead == [], "read them as section.key or settings.key"
+    assert dead == [], "read a key as section.key, or name here what the section is called"

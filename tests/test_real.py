@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import prompts
 from pipeline.config import load
-from pipeline.models import locate, tokenizer_of
+from pipeline.models import Completion, Request, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
 from pipeline.store import read_records
@@ -64,34 +65,28 @@ def test_four_models_were_measured(run_dir: Path) -> None:
     assert all(model["tokens_per_s"] > 0 for model in results["models"].values())
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A real vLLM server on loopback with the packaged teacher, head in fp32 as in process."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real vLLM server on loopback, started as a user would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    model = locate.resolve(load(ROOT / QUICKSTART).teacher.model)
-    command = [
-        sys.executable,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        model,
-        "--served-model-name",
-        "teacher",
-        "--host",
-        "127.0.0.1",
-    ]
-    command += ["--port", str(port), "--max-model-len", "2048", "--enforce-eager", "--max-logprobs", "20", "--kv-cache-memory-bytes", "1G"]
-    command += ["--hf-overrides", '{"head_dtype": "float32"}', "--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096"]
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    path = tmp_path_factory.mktemp("server") / "server.log"
+    command = [sys.executable, "-m", "pipeline", "serve", QUICKSTART, "--port", str(port), "teacher.engine.kv_cache_gib=1"]
+    with path.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         try:
-            wait_for(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
+            wait_for(f"http://127.0.0.1:{port}/health", process, path)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
             process.wait(60)
+
+
+def asking(server: str) -> list[str]:
+    """The overrides that have the server asked, as pipeline serve prints them."""
+    config = load(ROOT / QUICKSTART)
+    return ["teacher.backend=openai", f"teacher.base_url={server}", f"teacher.tokenizer={tokenizer_of(config.teacher)}"]
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -107,10 +102,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
     """Greedy decoding gives the same records by either way, but for ties that another batch breaks otherwise."""
-    config = load(ROOT / QUICKSTART)
-    there = [*SMALL, f"run_dir={run_dir.parent / 'server'}", "teacher.backend=openai", f"teacher.base_url={server}"]
-    there += [f"teacher.tokenizer={tokenizer_of(config.teacher)}", "teacher.model=teacher"]
-    done = pipeline("generate", QUICKSTART, *there)
+    done = pipeline("generate", QUICKSTART, *SMALL, f"run_dir={run_dir.parent / 'server'}", *asking(server))
     assert done.returncode == 0, done.stderr
     ours = list(read_records(run_dir / "generate", Sample))
     theirs = list(read_records(run_dir.parent / "server" / "generate", Sample))
@@ -132,6 +124,31 @@ def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
     assert np.mean(gaps) < 0.1
     assert all(tie < TIE for tie in ties), ties
     assert len(ties) <= len(ours) // 2
+
+
+def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None:
+    """score reads the same distributions that generate saw, by the engine and by the server, token by token."""
+    done = pipeline("score", QUICKSTART, *SMALL, f"run_dir={run_dir}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    made, scored = TopKFolder(run_dir / "generate"), TopKFolder(run_dir / "score")
+    samples = list(read_records(run_dir / "score", Sample))
+    kept = {sample.id: sample for sample in read_records(run_dir / "filter" / "kept", Sample)}
+    assert len(samples) == len(kept) > 10
+    gaps = [made.of(kept[sample.id]).logprobs[:, 0] - scored.of(sample).logprobs[:, 0] for sample in samples]
+    assert np.abs(np.concatenate(gaps)).mean() < 0.1
+    teacher = load(ROOT / QUICKSTART, asking(server)).teacher
+    model, prompt = open_teacher(teacher, run_dir / "server.log"), prompts.load(run_dir / "score" / "prompts" / "0.md")
+    assert model.tokenizer is not None
+    requests = []
+    for sample in samples[:4]:
+        rendered = prompt.render(sample.seed, model.tokenizer.control_tokens)
+        requests.append(Request(sample.id, rendered, model.tokenizer.encode(rendered), given=sample.token_ids))
+    answers = {answer.id: answer for batch in model.score(iter(requests), 8) for answer in batch}
+    for sample in samples[:4]:
+        answer = answers[sample.id]
+        assert isinstance(answer, Completion)
+        assert answer.topk is not None
+        assert np.abs(answer.topk.logprobs[:, 0] - scored.of(sample).logprobs[:, 0]).mean() < 0.1
 
 
 def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:
