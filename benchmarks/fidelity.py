@@ -69,7 +69,8 @@ def measure(folder: str | Path) -> Fidelity:
     frames = TopKFolder(run_dir / "generate")
     stored = [frames.of(sample) for sample in samples]
     counts = read_json(run_dir / "generate" / "manifest.json")["counts"]
-    files = sum(path.stat().st_size for path in (run_dir / "generate").iterdir() if path.is_file())
+    log = run_dir / "generate" / "engine.log"  # vLLM's own words are no capture
+    files = sum(path.stat().st_size for path in (run_dir / "generate").rglob("*") if path.is_file() and path != log)
     angles = [angle(case, stored, *student, dense_gradient(case, *student)) for student in student_states(config, case)]
     entries = sum(int((topk.logprobs != -np.inf).sum()) for topk in stored) / len(case.labels)
     return Fidelity(files / counts["completion_tokens"], entries, angles[0], angles[1], len(case.labels))

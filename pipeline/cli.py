@@ -157,13 +157,27 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
         if name == STAGES[0]:
             validate.check(settings)
         click.echo(f"--- {name}")
-        finished = subprocess.run(
-            [sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])], check=False
-        )
-        if finished.returncode not in (DONE, DONE_WITH_ERRORS):
-            _leave(finished.returncode if finished.returncode > 0 else FAILED)
-        code = max(code, finished.returncode)
+        finished = _child([sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])])
+        if finished not in (DONE, DONE_WITH_ERRORS):
+            _leave(finished if finished > 0 else FAILED)
+        code = max(code, finished)
     return code
+
+
+def _child(command: list[str]) -> int:
+    """Run a command to its end. On Ctrl-C it is left to it how to stop, SIGTERM is passed on."""
+    process = subprocess.Popen(command)
+
+    def on_signal(number: int, frame: object) -> None:
+        if number == signal.SIGTERM:
+            process.terminate()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @cli.command(epilog="Example: pipeline validate configs/quickstart.yaml --origins")

@@ -5,20 +5,25 @@ import sys
 import time
 
 import psutil
+import pytest
 
 DRIVER = """
-import os, signal, subprocess, sys
-from pipeline.models.vllm_engine import _watch
+import os, signal, subprocess, sys, time
+from pipeline.models.vllm_engine import _tell_up, _watch
+watchdog = _watch()
 engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-_watch()
+if sys.argv[1] == "up":
+    _tell_up(watchdog)
+time.sleep(2.5)
 print(engine.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_killed_driver_takes_its_engine_along() -> None:
-    """kill -9 of the driver alone used to leave the engine, and its memory, behind."""
-    driver = subprocess.run([sys.executable, "-c", DRIVER], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("state", ["up", "loading"])
+def test_killed_driver_takes_its_engine_along(state: str) -> None:
+    """kill -9 of the driver alone used to leave the engine, and its memory, behind; while it loaded too."""
+    driver = subprocess.run([sys.executable, "-c", DRIVER, state], capture_output=True, text=True, check=False)
     engine = int(driver.stdout)
     for _ in range(100):
         if not psutil.pid_exists(engine) or psutil.Process(engine).status() == psutil.STATUS_ZOMBIE:

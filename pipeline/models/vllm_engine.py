@@ -26,15 +26,25 @@ CPU_KV_CACHE_GIB = 2.0
 CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
 CPU_BLOCK_SIZE = 32  # tokens; a shared prefix is cached in whole blocks, and vLLM's 128 leaves much of it to be made again
 SMALL_MACHINE_CORES = 4
-# Reads until whoever started it is gone, then ends the engine's processes: a killed driver would leave them, and their GPU memory, behind.
+# Knows its parent's processes, and ends them when the parent is gone: a killed driver would leave the engine, and its GPU memory, behind.
+# Looks for them every second until it is told that the engine is up.
 WATCHDOG = """
-import sys, psutil
-sys.stdin.buffer.read()
-for pid, born in (pair.split("@") for pair in sys.argv[1:]):
+import os, select, sys, psutil
+parent = psutil.Process(int(sys.argv[1]))
+known, up = {}, False
+while True:
+    if not up:
+        try:
+            known = {child.pid: child for child in parent.children(recursive=True) if child.pid != os.getpid()}
+        except psutil.NoSuchProcess:
+            pass
+    if select.select([0], [], [], None if up else 1.0)[0]:
+        if not os.read(0, 1):
+            break
+        known, up = {child.pid: child for child in parent.children(recursive=True) if child.pid != os.getpid()}, True
+for process in known.values():
     try:
-        process = psutil.Process(int(pid))
-        if repr(process.create_time()) == born:
-            process.kill()
+        process.kill()
     except psutil.NoSuchProcess:
         pass
 """
@@ -51,8 +61,9 @@ class VllmModel:
         self._timeout_s = timeout_s
         self._stop_options: dict[tuple[str, ...], dict[str, Any]] = {}
         self._log = log
-        self._llm = _start(path, revision, engine, k, log)
         self._watchdog = _watch()
+        self._llm = _start(path, revision, engine, k, log)
+        _tell_up(self._watchdog)
         self.facts = Facts(
             name, revision, "raw_logprobs", "float32" if engine.fp32_head else str(self._llm.model_config.dtype), f"vllm {_version()}"
         )
@@ -275,11 +286,14 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 def _watch() -> subprocess.Popen[bytes]:
-    """Start the watchdog over all processes that this one has started."""
-    import psutil
+    """Start the watchdog over all processes that this one will start."""
+    return subprocess.Popen([sys.executable, "-c", WATCHDOG, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
 
-    engine = [f"{child.pid}@{child.create_time()!r}" for child in psutil.Process().children(recursive=True)]
-    return subprocess.Popen([sys.executable, "-c", WATCHDOG, *engine], stdin=subprocess.PIPE, start_new_session=True)
+
+def _tell_up(watchdog: subprocess.Popen[bytes]) -> None:
+    assert watchdog.stdin is not None
+    watchdog.stdin.write(b"u")
+    watchdog.stdin.flush()
 
 
 def _cpu_options(path: str, revision: str | None, engine: Engine) -> dict[str, Any]:
