@@ -21,6 +21,7 @@ import yaml
 from benchmarks import million
 
 SAMPLES = int(os.environ.get("SAMPLES", "1000000"))
+FINISHED = 1_000_000
 KILLS = int(os.environ.get("KILLS", "300"))
 FREE_TEXT = (
     "---\nformat: chat\nrationale: {start: '', end: '.'}\n---\nExplain in a few sentences what this text message is about.\n\n{{ text }}"
@@ -78,10 +79,12 @@ def at_scale(folder: Path) -> Iterator[Row]:
     peak, growth = map(float, _python("-c", code).splitlines()[-1].split())
     flat = f"{peak:.2f} GiB, {growth:+.0f} MiB from a quarter on"
     yield Row(f"driver's memory over {SAMPLES:,} samples x top-20", "<= 1 GB", flat, peak <= 1e9 / 2**30 and growth < 64)
-    times = million.resume(million.prepare(folder / "million", SAMPLES, 12))
+    config = million.prepare(folder / "resume", FINISHED, 12)
+    million.finish(config)
+    times = million.resume(config)
     middle = times[len(times) // 2]
     spread = f"{middle:.2f} s ({times[0]:.2f} to {times[-1]:.2f})"
-    yield Row(f"resume of {SAMPLES:,} finished samples, to the first request", "<= 2 s", spread, middle <= 2.0)
+    yield Row(f"resume of {FINISHED:,} finished samples, to the first request", "<= 2 s", spread, middle <= 2.0)
 
 
 def kills(folder: Path) -> Iterator[Row]:
