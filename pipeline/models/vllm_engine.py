@@ -26,6 +26,7 @@ CPU_KV_CACHE_GIB = 2.0
 CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
 CPU_BLOCK_SIZE = 32  # tokens; a shared prefix is cached in whole blocks, and vLLM's 128 leaves much of it to be made again
 SMALL_MACHINE_CORES = 4
+LONG_PREFIX = 256  # tokens; less is made again sooner than waited for
 # Knows its parent's processes, and ends them when the parent is gone: a killed driver would leave the engine, and its GPU memory, behind.
 # Looks for them every second until it is told that the engine is up.
 WATCHDOG = """
@@ -81,8 +82,11 @@ class VllmModel:
         """Keep the engine full. What it turns down, and what takes longer than the time-out, comes back as a failure."""
         engine = self._llm.llm_engine
         waiting = iter(requests)
+        first = list(itertools.islice(waiting, 2))
+        waiting = itertools.chain(first, waiting)
         asked: dict[str, tuple[Request, float]] = {}  # oldest first
-        room = 1  # the first request goes alone, so that what prompts share is cached before the others come
+        # the first request goes alone where prompts share much, so that this is cached before the others come
+        room = 1 if _shared(first) >= LONG_PREFIX else self._room
         while True:
             answers: list[Answer] = []
             for request in itertools.islice(waiting, max(0, room - len(asked))):
@@ -171,6 +175,12 @@ class VllmModel:
         assert request.token_ids is not None
         usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
         return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
+
+
+def _shared(requests: list[Request]) -> int:
+    """Tokens with which the prompts of two requests begin alike."""
+    pairs = zip(*(request.token_ids or () for request in requests), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, pairs)) if len(requests) > 1 else 0
 
 
 def _flat(flat: Any, rows: int) -> RawTopK:
