@@ -17,7 +17,7 @@ from pipeline.progress import Progress
 from pipeline.records import Failed, FinishReason, Sample, Seed, digest
 from pipeline.shards import read_failures
 from pipeline.stage import Job
-from pipeline.store import read_records, write_atomic
+from pipeline.store import locked, read_records, write_atomic
 from pipeline.work import Item, Worker, failure_files
 
 POLL_SECONDS = 1.0
@@ -147,8 +147,9 @@ class Capture(Generic[S]):
 def keep_prompts(config: Config, folder: Path) -> None:
     """Copy the prompts to prompts/0.md, 1.md, …: what samples were asked with is read from here by later stages."""
     (folder / "prompts").mkdir(exist_ok=True)
-    for number, path in enumerate(config.generate.prompt):
-        write_atomic(folder / "prompts" / f"{number}.md", Path(path).read_bytes())
+    with locked(folder / "work.lock"):  # other workers write the same
+        for number, path in enumerate(config.generate.prompt):
+            write_atomic(folder / "prompts" / f"{number}.md", Path(path).read_bytes())
 
 
 def count(folder: Path) -> dict[str, Any]:

@@ -149,8 +149,8 @@ def _job(stage: Stage, config: Config, part: str) -> Job:
 
 def _begin(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
     """Whether the part has to be run. Raises PipelineError if it was begun from other settings or inputs."""
-    if alone and _barren(job.folder):
-        (job.folder / "begun.json").unlink(missing_ok=True)  # nothing was made under the old settings
+    if alone and _barren(job.folder) and _changed(job, fields):
+        set_aside(job)  # nothing was made under the old settings
     _refuse_other(job, fields)
     if (job.folder / "manifest.json").exists():
         return False
@@ -188,15 +188,18 @@ def _run(stage: Stage, job: Job) -> None:
         )
 
 
-def _refuse_other(job: Job, fields: dict[str, str]) -> None:
-    """Refuse to go on with a folder that was begun from other settings or inputs."""
+def _changed(job: Job, fields: dict[str, str]) -> list[str]:
+    """What is not as it was when the folder was begun, a line each."""
     path = job.folder / "begun.json"
     if not path.exists():
-        return
+        return []
     old = read_json(path)["fingerprint"]
-    changed = [
-        f"  {key}: {_short(old.get(key))} -> {_short(fields.get(key))}" for key in {**old, **fields} if old.get(key) != fields.get(key)
-    ]
+    return [f"  {key}: {_short(old.get(key))} -> {_short(fields.get(key))}" for key in {**old, **fields} if old.get(key) != fields.get(key)]
+
+
+def _refuse_other(job: Job, fields: dict[str, str]) -> None:
+    """Refuse to go on with a folder that was begun from other settings or inputs."""
+    changed = _changed(job, fields)
     if changed:
         raise PipelineError(
             f"{job.folder}: was begun from other settings or inputs; put them back, choose another run_dir, "
@@ -206,9 +209,15 @@ def _refuse_other(job: Job, fields: dict[str, str]) -> None:
 
 def _barren(folder: Path) -> bool:
     """Whether the stage failed here before it made anything that lasts."""
-    passing = {"begun.json", "work.json", "engine.log", "cost.json"}
-    made = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return all(path.name in passing or _is_lock(path) or path.parts[0] in ("rejected", "tensorboard", "prompts", "errors") for path in made)
+    return not any(_lasts(path, path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _lasts(path: Path, name: Path) -> bool:
+    if name.parts[0] in ("rejected", "tensorboard", "prompts", "errors") or _is_lock(path) or path.suffix == ".topk":
+        return False  # frames are nothing without the lines that point to them
+    if path.name.endswith(".jsonl.gz"):
+        return any(True for _ in read_lines(path))
+    return path.name not in {"begun.json", "work.json", "engine.log", "cost.json"} and path.stat().st_size > 0
 
 
 def _short(value: str | None) -> str:

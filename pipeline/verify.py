@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
 from pipeline.shards import frame_holds, set_aside
-from pipeline.store import read_json, read_lines, sealed_shards, sha256, write_atomic
+from pipeline.store import Lock, read_json, read_lines, sealed_shards, sha256, write_atomic
 from pipeline.topk import TopK, TopKFolder
 
 SAMPLED = ("generate", "score")  # stages whose folders hold samples with frames
@@ -67,6 +67,9 @@ def repair(run_dir: Path) -> Iterator[str]:
     The stage's own command then makes just the rest again.
     """
     for folder in (run_dir / name for name in SAMPLED if (run_dir / name / "begun.json").exists()):
+        lock = Lock(folder / "lock")
+        if not lock.take():
+            raise PipelineError(f"{folder}: process {lock.holder} is at work here; wait for it, or end it")
         manifest = folder / "manifest.json"
         files = read_json(manifest)["files"] if manifest.exists() else {}
         names = {path.name for path in sealed_shards(folder)} | {name for name in files if name.endswith(".jsonl.gz")}
@@ -77,6 +80,7 @@ def repair(run_dir: Path) -> Iterator[str]:
                 kept = _open_again(lines, frames, samples or [])
                 manifest.unlink(missing_ok=True)
                 yield f"{lines}: set aside, {kept:,} samples of it kept; pipeline {folder.name} makes the others again"
+        lock.release()
 
 
 def _open_again(lines: Path, frames: Path, samples: list[Sample]) -> int:

@@ -54,7 +54,7 @@ class Work(BaseModel):
 
 
 def open_work(folder: Path, make: Callable[[], Work]) -> Work:
-    """Read work.json, or write what `make` finds. Many processes may come at once."""
+    """Read work.json, or write what `make` finds; one process at a time."""
     path = folder / "work.json"
     with locked(folder / "work.lock"):
         if not path.exists():
@@ -125,6 +125,7 @@ class Worker(Generic[S, T]):
         self.folder, self.work, self.record = folder, work, record
         self.items: dict[str, Item[S]] = {}
         self._take, self._name = take, name
+        self._elsewhere = {place for shard in work.retries for place in shard}  # a shard that is repaired must not have them too
 
     def unsealed(self) -> list[int]:
         """Numbers of the shards that are not finished."""
@@ -164,6 +165,7 @@ class Worker(Generic[S, T]):
         if first < work.seeds:
             sources = self._take(first, min(first + work.shard_seeds, work.seeds))
             places = [(number, index) for number in range(first, first + len(sources)) for index in range(work.samples)]
+            places = [place for place in places if place not in self._elsewhere]
             return [self._item(sources[number - first], number, index) for number, index in places]
         return [self._item(self._take(number, number + 1)[0], number, index) for number, index in work.retries[work.retry(shard)]]
 

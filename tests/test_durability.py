@@ -21,6 +21,7 @@ from pipeline.shards import read_failures
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score
 from pipeline.store import Lock, read_records
+from pipeline.verify import repair
 from tests.conftest import ROOT, write_seeds
 
 GOOD = [" yes, it is even\n", " no, it is odd\n"]
@@ -97,7 +98,7 @@ def test_workers_share_a_run(workshop: Path) -> None:
 def test_a_dead_workers_shard_is_taken_over(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
     """The one that is left finishes what the other had begun, and keeps what that one had acknowledged."""
     folder = workshop / "run" / "generate"
-    slow = start(workshop, "teacher.delay_s=0.3", "generate.shard_size=30")  # one shard: the other can only wait
+    slow = start(workshop, "teacher.delay_s=2", "generate.shard_size=30")  # one shard: the other can only wait
     killed.append(slow)
     wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), slow)
     acknowledged = {json.loads(line)["id"]: line for line in (folder / "00000.journal.jsonl").read_bytes().splitlines()}
@@ -115,7 +116,7 @@ def test_a_dead_workers_shard_is_taken_over(workshop: Path, killed: list[subproc
 def test_workers_of_other_settings_are_turned_away(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
     """Sharing a run means sharing its settings; and what others work on is not set aside under their feet."""
     folder = workshop / "run" / "generate"
-    slow = start(workshop, "teacher.delay_s=0.3")
+    slow = start(workshop, "teacher.delay_s=3")
     killed.append(slow)
     wait_until(lambda: list(folder.glob("*.journal.jsonl")), slow)
     code, words = finish(start(workshop, "teacher.temperature=0.5"))
@@ -163,6 +164,31 @@ def test_retried_errors_can_succeed(workshop: Path) -> None:
     assert len(samples) == len({sample.id for sample in samples}) == 60
     assert sorted(sample.id for sample in samples[-len(retried) :]) == retried
     assert failures(folder) == {}
+
+
+def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
+    """A shard that is opened again must leave what failed in it to the shard that took it up."""
+    folder = workshop / "run" / "generate"
+    config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps([*GOOD * 8, '!refuse'])}", "generate.max_error_rate=0.5"])
+    stage.execute(generate, config)
+    failed = next(iter(failures(folder)))
+    generate.retry_errors(stage.Job(config, "generate", "", folder))
+    answering = config.model_copy(update={"teacher": config.teacher.model_copy(update={"replies": GOOD})})
+    generate.run(stage.Job(answering, "generate", "", folder))
+    shard = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if failed in path.read_text()).stem
+    (folder / f"{shard}.topk").write_bytes(b"")
+    assert len(list(repair(workshop / "run"))) == 1
+    generate.run(stage.Job(answering, "generate", "", folder))
+    samples = [sample.id for sample in read_records(folder, Sample)]
+    assert len(samples) == len(set(samples)) == 60
+
+
+def test_settings_can_change_while_all_has_failed(workshop: Path) -> None:
+    """The first try of a new task: nothing was made, so nothing is refused, and old failures do not stick to the new settings."""
+    with pytest.raises(PipelineError, match="requests failed"):
+        stage.execute(generate, load(workshop / "config.yaml", ['teacher.replies=["!refuse"]']))
+    assert stage.execute(generate, load(workshop / "config.yaml", ["task.seeds.limit=20"]))
+    assert len(list(read_records(workshop / "run" / "generate", Sample))) == 40
 
 
 def test_template_error_is_one_rows_error(workshop: Path) -> None:
