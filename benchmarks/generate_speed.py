@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import prompts, seeds
+from pipeline.capture import keep_prompts
 from pipeline.config import Config, load
 from pipeline.models import Sampling
 from pipeline.models.vllm_engine import VllmModel, _params
@@ -84,6 +85,7 @@ def ours(config: Config, model: VllmModel, folder: Path) -> int:
     folder.mkdir(parents=True)
     with open(os.devnull, "w") as silence:
         progress = Progress("generate", PROMPTS, stream=silence)
+        keep_prompts(config.generate.prompt, folder)
         generate.capturing(Job(config, "generate", "", folder)).work_off(model, progress)
     return progress.tokens
 

@@ -99,7 +99,7 @@ def job_of(config: Config) -> Job:
 
 
 def work(config: Config, model: Pretended, progress: Progress) -> None:
-    keep_prompts(config, job_of(config).folder)
+    keep_prompts(config.generate.prompt, job_of(config).folder)
     generate.capturing(job_of(config)).work_off(model, progress)
 
 
@@ -139,7 +139,7 @@ def finish(config: Config) -> None:
     claimed = capturing.worker.claimed
     capturing.worker.claimed = lambda header: islice(claimed(header), 1)  # type: ignore[method-assign]
     with open(os.devnull, "w") as silence:
-        keep_prompts(config, folder)
+        keep_prompts(config.generate.prompt, folder)
         capturing.work_off(Pretended(config.teacher.max_tokens), Progress("generate", 1, stream=silence))
     for number in range(1, capturing.worker.work.shards):
         for suffix in ("jsonl.gz", "topk"):

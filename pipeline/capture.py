@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 
 from pipeline import prompts, replies, topk
 from pipeline.collect import Collector, Question
-from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.models import Answer, Completion, Failure, Model, Request
 from pipeline.progress import Progress
@@ -76,9 +75,13 @@ class Capture(Generic[S]):
     def work_off(self, model: Model, progress: Progress) -> None:
         """Ask `model` for what is missing in all shards that are free."""
         header = self._header(model)
-        asked = [prompts.load(path) for path in self.job.config.generate.prompt]
+        asked = [prompts.load(path) for path in kept_prompts(self.job.folder)]
         collector = Collector(
-            partial(self._question, model, header, asked), self._failed, progress, self.job.config.generate.max_error_rate
+            partial(self._question, model, header, asked),
+            self._failed,
+            progress,
+            self.job.config.generate.max_error_rate,
+            answered=self.worker.there(),  # a retry of what mostly fails must not pass for a run that does
         )
         collector.run(partial(self.answers, model), self.worker.claimed(header.to_bytes() if header else b""))
 
@@ -144,11 +147,16 @@ class Capture(Generic[S]):
         )
 
 
-def keep_prompts(config: Config, folder: Path) -> None:
+def kept_prompts(folder: Path) -> list[Path]:
+    """A stage's own copies, by number."""
+    return sorted((folder / "prompts").glob("*.md"), key=lambda path: int(path.stem))
+
+
+def keep_prompts(paths: Sequence[Path | str], folder: Path) -> None:
     """Copy the prompts to prompts/0.md, 1.md, …: what samples were asked with is read from here by later stages."""
     (folder / "prompts").mkdir(exist_ok=True)
     with locked(folder / "work.lock"):  # other workers write the same
-        for number, path in enumerate(config.generate.prompt):
+        for number, path in enumerate(paths):
             write_atomic(folder / "prompts" / f"{number}.md", Path(path).read_bytes())
 
 

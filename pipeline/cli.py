@@ -153,13 +153,14 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     for name in names:
         if not redo and _is_done(modules[name], settings):
             click.echo(f"{name}: done already")
+            code = max(code, _failures(modules[name], settings))
             continue
         if name == STAGES[0]:
             validate.check(settings)
         click.echo(f"--- {name}")
         finished = _child([sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])])
         if finished not in (DONE, DONE_WITH_ERRORS):
-            _leave(finished if finished > 0 else FAILED)
+            _leave(finished if finished > 0 else STOPPED - finished)
         code = max(code, finished)
     return code
 
@@ -247,7 +248,8 @@ def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     from pipeline.models import tokenizer_of
     from pipeline.models.vllm_engine import server_command
 
-    teacher = _load(config, overrides).teacher
+    settings = _load(config, overrides)
+    teacher = settings.teacher.model_copy(update={"logprobs": max(settings.teacher.logprobs, settings.score.logprobs)})
     command = server_command(teacher, LOOPBACK, port)
     url = f"http://{LOOPBACK}:{port}/v1"
     click.echo(f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} teacher.tokenizer={tokenizer_of(teacher)}")

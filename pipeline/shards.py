@@ -48,7 +48,7 @@ class Shard(Generic[T]):
         self._files: dict[Path, IO[bytes]] = {}
         self._pending: dict[Path, list[bytes]] = {}
         self._frames_end = 0
-        self._oldest = 0.0
+        self._committed = time.monotonic()
 
     def claim(self) -> bool:
         """Take the shard for this process. False if another process has it, or it is finished."""
@@ -104,8 +104,8 @@ class Shard(Generic[T]):
 
     @property
     def age(self) -> float:
-        """Seconds for which the oldest of them has waited."""
-        return time.monotonic() - self._oldest if self._pending else 0.0
+        """Seconds since the last commit, if anything waits for the next: answers that come seldom do not wait for one another."""
+        return time.monotonic() - self._committed if self._pending else 0.0
 
     def add(self, record: T, frame: bytes | None = None) -> None:
         """Add one record, not yet durable; `commit` makes it so."""
@@ -128,6 +128,7 @@ class Shard(Generic[T]):
         """Make everything added so far durable, frames before lines."""
         # taken before it is written: if this is interrupted, a second call must not write it again
         pending, self._pending = self._pending, {}
+        self._committed = time.monotonic()
         for path in (self.frames_path, self.lines_path, self.errors_path):
             if path in pending:
                 append(self._open(path), pending[path])
@@ -159,8 +160,6 @@ class Shard(Generic[T]):
         self.release()
 
     def _put(self, path: Path, data: bytes) -> None:
-        if not self._pending:
-            self._oldest = time.monotonic()
         self._pending.setdefault(path, []).append(data)
 
     def _open(self, path: Path) -> IO[bytes]:

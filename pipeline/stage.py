@@ -88,6 +88,8 @@ def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, pre
                 if not alone and (prepare or not stage.SHARED or not lock.take(shared=True)):
                     raise PipelineError(f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it")
                 if prepare:
+                    if prepare is not set_aside:
+                        _refuse_other(job, fields)
                     prepare(job)
                 if not _begin(stage, job, fields, alone):
                     continue
@@ -213,7 +215,7 @@ def _barren(folder: Path) -> bool:
 
 
 def _lasts(path: Path, name: Path) -> bool:
-    if name.parts[0] in ("rejected", "tensorboard", "prompts", "errors") or _is_lock(path) or path.suffix == ".topk":
+    if name.parts[0] in ("rejected", "tensorboard", "prompts", "errors") or _passes(path) or path.suffix == ".topk":
         return False  # frames are nothing without the lines that point to them
     if path.name.endswith(".jsonl.gz"):
         return any(True for _ in read_lines(path))
@@ -244,16 +246,21 @@ def set_aside(job: Job) -> None:
 def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
     left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "work.json"}
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out and not _is_lock(path))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out and not _passes(path))
     return {
         str(path.relative_to(folder)): _facts_of(path)
         for path in files
-        if not {"checkpoints", "tensorboard", "errors", "quarantine"} & set(path.relative_to(folder).parts)
+        if not {"checkpoints", "tensorboard", "errors", "quarantine"} & set(path.relative_to(folder).parts) and ".journal." not in path.name
     }
 
 
 def _is_lock(path: Path) -> bool:
     return path.name == "lock" or path.suffix == ".lock"
+
+
+def _passes(path: Path) -> bool:
+    """Whether a file is gone soon, or was left behind by a kill."""
+    return _is_lock(path) or path.suffix == ".tmp"
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

@@ -75,6 +75,9 @@ def repair(run_dir: Path) -> Iterator[str]:
         names = {path.name for path in sealed_shards(folder)} | {name for name in files if name.endswith(".jsonl.gz")}
         for name in sorted(names):
             lines, frames = folder / name, folder / name.replace(".jsonl.gz", ".topk")
+            if not lines.exists() and lines.with_name(name.replace(".jsonl.gz", ".journal.jsonl")).exists():
+                manifest.unlink(missing_ok=True)  # a kill came in the middle of an earlier repair
+                continue
             samples = None if any(_file_faults(folder, _only(files, lines))) else _read(lines)
             if samples is None or any(_file_faults(folder, _only(files, frames))) or len(_whole(samples, frames)) < len(samples):
                 kept = _open_again(lines, frames, samples or [])

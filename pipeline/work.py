@@ -23,7 +23,8 @@ T = TypeVar("T", bound=Identified)
 class Work(BaseModel):
     """The content of work.json.
 
-    `retries`: for each extra shard (number of the seed, index) of what it holds. `taken_up`: the shards whose failures these are.
+    `retries`: for each extra shard (number of the seed, index) of what it holds. `taken_up`: the shards whose failures these are, until
+    their files have been moved.
     """
 
     seeds: int
@@ -60,23 +61,22 @@ def open_work(folder: Path, make: Callable[[], Work]) -> Work:
         if not path.exists():
             write_atomic(path, make().model_dump_json())
         work = Work.model_validate_json(path.read_bytes())
-        for number in work.taken_up:  # a crash may have come before they were moved
-            set_aside(errors_path(folder, number), folder / "errors" / "retried")
+        work = _move_taken_up(folder, work)
     sweep(folder)
     return work
 
 
-def retry_errors(folder: Path) -> int:
-    """Have what failed asked again; returns how many. Only while no other process works in the folder.
+def retry_errors(folder: Path) -> None:
+    """Have what failed asked again. Only while no other process works in the folder.
 
     An unfinished shard forgets its failures; those of finished ones, which are never touched again, go to extra shards.
     """
     path = folder / "work.json"
     if not path.exists():
-        return 0
+        return
     (folder / "manifest.json").unlink(missing_ok=True)
-    work = Work.model_validate_json(path.read_bytes())
-    paths = [file for file in failure_files(folder) if int(file.stem) not in work.taken_up]
+    work = _move_taken_up(folder, Work.model_validate_json(path.read_bytes()))
+    paths = failure_files(folder)
     sealed = [file for file in paths if sealed_path(folder, int(file.stem)).exists()]
     again = [(failed.number, failed.index) for file in sealed for failed in read_failures(file)]
     size = work.shard_seeds * work.samples
@@ -85,14 +85,23 @@ def retry_errors(folder: Path) -> int:
         work.model_copy(
             update={
                 "retries": work.retries + [again[first : first + size] for first in range(0, len(again), size)],
-                "taken_up": work.taken_up + [int(file.stem) for file in sealed],
+                "taken_up": [int(file.stem) for file in sealed],
             }
         ).model_dump_json(),
     )
-    number = sum(len(read_failures(file)) for file in paths)
     for file in paths:
         set_aside(file, folder / "errors" / "retried")
-    return number
+
+
+def _move_taken_up(folder: Path, work: Work) -> Work:
+    """Finish what a crash may have kept from being moved, so that later failures of these shards are not taken for it."""
+    if not work.taken_up:
+        return work
+    for number in work.taken_up:
+        set_aside(errors_path(folder, number), folder / "errors" / "retried")
+    work = work.model_copy(update={"taken_up": []})
+    write_atomic(folder / "work.json", work.model_dump_json())
+    return work
 
 
 def failure_files(folder: Path) -> list[Path]:
@@ -167,7 +176,10 @@ class Worker(Generic[S, T]):
             places = [(number, index) for number in range(first, first + len(sources)) for index in range(work.samples)]
             places = [place for place in places if place not in self._elsewhere]
             return [self._item(sources[number - first], number, index) for number, index in places]
-        return [self._item(self._take(number, number + 1)[0], number, index) for number, index in work.retries[work.retry(shard)]]
+        own = work.retry(shard)
+        later = {place for places in work.retries[own + 1 :] for place in places}
+        places = [place for place in work.retries[own] if place not in later]
+        return [self._item(self._take(number, number + 1)[0], number, index) for number, index in places]
 
     def _item(self, source: S, number: int, index: int) -> Item[S]:
         return Item(self._name(source, index), source, number, index)

@@ -159,7 +159,7 @@ def trouble(where: str, key: str, error: Any) -> Trouble:
     """
     status, after = error.status_code, _retry_after(error.response.headers.get("retry-after"))
     message = f"answers {status}: {_message(error)}"
-    if status == 429 or (status == 503 and after is not None):
+    if status in (429, 502, 503, 504):  # too much to do, or a proxy before a server that is away
         return Trouble(message, after=after)
     if status >= 500 or status == 408:
         return Trouble(message, "server_error", after=after)

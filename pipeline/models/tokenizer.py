@@ -72,14 +72,19 @@ class Tokenizer:
     def token_range(self, token_ids: Sequence[int], text: str, begin: int, end: int) -> tuple[int, int]:
         """The tokens (first, last + 1) that hold the characters `begin` to `end` - 1 of their `text`."""
         lengths = [0, *accumulate(len(self._piece(token)) for token in token_ids)]
-        whole = lengths[-1] == len(text) and "\ufffd" not in text
+        whole = lengths[-1] == len(text) and not any("\ufffd" in self._piece(token) for token in token_ids)
 
         def length(count: int) -> int:
             """Of the text of the first tokens. Where a character is spread over several, it has to be decoded."""
             return lengths[count] if whole else len(self.decode(token_ids[:count]))
 
         counts = range(len(token_ids) + 1)
-        return bisect_right(counts, begin, key=length) - 1, bisect_left(counts, end, key=length)
+        first, last = bisect_right(counts, begin, key=length) - 1, bisect_left(counts, end, key=length)
+        while not whole and last < len(token_ids) and self.decode(token_ids[:last]) != text[:end]:
+            last += 1  # half a character looks like a whole one
+            if length(last) > end:
+                return first, last - 1
+        return first, last
 
     @cached_property
     def end_of_thoughts(self) -> int:

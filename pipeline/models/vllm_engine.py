@@ -99,7 +99,8 @@ class VllmModel:
                 return
             if asked:
                 outputs = self._step(engine)
-                answers += [answer(asked.pop(output.request_id)[0], output) for output in outputs if output.finished]
+                done = [output for output in outputs if output.finished and output.request_id in asked]
+                answers += [answer(asked.pop(output.request_id)[0], output) for output in done]
                 answers += self._abort_overdue(asked)
             room = self._room
             yield answers
@@ -107,7 +108,7 @@ class VllmModel:
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
         self._watchdog.kill()
-        self._watchdog.wait()
+        self._watchdog.communicate()
 
     def _add(self, request: Request, params: Any) -> Failure | None:
         assert request.token_ids is not None
@@ -153,8 +154,9 @@ class VllmModel:
     def _completion(self, request: Request, output: Any) -> Answer:
         result = output.outputs[0]
         ids = list(result.token_ids)
-        if result.finish_reason in ("error", "abort"):
-            return Failure(request.id, "engine_error", f"vLLM ended it as {result.finish_reason}")
+        _refuse_abort(output)
+        if result.finish_reason == "error":
+            return Failure(request.id, "engine_error", "vLLM ended it as an error of its own")
         if not result.logprobs:
             return self._answer(request, ids, result.finish_reason, None)
         topk = _flat(result.logprobs, len(ids))
@@ -164,6 +166,7 @@ class VllmModel:
     def _scored(self, request: Request, output: Any) -> Answer:
         assert request.given is not None
         assert request.token_ids is not None
+        _refuse_abort(output)
         whole = _flat(output.prompt_logprobs, len(request.token_ids) + len(request.given) - 1)  # the first position has none
         begin = len(request.token_ids) - 1
         topk = RawTopK(whole.ids[begin:], whole.logprobs[begin:])
@@ -171,10 +174,18 @@ class VllmModel:
             return Failure(request.id, "misaligned", "vLLM's prompt logprobs are not those of the tokens that were given")
         return self._answer(request, request.given, "stop", topk)
 
-    def _answer(self, request: Request, ids: list[int], finish_reason: FinishReason, topk: RawTopK | None) -> Completion:
+    def _answer(self, request: Request, ids: list[int], finish_reason: FinishReason, topk: RawTopK | None) -> Answer:
         assert request.token_ids is not None
+        if topk is not None and np.isnan(topk.logprobs).any():
+            return Failure(request.id, "engine_error", "its logprobs are not numbers (NaN); is engine.dtype too narrow for the model?")
         usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
         return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
+
+
+def _refuse_abort(output: Any) -> None:
+    """An engine that goes down, as on Ctrl-C, ends its requests one by one; that is no fault of theirs."""
+    if output.outputs[0].finish_reason == "abort":
+        raise PipelineError("vLLM's engine is going down; what is finished is kept, and the same command goes on from here")
 
 
 def _shared(requests: list[Request]) -> int:
@@ -297,7 +308,10 @@ def _output_to(log: Path) -> Iterator[None]:
 
 def _watch() -> subprocess.Popen[bytes]:
     """Start the watchdog over all processes that this one will start."""
-    return subprocess.Popen([sys.executable, "-c", WATCHDOG, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
+    watchdog = subprocess.Popen([sys.executable, "-c", WATCHDOG, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
+    assert watchdog.stdin is not None
+    os.register_at_fork(after_in_child=watchdog.stdin.close)  # an engine that is forked must not hold the other end open
+    return watchdog
 
 
 def _tell_up(watchdog: subprocess.Popen[bytes]) -> None:

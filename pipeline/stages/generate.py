@@ -42,7 +42,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 def run(job: Job) -> dict[str, Any]:
     """Ask for every sample that is not there yet, then count what is."""
-    keep_prompts(job.config, job.folder)
+    keep_prompts(job.config.generate.prompt, job.folder)
     capturing(job).run(lambda: open_teacher(job.config.teacher, job.engine_log))
     return capture.count(job.folder)
 

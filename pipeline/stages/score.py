@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import capture, prompts, seeds, work
-from pipeline.capture import Ask, Capture, keep_prompts
+from pipeline.capture import Ask, Capture, keep_prompts, kept_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.models import Model, locate, open_teacher, tokenizer_of
@@ -39,7 +39,7 @@ def reads(config: Config, part: str) -> list[str]:
 def files(config: Config, part: str) -> list[Path]:
     asked = [Path(path) for path in config.generate.prompt]
     if config.score.source == KEPT:
-        return asked
+        return []  # generate's own copies, which its manifest vouches for
     if config.score.source == TARGETS:
         return asked + ([Path(config.task.seeds.path)] if config.task.seeds.path else [])
     return [*asked, Path(config.score.source) / "generate" / "manifest.json"]
@@ -54,7 +54,7 @@ def run(job: Job) -> dict[str, Any]:
     """Score every row that is not scored yet, then count what is there."""
     config = job.config
     teacher = config.teacher.model_copy(update={"logprobs": config.score.logprobs})
-    keep_prompts(config, job.folder)
+    keep_prompts(_prompts(job), job.folder)
     ask: Callable[[Item[Any], Model], Ask]
     worker: Worker[Any, Sample]
     ask, worker = _targets(job) if config.score.source == TARGETS else _samples(job)
@@ -74,19 +74,28 @@ def summary(config: Config) -> str:
     return capture.summary(NAME, read_manifest(run_dir, NAME)["counts"], run_dir / NAME)
 
 
+def _prompts(job: Job) -> list[Path]:
+    """What kept rows were asked with, whatever the config says now; for other text, the config's prompts."""
+    if job.config.score.source != KEPT:
+        return [Path(path) for path in job.config.generate.prompt]
+    return kept_prompts(job.run_dir / "generate")
+
+
 def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sample, Sample]]:
     """The kept rows of this run, or all of another run's. Token ids are used again only if they are the teacher's."""
     source = job.config.score.source
     own = source == KEPT
     rows = Samples(job.run_dir / "filter" / "kept" if own else Path(source) / "generate")
+    asked = _prompts(job)
     todo = work.open_work(job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1))
-    same = own or _same_tokenizer(job.config, Path(source))
+    same = _same_tokenizer(job.config, job.run_dir if own else Path(source))
 
     def ask(item: Item[Sample], model: Model) -> Ask:
         sample = item.source
-        given = (
-            sample.token_ids if same and sample.token_ids is not None else _tokenised(model, sample.text, sample.finish_reason == "stop")
-        )
+        given = sample.token_ids if same else None
+        if given is None:
+            stops = tuple(prompts.load(asked[sample.prompt if own else 0]).front.stop)
+            given = _tokenised(model, sample.text, sample.finish_reason == "stop" and not sample.text.endswith(stops))
         return Ask(sample.seed, sample.index, sample.prompt if own else 0, given=given, finish_reason=sample.finish_reason)
 
     return ask, Worker(job.folder, todo, Sample, rows.take, lambda sample, _: sample.id)
