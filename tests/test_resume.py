@@ -110,6 +110,17 @@ def test_failure_keeps_what_was_answered(workshop: Path) -> None:
     assert not (folder / "manifest.json").exists()
 
 
+def test_what_a_kill_left_behind_is_no_output(workshop: Path) -> None:
+    """A half-written manifest was once listed in the next one, and downstream refused the run for ever."""
+    config = load(workshop / "config.yaml")
+    stage.execute(generate, config)
+    folder = workshop / "run" / "generate"
+    (folder / "manifest.json").rename(folder / "manifest.json.tmp")
+    assert stage.execute(generate, config)
+    assert "manifest.json.tmp" not in stage.read_manifest(workshop / "run", "generate")["files"]
+    assert stage.execute(filter_stage, config)
+
+
 def test_changed_hub_dataset_is_noticed(workshop: Path) -> None:
     """Its name is the same; its rows are not."""
     folder = workshop / "dataset"

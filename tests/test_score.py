@@ -48,6 +48,15 @@ def test_kept_rows_are_scored_and_no_others(workshop: Path, filtered: Config) ->
     assert len(samples) < 60
 
 
+def test_kept_rows_are_scored_behind_the_prompt_that_they_were_asked_with(workshop: Path, filtered: Config) -> None:
+    """An edited prompt file, or a list that has become shorter, must not put other words before the same reply."""
+    prompt = workshop / "prompt.md"
+    prompt.write_text(prompt.read_text().replace("Is {{", "Would you say that {{"))
+    _, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
+    asked = {s.id: s.prompt_digest for s in read_records(workshop / "run" / "generate", Sample)}
+    assert all(sample.prompt_digest == asked[sample.id] for sample in samples)
+
+
 def test_student_learns_from_scored_rows(workshop: Path, filtered: Config) -> None:
     """train is pointed at either stage; kd works with logprobs that only score made."""
     config, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
