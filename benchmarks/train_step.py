@@ -15,29 +15,31 @@ import torch
 
 from pipeline import prompts
 from pipeline.config import Arm
-from pipeline.encode import check_frames, encode
+from pipeline.encode import Encoder
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Sample
 from pipeline.stages.train import student_path
 from pipeline.store import read_json, read_records
+from pipeline.topk import TopKFolder
 
 ROUNDS, BATCH = 12, 16
 
 
 def main(run_dir: Path) -> None:
-    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from pipeline.trainer import Collator, DistillTrainer
+    from pipeline.batches import Collator, Frames, dataset
+    from pipeline.trainer import DistillTrainer
 
     path = student_path(run_dir, "init")
     tokenizer, model = Tokenizer(path), load_weights(path, None, torch.float32)
     config = read_json(run_dir / "train" / "kd" / "begun.json")["config"]
     samples = list(read_records(run_dir / "filter" / "kept", Sample))[: ROUNDS * BATCH]
-    examples = encode(samples, prompts.load(config["train"]["prompt"]), tokenizer, ids_fit=True)
-    frames = check_frames(examples, run_dir / "generate", tokenizer, tokenizer.vocab_size)
-    rows = [{"input_ids": e.input_ids, "labels": e.labels, "frame": e.frame.model_dump()} for e in examples if e.frame]
+    encoder = Encoder(tokenizer, prompts.load(config["train"]["prompt"]), ids_fit=True)
+    examples = [row for sample in samples for row in encoder.sample(sample)]
+    frames = Frames(TopKFolder(run_dir / "generate"), examples)
+    rows = list(dataset(examples))
     pad = tokenizer.hf.pad_token_id
     args = SFTConfig(
         output_dir="/tmp/train_step",
@@ -50,7 +52,7 @@ def main(run_dir: Path) -> None:
     common: dict[str, Any] = {
         "model": model,
         "args": args,
-        "train_dataset": Dataset.from_list([{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]),
+        "train_dataset": dataset(examples).select_columns(["input_ids", "labels"]),
         "processing_class": tokenizer.hf,
     }
     sides = {

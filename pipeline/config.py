@@ -11,6 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pipeline.errors import PipelineError
 
+Form = Literal["whole", "answer", "steps"]
+
 
 def runtime(default: Any, **bounds: Any) -> Any:
     """A field that can change how fast a result comes but not the result: it stays out of fingerprints."""
@@ -204,10 +206,45 @@ class Arm(Section):
     method: Literal["sft", "kd"] = Field(
         "kd", description="cross-entropy on the teacher's text, or with its distributions", examples=["sft"]
     )
+    text: Literal["teacher", "truth"] = Field(
+        "teacher", description="whose replies it learns: the teacher's kept ones, or the seeds' ground truth (sft)", examples=["truth"]
+    )
+    limit: int | None = Field(None, ge=1, description="only the first so many samples or seeds", examples=[200])
+    epochs: float | None = Field(None, gt=0, description="passes over its rows; null: train.epochs", examples=[3.0])
+    learning_rate: float | None = Field(None, gt=0, description="highest step size; null: train.learning_rate", examples=[1e-4])
+    seed: int | None = Field(
+        None, ge=0, description="order of the rows; null: train.seed. Arms that differ in it alone are repeats", examples=[1]
+    )
+    form: Form = Field(
+        "whole",
+        description="the reply as it stands, its answer alone, or step by step: answer and rationale as two tasks",
+        examples=["steps"],
+    )
+    rationale_weight: float = Field(1.0, ge=0, description="weight of a rationale's tokens; an answer's have 1", examples=[0.5])
+    corrected: bool = Field(False, description="where the teacher's answer is wrong, the ground truth stands in for it", examples=[True])
     alpha: float = Field(
         0.1, ge=0, le=1, description="kd: weight of the cross-entropy; 1 - alpha is that of the divergence", examples=[0.5]
     )
+    alpha_end: float | None = Field(
+        None, ge=0, le=1, description="kd: alpha at the end of training, reached in a straight line; null: constant", examples=[0.0]
+    )
     temperature: float = Field(1.0, gt=0, le=10, description="kd: softens both distributions; exact only at 1", examples=[2.0])
+    temperature_end: float | None = Field(
+        None, gt=0, le=10, description="kd: temperature at the end of training, reached in a straight line; null: constant", examples=[1.0]
+    )
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "total_variation"] = Field(
+        "forward_kl", description="kd: how the student's distribution is held against the teacher's", examples=["reverse_kl"]
+    )
+    beta: float = Field(0.5, gt=0, lt=1, description="kd: the teacher's share of the mixture of jsd and skew_kl", examples=[0.1])
+    tail: Literal["bucket", "renormalise"] = Field(
+        "bucket", description="kd: what lies outside the stored entries counts as one entry, or is left out", examples=["renormalise"]
+    )
+
+    @model_validator(mode="after")
+    def truth_is_text(self) -> Self:
+        if self.text == "truth" and (self.method == "kd" or self.corrected):
+            raise ValueError("text: truth has no logprobs and nothing to correct; use method: sft without corrected, or text: teacher")
+        return self
 
 
 class Train(Section):
@@ -224,6 +261,10 @@ class Train(Section):
     batch_size: int = Field(16, ge=1, description="rows a device and step", examples=[8])
     accumulate: int = Field(1, ge=1, description="batches an optimiser step", examples=[4])
     max_length: int = Field(1024, ge=8, description="longest row, tokens; a longer one is refused, not cut", examples=[512])
+    packing: bool = Field(
+        False, description="fill rows of max_length with several samples (best fit decreasing) that do not see one another", examples=[True]
+    )
+    group_by_length: bool = Field(False, description="batches of rows of about one length: less padding", examples=[True])
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="precision; auto is bfloat16 autocast on a GPU, float32 on a CPU", examples=["float32"]
     )
@@ -232,6 +273,12 @@ class Train(Section):
     save_steps: int = runtime(200, ge=1, description="optimiser steps between checkpoints", examples=[50])
     log_steps: int = runtime(5, ge=1, description="optimiser steps between logged lines", examples=[1])
     report_to: list[str] = runtime(["tensorboard"], description="trackers, as transformers names them", examples=[["wandb"]])
+
+    @model_validator(mode="after")
+    def one_order(self) -> Self:
+        if self.packing and self.group_by_length:
+            raise ValueError("packing leaves nothing to group: set either packing or group_by_length")
+        return self
 
     @model_validator(mode="after")
     def arm_names(self) -> Self:

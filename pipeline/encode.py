@@ -1,43 +1,143 @@
-"""From kept samples to training rows: the student's own prompt, the teacher's completion by its token ids, its frames beside it.
+"""From samples to training rows: the student's own prompt, the reply by the teacher's token ids, its distributions named token by token.
 
 Alignment fails closed: tokenizer, ids and lengths are checked row by row before training begins.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from pipeline.config import Form
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Prompt
-from pipeline.records import Frame, Sample
-from pipeline.topk import TopKFolder
+from pipeline.prompts import Prompt, Span
+from pipeline.records import Frame, Range, Sample, Seed
+from pipeline.topk import TopK, TopKFolder
 
 IGNORED = -100  # label of a token that bears no loss
+UNKNOWN = -1  # a token of which no distribution is known
+
+
+class Vocabulary(Protocol):
+    """How a student with a vocabulary of its own sees the teacher's ids and distributions."""
+
+    def ids(self, teacher_ids: Sequence[int]) -> list[int]: ...
+    def topk(self, topk: TopK) -> TopK: ...
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row. `labels` is IGNORED on the prompt and the token itself on the completion; `frame` is where its top-k lie."""
+    """One row. The lists have one entry a token.
+
+    `labels` is IGNORED on the prompt and the token itself on the reply, `weights` counts in its loss, `rows` says which row of the frame
+    holds what the teacher thought of it. The frame is about `teacher_ids`, the teacher's whole completion in its own ids.
+    """
 
     id: str
     input_ids: list[int]
     labels: list[int]
+    weights: list[float]
+    rows: list[int]
+    frame: Frame | None = None
+    teacher_ids: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What is learned of one sample: its ids by the teacher's vocabulary, and which of them are rationale and answer."""
+
+    id: str
+    seed: Seed
+    token_ids: list[int]
+    rationale: Range | None
+    answer: Range | None
     frame: Frame | None
+    foreign: bool  # whether the ids are the teacher's, to be translated for a student with a vocabulary of its own
 
 
-def encode(samples: Iterable[Sample], prompt: Prompt, tokenizer: Tokenizer, ids_fit: bool) -> list[Example]:
-    """Rows for one student.
+@dataclass(frozen=True)
+class Encoder:
+    """Makes the rows of one student in one form.
 
-    `ids_fit`: its tokenizer is the teacher's, so the teacher's ids are used as they are; otherwise, and where a server gave none,
-    the text is tokenised anew and the frames cannot be used.
+    `ids_fit`: the student's tokenizer is the teacher's, so the teacher's ids are used as they are, or through `vocabulary`; otherwise, and
+    where a server gave none, the text is tokenised anew and the frames cannot be used.
     """
-    return [_example(sample, prompt, tokenizer, ids_fit) for sample in samples]
 
+    tokenizer: Tokenizer
+    prompt: Prompt
+    ids_fit: bool
+    form: Form = "whole"
+    rationale_weight: float = 1.0
+    vocabulary: Vocabulary | None = None
 
-def bearing(labels: Sequence[int]) -> list[int]:
-    """The tokens of a row that bear a loss: its completion."""
-    return [label for label in labels if label != IGNORED]
+    def sample(self, sample: Sample) -> list[Example]:
+        """The rows of a teacher's sample: one, or under step by step one for each part that it has."""
+        if not self.ids_fit or sample.token_ids is None:
+            reply = self._read(sample.id, sample.seed, sample.text, sample.rationale, sample.answer)
+        else:
+            ranges = sample.rationale_tokens, sample.answer_tokens
+            reply = _Reply(sample.id, sample.seed, sample.token_ids, *ranges, sample.frame, foreign=True)
+        return self._rows(reply)
+
+    def truth(self, seed: Seed) -> list[Example]:
+        """The rows of a seed's ground truth, written as the student's prompt says."""
+        text = self.prompt.front.written(seed)
+        front = self.prompt.front
+        rationale = front.rationale.find(text) if isinstance(front.rationale, Span) else None
+        answer = front.answer.find(text)
+        parts = [text[slice(*place)] if place else None for place in (rationale, answer)]
+        return self._rows(self._read(seed.id, seed, text, *parts))
+
+    def _read(self, identifier: str, seed: Seed, text: str, *parts: str | None) -> _Reply:
+        """A reply of which only the text is known."""
+        token_ids = self.tokenizer.encode_reply(text)
+        if text.endswith(tuple(self.prompt.front.stop)):
+            token_ids = token_ids[:-1]
+        ranges = [
+            self.tokenizer.token_range(token_ids, text, begin, begin + len(part)) if part else None for part, begin in _found(text, parts)
+        ]
+        return _Reply(identifier, seed, token_ids, ranges[0], ranges[1], None, foreign=False)
+
+    def _rows(self, reply: _Reply) -> list[Example]:
+        whole = len(reply.token_ids)
+        if self.form == "whole":
+            return [self._row(reply, "", list(range(whole)))]
+        if reply.answer is None:
+            raise PipelineError(
+                f"sample {reply.id}: no answer can be read in it, and form: {self.form} trains on the answer; turn on filter.parseable, "
+                "or use form: whole"
+            )
+        prefixes = self.prompt.front.prefixes
+        if self.form == "answer":
+            return [self._row(reply, "", _part(reply, reply.answer))]
+        rows = [self._row(reply, prefixes.answer, _part(reply, reply.answer))]
+        return rows + ([self._row(reply, prefixes.rationale, _part(reply, reply.rationale))] if reply.rationale else [])
+
+    def _row(self, reply: _Reply, prefix: str, places: list[int]) -> Example:
+        """The tokens at `places` of the reply behind the prompt; from where they jump on, the teacher's distribution is of another text."""
+        begin = self.tokenizer.encode(dataclasses.replace(self.prompt, prefix=prefix).render(reply.seed, self.tokenizer.control_tokens))
+        if not begin:
+            raise PipelineError(f"{self.prompt.name}: is empty for seed {reply.seed.id}; a completion needs at least one token before it")
+        ids = [reply.token_ids[place] for place in places]
+        ids = self.vocabulary.ids(ids) if self.vocabulary and reply.foreign else ids
+        jumps = [index for index in range(1, len(places)) if places[index] != places[index - 1] + 1]
+        known = (jumps[0] if jumps else len(places)) if reply.frame else 0
+        thought = range(*(reply.rationale or (0, 0)))
+        weights = [self.rationale_weight if place in thought else 1.0 for place in places]
+        if self.form != "whole" and places[-1:] != [len(reply.token_ids) - 1]:
+            ids, weights = [*ids, self.tokenizer.hf.eos_token_id], [*weights, 1.0]
+        blank = len(begin)
+        return Example(
+            id=reply.id,
+            input_ids=begin + ids,
+            labels=[IGNORED] * blank + ids,
+            weights=[0.0] * blank + weights,
+            rows=[UNKNOWN] * blank + places[:known] + [UNKNOWN] * (len(ids) - known),
+            frame=reply.frame,
+            teacher_ids=reply.token_ids if reply.frame else [],
+        )
 
 
 def check_lengths(examples: Sequence[Example], max_length: int) -> None:
@@ -51,8 +151,10 @@ def check_lengths(examples: Sequence[Example], max_length: int) -> None:
         )
 
 
-def check_frames(examples: Sequence[Example], folder: Path, tokenizer: Tokenizer, vocab_size: int) -> TopKFolder:
-    """Hold every row's frame against the row. `vocab_size` is the student's. Returns the open folder.
+def check_frames(
+    examples: Iterable[Example], folder: Path, tokenizer: Tokenizer, vocab_size: int, vocabulary: Vocabulary | None = None
+) -> None:
+    """Hold every row's frame against the row. `vocab_size` is the student's.
 
     Raises PipelineError if a row has no frame, another tokenizer wrote it, or its ids or length are not the row's.
     """
@@ -68,22 +170,19 @@ def check_frames(examples: Sequence[Example], folder: Path, tokenizer: Tokenizer
                 "kd needs a student of the same vocabulary. Choose one, or train this student with method: sft"
             )
         try:
-            topk = files.frame(example.frame, bearing(example.labels))
+            topk = files.frame(example.frame, example.teacher_ids)
         except PipelineError as error:
             raise PipelineError(f"{where}: {error}") from None
-        if topk.ids.max() >= vocab_size:
-            raise PipelineError(
-                f"{where}: token id {topk.ids.max()} is beyond the student's vocabulary of {vocab_size}; choose another student"
-            )
-    return files
+        largest = (vocabulary.topk(topk) if vocabulary else topk).ids.max()
+        if largest >= vocab_size:
+            raise PipelineError(f"{where}: token id {largest} is beyond the student's vocabulary of {vocab_size}; choose another student")
 
 
-def _example(sample: Sample, prompt: Prompt, tokenizer: Tokenizer, ids_fit: bool) -> Example:
-    begin = tokenizer.encode(prompt.render(sample.seed, tokenizer.control_tokens))
-    if not begin:
-        raise PipelineError(f"{prompt.name}: is empty for seed {sample.seed.id}; a completion needs at least one token before it")
-    if ids_fit and sample.token_ids is not None:
-        completion, frame = sample.token_ids, sample.frame
-    else:
-        completion, frame = tokenizer.encode_reply(sample.text), None
-    return Example(sample.id, begin + completion, [IGNORED] * len(begin) + completion, frame)
+def _part(reply: _Reply, part: Range) -> list[int]:
+    """The places of one part and of what closes the whole reply."""
+    last = max(end for _, end in (reply.rationale or part, reply.answer or part))
+    return [*range(*part), *range(max(last, part[1]), len(reply.token_ids))]
+
+
+def _found(text: str, parts: Iterable[str | None]) -> list[tuple[str | None, int]]:
+    return [(part, text.find(part) if part else -1) for part in parts]

@@ -13,12 +13,17 @@ A prompt file is Markdown with front matter:
 
 Strategies are spans: rationale then answer as above; answer then rationale with `answer: {end: ","}` and `rationale: {start: ","}`;
 `rationale: think` for models that reason up to the token </think>; no rationale if the key is left out. `target: " {target}\\n"` says how
-ground truth would be written as a reply (for pipeline score), if not between the answer's tags.
+ground truth would be written as a reply, if not between the answer's tags; it may name inputs of the seed too: `"{steps} So: {target}"`.
+
+A student may be trained to give the answer alone, or each of the two parts on demand (step by step, with `prefixes` before the body that
+say which): see `in_form`.
 
 The body is a template over the seed's inputs. Seed text is data: it is only ever a value, never part of the template, and control
 tokens of the tokenizer that stand in it are broken up before they can act.
 """
 
+import dataclasses
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,21 +34,24 @@ from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.config import Form
 from pipeline.errors import PipelineError
 from pipeline.records import Seed
 
 ZERO_WIDTH_SPACE = "\u200b"
+NAMED = re.compile(r"\{(\w+)\}")
 
 
 class Span(BaseModel):
     """A part of the reply: after the first `start` (empty: from the beginning) up to the first of `end` (empty: to the end).
 
-    A reply that stops before `end` still closes a span that ends in white space; any other `end` must be there.
+    A reply that stops before `end` still closes a span that ends in white space, or that is `open`; any other `end` must be there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     start: str = ""
     end: str | list[str] = ""
+    open: bool = False
 
     def find(self, text: str) -> tuple[int, int] | None:
         """Where the part begins and ends in the text, outer white space left out; None if it is not there or is empty."""
@@ -51,13 +59,24 @@ class Span(BaseModel):
         if begin < 0:
             return None
         begin += len(self.start)
-        ends = [self.end] if isinstance(self.end, str) else self.end
-        found = [text.find(end, begin) for end in ends if end and text.find(end, begin) >= 0]
-        if not found and not any(end.strip() == "" for end in ends):
+        found = [text.find(end, begin) for end in self.ends if end and text.find(end, begin) >= 0]
+        if not found and not self.open and not any(end.strip() == "" for end in self.ends):
             return None
         part = text[begin : min(found, default=len(text))]
         begin += len(part) - len(part.lstrip())
         return (begin, begin + len(part.strip())) if part.strip() else None
+
+    @property
+    def ends(self) -> list[str]:
+        return [self.end] if isinstance(self.end, str) else self.end
+
+
+class Prefixes(BaseModel):
+    """What stands before the body when a student trained step by step is asked for one part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    answer: str = "[answer] "
+    rationale: str = "[rationale] "
 
 
 class FrontMatter(BaseModel):
@@ -68,13 +87,18 @@ class FrontMatter(BaseModel):
     rationale: Span | Literal["think"] | None = None
     answer: Span = Span()
     target: str | None = None
+    prefixes: Prefixes = Prefixes()
 
-    def written(self, target: str) -> str:
-        """The ground truth as the teacher would have written it: `target` of the front matter, or between the answer's tags."""
-        if self.target is not None:
-            return self.target.replace("{target}", target)
-        end = self.answer.end if isinstance(self.answer.end, str) else self.answer.end[-1]
-        return f"{self.answer.start}{target}{end}"
+    def written(self, seed: Seed) -> str:
+        """The seed's ground truth as the teacher would have written it: `target` of the front matter, or between the answer's tags."""
+        assert seed.target is not None
+        if self.target is None:
+            return f"{self.answer.start}{seed.target}{self.answer.ends[-1]}"
+        known = {name: value for name, value in seed.inputs.items() if isinstance(value, str | int | float)} | {"target": seed.target}
+        unknown = [name for name in NAMED.findall(self.target) if name not in known]
+        if unknown:
+            raise PipelineError(f"target: {{{unknown[0]}}} is no input of seed {seed.id}, which has {', '.join(known)}; name one of them")
+        return NAMED.sub(lambda found: str(known[found.group(1)]), self.target)
 
 
 @dataclass(frozen=True)
@@ -95,12 +119,20 @@ class Prompt:
     name: str
     front: FrontMatter
     template: Template
+    prefix: str = ""
+
+    def in_form(self, form: Form) -> "Prompt":
+        """The prompt for the answer of a student trained in this form: the whole reply, the answer alone, or the answer on demand."""
+        if form == "whole":
+            return self
+        front = self.front.model_copy(update={"rationale": None, "answer": Span(end=self.front.answer.end, open=True)})
+        return dataclasses.replace(self, front=front, prefix=self.front.prefixes.answer if form == "steps" else "")
 
     def render(self, seed: Seed, control_tokens: Iterable[str] = ()) -> Rendered:
         """Fill the template with the seed's inputs."""
         tokens = tuple(control_tokens)
         try:
-            body = self.template.render(_defused(seed.inputs, tokens))
+            body = self.prefix + self.template.render(_defused(seed.inputs, tokens))
         except UndefinedError as error:
             known = ", ".join(seed.inputs)
             raise PipelineError(f"{self.name}: {error.message} for seed {seed.id}, whose inputs are {known}; name one of them") from None

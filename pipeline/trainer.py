@@ -1,153 +1,118 @@
-"""TRL's SFTTrainer with one more loss: distillation from the stored top-k, which the collator reads frame by frame."""
+"""TRL's SFTTrainer with the loss of one arm: cross-entropy, or distillation from the stored top-k that the collator brings."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from pipeline.batches import COLUMNS, bearing_of, teacher_of
 from pipeline.config import Arm
-from pipeline.encode import IGNORED, bearing
 from pipeline.errors import PipelineError
-from pipeline.losses.kd import Loss, cross_entropy, sparse_kd
-from pipeline.progress import Progress
-from pipeline.records import Frame
-from pipeline.topk import TopK, TopKFolder
+from pipeline.losses.kd import Logits, Loss, Objective, distillation_loss
 
-ALTERED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
-
-
-class Collator:
-    """TRL's collator and, with `frames`, the teacher's distributions of all unmasked tokens of the batch, in their order.
-
-    topk_ids (N, K), topk_logprobs (N, K) with -inf where a token has fewer entries, topk_tail (N,).
-    """
-
-    def __init__(self, pad_token_id: int, frames: TopKFolder | None):
-        self._base = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
-        self._frames = frames
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        batch: dict[str, Tensor] = self._base(rows)
-        if self._frames is not None:
-            batch.update(_stack([self._frames.frame(Frame(**row["frame"]), bearing(row["labels"])) for row in rows]))
-        return batch
-
-
-def _stack(topks: list[TopK]) -> dict[str, Tensor]:
-    width = max(topk.ids.shape[1] for topk in topks)
-
-    def widen(array: np.ndarray, fill: float) -> np.ndarray:
-        return np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
-
-    return {
-        "topk_ids": torch.from_numpy(np.concatenate([widen(topk.ids, 0) for topk in topks])),
-        "topk_logprobs": torch.from_numpy(np.concatenate([widen(topk.logprobs, -np.inf) for topk in topks])),
-        "topk_tail": torch.from_numpy(np.concatenate([topk.tail for topk in topks])),
-    }
+BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+UNKNOWN_LOGITS = ("output_multiplier",)  # what else some models do to their logits
 
 
 class DistillTrainer(SFTTrainer):
-    """Trains one arm. Rows come tokenised, with labels.
+    """Trains one arm. Rows come tokenised, with labels and the columns of `batches.dataset`.
 
-    Both methods go through the same primitive, which scores unmasked positions only, so that arms differ in nothing but the loss. A model
-    that alters its logits (soft-cap, scale) is trained by sft with TRL's own loss, and refused under kd.
+    Both methods go through the same primitive, which scores unmasked positions only, so that arms differ in nothing but the loss.
     """
 
     def __init__(self, *, arm: Arm, **kwargs: Any):
         self.arm = arm
         super().__init__(**kwargs)
         self._redirect = _ForwardRedirection()
-        self._altered = _altered_logits(self.model)
-        if self._altered and arm.method == "kd":
-            raise PipelineError(f"{type(self.model).__name__}: kd does not know its logits ({self._altered}); train it with method: sft")
+        self._logits = logits_of(_inner(self.model))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "frame" not in self._signature_columns:
-            self._signature_columns += ["frame"]
+        self._signature_columns += [name for name in COLUMNS if name not in self._signature_columns]
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        if self._altered:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         unwrapped = self.accelerator.unwrap_model(model)
-        loss: Loss = self._redirect(model, unwrapped, self._sum, unwrapped, inputs)
-        tokens = (inputs["labels"][:, 1:] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        shares = self.arm.method == "kd" and model.training and self._logs_now()
+        loss: Loss = self._redirect(model, unwrapped, self._sum, unwrapped, inputs, shares)
+        tokens = bearing_of(inputs).sum() if num_items_in_batch is None else num_items_in_batch
         mean = loss.total / torch.as_tensor(tokens).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             mean = mean * self.accelerator.num_processes
         self._record(inputs, loss)
-        return mean
+        return (mean, {}) if return_outputs else mean
 
-    def _sum(self, model: nn.Module, inputs: dict[str, Any]) -> Loss:
+    def _sum(self, model: nn.Module, inputs: dict[str, Any], shares: bool) -> Loss:
+        inner = _inner(model)
         with self.accelerator.autocast():  # the redirection goes round accelerate's own wrapper
-            body = model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+            body = inner.base_model(**{name: inputs[name] for name in BODY_INPUTS if name in inputs}, use_cache=False)
             device = body.last_hidden_state.device.type
             exact = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else body.last_hidden_state.dtype
         hidden = body.last_hidden_state.to(exact)  # as a linear layer under autocast would
-        labels = inputs["labels"][:, 1:]
-        bearing = labels != IGNORED
-        hidden, weight, labels = hidden[:, :-1][bearing], model.get_output_embeddings().weight, labels[bearing]
-        if self.arm.method == "sft":
-            return cross_entropy(hidden, weight, labels)
-        return sparse_kd(
-            hidden,
-            weight,
-            labels,
-            inputs["topk_ids"],
-            inputs["topk_logprobs"],
-            inputs["topk_tail"],
-            alpha=self.arm.alpha,
-            temperature=self.arm.temperature,
+        bearing = bearing_of(inputs)
+        return distillation_loss(
+            hidden[:, :-1][bearing],
+            inner.get_output_embeddings().weight,
+            inputs["labels"][:, 1:][bearing],
+            self._objective(model.training),
+            teacher_of(inputs),
+            weights=inputs["weights"],
+            logits=self._logits,
+            shares=shares,
         )
 
+    def _objective(self, training: bool) -> Objective:
+        """What is minimised at this step; a held-out loss is always by the last step's, so that its values can be compared."""
+        arm = self.arm
+        if arm.method == "sft":
+            return Objective()
+        gone = self.state.global_step / max(self.state.max_steps - 1, 1) if training else 1.0
+        return Objective(
+            alpha=_between(arm.alpha, arm.alpha_end, gone),
+            temperature=_between(arm.temperature, arm.temperature_end, gone),
+            divergence=arm.divergence,
+            beta=arm.beta,
+            tail=arm.tail,
+        )
+
+    def _logs_now(self) -> bool:
+        step = self.state.global_step + 1
+        return step == 1 or step % max(int(self.args.logging_steps), 1) == 0
+
     def _record(self, inputs: dict[str, Any], loss: Loss) -> None:
-        """The two shares of the loss, a token, in the log; a share that does nothing is seen at once."""
-        mode = "train" if self.model.training else "eval"
-        tokens = (inputs["labels"][:, 1:] != IGNORED).sum().clamp(min=1)
+        """The two shares of the loss, a token, and of its gradient, in the log; a share that does nothing is seen at once."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        tokens = bearing_of(inputs).sum().clamp(min=1)
         if self.arm.method == "kd":
-            self._metrics[mode]["loss_ce"].append((loss.ce / tokens).item())
-            self._metrics[mode]["loss_kd"].append((loss.kd / tokens).item())
-        self._total_train_tokens += int(inputs["attention_mask"].sum())
-        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+            metrics["loss_ce"].append((loss.ce / tokens).item())
+            metrics["loss_kd"].append((loss.kd / tokens).item())
+        if loss.ce_grad is not None and loss.kd_grad is not None:
+            metrics["kd_gradient_share"].append((loss.kd_grad / (loss.ce_grad + loss.kd_grad).clamp(min=1e-30)).item())
+        self._total_train_tokens += inputs["input_ids"].numel() if "attention_mask" not in inputs else int(inputs["attention_mask"].sum())
+        metrics["num_tokens"] = [self._total_train_tokens]
 
 
-def _altered_logits(model: Any) -> str | None:
-    """What stands between hidden states @ lm_head and the model's logits, if anything does."""
-    config = model.config.get_text_config()
-    altered = [name for name in ALTERED_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        altered.append("bias of the lm_head")
-    return altered[0] if altered else None
+def logits_of(model: Any) -> Logits:
+    """What the model does to hidden states @ lm_head before they are its logits. Raises PipelineError if that is not known here."""
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    unknown = [name for name in UNKNOWN_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
+    if unknown:
+        raise PipelineError(
+            f"{type(model).__name__}: its logits are altered in a way that is not known here ({unknown[0]}); choose another student"
+        )
+    factor = {name: float(getattr(config, name, None) or 1.0) for name in ("logit_scale", "lm_head_multiplier", "logits_scaling")}
+    return Logits(
+        scale=factor["logit_scale"] * factor["lm_head_multiplier"] / factor["logits_scaling"],
+        softcap=getattr(config, "final_logit_softcapping", None),
+        bias=getattr(head, "bias", None),
+    )
 
 
-class Reporter(TrainerCallback):
-    """The trainer's progress as one line: step, loss, its two shares, learning rate, tokens/s, ETA."""
+def _inner(model: Any) -> Any:
+    """The plain model inside adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    def __init__(self, label: str):
-        self._label = label
-        self._progress: Progress | None = None
-        self._last: dict[str, object] = {}
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._progress = Progress(self._label, state.max_steps, state.global_step, unit="steps")
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
-        names = {"loss": "loss", "loss_ce": "ce", "loss_kd": "kd", "learning_rate": "lr"}
-        self._last = {short: f"{float(logs[name]):.3g}" for name, short in names.items() if name in (logs or {})} or self._last
-        if self._progress is not None and "num_tokens" in (logs or {}):
-            self._progress.tokens = int(logs["num_tokens"])
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        assert self._progress is not None
-        self._progress.add(1)
-        self._progress.show(self._last)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        assert self._progress is not None
-        self._progress.show(self._last, last=True)
+def _between(start: float, end: float | None, gone: float) -> float:
+    return start if end is None else start + (end - start) * min(gone, 1.0)

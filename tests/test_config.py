@@ -152,6 +152,7 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "task.metric": ["task.labels=null"],
     "task.seeds.dataset": ["task.seeds.path=null"],
     "task.eval_seeds.dataset": ["task.eval_seeds.path=null"],
+    "train.arms.NAME.text": ["train.arms.mine.method=sft"],
     "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
 }
 

@@ -1,17 +1,19 @@
 """Encoding: the loss is on exactly the completion, and nothing misaligned gets through."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline import prompts, topk
-from pipeline.encode import IGNORED, check_frames, check_lengths, encode
+from pipeline.encode import IGNORED, UNKNOWN, Encoder, Example, check_frames, check_lengths
 from pipeline.errors import PipelineError
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import Frame, Sample
+from pipeline.records import Frame, Sample, Seed
 from tests.conftest import PROMPT
 from tests.test_topk import header
 
@@ -29,6 +31,15 @@ def prompt(tmp_path: Path) -> prompts.Prompt:
     return prompts.load(tmp_path / "prompt.md")
 
 
+def encode(samples: list[Sample], prompt: prompts.Prompt, tokenizer: Tokenizer, ids_fit: bool, **options: Any) -> list[Example]:
+    encoder = Encoder(tokenizer, prompt, ids_fit, **options)
+    return [row for sample in samples for row in encoder.sample(sample)]
+
+
+def taught(example: Example) -> list[int]:
+    return [label for label in example.labels if label != IGNORED]
+
+
 def write_frames(folder: Path, token_ids: list[int], tokenizer_hash: str) -> Frame:
     head = header(tokenizer=tokenizer_hash, vocab_size=263, k=1)
     ids = np.array(token_ids, np.int32)[:, None]
@@ -41,9 +52,9 @@ def test_unmasked_tokens_decode_to_exactly_the_completion(sample: Make, tokenize
     """One token too many or too few on the prompt's side trains the wrong thing."""
     ids = tokenizer.encode_reply(" yes, it is even\n")
     (example,) = encode([sample(token_ids=ids)], prompt, tokenizer, ids_fit=True)
-    bearing = [label for label in example.labels if label != IGNORED]
-    assert bearing == ids
-    assert tokenizer.decode(bearing) == " yes, it is even\n"
+    assert taught(example) == ids
+    assert tokenizer.decode(taught(example)) == " yes, it is even\n"
+    assert example.rows == [UNKNOWN] * len(example.rows)
     assert tokenizer.decode(example.input_ids[: -len(ids)]) == "Is 0 even?\nAnswer:"
 
 
@@ -51,7 +62,7 @@ def test_text_is_tokenised_anew_for_another_tokenizer(sample: Make, tokenizer: T
     """The teacher's ids mean nothing to another student; its frames neither."""
     place = Frame(file="f", offset=0, nbytes=1, crc32=0)
     (example,) = encode([sample(token_ids=[99_999], frame=place)], prompt, tokenizer, ids_fit=False)
-    assert [label for label in example.labels if label != IGNORED] == tokenizer.encode_reply(" yes, it is even\n")
+    assert tokenizer.decode(taught(example)) == " yes, it is even\n"
     assert example.frame is None
 
 
@@ -100,3 +111,56 @@ def test_long_rows_are_refused_not_cut(sample: Make, tokenizer: Tokenizer, promp
     check_lengths(examples, 200)
     with pytest.raises(PipelineError, match=r"1 rows are longer than train\.max_length=60, the longest \(sample s1\)"):
         check_lengths(examples, 60)
+
+
+PLACE = Frame(file="f", offset=0, nbytes=1, crc32=0)
+FORMS = {  # per form: of each row what the prompt begins with, what is learned, and of how many tokens the teacher's distribution is known
+    "whole": [("Is", " yes, it is even\n", 17)],
+    "answer": [("Is", "yes\n", 3)],
+    "steps": [("[answer] Is", "yes\n", 3), ("[rationale] Is", "it is even\n", 11)],
+}
+
+
+def read(sample: Make, tokenizer: Tokenizer, **changes: Any) -> Sample:
+    """A sample as generate leaves it: one token a character."""
+    ids = tokenizer.encode_reply(" yes, it is even\n")[:-1]
+    assert len(ids) == 17
+    return sample(token_ids=ids, answer_tokens=(1, 4), rationale_tokens=(6, 16), frame=PLACE, **changes)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_teach_their_part_of_the_reply(form: Any, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+    """A token taught under another token's distribution is noise; one whose distribution follows other text is known to nobody."""
+    rows = encode([read(sample, tokenizer)], prompt, tokenizer, ids_fit=True, form=form)
+    found = []
+    for row in rows:
+        begin = row.labels.count(IGNORED)
+        assert [row.teacher_ids[place] for place in row.rows if place != UNKNOWN] == [
+            token for token, place in zip(row.input_ids, row.rows, strict=True) if place != UNKNOWN
+        ]
+        known = sum(place != UNKNOWN for place in row.rows)
+        found.append((tokenizer.decode(row.input_ids[:begin]).split(" 0")[0].removesuffix(" "), tokenizer.decode(taught(row)), known))
+    assert found == FORMS[form]
+
+
+def test_rationale_is_weighted_by_its_tokens(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+    """Weights that slip by one token weigh the answer."""
+    (row,) = encode([read(sample, tokenizer)], prompt, tokenizer, ids_fit=True, rationale_weight=0.5)
+    assert row.weights[-17:] == [1.0] * 6 + [0.5] * 10 + [1.0]
+    assert set(row.weights[:-17]) == {0.0}
+
+
+def test_ground_truth_is_taught_in_every_form(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+    """The few-rows control and a corrected row must look like a reply."""
+    front = prompt.front.model_copy(update={"target": " {target}, it is {number}\n"})
+    seed = Seed(id="a", inputs={"number": 4}, target="yes")
+    for form, expected in (("whole", [" yes, it is 4\n"]), ("answer", ["yes\n"]), ("steps", ["yes\n", "it is 4\n"])):
+        rows = Encoder(tokenizer, dataclasses.replace(prompt, front=front), True, form).truth(seed)  # type: ignore[arg-type]
+        assert [tokenizer.decode(taught(row)) for row in rows] == expected
+        assert all(row.frame is None for row in rows)
+
+
+def test_answer_that_cannot_be_read_is_refused_where_it_is_taught(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+    """An empty reply would teach the student to say nothing."""
+    with pytest.raises(PipelineError, match="no answer can be read in it, and form: answer trains on the answer"):
+        encode([sample(token_ids=[9], answer=None)], prompt, tokenizer, ids_fit=True, form="answer")

@@ -6,10 +6,18 @@ from torch import Tensor
 
 from pipeline.losses import sparse
 from pipeline.losses.divergence import forward_kl, soften
-from pipeline.losses.kd import sparse_kd
+from pipeline.losses.kd import Loss, Objective, Teacher, distillation_loss
 from pipeline.losses.sparse import sparse_logprobs
 
 N, H, V, K = 9, 16, 60, 5
+
+
+def sparse_kd(
+    hidden: Tensor, weight: Tensor, labels: Tensor, ids: Tensor, logprobs: Tensor, tail: Tensor, alpha: float, temperature: float = 1.0
+) -> Loss:
+    used = logprobs != -torch.inf
+    teacher = Teacher(ids, logprobs, tail, used.sum(1), used.any(1))
+    return distillation_loss(hidden, weight, labels, Objective(alpha, temperature), teacher)
 
 
 def inputs(dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

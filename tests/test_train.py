@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ import torch
 from pipeline import stage, validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
-from pipeline.losses.kd import Loss, cross_entropy
+from pipeline.losses.kd import Loss, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights, size_of
-from pipeline.records import Sample
+from pipeline.records import Sample, Scored
+from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.stages import generate, train
 from pipeline.store import read_records
 from pipeline.topk import TopKFolder
 
@@ -78,11 +79,11 @@ def test_bfloat16_reaches_the_body(workshop: Path, monkeypatch: pytest.MonkeyPat
     """The redirected forward once went round accelerate's autocast: bf16 training was fp32 in silence."""
     seen: list[torch.dtype] = []
 
-    def spy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> Loss:
+    def spy(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Loss:
         seen.append(hidden.dtype)
-        return cross_entropy(hidden, weight, labels)
+        return distillation_loss(hidden, *args, **kwargs)
 
-    monkeypatch.setattr("pipeline.trainer.cross_entropy", spy)
+    monkeypatch.setattr("pipeline.trainer.distillation_loss", spy)
     config = prepared(workshop, "train.dtype=bfloat16")
     stage.execute(train, config, ["init", "sft"])
     assert set(seen) == {torch.bfloat16}
@@ -104,13 +105,87 @@ def test_untouched_student_that_changes_is_noticed(workshop: Path) -> None:
         stage.execute(train, outside, ["sft"])
 
 
+OPTIONS = ("train.batch_size=64", "train.log_steps=1", "train.epochs=3", "train.learning_rate=0.003")
+
+
+def losses(config: Config, arm: str) -> list[float]:
+    return [entry["loss"] for entry in history(config, arm) if "loss" in entry]
+
+
+def test_packed_rows_give_the_same_losses(workshop: Path) -> None:
+    """Packing once lost the columns that say whose distribution is whose, and let samples see one another."""
+    config = prepared(workshop, *OPTIONS)
+    stage.execute(train, config, ["init", "kd"])
+    plain = losses(config, "kd")
+    packed = load(workshop / "config.yaml", [*OPTIONS, "train.packing=true", "train.max_length=128"])
+    stage.execute(train, packed, ["kd"], prepare=stage.set_aside)
+    assert losses(packed, "kd") == pytest.approx(plain, rel=1e-5)
+
+
+def test_batches_by_length_hold_the_same_rows(workshop: Path) -> None:
+    """Grouping must change the order alone."""
+    config = prepared(workshop, "train.batch_size=64", "train.log_steps=1", "train.group_by_length=true")
+    stage.execute(train, config, ["init", "kd"])
+    assert losses(config, "kd")[0] == pytest.approx(dense_loss(config, 0.1), rel=2e-4)
+
+
+def test_schedules_go_from_start_to_end(workshop: Path) -> None:
+    """An alpha that never moves is no schedule: from pure CE to pure KD the shares must trade places."""
+    config = prepared(workshop, "train.log_steps=1", "train.epochs=2", "train.arms={kd: {alpha: 1, alpha_end: 0, temperature_end: 2}}")
+    stage.execute(train, config, ["init", "kd"])
+    logged = [entry for entry in history(config, "kd") if "loss_kd" in entry and "loss" in entry]
+    assert logged[0]["loss_kd"] == 0.0 < logged[0]["loss_ce"]
+    assert logged[-1]["loss_ce"] == 0.0 < logged[-1]["loss_kd"]
+    assert logged[0]["kd_gradient_share"] == 0.0
+    assert logged[-1]["kd_gradient_share"] == 1.0
+
+
+def test_idle_term_is_told_once(workshop: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A KD arm whose KD term does nothing has been taken for a KD result."""
+    config = prepared(workshop, "train.log_steps=1", "train.epochs=4", "train.arms={kd: {alpha: 1.0}}")
+    stage.execute(train, config, ["init", "kd"])
+    said = capfd.readouterr().err
+    assert said.count("the KD term's share of the loss was under 1%") == 1
+    assert "the CE term's share" not in said
+
+
+def test_ground_truth_arm_needs_no_teacher(workshop: Path) -> None:
+    """A teacher is fine-tuned before anything can be generated; the first few rows alone are the control of few labels."""
+    config = load(workshop / "config.yaml", ["train.arms={few: {method: sft, text: truth, limit: 12}}"])
+    stage.execute(train, config)
+    counts = stage.read_manifest(Path(config.run_dir), "train/few")["counts"]
+    assert (counts["rows"], counts["steps"]) == (12, 2)
+
+
+def test_wrong_answers_give_way_to_the_truth(workshop: Path) -> None:
+    """Half of the fake teacher's answers are wrong: those rows must become CE on the truth, the others stay KD."""
+    config = prepared(
+        workshop, "filter.correct=false", "train.arms={kd: {alpha: 0, corrected: true}, plain: {alpha: 0}}", "train.log_steps=1"
+    )
+    stage.execute(train, config, ["init", "kd", "plain"])
+    first = {arm: next(entry for entry in history(config, arm) if "loss" in entry) for arm in ("kd", "plain")}
+    assert first["plain"]["loss_ce"] == 0.0
+    assert first["kd"]["loss_ce"] > 0.0 < first["kd"]["loss_kd"]
+
+
+def test_student_is_asked_in_the_form_it_was_trained_for(workshop: Path) -> None:
+    """A student of answers alone that is read like a reasoner scores nothing; the two tasks of step by step are two rows."""
+    config = prepared(workshop, "train.arms={answer: {form: answer}, steps: {form: steps, rationale_weight: 0.5}}", "train.log_steps=1")
+    stage.execute(train, config)
+    rows = {arm: stage.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("answer", "steps")}
+    assert rows["steps"] == 2 * rows["answer"] > 0
+    stage.execute(evaluate, config)
+    read = [scored.score.answer for scored in read_records(Path(config.run_dir) / "evaluate" / "answer", Scored)]
+    assert any(read)
+
+
 def test_training_learns(workshop: Path) -> None:
     """Both methods bring their loss down."""
     config = prepared(workshop, "train.epochs=6", "train.learning_rate=0.003", "train.log_steps=1")
     stage.execute(train, config)
     for arm in ("kd", "sft"):
-        losses = [entry["loss"] for entry in history(config, arm) if "loss" in entry]
-        assert losses[-1] < 0.8 * losses[0]
+        found = losses(config, arm)
+        assert found[-1] < 0.8 * found[0]
 
 
 def test_stopped_arm_goes_on_to_the_same_weights(workshop: Path) -> None:
@@ -120,7 +195,7 @@ def test_stopped_arm_goes_on_to_the_same_weights(workshop: Path) -> None:
     stage.execute(train, config, ["init", "kd"])
     folder = Path(config.run_dir) / "train" / "kd"
     whole = (folder / "model" / "model.safetensors").read_bytes()
-    losses = [entry["loss"] for entry in history(config, "kd") if "loss" in entry]
+    before = losses(config, "kd")
     last = max(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     shutil.rmtree(last)
     torn = folder / "checkpoints" / "checkpoint-999"
@@ -128,7 +203,7 @@ def test_stopped_arm_goes_on_to_the_same_weights(workshop: Path) -> None:
     for path in (folder / "model", folder / "manifest.json", folder / "history.jsonl"):
         shutil.rmtree(path) if path.is_dir() else os.remove(path)
     stage.execute(train, config, ["kd"])
-    assert [entry["loss"] for entry in history(config, "kd") if "loss" in entry] == pytest.approx(losses, rel=1e-5)
+    assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
     assert (folder / "model" / "model.safetensors").read_bytes() == whole
 
 

@@ -1,5 +1,6 @@
 """Distillation from stored distributions."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -9,45 +10,71 @@ from pipeline.losses.divergence import forward_kl, soften
 from pipeline.losses.sparse import sparse_logprobs
 
 
+@dataclass(frozen=True)
+class Logits:
+    """What a model does to hidden states @ lm_head before they are its logits."""
+
+    scale: float = 1.0
+    softcap: float | None = None
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The teacher's distributions of N tokens."""
+
+    ids: Tensor  # (N, K)
+    logprobs: Tensor  # (N, K), -inf where a token has fewer entries
+    tail: Tensor  # (N,) log of the mass outside the entries
+    exact: Tensor  # (N,) how many entries, from the left, are exact
+    known: Tensor  # (N,) bool; False: nothing is known of the token's distribution
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised."""
+
+    alpha: float = 1.0
+    temperature: float = 1.0
+    divergence: str = "forward_kl"
+    beta: float = 0.5
+    tail: str = "bucket"
+
+
 class Loss(NamedTuple):
     """Sums over tokens, nats, already weighted: `total` is what is minimised."""
 
     total: Tensor
     ce: Tensor
     kd: Tensor
+    ce_grad: Tensor | None = None
+    kd_grad: Tensor | None = None
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor) -> Loss:
-    """Cross-entropy on the labels, summed over tokens, by the same primitive: what `sparse_kd` is at alpha 1."""
-    nothing = labels.new_empty((len(labels), 0))
-    ce = -sparse_logprobs(hidden, weight, labels, nothing, nothing.bool()).label.sum()
-    return Loss(ce, ce.detach(), ce.detach() * 0)
-
-
-def sparse_kd(
+def distillation_loss(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    ids: Tensor,
-    logprobs: Tensor,
-    tail: Tensor,
-    alpha: float,
-    temperature: float = 1.0,
+    objective: Objective,
+    teacher: Teacher | None = None,
+    weights: Tensor | None = None,
+    logits: Logits = Logits(),
+    shares: bool = False,
 ) -> Loss:
-    """alpha * CE + (1 - alpha) * T^2 * KL(teacher || student), summed over tokens.
-
-    The divergence is over K + 1 buckets: the entries and the tail (Hinton et al. 2015, with a tail bucket).
-
-    Args:
-        hidden: (N, H) of the student, at the positions that predict `labels`.
-        weight: (V, H) of its lm_head.
-        labels: (N,).
-        ids, logprobs: (N, K) of the teacher; an unused entry has logprob -inf.
-        tail: (N,) log of the mass outside the entries.
-    """
-    student = sparse_logprobs(hidden, weight, labels, ids, logprobs != -torch.inf, temperature)
-    ce = -alpha * student.label.sum()
-    entries, rest = soften(logprobs, tail, temperature)
+    """alpha * CE + (1 - alpha) * T^2 * D(teacher || student), summed over tokens."""
+    ids = labels.new_empty((len(labels), 0)) if teacher is None else teacher.ids
+    used = ids.bool() if teacher is None else teacher.logprobs != -torch.inf
+    student = sparse_logprobs(hidden, weight, labels, ids, used, objective.temperature)
+    each = torch.ones_like(student.label) if weights is None else weights
+    if teacher is None:
+        ce = -(each * student.label).sum()
+        return Loss(ce, ce.detach(), ce.detach() * 0)
+    alpha = torch.where(teacher.known, torch.full_like(student.label, objective.alpha), 1.0)
+    ce = -(alpha * each * student.label).sum()
+    entries, rest = soften(teacher.logprobs, teacher.tail, objective.temperature)
     divergence = forward_kl(torch.cat([entries, rest[:, None]], 1), torch.cat([student.entries, student.tail[:, None]], 1))
-    kd = (1.0 - alpha) * temperature**2 * divergence.sum()
-    return Loss(ce + kd, ce.detach(), kd.detach())
+    kd = (1.0 - objective.alpha) * objective.temperature**2 * (divergence * each * teacher.known).sum()
+    if not shares:
+        return Loss(ce + kd, ce.detach(), kd.detach())
+    norms = [torch.autograd.grad(part, hidden, retain_graph=True)[0].norm() for part in (ce, kd)]
+    return Loss(ce + kd, ce.detach(), kd.detach(), *norms)

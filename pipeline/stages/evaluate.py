@@ -59,7 +59,7 @@ def run(job: Job) -> dict[str, Any]:
     config = job.config
     seen = prompts.load(config.train.prompt)
     held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(seen.render(seed)))
-    prompts.check(prompts.load(_prompt_path(config, job.part)), held_out)
+    prompts.check(_prompt(config, job.part), held_out)
     wanted = {digest(job.part, seed.id): seed for seed in held_out}
     shards = claim_all(job.folder, list(wanted), Scored, SHARD_SIZE)
     there = len(wanted) - sum(len(shard.missing) for shard in shards)
@@ -91,6 +91,12 @@ def _prompt_path(config: Config, part: str) -> str:
     return config.generate.prompt[0] if part == TEACHER else config.train.prompt
 
 
+def _prompt(config: Config, part: str) -> Prompt:
+    """What the model is asked with: the teacher by its own prompt, a student in the form that it was trained for."""
+    arm = config.train.arms.get(part)
+    return prompts.load(_prompt_path(config, part)).in_form(arm.form if arm else "whole")
+
+
 def _open(job: Job) -> Model:
     config = job.config
     if job.part == TEACHER:
@@ -105,7 +111,7 @@ def _student(job: Job) -> tuple[str, str | None]:
 
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:
-    prompt = prompts.load(_prompt_path(job.config, job.part))
+    prompt = _prompt(job.config, job.part)
     sampling = Sampling(job.config.evaluate.max_tokens)
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()

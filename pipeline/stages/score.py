@@ -116,7 +116,7 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed,
     def ask(item: Item[Seed], model: Model) -> Ask:
         if item.source.target is None:
             raise PipelineError(f"seed {item.source.id} has no ground truth that could be scored")
-        text = prompt.front.written(item.source.target)
+        text = prompt.front.written(item.source)
         return Ask(item.source, 0, 0, given=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))), finish_reason="stop")
 
     cursor = seeds.Cursor(source, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))

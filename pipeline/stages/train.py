@@ -3,22 +3,22 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline import prompts, students
+from pipeline import prompts, seeds, students
 from pipeline.config import Config, Train
-from pipeline.encode import Example, check_frames, check_lengths, encode
+from pipeline.encode import Encoder, Example, check_frames, check_lengths
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
-from pipeline.records import Sample
+from pipeline.records import Sample, Seed
+from pipeline.scoring import SCORERS
 from pipeline.stage import Job, read_manifest
 from pipeline.store import read_records, sync_folder, write_atomic, write_json
-
-if TYPE_CHECKING:
-    from pipeline.topk import TopKFolder
+from pipeline.topk import TopKFolder
 
 NAME = "train"
 SHARED = False
@@ -34,21 +34,30 @@ def parts(config: Config) -> list[str]:
 def sections(config: Config, part: str) -> list[str]:
     if part == INIT:
         return ["student", "train.seed"]
-    return [f"train.{name}" for name in Train.model_fields if name != "arms"] + [f"train.arms.{part}"]
+    arm = config.train.arms[part]
+    seeds_too = ["task.seeds"] if arm.text == "truth" else []
+    judged = ["task.metric", "task.labels"] if arm.corrected else []
+    return [f"train.{name}" for name in Train.model_fields if name != "arms"] + [f"train.arms.{part}", *seeds_too, *judged]
 
 
 def reads(config: Config, part: str) -> list[str]:
     if part == INIT:
         return []
+    if config.train.arms[part].text == "truth":
+        return [f"{NAME}/{INIT}"]
     return [*(["generate", "filter"] if config.train.rows == "filter" else ["score"]), f"{NAME}/{INIT}"]
 
 
 def files(config: Config, part: str) -> list[Path]:
-    return [] if part == INIT else [Path(config.train.prompt)]
+    if part == INIT:
+        return []
+    source = config.task.seeds.path if config.train.arms[part].text == "truth" else None
+    return [Path(config.train.prompt), *([Path(source)] if source else [])]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return students.identities(config)
+    truth = part != INIT and config.train.arms[part].text == "truth"
+    return students.identities(config) | (seeds.identities(config.task.seeds) if truth else {})
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -67,6 +76,7 @@ def summary(config: Config) -> str:
     for part in config.train.arms:
         counts = read_manifest(Path(config.run_dir), f"{NAME}/{part}")["counts"]
         shares = f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})" if "loss_kd" in counts else ""
+        shares += f", kd {counts['kd_gradient_share']:.0%} of the gradient" if "kd_gradient_share" in counts else ""
         lines.append(f"train {part}: {counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}{shares}")
     return "\n".join(lines)
 
@@ -82,20 +92,17 @@ def _arm(job: Job) -> dict[str, Any]:
     import torch
     import transformers
 
-    config, arm = job.config, job.config.train.arms[job.part]
     start, revision = students.made(job.run_dir / NAME / INIT)
     tokenizer = Tokenizer(start, revision)
-    examples, same = _examples(job, tokenizer)
-    vocab_size = load_config(start, revision).get_text_config().vocab_size
-    frames = check_frames(examples, job.run_dir / _FRAMES[config.train.rows], tokenizer, vocab_size) if arm.method == "kd" else None
+    examples, same = _examples(job, tokenizer, load_config(start, revision).get_text_config().vocab_size)
     print(
         f"train {job.part}: {len(examples):,} rows, from {start}" + ("" if same else "; another tokenizer, so the text is tokenised anew"),
         flush=True,
     )
 
-    transformers.set_seed(config.train.seed)
+    transformers.set_seed(_seed(job))
     model = load_weights(start, revision, torch.float32)
-    trainer = _trainer(job, model, tokenizer, examples, frames)
+    trainer = _trainer(job, model, tokenizer, examples)
     checkpoint = _last_checkpoint(job.folder / "checkpoints")
     if checkpoint:
         print(f"train {job.part}: going on from {checkpoint.name}", flush=True)
@@ -104,46 +111,80 @@ def _arm(job: Job) -> dict[str, Any]:
     return _count(job, len(examples), trainer.state.log_history)
 
 
-def _examples(job: Job, tokenizer: Tokenizer) -> tuple[list[Example], bool]:
+def _examples(job: Job, tokenizer: Tokenizer, vocab_size: int) -> tuple[list[Example], bool]:
     """The rows, and whether the teacher's ids are the student's."""
-    config = job.config
-    same = students.check_vocabulary(config, job.part, tokenizer)
-    samples = read_records(job.run_dir / _ROWS[config.train.rows], Sample)
-    examples = encode(samples, prompts.load(config.train.prompt), tokenizer, same)
+    config, arm = job.config, job.config.train.arms[job.part]
+    same = arm.text == "truth" or students.check_vocabulary(config, job.part, tokenizer)
+    encoder = Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight)
+    taught: list[Example] = []
+    examples: list[Example] = []
+    for source in islice(_sources(job), arm.limit):
+        if isinstance(source, Seed):
+            examples += encoder.truth(source)
+        else:
+            taught += (rows := encoder.sample(source))
+            examples += rows
+    if not examples:
+        raise PipelineError(
+            f"train {job.part}: there is no row to learn from; see what filter dropped, or whether the seeds have ground truth"
+        )
     check_lengths(examples, config.train.max_length)
+    if arm.method == "kd":
+        check_frames(taught, _frames(job), tokenizer, vocab_size)
     return examples, same
 
 
-def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example], frames: "TopKFolder | None") -> Any:
+def _sources(job: Job) -> Iterator[Sample | Seed]:
+    """What is learned from: samples, or seeds whose ground truth is."""
+    config, arm = job.config, job.config.train.arms[job.part]
+    if arm.text == "truth":
+        yield from (seed for seed in seeds.load(config.task.seeds) if seed.target is not None)
+        return
+    score = SCORERS[config.task.metric]
+    for sample in read_records(job.run_dir / _ROWS[config.train.rows], Sample):
+        target = sample.seed.target
+        wrong = arm.corrected and target is not None and score(sample.answer, target, config.task.labels).value < 1.0
+        yield sample.seed if wrong else sample
+
+
+def _frames(job: Job) -> Path:
+    return job.run_dir / _FRAMES[job.config.train.rows]
+
+
+def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example]) -> Any:
     import torch
-    from datasets import Dataset
     from transformers import PrinterCallback
     from transformers.integrations import get_available_reporting_integrations
     from trl import SFTConfig
 
-    from pipeline.trainer import Collator, DistillTrainer, Reporter
+    from pipeline import batches
+    from pipeline.callbacks import IdleWarning, Reporter
+    from pipeline.trainer import DistillTrainer
 
-    settings = job.config.train
+    settings, arm = job.config.train, job.config.train.arms[job.part]
     bf16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
     pad = tokenizer.hf.pad_token_id if tokenizer.hf.pad_token_id is not None else tokenizer.hf.eos_token_id
     unknown = sorted(set(settings.report_to) - set(get_available_reporting_integrations()))
     if unknown:
         raise PipelineError(f"train.report_to: {unknown[0]} is not installed or not known to transformers; install it, or take it out")
+    if settings.packing and getattr(model, "_is_stateful", False):
+        raise PipelineError(f"train.packing: a {type(model).__name__} carries its state from sample to sample; set packing: false")
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
     args = SFTConfig(
         output_dir=str(job.folder / "checkpoints"),
-        num_train_epochs=settings.epochs,
+        num_train_epochs=arm.epochs or settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulate,
-        learning_rate=settings.learning_rate,
+        learning_rate=arm.learning_rate or settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_length=None,
         bf16=bf16,
         gradient_checkpointing=settings.gradient_checkpointing,
-        seed=settings.seed,
-        data_seed=settings.seed,
+        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
+        seed=_seed(job),
+        data_seed=_seed(job),
         save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=settings.log_steps,
@@ -154,20 +195,23 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example]
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
     )
-    columns: dict[str, list[Any]] = {"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]}
-    if frames is not None:
-        columns["frame"] = [e.frame.model_dump() for e in examples if e.frame is not None]
+    frames = batches.Frames(TopKFolder(_frames(job)), examples) if arm.method == "kd" else None
     trainer = DistillTrainer(
-        arm=job.config.train.arms[job.part],
+        arm=arm,
         model=model,
         args=args,
-        train_dataset=Dataset.from_dict(columns),
-        data_collator=Collator(pad, frames),
+        train_dataset=batches.dataset(examples, settings.max_length if settings.packing else None),
+        data_collator=batches.Collator(pad, frames, settings.packing),
         processing_class=tokenizer.hf,
-        callbacks=[Reporter(f"train {job.part}")],
+        callbacks=[Reporter(f"train {job.part}"), IdleWarning(f"train {job.part}")],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _seed(job: Job) -> int:
+    arm = job.config.train.arms[job.part]
+    return job.config.train.seed if arm.seed is None else arm.seed
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
@@ -202,4 +246,8 @@ def _count(job: Job, rows: int, history: list[dict[str, Any]]) -> dict[str, Any]
     write_atomic(job.folder / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
     last = [entry for entry in history if "loss" in entry][-1]
     steps = max(entry["step"] for entry in history)
-    return {"rows": rows, "steps": steps, **{name: round(float(last[name]), 6) for name in ("loss", "loss_ce", "loss_kd") if name in last}}
+    return {
+        "rows": rows,
+        "steps": steps,
+        **{name: round(float(last[name]), 6) for name in ("loss", "loss_ce", "loss_kd", "kd_gradient_share") if name in last},
+    }

@@ -1,0 +1,103 @@
+"""From rows to batches: columns for the trainer, packing, and the collator that reads the teacher's distributions frame by frame.
+
+Dimension names: B rows, T tokens of a row, N tokens of the batch that bear a loss, K entries of a token.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from torch import Tensor
+from trl import pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from pipeline.encode import IGNORED, UNKNOWN, Example, Vocabulary
+from pipeline.losses.kd import Teacher
+from pipeline.topk import TopK, TopKFolder
+
+COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry a token
+
+
+def dataset(examples: Sequence[Example], pack_to: int | None = None) -> Dataset:
+    """The rows as columns; `sources` says of every token which example it is from. `pack_to`: several examples a row, up to so many tokens,
+    by best fit decreasing (trl.pack_dataset)."""
+    columns: dict[str, list[Any]] = {
+        "input_ids": [example.input_ids for example in examples],
+        "labels": [example.labels for example in examples],
+        "weights": [example.weights for example in examples],
+        "rows": [example.rows for example in examples],
+        "sources": [[number] * len(example.input_ids) for number, example in enumerate(examples)],
+    }
+    rows = Dataset.from_dict(columns)
+    return pack_dataset(rows, pack_to, "bfd") if pack_to else rows
+
+
+class Frames:
+    """The distributions of the examples, by their number in the dataset; `vocabulary` translates them for a student with one of its own."""
+
+    def __init__(self, folder: TopKFolder, examples: Sequence[Example], vocabulary: Vocabulary | None = None):
+        self._folder, self._vocabulary = folder, vocabulary
+        self._places = [(example.frame, example.teacher_ids) for example in examples]
+
+    def of(self, number: int) -> TopK:
+        frame, teacher_ids = self._places[number]
+        assert frame is not None
+        topk = self._folder.frame(frame, teacher_ids)
+        return self._vocabulary.topk(topk) if self._vocabulary else topk
+
+
+class Collator:
+    """TRL's collator, and for all tokens of the batch that bear a loss, in their order, `weights` (N,) and with `frames` what the teacher
+    thought of them: topk_ids (N, K), topk_logprobs (N, K), topk_tail (N,), topk_exact (N,), topk_known (N,).
+
+    `packed`: one row of all tokens, whose positions say where a sample begins, so that none sees another.
+    """
+
+    def __init__(self, pad_token_id: int, frames: Frames | None, packed: bool = False):
+        self._base = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=packed)
+        self._frames = frames
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self._base(rows)
+        bearing = np.concatenate([row["labels"] for row in rows]) != IGNORED
+        weights, places, sources = (np.concatenate([row[name] for row in rows])[bearing] for name in COLUMNS)
+        batch["weights"] = torch.from_numpy(weights.astype(np.float32))
+        if self._frames is not None:
+            batch |= {f"topk_{name}": tensor for name, tensor in vars(_gather(self._frames.of, sources, places)).items()}
+        return batch
+
+
+def stack(topks: Sequence[TopK]) -> Teacher:
+    """All tokens of several frames, one frame behind another."""
+    lengths = [len(topk.ids) for topk in topks]
+    return _gather(topks.__getitem__, np.repeat(np.arange(len(topks)), lengths), np.concatenate([np.arange(length) for length in lengths]))
+
+
+def _gather(frame: Callable[[int], TopK], sources: NDArray[np.int64], places: NDArray[np.int64]) -> Teacher:
+    """The distributions of N tokens, each row `places` of the frame of example `sources`."""
+    known = places != UNKNOWN
+    topks = {number: frame(number) for number in dict.fromkeys(sources[known].tolist())}
+    shape = (len(sources), max((topk.ids.shape[1] for topk in topks.values()), default=1))
+    ids, logprobs = np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32)
+    tail, exact = np.zeros(len(sources), np.float32), np.zeros(len(sources), np.int64)
+    for number, topk in topks.items():
+        at = np.flatnonzero(known & (sources == number))
+        of, width = places[at], topk.ids.shape[1]
+        ids[at, :width], logprobs[at, :width], tail[at], exact[at] = topk.ids[of], topk.logprobs[of], topk.tail[of], topk.exact[of]
+    return Teacher(*(torch.from_numpy(array) for array in (ids, logprobs, tail, exact, known)))
+
+
+def teacher_of(batch: dict[str, Any]) -> Teacher | None:
+    """The distributions that a batch brings."""
+    if "topk_ids" not in batch:
+        return None
+    return Teacher(*(batch[f"topk_{name}"] for name in ("ids", "logprobs", "tail", "exact", "known")))
+
+
+def bearing_of(batch: dict[str, Any]) -> Tensor:
+    """(B, T - 1) bool: which positions predict a token that bears a loss."""
+    mask: Tensor = batch["labels"][:, 1:] != IGNORED
+    return mask
