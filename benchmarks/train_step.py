@@ -1,21 +1,31 @@
-"""Time of one optimiser step: our SFT and KD against TRL's own fused loss, on the same rows and weights, in one process.
+"""Time and memory of one step: our SFT and KD against TRL's own fused SFT loss, and against TRL's GKD with a live teacher.
 
-    .venv/bin/python benchmarks/train_step.py runs/quickstart
+    PYTHONPATH=. .venv/bin/python benchmarks/train_step.py RUN
 
-Takes a finished run of the quickstart, whose rows and untouched student it uses. Rounds go A B C A B C …; a ratio is taken round by round.
+RUN is a run of the packaged teacher with generate, filter and train/init finished: all sides take its rows and its untouched student.
+A step is collation, forward and backward; rounds go A B C D A B C D …, and a ratio is taken round by round. Peak memory is that of a
+process of its own for each side, all weights that it needs included, over STEPS steps. GKD sees the same text off policy (lmbda 0), with
+forward KL (beta 0); its teacher reads the student's short prompt, which is less work than what made the stored logprobs.
 """
 
-import statistics
+import json
+import os
+import resource
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline import prompts
-from pipeline.config import Arm
-from pipeline.encode import Encoder
+from pipeline.batches import Collator, Frames, dataset
+from pipeline.config import Arm, Config
+from pipeline.encode import IGNORED, Encoder
+from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Sample
@@ -23,68 +33,124 @@ from pipeline.stages.train import student_path
 from pipeline.store import read_json, read_records
 from pipeline.topk import TopKFolder
 
-ROUNDS, BATCH = 12, 16
+ROUNDS, BATCH, STEPS = 12, 16, 4
+TRL_SFT, TRL_GKD = "TRL sft", "TRL gkd"
+SIDES = (TRL_SFT, "sft", "kd", TRL_GKD)
+Step = Callable[[list[dict[str, Any]]], tuple[float, float]]  # rows -> seconds of collation, of all
 
 
-def main(run_dir: Path) -> None:
-    from trl import SFTConfig, SFTTrainer
+class Bench:
+    """The rows and models of one run, and a step of each side on them."""
 
-    from pipeline.batches import Collator, Frames, dataset
-    from pipeline.trainer import DistillTrainer
+    def __init__(self, run_dir: Path):
+        path = student_path(run_dir, "init")
+        self.config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
+        self.tokenizer, self.student = Tokenizer(path), load_weights(path, None, torch.float32)
+        samples = list(read_records(run_dir / "filter" / "kept", Sample))[: ROUNDS * BATCH]
+        encoder = Encoder(self.tokenizer, prompts.load(self.config.train.prompt), ids_fit=True)
+        examples = [row for sample in samples for row in encoder.sample(sample)]
+        self.frames = Frames(TopKFolder(run_dir / "generate"), examples)
+        self.dataset = dataset(examples)
+        self.batches = [list(self.dataset.select(range(at, at + BATCH))) for at in range(0, len(examples) - BATCH + 1, BATCH)]
 
-    path = student_path(run_dir, "init")
-    tokenizer, model = Tokenizer(path), load_weights(path, None, torch.float32)
-    config = read_json(run_dir / "train" / "kd" / "begun.json")["config"]
-    samples = list(read_records(run_dir / "filter" / "kept", Sample))[: ROUNDS * BATCH]
-    encoder = Encoder(tokenizer, prompts.load(config["train"]["prompt"]), ids_fit=True)
-    examples = [row for sample in samples for row in encoder.sample(sample)]
-    frames = Frames(TopKFolder(run_dir / "generate"), examples)
-    rows = list(dataset(examples))
-    pad = tokenizer.hf.pad_token_id
-    args = SFTConfig(
-        output_dir="/tmp/train_step",
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        bf16=torch.cuda.is_available(),
-    )
-    common: dict[str, Any] = {
-        "model": model,
-        "args": args,
-        "train_dataset": dataset(examples).select_columns(["input_ids", "labels"]),
-        "processing_class": tokenizer.hf,
+    def side(self, name: str) -> Step:
+        collate = Collator(self.tokenizer.hf.pad_token_id, self.frames if name == "kd" else None)
+        trainer = self._trainer(name)
+
+        def step(rows: list[dict[str, Any]]) -> tuple[float, float]:
+            began = time.perf_counter()
+            batch = collate(rows)
+            collated = time.perf_counter()
+            if name.startswith("TRL"):
+                batch.pop("weights")
+            trainer.model.train()
+            trainer.model.zero_grad()
+            trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).backward()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            return collated - began, time.perf_counter() - began
+
+        return step
+
+    def _trainer(self, name: str) -> Any:
+        from trl import SFTConfig, SFTTrainer
+
+        from pipeline.trainer import DistillTrainer
+
+        settings: dict[str, Any] = {
+            "output_dir": tempfile.mkdtemp(),
+            "report_to": "none",
+            "use_cpu": not torch.cuda.is_available(),
+            "max_length": None,
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+            "bf16": torch.cuda.is_available(),
+        }
+        rows = self.dataset.select_columns(["input_ids", "labels"])
+        common: dict[str, Any] = {"model": self.student, "train_dataset": rows, "processing_class": self.tokenizer.hf}
+        if name == TRL_GKD:
+            from trl.experimental.gkd import GKDConfig, GKDTrainer
+
+            teacher = load_weights(locate.resolve(self.config.teacher.model), self.config.teacher.revision, torch.float32)
+            return GKDTrainer(
+                **common, teacher_model=teacher, args=GKDConfig(**settings, lmbda=0.0, beta=0.0), data_collator=Collator(0, None)
+            )
+        if name == TRL_SFT:
+            return SFTTrainer(**common, args=SFTConfig(**settings))
+        return DistillTrainer(**common, args=SFTConfig(**settings), arm=Arm(method="kd" if name == "kd" else "sft"))
+
+
+def times(run_dir: Path) -> dict[str, Any]:
+    """Sorted ratios of kd to TRL's SFT and of GKD to kd, the median share of a kd step that is collation, and seconds a step."""
+    bench = Bench(run_dir)
+    steps = {name: bench.side(name) for name in SIDES}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in SIDES}
+    for rows in bench.batches:
+        for name, step in steps.items():
+            taken[name].append(step(rows))
+    seconds = {name: [whole for _, whole in found[1:]] for name, found in taken.items()}  # the first is a warm-up
+
+    def ratio(one: str, other: str) -> list[float]:
+        return sorted(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+    labels = [label for rows in bench.batches for row in rows for label in row["labels"]]
+    return {
+        "kd / TRL sft": ratio("kd", TRL_SFT),
+        "sft / TRL sft": ratio("sft", TRL_SFT),
+        "kd / sft": ratio("kd", "sft"),
+        "TRL gkd / kd": ratio(TRL_GKD, "kd"),
+        "loading": sorted(collation / whole for collation, whole in taken["kd"][1:]),
+        "seconds": {name: sorted(found)[len(found) // 2] for name, found in seconds.items()},
+        "tokens": len(labels),
+        "scored": sum(label != IGNORED for label in labels),
+        "threads": torch.get_num_threads(),
     }
-    sides = {
-        "TRL sft": (SFTTrainer(**common), Collator(pad, None)),
-        "sft": (DistillTrainer(arm=Arm(method="sft"), **common), Collator(pad, None)),
-        "kd": (DistillTrainer(arm=Arm(), **common), Collator(pad, frames)),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for first in range(0, len(rows), BATCH):
-        for name, (trainer, collate) in sides.items():
-            seconds[name].append(step(trainer, collate, rows[first : first + BATCH]))
-    tokens = sum(len(row["input_ids"]) for row in rows)
-    scored = sum(label != -100 for row in rows for label in row["labels"])
-    rounds = len(seconds["kd"]) - 1
-    print(f"{torch.get_num_threads()} threads, {tokens:,} tokens of which {scored:,} are scored, {rounds} rounds after one warm-up")
-    for name, times in seconds.items():
-        ratios = sorted(mine / theirs for mine, theirs in zip(times[1:], seconds["TRL sft"][1:], strict=True))
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(f"{name:>8}: {statistics.median(times[1:]):.3f} s a step, {statistics.median(ratios):.2f} x TRL sft ({spread})")
 
 
-def step(trainer: Any, collate: Any, rows: list[dict[str, Any]]) -> float:
-    """Collation, forward and backward of one batch."""
-    began = time.perf_counter()
-    inputs = trainer._prepare_inputs(collate([dict(row) for row in rows]))
-    trainer.model.train()
-    trainer.model.zero_grad()
-    trainer.compute_loss(trainer.model, inputs).backward()
+def peak(run_dir: Path, name: str) -> float:
+    """GiB: the most that this process has held after some steps of one side."""
+    bench = Bench(run_dir)
+    step = bench.side(name)
+    for rows in bench.batches[:STEPS]:
+        step(rows)
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def peaks(run_dir: Path) -> dict[str, float]:
+    """GiB of each side, each in a process of its own."""
+    found = {}
+    for name in SIDES:
+        command = [sys.executable, __file__, str(run_dir), name]
+        output = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+        ).stdout
+        found[name] = float(output.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        print(peak(Path(sys.argv[1]), sys.argv[2]))
+    else:
+        print(json.dumps({**times(Path(sys.argv[1])), "GiB": peaks(Path(sys.argv[1]))}, indent=1))
