@@ -1,17 +1,78 @@
-"""Divergences between two distributions over the same buckets, given as log-probabilities (N, K + 1), the tail last."""
+"""Divergences between a teacher p and a student q over the same buckets, given as log-probabilities (N, B), B = K + 1 with a tail.
+
+Pure functions, in nats, one number a token (N,). A bucket of log-probability -inf has no mass: 0 log 0 = 0, in the value and in both
+gradients. `beta` is that of `jsd` and `skew_kl`; the others ignore it.
+"""
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+RAREST = -25.0  # nats; what the .topk file takes the rarest for
+
 
 def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """(N,) sum over buckets of p (log p - log q), nats; a bucket that the teacher gives nothing adds nothing."""
-    terms = teacher.exp() * (teacher - student)
-    return torch.where(teacher == -torch.inf, 0.0, terms).sum(dim=1)
+    """KL(p || q): the student must cover all that the teacher does (Hinton et al. 2015). Linear in p."""
+    return _kl(teacher, student)
+
+
+def reverse_kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(q || p): the student must stay where the teacher is (Gu et al. 2024, MiniLLM).
+
+    It is infinite where the teacher has nothing, which is never known from a file that rounds: such buckets count as e^-25.
+    """
+    return _kl(student, teacher.clamp(min=RAREST))
+
+
+def jsd(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
+    """Generalised Jensen-Shannon divergence, beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q.
+
+    Agarwal et al. 2024 (GKD), eq. 1. As beta goes to 0, jsd / beta goes to forward KL; as it goes to 1, jsd / (1 - beta) goes to
+    reverse KL. At 0 and at 1 themselves, where jsd is 0, these limits are what is returned, as is usual for GKD: mind the jump in scale.
+    """
+    if beta == 0.0:
+        return forward_kl(teacher, student)
+    if beta == 1.0:
+        return reverse_kl(teacher, student)
+    mixture = _mixture(teacher, student, beta)
+    return beta * _kl(teacher, mixture) + (1.0 - beta) * _kl(student, mixture)
+
+
+def skew_kl(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
+    """KL(p || beta p + (1 - beta) q), 0 <= beta < 1: forward KL at 0, and never above -log(beta) (Ko et al. 2024, DistiLLM, eq. 4)."""
+    return forward_kl(teacher, student if beta == 0.0 else _mixture(teacher, student, beta))
+
+
+def total_variation(teacher: Tensor, student: Tensor) -> Tensor:
+    """Half of the sum of |p - q|, at most 1 (Wen et al. 2023, f-Distill)."""
+    return 0.5 * (teacher.exp() - student.exp()).abs().sum(dim=1)
+
+
+DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "forward_kl": lambda teacher, student, beta: forward_kl(teacher, student),
+    "reverse_kl": lambda teacher, student, beta: reverse_kl(teacher, student),
+    "jsd": jsd,
+    "skew_kl": skew_kl,
+    "total_variation": lambda teacher, student, beta: total_variation(teacher, student),
+}
+
+
+def renormalise(entries: Tensor) -> Tensor:
+    """(N, K) log-probabilities of the entries among themselves; each row has one that is not -inf."""
+    return entries - entries.logsumexp(dim=1, keepdim=True)
+
+
+def fold(entries: Tensor, tail: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the entries from column `exact` (N,) on, which are random draws that stand for others too, into the tail."""
+    drawn = torch.arange(entries.shape[1], device=entries.device) >= exact[:, None]  # (N, K)
+    mass = entries.masked_fill(~drawn, -torch.inf).logsumexp(dim=1)
+    return entries.masked_fill(drawn, -torch.inf), torch.logaddexp(tail, mass)
 
 
 def soften(entries: Tensor, tail: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The teacher's K entries and tail (log-probabilities at temperature 1) at another temperature.
+    """The teacher's K entries, all exact, and tail (log-probabilities at temperature 1) at another temperature.
 
     Exact for the entries among themselves. How the tail's mass m is spread is not stored; it is taken to lie on m / p_K tokens as
     likely as the least of the kept top entries p_K, which is the least that the tail can weigh at a temperature above 1. Column 0, the
@@ -25,3 +86,15 @@ def soften(entries: Tensor, tail: Tensor, temperature: float) -> tuple[Tensor, T
     entries, tail = entries / temperature, tail - least + least / temperature
     whole = torch.logaddexp(entries.logsumexp(dim=1), tail)
     return entries - whole[:, None], tail - whole
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    empty = p == -torch.inf
+    p = p.masked_fill(empty, 0.0)  # before exp and product, whose gradients would be 0 * inf
+    return torch.where(empty, 0.0, p.exp() * (p - q)).sum(dim=1)
+
+
+def _mixture(p: Tensor, q: Tensor, beta: float) -> Tensor:
+    """log(beta p + (1 - beta) q). Where both are empty it is anything finite: nothing is multiplied by it."""
+    q = q.masked_fill((p == -torch.inf) & (q == -torch.inf), 0.0)
+    return torch.logaddexp(p + math.log(beta), q + math.log1p(-beta))
