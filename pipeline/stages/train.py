@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import prompts, students
-from pipeline.config import Config, Train
+from pipeline import prompts, seeds, students
+from pipeline.config import Config, Student, Train
 from pipeline.encode import Example, check_frames, check_lengths, encode
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
@@ -33,22 +33,28 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     if part == INIT:
-        return ["student", "train.seed"]
-    return [f"train.{name}" for name in Train.model_fields if name != "arms"] + [f"train.arms.{part}"]
+        of_data = ["task.seeds", "train.prompt", "train.rows"] if students.reads_seeds(config) else []
+        return [*(f"student.{name}" for name in Student.model_fields if name != "lora"), "train.seed", *of_data]
+    return [f"train.{name}" for name in Train.model_fields if name != "arms"] + [f"train.arms.{part}", "student.lora"]
 
 
 def reads(config: Config, part: str) -> list[str]:
+    rows = ["generate", "filter"] if config.train.rows == "filter" else ["score"]
     if part == INIT:
-        return []
-    return [*(["generate", "filter"] if config.train.rows == "filter" else ["score"]), f"{NAME}/{INIT}"]
+        return rows if config.student.trim_vocabulary else []
+    return [*rows, f"{NAME}/{INIT}"]
 
 
 def files(config: Config, part: str) -> list[Path]:
-    return [] if part == INIT else [Path(config.train.prompt)]
+    if part != INIT:
+        return [Path(config.train.prompt)]
+    source = [Path(config.task.seeds.path)] if config.task.seeds.path else []
+    return [Path(config.train.prompt), *source] if students.reads_seeds(config) else []
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return students.identities(config)
+    found = seeds.identities(config.task.seeds) if part == INIT and students.reads_seeds(config) else {}
+    return {**found, **students.identities(config)}
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -72,10 +78,11 @@ def summary(config: Config) -> str:
 
 
 def _init(job: Job) -> dict[str, Any]:
-    made = students.build(job.config, job.folder / "model")
-    revision = students.source(job.config)[1]
-    write_json(job.folder / "student.json", {"model": None, "revision": None} if made is None else {"model": made, "revision": revision})
-    return {}
+    rows = job.config.train.rows
+    start = students.build(job.config, job.folder / "model", job.run_dir / _ROWS[rows], job.run_dir / _FRAMES[rows])
+    revision = students.source(job.config)[1] if start.model else None
+    write_json(job.folder / "student.json", {"model": start.model, "revision": revision})
+    return start.counts
 
 
 def _arm(job: Job) -> dict[str, Any]:
@@ -83,6 +90,8 @@ def _arm(job: Job) -> dict[str, Any]:
     import transformers
 
     config, arm = job.config, job.config.train.arms[job.part]
+    if config.student.lora is not None or config.student.trim_vocabulary:  # until encode and the trainer know of them
+        raise PipelineError(f"train {job.part}: student.lora and student.trim_vocabulary cannot be trained yet; take them out")
     start, revision = students.made(job.run_dir / NAME / INIT)
     tokenizer = Tokenizer(start, revision)
     examples, same = _examples(job, tokenizer)
