@@ -124,7 +124,8 @@ def completion_states(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -
 def student_states(config: Config, case: Case) -> Iterator[tuple[Tensor, Tensor]]:
     """((N, H) states, (V, H) head) of the student, untrained and after half an epoch."""
     with tempfile.TemporaryDirectory() as folder:
-        path = students.build(config, Path(folder)) or folder
+        run_dir = Path(config.run_dir)
+        path = students.build(config, Path(folder), run_dir / "filter" / "kept", run_dir / "generate").model or folder
         student = load_weights(str(path), None, torch.float32)
     for trained in (False, True):
         if trained:

@@ -14,9 +14,10 @@ from torch import Tensor
 from trl import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from pipeline.encode import IGNORED, UNKNOWN, Example, Vocabulary
+from pipeline.encode import IGNORED, UNKNOWN, Example
 from pipeline.losses.kd import Teacher
 from pipeline.topk import TopK, TopKFolder
+from pipeline.vocabulary import Vocabulary
 
 COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry a token
 

@@ -7,24 +7,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.config import Form
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.prompts import Prompt, Span
 from pipeline.records import Frame, Range, Sample, Seed
-from pipeline.topk import TopK, TopKFolder
+from pipeline.topk import TopKFolder
+from pipeline.vocabulary import Vocabulary
 
 IGNORED = -100  # label of a token that bears no loss
 UNKNOWN = -1  # a token of which no distribution is known
-
-
-class Vocabulary(Protocol):
-    """How a student with a vocabulary of its own sees the teacher's ids and distributions."""
-
-    def ids(self, teacher_ids: Sequence[int]) -> list[int]: ...
-    def topk(self, topk: TopK) -> TopK: ...
 
 
 @dataclass(frozen=True)
@@ -164,7 +157,7 @@ def check_frames(
         if example.frame is None:
             raise PipelineError(f"{where}: has no logprobs, and kd needs them; generate with teacher.logprobs, or train sft arms only")
         header = files.file(example.frame.file).header
-        if header.tokenizer != tokenizer.hash:
+        if header.tokenizer != (vocabulary.tokenizer if vocabulary else tokenizer.hash):
             raise PipelineError(
                 f"{where}: its logprobs are by the tokenizer of {header.teacher}, which differs from the student's ({tokenizer.name}); "
                 "kd needs a student of the same vocabulary. Choose one, or train this student with method: sft"

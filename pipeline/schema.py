@@ -5,7 +5,7 @@ import math
 import shlex
 from collections.abc import Iterator
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -51,7 +51,7 @@ def markdown(prefix: str = "") -> str:
 def values_of(field: FieldInfo) -> str:
     """The values a field takes: "number in (0, 1]", "sft | kd", "[text, ...] of 2 or more". That it may be null goes unsaid."""
     annotation = field.annotation
-    if get_origin(annotation) is UnionType:
+    if get_origin(annotation) in (Union, UnionType):
         annotation = next(item for item in get_args(annotation) if item is not type(None))
     if get_origin(annotation) is Literal:
         return " | ".join(get_args(annotation))
@@ -97,6 +97,8 @@ def _sections(section: type[Section], path: str, title: str, about: str = "") ->
         inner, about = f"{path}{name}", ""
         if field.description:
             about = f"{field.description[0].upper()}{field.description[1:]}. "
+        if field.default is None:
+            about = f"{about}Default: null. "
         if get_origin(field.annotation) is dict:
             arms = {arm: settings.model_dump(exclude_defaults=True) for arm, settings in field.default.items()}
             inner, about = f"{inner}.{ARM}", f"{about}Default: `{inner}={_yaml(arms)}`. "

@@ -7,6 +7,7 @@ from torch import nn
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
+from pipeline import adapters
 from pipeline.batches import COLUMNS, bearing_of, teacher_of
 from pipeline.config import Arm
 from pipeline.errors import PipelineError
@@ -26,7 +27,7 @@ class DistillTrainer(SFTTrainer):
         self.arm = arm
         super().__init__(**kwargs)
         self._redirect = _ForwardRedirection()
-        self._logits = logits_of(_inner(self.model))
+        self._logits = logits_of(self.model)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -44,16 +45,15 @@ class DistillTrainer(SFTTrainer):
         return (mean, {}) if return_outputs else mean
 
     def _sum(self, model: nn.Module, inputs: dict[str, Any], shares: bool) -> Loss:
-        inner = _inner(model)
         with self.accelerator.autocast():  # the redirection goes round accelerate's own wrapper
-            body = inner.base_model(**{name: inputs[name] for name in BODY_INPUTS if name in inputs}, use_cache=False)
+            body = adapters.body(model)(**{name: inputs[name] for name in BODY_INPUTS if name in inputs}, use_cache=False)
             device = body.last_hidden_state.device.type
             exact = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else body.last_hidden_state.dtype
         hidden = body.last_hidden_state.to(exact)  # as a linear layer under autocast would
         bearing = bearing_of(inputs)
         return distillation_loss(
             hidden[:, :-1][bearing],
-            inner.get_output_embeddings().weight,
+            adapters.head(model),
             inputs["labels"][:, 1:][bearing],
             self._objective(model.training),
             teacher_of(inputs),
@@ -107,11 +107,6 @@ def logits_of(model: Any) -> Logits:
         softcap=getattr(config, "final_logit_softcapping", None),
         bias=getattr(head, "bias", None),
     )
-
-
-def _inner(model: Any) -> Any:
-    """The plain model inside adapters."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _between(start: float, end: float | None, gone: float) -> float:

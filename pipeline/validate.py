@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from pipeline import prompts, seeds, students
-from pipeline.config import Config
+from pipeline.config import Config, Student
 from pipeline.errors import PipelineError
-from pipeline.models import locate
+from pipeline.models import locate, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.scoring import normalise
@@ -31,7 +31,7 @@ def check(config: Config) -> list[str]:
     return [
         f"seeds: {len(found):,}, of which {targets:,} with ground truth; held out: {len(held_out):,}, none of them among the seeds",
         f"teacher: {config.teacher.model} ({config.teacher.backend}), {samples:,} samples to make",
-        f"student: {name}" + (f", layers {config.student.keep_layers}" if config.student.keep_layers else ""),
+        f"student: {name}{_changes(config.student)}",
         f"arms: {', '.join(f'{arm} ({settings.method})' for arm, settings in config.train.arms.items())}",
         f"run folder: {Path(config.run_dir)}",
         f"the student's first prompt:\n{_indent(str(student_prompt.render(found[0])))}",
@@ -46,17 +46,29 @@ def _check_labels(config: Config, targets: list[str]) -> None:
         raise PipelineError(f"task.labels: the seeds also have {', '.join(map(repr, unknown[:5]))}; add them, or mend the seeds")
 
 
+def _changes(student: Student) -> str:
+    """What is done to the student's model before training, and what of it is trained."""
+    parts = {
+        f"layers {student.keep_layers}": student.keep_layers,
+        f"{student.layers} layers ({student.choose})": student.layers,
+        "vocabulary trimmed to the data": student.trim_vocabulary,
+        "adapters trained": student.lora,
+    }
+    return "".join(f", {text}" for text, holds in parts.items() if holds)
+
+
 def _check_local_student(config: Config, name: str) -> None:
     """What a student's folder tells without its weights. One on the hub or in a package is checked when it is there, before training."""
-    if not Path(name).is_dir():
-        return
-    layers = load_config(name, None).get_text_config().num_hidden_layers
-    beyond = [layer for layer in config.student.keep_layers or () if layer >= layers]
-    if beyond:
-        raise PipelineError(f"student.keep_layers: {beyond[0]} is not a layer of {name}, which has {layers}; count from 0 to {layers - 1}")
-    if config.teacher.backend == "fake" or Path(config.teacher.tokenizer or config.teacher.model).is_dir():
-        for arm in config.train.arms:
-            students.check_vocabulary(config, arm, Tokenizer(name))
+    there = config.teacher.backend == "fake" or Path(config.teacher.tokenizer or config.teacher.model).is_dir()
+    if name == "random":
+        if there:
+            tokenizer = Tokenizer(tokenizer_of(config.teacher))
+            students.check(config, name, students.random_config(config.student.shape, tokenizer), tokenizer)
+    elif Path(name).is_dir():
+        tokenizer = Tokenizer(name)
+        students.check(config, name, load_config(name, None), tokenizer)
+        for arm in config.train.arms if there else ():
+            students.check_vocabulary(config, arm, tokenizer)
 
 
 def _check_teacher(config: Config) -> None:

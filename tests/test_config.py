@@ -46,6 +46,7 @@ def test_unknown_key_is_refused_everywhere(workshop: Path, where: str) -> None:
     ("override", "expected"),
     [
         ("teacher.temprature=1", "did you mean teacher.temperature?"),
+        ("student.lora.rnak=4", "did you mean student.lora.rank?"),
         ("train.arms.kd.aplha=0.5", "did you mean train.arms.kd.alpha?"),
         ("teacher.engine.max_inflight=3", "did you mean teacher.engine.max_in_flight?"),
     ],
@@ -72,6 +73,9 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
         ("task.labels=[us, US]", "labels must differ in more than case"),
         ("student.keep_layers=[0, 1, 1]", "names a layer twice"),
         ("student.keep_layers=[-1]", "greater than or equal to 0"),
+        ("student={model: teacher, layers: 2, keep_layers: [0]}", "both say which layers"),
+        ("student={model: teacher, choose: importance}", "needs layers"),
+        ("student.layers=2", "a random student has as many layers as shape.layers says"),
         ("task.seeds.target_pattern=(", "is no regular expression with a group"),
         ("run_dir=2024-13-45", "is not a YAML value"),
     ],
@@ -153,6 +157,9 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "task.seeds.dataset": ["task.seeds.path=null"],
     "task.eval_seeds.dataset": ["task.eval_seeds.path=null"],
     "train.arms.NAME.text": ["train.arms.mine.method=sft"],
+    "student.layers": ["student.model=teacher"],
+    "student.choose": ["student.model=teacher", "student.layers=8"],
+    "student.keep_layers": ["student.model=teacher"],
     "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
 }
 
@@ -173,7 +180,7 @@ def test_every_key_has_a_meaning_and_an_example_that_is_no_default() -> None:
 
 def test_schema_has_a_line_for_every_key() -> None:
     """A key of a resolved config that the schema hides, or the other way round."""
-    resolved = {re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key) for key, _, _ in configs.describe(TINY)}
+    resolved = {re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key) for key, _, _ in configs.describe(TINY, ["student.lora={}"])}
     assert {line.split()[0] for line in schema.lines()} == resolved
 
 

@@ -11,7 +11,7 @@ LAYERS = [
     {"errors", "__init__"},
     {"records", "config", "progress"},
     {"store", "topk", "prompts", "seeds"},
-    {"shards", "samples", "models"},
+    {"shards", "samples", "models", "vocabulary", "adapters"},
     {"stage", "work", "replies"},
     {"scoring", "students", "encode", "losses", "collect", "filters"},
     {"batches", "callbacks"},
@@ -21,7 +21,7 @@ LAYERS = [
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-HEAVY = {"torch", "vllm", "trl", "transformers", "datasets", "openai", "pyarrow"}
+HEAVY = {"torch", "peft", "vllm", "trl", "transformers", "datasets", "openai", "pyarrow"}
 
 
 def modules() -> list[Path]:

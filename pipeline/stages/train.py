@@ -8,17 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline import prompts, seeds, students
-from pipeline.config import Config, Train
+from pipeline import adapters, prompts, seeds, students
+from pipeline.config import Config, Student, Train
 from pipeline.encode import Encoder, Example, check_frames, check_lengths
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.models.weights import load_config, load_weights
+from pipeline.models.weights import load_config
 from pipeline.records import Sample, Seed
 from pipeline.scoring import SCORERS
 from pipeline.stage import Job, read_manifest
 from pipeline.store import read_records, sync_folder, write_atomic, write_json
 from pipeline.topk import TopKFolder
+from pipeline.vocabulary import Vocabulary
 
 NAME = "train"
 SHARED = False
@@ -33,31 +34,35 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     if part == INIT:
-        return ["student", "train.seed"]
+        of_data = ["task.seeds", "train.prompt", "train.rows"] if students.reads_seeds(config) else []
+        return [*(f"student.{name}" for name in Student.model_fields if name != "lora"), "train.seed", *of_data]
     arm = config.train.arms[part]
     seeds_too = ["task.seeds"] if arm.text == "truth" else []
     judged = ["task.metric", "task.labels"] if arm.corrected else []
-    return [f"train.{name}" for name in Train.model_fields if name != "arms"] + [f"train.arms.{part}", *seeds_too, *judged]
+    settings = [f"train.{name}" for name in Train.model_fields if name != "arms"]
+    return [*settings, f"train.arms.{part}", "student.lora", *seeds_too, *judged]
 
 
 def reads(config: Config, part: str) -> list[str]:
+    rows = ["generate", "filter"] if config.train.rows == "filter" else ["score"]
     if part == INIT:
-        return []
-    if config.train.arms[part].text == "truth":
-        return [f"{NAME}/{INIT}"]
-    return [*(["generate", "filter"] if config.train.rows == "filter" else ["score"]), f"{NAME}/{INIT}"]
+        return rows if config.student.trim_vocabulary else []
+    return [*(rows if config.train.arms[part].text == "teacher" else []), f"{NAME}/{INIT}"]
 
 
 def files(config: Config, part: str) -> list[Path]:
-    if part == INIT:
-        return []
-    source = config.task.seeds.path if config.train.arms[part].text == "truth" else None
-    return [Path(config.train.prompt), *([Path(source)] if source else [])]
+    counted = _seeds_count(config, part)
+    source = [Path(config.task.seeds.path)] if config.task.seeds.path and counted else []
+    return [*([Path(config.train.prompt)] if counted or part != INIT else []), *source]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    truth = part != INIT and config.train.arms[part].text == "truth"
-    return students.identities(config) | (seeds.identities(config.task.seeds) if truth else {})
+    return {**(seeds.identities(config.task.seeds) if _seeds_count(config, part) else {}), **students.identities(config)}
+
+
+def _seeds_count(config: Config, part: str) -> bool:
+    """Whether a part depends on the seeds as they are, and not only on what was made of them."""
+    return students.reads_seeds(config) if part == INIT else config.train.arms[part].text == "truth"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -82,10 +87,11 @@ def summary(config: Config) -> str:
 
 
 def _init(job: Job) -> dict[str, Any]:
-    made = students.build(job.config, job.folder / "model")
-    revision = students.source(job.config)[1]
-    write_json(job.folder / "student.json", {"model": None, "revision": None} if made is None else {"model": made, "revision": revision})
-    return {}
+    rows = job.config.train.rows
+    start = students.build(job.config, job.folder / "model", job.run_dir / _ROWS[rows], job.run_dir / _FRAMES[rows])
+    revision = students.source(job.config)[1] if start.model else None
+    write_json(job.folder / "student.json", {"model": start.model, "revision": revision})
+    return start.counts
 
 
 def _arm(job: Job) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def _arm(job: Job) -> dict[str, Any]:
     )
 
     transformers.set_seed(_seed(job))
-    model = load_weights(start, revision, torch.float32)
+    model = students.load_student(job.config, start, revision, torch.float32)
     trainer = _trainer(job, model, tokenizer, examples)
     checkpoint = _last_checkpoint(job.folder / "checkpoints")
     if checkpoint:
@@ -115,7 +121,8 @@ def _examples(job: Job, tokenizer: Tokenizer, vocab_size: int) -> tuple[list[Exa
     """The rows, and whether the teacher's ids are the student's."""
     config, arm = job.config, job.config.train.arms[job.part]
     same = arm.text == "truth" or students.check_vocabulary(config, job.part, tokenizer)
-    encoder = Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight)
+    vocabulary = Vocabulary.read(tokenizer.name)
+    encoder = Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight, vocabulary)
     taught: list[Example] = []
     examples: list[Example] = []
     for source in islice(_sources(job), arm.limit):
@@ -130,7 +137,7 @@ def _examples(job: Job, tokenizer: Tokenizer, vocab_size: int) -> tuple[list[Exa
         )
     check_lengths(examples, config.train.max_length)
     if arm.method == "kd":
-        check_frames(taught, _frames(job), tokenizer, vocab_size)
+        check_frames(taught, _frames(job), tokenizer, vocab_size, vocabulary)
     return examples, same
 
 
@@ -195,7 +202,7 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example]
         dataloader_pin_memory=torch.cuda.is_available(),
         disable_tqdm=True,
     )
-    frames = batches.Frames(TopKFolder(_frames(job)), examples) if arm.method == "kd" else None
+    frames = batches.Frames(TopKFolder(_frames(job)), examples, Vocabulary.read(tokenizer.name)) if arm.method == "kd" else None
     trainer = DistillTrainer(
         arm=arm,
         model=model,
@@ -233,8 +240,10 @@ def _save(job: Job, trainer: Any, tokenizer: Tokenizer, start: str, revision: st
     dtype = load_config(start, revision).dtype
     partial = job.folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    trainer.accelerator.unwrap_model(trainer.model).to(dtype).save_pretrained(partial)
+    adapters.merged(trainer.accelerator.unwrap_model(trainer.model)).to(dtype).save_pretrained(partial)
     tokenizer.save(partial)
+    if vocabulary := Vocabulary.read(start):
+        vocabulary.write(partial)
     shutil.rmtree(job.folder / "model", ignore_errors=True)
     partial.rename(job.folder / "model")
     sync_folder(job.folder)
