@@ -102,6 +102,13 @@ def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, pre
     return worked
 
 
+def begun_with(job: Job, path: str | None) -> str | None:
+    """SHA-256 that an outside file had when the part was begun; None where that is not noted."""
+    begun = job.folder / "begun.json"
+    found: str | None = read_json(begun)["fingerprint"].get(_file_field(path)) if begun.exists() else None
+    return found
+
+
 def done(stage: Stage, config: Config) -> bool:
     """Whether all parts are finished, and from just these settings and inputs."""
     for part in stage.parts(config):
@@ -118,12 +125,16 @@ def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
     for path in stage.files(config, part):
         if not path.is_file():
             raise PipelineError(f"{path}: no such file; the config names it")
-        fields[f"file {path}"] = sha256(path)
+        fields[_file_field(path)] = sha256(path)
     for name, identity in stage.identities(config, part).items():
         fields[f"model {name}"] = identity
     for upstream in stage.reads(config, part):
         fields[f"output of {upstream}"] = outputs(Path(config.run_dir), upstream, f"{stage.NAME} {part}".strip())
     return fields
+
+
+def _file_field(path: Path | str | None) -> str:
+    return f"file {path}"
 
 
 def outputs(run_dir: Path, upstream: str, reader: str) -> str:

@@ -237,6 +237,23 @@ def test_run_in_which_all_fails_is_no_success(workshop: Path) -> None:
         stage.execute(generate, config)
 
 
+def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
+    """The shards after the edit were once made of the new seeds. With the old ones back, nothing is lost."""
+    write_seeds(workshop / "seeds.jsonl", range(400))
+    options = ["generate.samples=1", "generate.shard_size=60"]
+    slow = start(workshop, "teacher.delay_s=0.02", *options)
+    wait_until((workshop / "run" / "generate" / "00000.jsonl.gz").exists, slow)
+    write_seeds(workshop / "seeds.jsonl", range(1, 401))
+    code, words = finish(slow)
+    assert (code, "seeds.jsonl: was changed while the stage is at work on it" in words) == (1, True), words
+    made = {path.name: path.read_bytes() for path in (workshop / "run" / "generate").glob("0*.jsonl.gz")}
+    write_seeds(workshop / "seeds.jsonl", range(400))
+    stage.execute(generate, load(workshop / "config.yaml", options))
+    samples = list(read_records(workshop / "run" / "generate", Sample))
+    assert [sample.seed.id for sample in samples] == [f"n{n}" for n in range(400)]
+    assert made.items() <= tree(workshop / "run" / "generate").items()
+
+
 def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
     """Everything before it is there; the same command goes on."""
     folder = workshop / "run" / "generate"

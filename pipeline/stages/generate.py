@@ -10,7 +10,7 @@ from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.models import Model, Sampling, locate, open_teacher
 from pipeline.records import Sample, Seed, digest
-from pipeline.stage import Job, read_manifest
+from pipeline.stage import Job, begun_with, read_manifest
 from pipeline.work import Item, Work, Worker
 
 NAME = "generate"
@@ -50,8 +50,9 @@ def run(job: Job) -> dict[str, Any]:
 def capturing(job: Job) -> Capture[Seed]:
     """This process's work on the folder."""
     config, teacher = job.config, job.config.teacher
-    todo = work.open_work(job.folder, lambda: _survey(config))
-    cursor = seeds.Cursor(config.task.seeds, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
+    pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
+    todo = work.open_work(job.folder, lambda: _survey(config, pinned))
+    cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     sampling = Sampling(teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs)
     worker = Worker(job.folder, todo, Sample, cursor.take, sample_id)
     return Capture(job, worker, partial(_ask, config), lambda model, requests: model.generate(requests, sampling), teacher.logprobs)
@@ -71,8 +72,8 @@ def sample_id(seed: Seed, index: int) -> str:
     return f"{seed.id}/{index}"
 
 
-def _survey(config: Config) -> Work:
-    found = seeds.survey(config.task.seeds, config.generate.shard_size)
+def _survey(config: Config, pinned: seeds.Pinned) -> Work:
+    found = seeds.survey(pinned, config.generate.shard_size)
     samples = config.generate.samples * len(config.generate.prompt)
     return Work(seeds=found.seeds, shard_seeds=found.stride, samples=samples, offsets=found.offsets)
 

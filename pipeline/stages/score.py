@@ -12,7 +12,7 @@ from pipeline.models import Model, locate, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.samples import Samples
-from pipeline.stage import Job, read_manifest
+from pipeline.stage import Job, begun_with, read_manifest
 from pipeline.store import read_json
 from pipeline.work import Item, Work, Worker
 
@@ -104,10 +104,10 @@ def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sam
 def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed, Sample]]:
     """The ground truth of every seed, put as the first prompt asks for it."""
     config = job.config
-    source = config.task.seeds
+    pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
 
     def survey() -> Work:
-        found = seeds.survey(source, SHARD_ROWS)
+        found = seeds.survey(pinned, SHARD_ROWS)
         return Work(seeds=found.seeds, shard_seeds=found.stride, samples=1, offsets=found.offsets)
 
     todo = work.open_work(job.folder, survey)
@@ -119,7 +119,7 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed,
         text = prompt.front.written(item.source.target)
         return Ask(item.source, 0, 0, given=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))), finish_reason="stop")
 
-    cursor = seeds.Cursor(source, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
+    cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     return ask, Worker(job.folder, todo, Sample, cursor.take, lambda seed, index: f"{seed.id}/{index}")
 
 
