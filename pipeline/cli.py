@@ -220,7 +220,9 @@ def status(run_dir: Path) -> None:
 
 @cli.command(epilog="Example: pipeline verify runs/quickstart --recheck 32")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--repair", is_flag=True, help="Set damaged shards of generate and score aside, so that just they are made again.")
+@click.option(
+    "--repair", is_flag=True, help="Set damaged shards of generate and score aside, so that just they are made again; copy prompts anew."
+)
 @click.option(
     "--recheck", type=click.IntRange(1), metavar="ROWS", help="Load the teacher and hold stored logprobs of ROWS samples against it."
 )
@@ -230,9 +232,15 @@ def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None
     from pipeline import recheck as fresh
     from pipeline import verify as checks
 
+    if repair and recheck:
+        raise click.UsageError("--repair and --recheck are two steps: repair, give the stage's command if it says so, then recheck")
     if repair:
+        damaged = False
         for line in checks.repair(run_dir):
+            damaged = True
             click.echo(line)
+        if not damaged:
+            click.echo(f"{run_dir}: nothing in generate and score is damaged")
         return
     for line in checks.verify(run_dir):
         click.echo(line)
