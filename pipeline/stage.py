@@ -255,14 +255,22 @@ def set_aside(job: Job) -> None:
 
 
 def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
+    """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints, and no shard
+    without records: a retry in which all failed again has changed nothing for whoever comes after."""
     left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "work.json"}
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out and not _passes(path))
-    return {
-        str(path.relative_to(folder)): _facts_of(path)
-        for path in files
-        if not {"checkpoints", "tensorboard", "errors", "quarantine"} & set(path.relative_to(folder).parts) and ".journal." not in path.name
-    }
+    passed_over = {"checkpoints", "tensorboard", "errors", "quarantine"}
+    names = [
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in left_out
+        and not _passes(path)
+        and not passed_over & set(path.relative_to(folder).parts)
+        and ".journal." not in path.name
+    ]
+    found = {name: _facts_of(folder / name) for name in names}
+    empty = {name.removesuffix(".jsonl.gz") for name, facts in found.items() if facts.get("records") == 0}
+    return {name: facts for name, facts in found.items() if name.removesuffix(".jsonl.gz").removesuffix(".topk") not in empty}
 
 
 def _is_lock(path: Path) -> bool:

@@ -139,8 +139,10 @@ def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
     assert len(list(read_records(folder, Sample))) == 58
     assert finish(start(workshop, limit))[0] == 3  # done already, with errors
     before = tree(folder)
+    stage.execute(filter_stage, load(workshop / "config.yaml", [limit]))
     code, words = finish(start(workshop, limit, "--retry-errors"))
     assert code == 3  # it is still too long
+    assert not stage.execute(filter_stage, load(workshop / "config.yaml", [limit]))  # nothing has changed for it
     assert {name: tree(folder)[name] for name in before} == before
     assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
     assert len(list(read_records(folder, Sample))) == 58
