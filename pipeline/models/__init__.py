@@ -131,6 +131,13 @@ def tokenizer_of(teacher: Teacher) -> str:
     return locate.resolve(name) if name.startswith("package:") else name
 
 
+def identities(teacher: Teacher) -> dict[str, str]:
+    """For fingerprints: what tells this teacher, and the tokenizer of a server's, from another of the same name."""
+    if teacher.backend == "vllm":
+        return {"teacher": locate.identity(teacher.model, teacher.revision)}
+    return {"tokenizer": locate.identity(teacher.tokenizer, teacher.revision)} if teacher.tokenizer else {}
+
+
 def _vllm(name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float) -> Model:
     from pipeline.models.vllm_engine import VllmModel
 

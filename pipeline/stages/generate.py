@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, seeds, work
+from pipeline import capture, models, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
-from pipeline.models import Model, Sampling, locate, open_teacher
+from pipeline.models import Model, Sampling, open_teacher
 from pipeline.records import Sample, Seed, digest
 from pipeline.stage import Job, begun_with, read_manifest
 from pipeline.work import Item, Work, Worker
@@ -36,8 +36,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    teacher = {"teacher": locate.identity(config.teacher.model, config.teacher.revision)} if config.teacher.backend == "vllm" else {}
-    return {**teacher, **seeds.identities(config.task.seeds)}
+    return {**models.identities(config.teacher), **seeds.identities(config.task.seeds)}
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, prompts, seeds, work
+from pipeline import capture, models, prompts, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts, kept_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.models import Model, locate, open_teacher, tokenizer_of
+from pipeline.models import Model, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.samples import Samples
@@ -46,8 +46,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    teacher = {"teacher": locate.identity(config.teacher.model, config.teacher.revision)} if config.teacher.backend == "vllm" else {}
-    return {**teacher, **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
+    return {**models.identities(config.teacher), **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
 
 
 def run(job: Job) -> dict[str, Any]:
