@@ -273,11 +273,11 @@ def _execute(
     name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
 ) -> int:
     """Run one stage; returns the exit code."""
-    from pipeline import stage
+    from pipeline import stage, work
 
     settings = _load(config, overrides)
     module = _modules()[name]
-    prepare = stage.set_aside if redo else module.retry_errors if retry_errors else None
+    prepare = stage.set_aside if redo else work.retry_errors if retry_errors else None
     if not stage.execute(module, settings, only or None, prepare):
         click.echo(f"{name}: done already")
     if only and not stage.done(module, settings):

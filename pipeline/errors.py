@@ -10,6 +10,10 @@ class PipelineError(Exception):
     """
 
 
+class EngineError(PipelineError):
+    """The model cannot go on, but a new one in its place may."""
+
+
 class Stopped(BaseException):
     """Ctrl-C or SIGTERM, after what was in flight has been made durable. Exit code 128 and the signal's number.
 

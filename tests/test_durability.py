@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage
+from pipeline import stage, work
+from pipeline.capture import keep_prompts
 from pipeline.config import load
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineError, PipelineError
+from pipeline.models.fake import FakeModel
 from pipeline.records import Sample
 from pipeline.shards import read_failures
 from pipeline.stages import filter as filter_stage
@@ -158,8 +160,8 @@ def test_retried_errors_can_succeed(workshop: Path) -> None:
     failed = failures(folder)
     assert failed
     retried = sorted(failed)
-    generate.retry_errors(stage.Job(config, "generate", "", folder))
-    generate.retry_errors(stage.Job(config, "generate", "", folder))  # as after a crash between its steps
+    work.retry_errors(stage.Job(config, "generate", "", folder))
+    work.retry_errors(stage.Job(config, "generate", "", folder))  # as after a crash between its steps
     answering = config.teacher.model_copy(update={"replies": GOOD})
     generate.run(stage.Job(config.model_copy(update={"teacher": answering}), "generate", "", folder))
     samples = list(read_records(folder, Sample))
@@ -174,7 +176,7 @@ def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
     config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps([*GOOD * 8, '!refuse'])}", "generate.max_error_rate=0.5"])
     stage.execute(generate, config)
     failed = next(iter(failures(folder)))
-    generate.retry_errors(stage.Job(config, "generate", "", folder))
+    work.retry_errors(stage.Job(config, "generate", "", folder))
     answering = config.model_copy(update={"teacher": config.teacher.model_copy(update={"replies": GOOD})})
     generate.run(stage.Job(answering, "generate", "", folder))
     shard = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if failed in path.read_text()).stem
@@ -191,7 +193,7 @@ def test_retry_of_many_lasting_failures_ends(workshop: Path) -> None:
     (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = load(workshop / "config.yaml", ["teacher.engine.max_model_len=2000", "generate.shard_size=300", "generate.max_error_rate=0.2"])
     assert stage.execute(generate, config)
-    assert stage.execute(generate, config, prepare=generate.retry_errors)
+    assert stage.execute(generate, config, prepare=work.retry_errors)
     assert len(failures(workshop / "run" / "generate")) == 40
     assert len(list(read_records(workshop / "run" / "generate", Sample))) == 560
 
@@ -202,7 +204,7 @@ def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop:
     stage.execute(generate, config)
     before = failures(workshop / "run" / "generate")
     with pytest.raises(PipelineError, match="begun from other settings"):
-        stage.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=generate.retry_errors)
+        stage.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=work.retry_errors)
     assert failures(workshop / "run" / "generate") == before
     assert (workshop / "run" / "generate" / "manifest.json").exists()
 
@@ -266,6 +268,33 @@ def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
             stage.execute(generate, config)
     assert any(path.stat().st_size for path in folder.glob("0*.jsonl*"))
     assert not (folder / "manifest.json").exists()
+
+
+def test_engine_that_died_is_started_anew(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine's death at two in the morning cost the rest of the night."""
+    config = load(workshop / "config.yaml")
+    job = stage.Job(config, "generate", "", workshop / "run" / "generate")
+    job.folder.mkdir(parents=True)
+    keep_prompts(config.generate.prompt, job.folder)
+    dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
+    lives = [FakeModel("fake", replies, config.teacher.engine) for replies in (dying, dying[1:])]
+    generate.capturing(job).run(lambda: lives.pop(0))
+    assert len(list(read_records(job.folder, Sample))) == 60
+    assert "told to fail here\ngenerate: now by itself, 1 of teacher.restarts=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("restarts", "opened"), [(0, 1), (2, 2)])
+def test_engine_that_dies_of_the_same_again_ends_the_stage(workshop: Path, restarts: int, opened: int) -> None:
+    """A request that kills the engine would have it started for ever."""
+    config = load(workshop / "config.yaml", [f"teacher.restarts={restarts}"])
+    job = stage.Job(config, "generate", "", workshop / "run" / "generate")
+    job.folder.mkdir(parents=True)
+    keep_prompts(config.generate.prompt, job.folder)
+    dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
+    lives = [FakeModel("fake", dying, config.teacher.engine) for _ in range(4)]
+    with pytest.raises(EngineError):
+        generate.capturing(job).run(lambda: lives.pop(0))
+    assert 4 - len(lives) == opened
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -98,7 +98,8 @@ class Model(Protocol):
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
         """Answer every request, in any order. Yields often, sometimes nothing, so that the caller can commit and report.
 
-        `requests` is drawn from as room becomes free. Raises PipelineError if the model cannot go on.
+        `requests` is drawn from as room becomes free. Raises PipelineError if the model cannot go on, EngineError if a fresh
+        one could.
         """
         ...
 

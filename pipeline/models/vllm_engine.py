@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Engine, Teacher
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineError, PipelineError
 from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling, locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
@@ -134,8 +134,8 @@ class VllmModel:
             return engine.step()
         except KeyboardInterrupt:
             raise
-        except Exception as error:  # whatever kills the engine ends the stage; what is durable stays
-            raise PipelineError(
+        except Exception as error:  # whatever kills the engine; what is durable stays
+            raise EngineError(
                 f"vLLM's engine died: {_first_line(error)}; its own words are in {self._log}. The same command goes on from here"
             ) from error
 

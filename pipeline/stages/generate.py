@@ -10,7 +10,7 @@ from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.models import Model, Sampling, open_teacher
 from pipeline.records import Sample, Seed, digest
-from pipeline.stage import Job, begun_with, read_manifest
+from pipeline.stage import Job, begun_with
 from pipeline.work import Item, Work, Worker
 
 NAME = "generate"
@@ -57,14 +57,8 @@ def capturing(job: Job) -> Capture[Seed]:
     return Capture(job, worker, partial(_ask, config), lambda model, requests: model.generate(requests, sampling), teacher.logprobs)
 
 
-def retry_errors(job: Job) -> None:
-    """Have what failed asked again by the next run."""
-    work.retry_errors(job.folder)
-
-
 def summary(config: Config) -> str:
-    run_dir = Path(config.run_dir)
-    return capture.summary(NAME, read_manifest(run_dir, NAME)["counts"], run_dir / NAME)
+    return capture.summary(Path(config.run_dir), NAME)
 
 
 def sample_id(seed: Seed, index: int) -> str:

@@ -12,7 +12,7 @@ from pipeline.models import Model, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.samples import Samples
-from pipeline.stage import Job, begun_with, read_manifest
+from pipeline.stage import Job, begun_with
 from pipeline.store import read_json
 from pipeline.work import Item, Work, Worker
 
@@ -63,14 +63,8 @@ def run(job: Job) -> dict[str, Any]:
     return capture.count(job.folder)
 
 
-def retry_errors(job: Job) -> None:
-    """Have what failed asked again by the next run."""
-    work.retry_errors(job.folder)
-
-
 def summary(config: Config) -> str:
-    run_dir = Path(config.run_dir)
-    return capture.summary(NAME, read_manifest(run_dir, NAME)["counts"], run_dir / NAME)
+    return capture.summary(Path(config.run_dir), NAME)
 
 
 def _prompts(job: Job) -> list[Path]:
