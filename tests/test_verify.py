@@ -96,6 +96,23 @@ def test_damaged_shard_is_repaired(run_dir: Path, workshop: Path, name: str, dam
     assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
 
 
+@pytest.mark.parametrize("left", [["00001.jsonl.gz", "00001.topk"], ["00001.topk"], []], ids=["journal", "lines moved", "frames moved"])
+def test_repair_killed_midway_goes_on(run_dir: Path, workshop: Path, left: list[str]) -> None:
+    """At each step of taking a shard apart, a further --repair, or none, and the stage's command end in what was there."""
+    folder = run_dir / "generate"
+    before = {path.name: path.read_bytes() for path in folder.glob("0*")}
+    manifest = (folder / "manifest.json").read_bytes()
+    flip(folder / "00001.topk")
+    list(repair(run_dir))
+    (folder / "manifest.json").write_bytes(manifest)  # goes last
+    for name in left:
+        (folder / "quarantine" / name).rename(folder / name)
+    assert len(list(repair(run_dir))) == ("00001.jsonl.gz" in left)
+    assert stage.execute(generate, load(workshop / "config.yaml"))
+    assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
+    assert len(list(verify(run_dir))) == 2
+
+
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 def test_damaged_prompt_is_copied_anew(run_dir: Path, damage: Callable[[Path], None]) -> None:
     """--repair was advised for it and did nothing. The samples are not touched, and the stage stays finished."""
