@@ -1,5 +1,6 @@
 """What generate and score share: working shards off with a model, beside other workers, and making samples of its answers."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,12 @@ from typing import Any, Generic, TypeVar
 
 from pipeline import prompts, replies, topk
 from pipeline.collect import Collector, Question
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineError, PipelineError
 from pipeline.models import Answer, Completion, Failure, Model, Request
 from pipeline.progress import Progress
 from pipeline.records import Failed, FinishReason, Sample, Seed, digest
 from pipeline.shards import read_failures
-from pipeline.stage import Job
+from pipeline.stage import Job, read_manifest
 from pipeline.store import locked, read_records, write_atomic
 from pipeline.work import Item, Worker, failure_files
 
@@ -53,8 +54,12 @@ class Capture(Generic[S]):
     k: int
 
     def run(self, open_model: Callable[[], Model]) -> None:
-        """Ask for every sample that is not there yet, until all shards are finished, by this process or by others."""
+        """Ask for every sample that is not there yet, until all shards are finished, by this process or by others.
+
+        A model that dies is opened again, teacher.restarts times; not if nothing was made since the last time.
+        """
         name, work, there = self.job.stage, self.worker.work, self.worker.there()
+        restarts = 0
         waiting = Progress(f"{name}: other processes have the rest", work.shards, unit="shards")
         model: Model | None = None
         try:
@@ -67,7 +72,18 @@ class Capture(Generic[S]):
                 if model is None:
                     print(f"{name}: {there:,} of {work.total:,} samples are there; loading {self.job.config.teacher.model}", flush=True)
                     model = open_model()
-                self.work_off(model, Progress(name, work.total, self.worker.there()))
+                try:
+                    self.work_off(model, Progress(name, work.total, self.worker.there()))
+                except EngineError as death:
+                    before, there, restarts = there, self.worker.there(), restarts + 1
+                    if there == before or restarts > self.job.config.teacher.restarts:
+                        raise
+                    print(
+                        f"{death}\n{name}: now by itself, {restarts} of teacher.restarts={self.job.config.teacher.restarts}",
+                        file=sys.stderr,
+                    )
+                    dead, model = model, None
+                    dead.close()
         finally:
             if model is not None:
                 model.close()
@@ -186,8 +202,9 @@ def count(folder: Path) -> dict[str, Any]:
     }
 
 
-def summary(stage: str, counts: dict[str, Any], folder: Path) -> str:
+def summary(run_dir: Path, stage: str) -> str:
     """One line of what was made, and one of what failed if anything did."""
+    counts, folder = read_manifest(run_dir, stage)["counts"], run_dir / stage
     tokens = max(counts["completion_tokens"], 1)
     line = (
         f"{stage}: {counts['samples']:,} samples, {counts['completion_tokens']:,} tokens; {counts['with_answer']:,} with an answer, "

@@ -4,7 +4,6 @@ import errno
 import importlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pipeline import __version__
+from pipeline import __version__, stopping
 from pipeline.errors import DONE, DONE_WITH_ERRORS, FAILED, STOPPED, PipelineError, Stopped
 
 if TYPE_CHECKING:
@@ -37,16 +36,16 @@ DISK_ERRORS = {
 def main() -> None:
     """Run the command line; every error that a user can mend is one line and exit code 1."""
     code = DONE
+    received = stopping.listen()
     try:
         code = cli(standalone_mode=False) or DONE
     except PipelineError as error:
-        code = _complain(str(error))
+        code = _say_stopped(received[0]) if received else _complain(str(error))
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort, Stopped) as stop:
-        click.echo("\nstopped; what is finished is kept, and the same command goes on from here", err=True)
-        code = STOPPED + (stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
+        code = _say_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # whoever read the output has gone, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
@@ -158,27 +157,14 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
         if name == STAGES[0]:
             validate.check(settings)
         click.echo(f"--- {name}")
-        finished = _child([sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])])
+        finished = stopping.run_child([sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])])
+        if finished < 0:
+            _complain(f"{name}: its process was ended by signal {-finished} (is memory short?); the same command goes on from here")
+            _leave(STOPPED - finished)
         if finished not in (DONE, DONE_WITH_ERRORS):
-            _leave(finished if finished > 0 else STOPPED - finished)
+            _leave(finished)
         code = max(code, finished)
     return code
-
-
-def _child(command: list[str]) -> int:
-    """Run a command to its end. On Ctrl-C it is left to it how to stop, SIGTERM is passed on."""
-    process = subprocess.Popen(command)
-
-    def on_signal(number: int, frame: object) -> None:
-        if number == signal.SIGTERM:
-            process.terminate()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @cli.command(epilog="Example: pipeline validate configs/quickstart.yaml --origins")
@@ -220,7 +206,9 @@ def status(run_dir: Path) -> None:
 
 @cli.command(epilog="Example: pipeline verify runs/quickstart --recheck 32")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--repair", is_flag=True, help="Set damaged shards of generate and score aside, so that just they are made again.")
+@click.option(
+    "--repair", is_flag=True, help="Set damaged shards of generate and score aside, so that just they are made again; copy prompts anew."
+)
 @click.option(
     "--recheck", type=click.IntRange(1), metavar="ROWS", help="Load the teacher and hold stored logprobs of ROWS samples against it."
 )
@@ -230,9 +218,15 @@ def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None
     from pipeline import recheck as fresh
     from pipeline import verify as checks
 
+    if repair and recheck:
+        raise click.UsageError("--repair and --recheck are two steps: repair, give the stage's command if it says so, then recheck")
     if repair:
+        damaged = False
         for line in checks.repair(run_dir):
+            damaged = True
             click.echo(line)
+        if not damaged:
+            click.echo(f"{run_dir}: nothing in generate and score is damaged")
         return
     for line in checks.verify(run_dir):
         click.echo(line)
@@ -279,11 +273,11 @@ def _execute(
     name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
 ) -> int:
     """Run one stage; returns the exit code."""
-    from pipeline import stage
+    from pipeline import stage, work
 
     settings = _load(config, overrides)
     module = _modules()[name]
-    prepare = stage.set_aside if redo else module.retry_errors if retry_errors else None
+    prepare = stage.set_aside if redo else work.retry_errors if retry_errors else None
     if not stage.execute(module, settings, only or None, prepare):
         click.echo(f"{name}: done already")
     if only and not stage.done(module, settings):
@@ -299,6 +293,12 @@ def _failures(module: "Stage", settings: "Config") -> int:
     run_dir = Path(settings.run_dir)
     failed = [read_manifest(run_dir, f"{module.NAME}/{part}")["counts"].get("failed", 0) for part in module.parts(settings)]
     return DONE_WITH_ERRORS if any(failed) else DONE
+
+
+def _say_stopped(number: int) -> int:
+    stopping.be_deaf()
+    click.echo("\nstopped; what is finished is kept, and the same command goes on from here", err=True)
+    return STOPPED + number
 
 
 def _complain(message: str) -> int:

@@ -1,23 +1,17 @@
 """The loop under every stage that asks a model: claim shards, feed requests, put answers into shards, commit, seal, report."""
 
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pipeline.errors import PipelineError, Stopped
 from pipeline.models import Answer, Completion, Failure, Request
 from pipeline.progress import Progress
 from pipeline.records import Failed, Identified
 from pipeline.shards import Shard, commit_if_due, sweep
+from pipeline.stopping import Stopping
 
-DRAIN_SECONDS = 3.0  # after Ctrl-C, for what is in flight
-HANG_SECONDS = 4.5  # after Ctrl-C, for an engine that does not come back at all
 FEWEST_REQUESTS = 32  # before an error rate means anything
 
 T = TypeVar("T", bound=Identified)
@@ -51,7 +45,7 @@ class Collector(Generic[T]):
     answered: int = 0
     _asked: dict[str, tuple[Question[T], Shard[T]]] = field(default_factory=dict)
     _open: dict[str, Shard[T]] = field(default_factory=dict)
-    _stopping: "Stopping | None" = None
+    _stopping: Stopping | None = None
 
     def run(self, ask: Callable[[Iterator[Request]], Iterator[list[Answer]]], shards: Iterable[Shard[T]]) -> None:
         """`ask` is the model's generate or score; `shards` are claimed, and are let go when they are sealed or this ends.
@@ -126,41 +120,6 @@ class Collector(Generic[T]):
             shard.commit()
             shard.release()
         self._open = {}
-
-
-@dataclass
-class Stopping:
-    """Ctrl-C or SIGTERM: nothing new is asked, what is in flight has a moment to come in. A second signal ends it at once."""
-
-    signal: int = 0
-    since: float = 0.0
-
-    @property
-    def overdue(self) -> bool:
-        return bool(self.signal) and time.monotonic() - self.since > DRAIN_SECONDS
-
-    @classmethod
-    @contextmanager
-    def watched(cls) -> Iterator["Stopping"]:
-        state = cls()
-        if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
-            yield state
-            return
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if state.signal:
-                raise KeyboardInterrupt
-            state.signal, state.since = number, time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
-
-        numbers: list[int] = [signal.SIGINT, signal.SIGTERM, signal.SIGALRM]
-        before: list[Any] = [signal.signal(number, on_signal) for number in numbers]
-        try:
-            yield state
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
 
 
 def claim_all(folder: Path, ids: list[str], record: type[T], shard_size: int) -> list[Shard[T]]:

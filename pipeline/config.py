@@ -111,6 +111,9 @@ class Teacher(Section):
     timeout_s: float = runtime(600.0, gt=0, description="longest wait for one answer, seconds; then it goes to errors/", examples=[60.0])
     retries: int = runtime(4, ge=0, description="openai: repeats of a request that a living server fails (5xx, time-out)", examples=[8])
     patience_s: float = runtime(300.0, ge=0, description="openai: longest wait for a lost or overloaded server, seconds", examples=[3600.0])
+    restarts: int = runtime(
+        2, ge=0, description="vllm: how often generate and score start an engine anew that died after some answers", examples=[10]
+    )
     replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with", examples=[["spam", "normal"]])
     delay_s: float = runtime(0.0, ge=0, description="fake: how long a batch takes, seconds", examples=[0.1])
     temperature: float = Field(1.0, ge=0, le=2, description="0 is greedy", examples=[0.7])

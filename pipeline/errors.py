@@ -10,8 +10,15 @@ class PipelineError(Exception):
     """
 
 
-class Stopped(Exception):  # noqa: N818 - not an error
-    """Ctrl-C or SIGTERM, after what was in flight has been made durable. Exit code 128 and the signal's number."""
+class EngineError(PipelineError):
+    """The model cannot go on, but a new one in its place may."""
+
+
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM, after what was in flight has been made durable. Exit code 128 and the signal's number.
+
+    No Exception, since libraries catch those.
+    """
 
     def __init__(self, signal: int):
         super().__init__(signal)

@@ -14,8 +14,10 @@ import jsonlines
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.records import Seed, digest
+from pipeline.store import sha256
 
 Row = tuple[str, dict[str, Any], int | None]  # where ("file:line"), columns, byte at which it begins
+GOES_ON = "and the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -32,26 +34,66 @@ def load(source: Source) -> list[Seed]:
     return [seed for seed, _ in _checked(source)]
 
 
-def survey(source: Source, stride: int) -> Survey:
+class Pinned:
+    """A source whose file must stay what it was when the stage was begun, or half of the samples would be those of other seeds.
+
+    `sha256` is of the file as it was then; None: as it is now.
+    """
+
+    def __init__(self, source: Source, sha256: str | None = None):
+        self.source = source
+        self._sha256 = sha256
+        self._seen: tuple[int, ...] | None = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise PipelineError if the file has changed. It is only read if it looks as if it had."""
+        if self.source.path is None:
+            return
+        path = Path(self.source.path)
+        try:
+            found = path.stat()
+            looks = (found.st_size, found.st_mtime_ns, found.st_ino)
+            if looks == self._seen:
+                return
+            content = sha256(path)
+        except OSError as error:
+            raise PipelineError(f"{path}: cannot be read any more ({error.strerror}); put it back, {GOES_ON}") from None
+        if content != (self._sha256 or content):
+            raise PipelineError(
+                f"{path}: was changed while the stage is at work on it; put back what it was, {GOES_ON}; "
+                "for the new seeds choose another run_dir, or set this run aside with --redo"
+            )
+        self._sha256, self._seen = content, looks
+
+
+def survey(pinned: Pinned, stride: int) -> Survey:
     """Read all seeds once, keeping none. Raises what `load` raises."""
     offsets = []
     number = -1
-    for number, (_, offset) in enumerate(_checked(source)):
+    for number, (_, offset) in enumerate(_checked(pinned.source)):
         if offset is not None and number % stride == 0:
             offsets.append(offset)
+    pinned.check()
     return Survey(number + 1, stride, tuple(offsets))
 
 
 class Cursor:
     """The seeds of a surveyed source by their number, read where they are needed. Reading on is cheap; JSONL can be jumped into."""
 
-    def __init__(self, source: Source, survey: Survey):
-        self._source, self._survey = source, survey
+    def __init__(self, pinned: Pinned, survey: Survey):
+        self._pinned, self._source, self._survey = pinned, pinned.source, survey
         self._rows: Iterator[Row] = iter(())
         self._next = survey.seeds
 
     def take(self, first: int, last: int) -> list[Seed]:
-        """Seeds first to last - 1."""
+        """Seeds first to last - 1. Raises PipelineError if the file has changed since it was surveyed."""
+        self._pinned.check()
+        found = self._read(first, last)
+        self._pinned.check()
+        return found
+
+    def _read(self, first: int, last: int) -> list[Seed]:
         last = min(last, self._survey.seeds)
         behind = first - self._next
         if behind < 0 or (self._survey.offsets and behind > self._survey.stride):

@@ -1,6 +1,7 @@
 """A shard while it is made: a journal that only grows, whose last line is the commit, and its sealing.
 
     NNNNN.journal.jsonl, NNNNN.journal.topk   grow together: a sample's frame is made durable first, then the line that points to it
+    NNNNN.journal.engines                     other versions of the engine than the frames' header names, a line each
     errors/NNNNN.jsonl                        what was asked and failed
     NNNNN.topk, then NNNNN.jsonl.gz           the finished shard, in input order, renamed into place and never touched again
     NNNNN.lock                                held by the process that works on the shard
@@ -8,6 +9,7 @@
 What a crash leaves behind is either whole, or a torn tail that is cut off, or damage that is set aside in quarantine/ and made again.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -41,6 +43,7 @@ class Shard(Generic[T]):
         self.sealed = sealed_path(folder, number)
         self.lines_path = folder / f"{self.name}.journal.jsonl"
         self.frames_path = folder / f"{self.name}.journal.topk"
+        self.engines_path = folder / f"{self.name}.journal.engines"
         self.errors_path = folder / "errors" / f"{self.name}.jsonl"
         self.done: set[str] = set()
         self.failed: set[str] = set()
@@ -63,7 +66,7 @@ class Shard(Generic[T]):
         """Find out what is there, cut off a torn tail and set damage aside.
 
         `order` lists the ids that the shard will hold, in input order; `header` is what its file of frames begins with. Raises
-        PipelineError if it was begun with another header.
+        PipelineError if it was begun with another header; another version of the engine is noted, and the finished shard names both.
         """
         self.order, self.header = order, header
         self._check_header()
@@ -139,7 +142,8 @@ class Shard(Generic[T]):
         records = {record.id: record for record in self._read_journal()[0]}
         assert len(records) == len(self.done), f"{self.lines_path}: {len(records)} records of {len(self.done)}"
         journal = self.frames_path.read_bytes() if self.frames_path.exists() else b""
-        frames, lines, offset = [self.header], [], len(self.header)
+        header = self._header_of_all()
+        frames, lines, offset = [header], [], len(header)
         for identifier in self.order:
             if identifier not in records:
                 continue
@@ -155,6 +159,7 @@ class Shard(Generic[T]):
         write_atomic(self.sealed, pack_lines(lines))
         self.lines_path.unlink(missing_ok=True)
         self.frames_path.unlink(missing_ok=True)
+        self.engines_path.unlink(missing_ok=True)
         # whoever locks the old file from now on finds the shard sealed
         (self.folder / f"{self.name}.lock").unlink(missing_ok=True)
         self.release()
@@ -178,14 +183,37 @@ class Shard(Generic[T]):
             begun = file.read(topk.MAX_HEADER)
         if self.header.startswith(begun[: len(self.header)]):  # the same, or torn off while it was written
             return
-        if topk.read_header(begun):
-            raise PipelineError(
-                f"{self.frames_path}: was begun with another teacher, tokenizer or engine version (its header differs); "
-                "go on with that one, or make the stage again with --redo"
-            )
+        old = topk.read_header(begun)
+        if old:
+            self._note_engine(old)
+            return
         self._quarantine([f"{self.frames_path}: its header is damaged"])
         with self.frames_path.open("r+b") as file:
             append(file, [self.header])  # frames have checksums of their own
+
+    def _note_engine(self, old: topk.Header) -> None:
+        """Go on with a file that another version of the engine has begun. Raises PipelineError if more than that differs."""
+        now = topk.read_header(self.header)
+        if now is None or now.model_copy(update={"engine": old.engine}) != old:
+            raise PipelineError(
+                f"{self.frames_path}: was begun with another teacher, tokenizer or settings of the logprobs (its header differs); "
+                "go on with those, or make the stage again with --redo"
+            )
+        known = [*old.engines, *self._other_engines()]
+        if now.engine not in known:
+            print(f"{self.frames_path}: begun with {', '.join(known)}, goes on with {now.engine}; its header will say so", file=sys.stderr)
+            write_atomic(self.engines_path, "".join(f"{engine}\n" for engine in [*self._other_engines(), now.engine]))
+
+    def _other_engines(self) -> list[str]:
+        return self.engines_path.read_text().splitlines() if self.engines_path.exists() else []
+
+    def _header_of_all(self) -> bytes:
+        """The header that names every engine which had a part in the frames."""
+        with contextlib.suppress(FileNotFoundError), self.frames_path.open("rb") as file:
+            begun = topk.read_header(file.read(topk.MAX_HEADER))
+            if begun:
+                return begun.also_by(self._other_engines()).to_bytes()
+        return self.header
 
     def _read_journal(self) -> tuple[list[T], int, list[str]]:
         """(good records, where they end, damage). Bad lines at the end are a torn tail; bad ones before good ones are damage."""

@@ -102,6 +102,13 @@ def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, pre
     return worked
 
 
+def begun_with(job: Job, path: str | None) -> str | None:
+    """SHA-256 that an outside file had when the part was begun; None where that is not noted."""
+    begun = job.folder / "begun.json"
+    found: str | None = read_json(begun)["fingerprint"].get(_file_field(path)) if begun.exists() else None
+    return found
+
+
 def done(stage: Stage, config: Config) -> bool:
     """Whether all parts are finished, and from just these settings and inputs."""
     for part in stage.parts(config):
@@ -118,12 +125,16 @@ def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
     for path in stage.files(config, part):
         if not path.is_file():
             raise PipelineError(f"{path}: no such file; the config names it")
-        fields[f"file {path}"] = sha256(path)
+        fields[_file_field(path)] = sha256(path)
     for name, identity in stage.identities(config, part).items():
         fields[f"model {name}"] = identity
     for upstream in stage.reads(config, part):
         fields[f"output of {upstream}"] = outputs(Path(config.run_dir), upstream, f"{stage.NAME} {part}".strip())
     return fields
+
+
+def _file_field(path: Path | str | None) -> str:
+    return f"file {path}"
 
 
 def outputs(run_dir: Path, upstream: str, reader: str) -> str:
@@ -244,14 +255,22 @@ def set_aside(job: Job) -> None:
 
 
 def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
+    """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints, and no shard
+    without records: a retry in which all failed again has changed nothing for whoever comes after."""
     left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "work.json"}
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out and not _passes(path))
-    return {
-        str(path.relative_to(folder)): _facts_of(path)
-        for path in files
-        if not {"checkpoints", "tensorboard", "errors", "quarantine"} & set(path.relative_to(folder).parts) and ".journal." not in path.name
-    }
+    passed_over = {"checkpoints", "tensorboard", "errors", "quarantine"}
+    names = [
+        str(path.relative_to(folder))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in left_out
+        and not _passes(path)
+        and not passed_over & set(path.relative_to(folder).parts)
+        and ".journal." not in path.name
+    ]
+    found = {name: _facts_of(folder / name) for name in names}
+    empty = {name.removesuffix(".jsonl.gz") for name, facts in found.items() if facts.get("records") == 0}
+    return {name: facts for name, facts in found.items() if name.removesuffix(".jsonl.gz").removesuffix(".topk") not in empty}
 
 
 def _is_lock(path: Path) -> bool:

@@ -46,11 +46,19 @@ class Header(BaseModel):
     threshold: float
     logprobs_mode: str
     head_dtype: str
-    engine: str
+    engine: str  # and its version; ", " between several, where a shard was begun with one and gone on with by another
 
     def to_bytes(self) -> bytes:
         body = self.model_dump_json().encode()
         return MAGIC.pack(b"TOPK", VERSION, len(body), zlib.crc32(body)) + body
+
+    @property
+    def engines(self) -> list[str]:
+        return self.engine.split(", ")
+
+    def also_by(self, engines: Sequence[str]) -> "Header":
+        """The header of a file in which these had a part, too."""
+        return self.model_copy(update={"engine": ", ".join(dict.fromkeys([*self.engines, *engines]))})
 
     @property
     def id_dtype(self) -> np.dtype:

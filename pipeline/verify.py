@@ -17,6 +17,7 @@ from pipeline.topk import TopK, TopKFolder
 
 SAMPLED = ("generate", "score")  # stages whose folders hold samples with frames
 BINS = 4096
+PUT_BACK = "put it back as it was, from a backup or from version control, or make the stage again with --redo"
 
 
 @dataclass
@@ -62,16 +63,19 @@ def verify(run_dir: Path) -> Iterator[str]:
 
 
 def repair(run_dir: Path) -> Iterator[str]:
-    """Set damaged shards aside and open them again, with the samples in them that are whole. One line a shard.
+    """Set damaged shards aside and open them again, with the samples in them that are whole; copy damaged prompts anew. One line each.
 
-    The stage's own command then makes just the rest again.
+    The stage's own command then makes just the rest of the shards again. Raises PipelineError, after the last line, if something
+    cannot be mended.
     """
+    beyond: list[str] = []
     for folder in (run_dir / name for name in SAMPLED if (run_dir / name / "begun.json").exists()):
         lock = Lock(folder / "lock")
         if not lock.take():
             raise PipelineError(f"{folder}: process {lock.holder} is at work here; wait for it, or end it")
         manifest = folder / "manifest.json"
         files = read_json(manifest)["files"] if manifest.exists() else {}
+        yield from _copy_prompts_anew(run_dir, folder, files, beyond)
         names = {path.name for path in sealed_shards(folder)} | {name for name in files if name.endswith(".jsonl.gz")}
         for name in sorted(names):
             lines, frames = folder / name, folder / name.replace(".jsonl.gz", ".topk")
@@ -84,6 +88,26 @@ def repair(run_dir: Path) -> Iterator[str]:
                 manifest.unlink(missing_ok=True)
                 yield f"{lines}: set aside, {kept:,} samples of it kept; pipeline {folder.name} makes the others again"
         lock.release()
+    if beyond:
+        raise PipelineError("\n".join(beyond))
+
+
+def _copy_prompts_anew(run_dir: Path, folder: Path, files: dict[str, Any], beyond: list[str]) -> Iterator[str]:
+    """Prompts are copies of files elsewhere, of which any that still has the content will do. Those that nobody has go to `beyond`."""
+    asked = read_json(folder / "begun.json")["config"]["generate"]["prompt"]
+    sources = [*map(Path, asked), *run_dir.glob("*/prompts/*.md")]
+    for name in files:
+        path = folder / name
+        if path.parent.name != "prompts" or not any(_file_faults(folder, {name: files[name]})):
+            continue
+        found = next((source for source in sources if source.is_file() and sha256(source) == files[name]["sha256"]), None)
+        if found is None:
+            beyond.append(f"{path}: is damaged, and no prompt file has its content (SHA-256 {files[name]['sha256']}) any more; {PUT_BACK}")
+            continue
+        set_aside(path, folder / "quarantine")
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, found.read_bytes())
+        yield f"{path}: copied anew from {found}"
 
 
 def _open_again(lines: Path, frames: Path, samples: list[Sample]) -> int:

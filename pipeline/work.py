@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pipeline.records import Identified
 from pipeline.shards import Shard, read_failures, sealed_path, set_aside, sweep
+from pipeline.stage import Job
 from pipeline.store import locked, write_atomic
 
 S = TypeVar("S")
@@ -66,11 +67,12 @@ def open_work(folder: Path, make: Callable[[], Work]) -> Work:
     return work
 
 
-def retry_errors(folder: Path) -> None:
-    """Have what failed asked again. Only while no other process works in the folder.
+def retry_errors(job: Job) -> None:
+    """Have what failed asked again by the next run. Only while no other process works in the folder.
 
     An unfinished shard forgets its failures; those of finished ones, which are never touched again, go to extra shards.
     """
+    folder = job.folder
     path = folder / "work.json"
     if not path.exists():
         return

@@ -99,7 +99,8 @@ def test_mistakes_are_one_line_and_exit_1(tmp_path: Path, arguments: list[str], 
 
 
 def test_unknown_command_and_option_exit_2() -> None:
-    """A mistake in the command itself, as every shell tool has it."""
+    """A mistake in the command itself, as every shell tool has it. --recheck was once dropped in silence beside --repair."""
+    assert pipeline("verify", "runs/none", "--repair", "--recheck", "3").returncode == 2
     assert pipeline("generat").returncode == 2
     assert pipeline("generate", "configs/tiny.yaml", "--rdo").returncode == 2
 

@@ -14,17 +14,15 @@ from pathlib import Path
 import pytest
 
 from pipeline import stage
+from pipeline.capture import keep_prompts
 from pipeline.config import load
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineError, PipelineError
+from pipeline.models.fake import FakeModel
 from pipeline.records import Sample
-from pipeline.shards import read_failures
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score
 from pipeline.store import Lock, read_records
-from pipeline.verify import repair
 from tests.conftest import ROOT, write_seeds
-
-GOOD = [" yes, it is even\n", " no, it is odd\n"]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -69,10 +67,6 @@ def is_held(path: Path) -> bool:
             return False
         time.sleep(0.2)
     return True
-
-
-def failures(folder: Path) -> dict[str, str]:
-    return {failed.id: failed.reason for path in sorted((folder / "errors").glob("*.jsonl")) for failed in read_failures(path)}
 
 
 def test_every_promise_has_its_test() -> None:
@@ -125,116 +119,21 @@ def test_workers_of_other_settings_are_turned_away(workshop: Path, killed: list[
     assert (code, f"process {slow.pid} on" in words) == (1, True)
 
 
-def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
-    """A poison row costs itself; once mended, --retry-errors asks just for it, and what was there stays as it is."""
-    folder = workshop / "run" / "generate"
-    rows = [json.loads(line) for line in (workshop / "seeds.jsonl").read_text().splitlines()]
-    rows[7]["number"] = "x" * 4000
-    (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    limit = "teacher.engine.max_model_len=2000"
-    code, words = finish(start(workshop, limit))
-    assert code == 3
-    assert "2 requests failed (2 too_long)" in words
-    assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
-    assert len(list(read_records(folder, Sample))) == 58
-    assert finish(start(workshop, limit))[0] == 3  # done already, with errors
-    before = tree(folder)
-    code, words = finish(start(workshop, limit, "--retry-errors"))
-    assert code == 3  # it is still too long
-    assert {name: tree(folder)[name] for name in before} == before
-    assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
-    assert len(list(read_records(folder, Sample))) == 58
-
-
-def test_retried_errors_can_succeed(workshop: Path) -> None:
-    """Refused at first, answered later: every sample is there once, in shards behind the others, and downstream takes them."""
-    folder = workshop / "run" / "generate"
-    refusing = [*GOOD * 8, "!refuse"]
-    options = [f"teacher.replies={json.dumps(refusing)}", "generate.max_error_rate=0.5", "teacher.delay_s=0"]
-    config = load(workshop / "config.yaml", options)
-    stage.execute(generate, config)
-    failed = failures(folder)
-    assert failed
-    retried = sorted(failed)
-    generate.retry_errors(stage.Job(config, "generate", "", folder))
-    generate.retry_errors(stage.Job(config, "generate", "", folder))  # as after a crash between its steps
-    answering = config.teacher.model_copy(update={"replies": GOOD})
-    generate.run(stage.Job(config.model_copy(update={"teacher": answering}), "generate", "", folder))
-    samples = list(read_records(folder, Sample))
-    assert len(samples) == len({sample.id for sample in samples}) == 60
-    assert sorted(sample.id for sample in samples[-len(retried) :]) == retried
-    assert failures(folder) == {}
-
-
-def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
-    """A shard that is opened again must leave what failed in it to the shard that took it up."""
-    folder = workshop / "run" / "generate"
-    config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps([*GOOD * 8, '!refuse'])}", "generate.max_error_rate=0.5"])
-    stage.execute(generate, config)
-    failed = next(iter(failures(folder)))
-    generate.retry_errors(stage.Job(config, "generate", "", folder))
-    answering = config.model_copy(update={"teacher": config.teacher.model_copy(update={"replies": GOOD})})
-    generate.run(stage.Job(answering, "generate", "", folder))
-    shard = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if failed in path.read_text()).stem
-    (folder / f"{shard}.topk").write_bytes(b"")
-    assert len(list(repair(workshop / "run"))) == 1
-    generate.run(stage.Job(answering, "generate", "", folder))
-    samples = [sample.id for sample in read_records(folder, Sample)]
-    assert len(samples) == len(set(samples)) == 60
-
-
-def test_retry_of_many_lasting_failures_ends(workshop: Path) -> None:
-    """Few of all failed; asked again alone they would look like a run that mostly fails, and could never be finished."""
-    rows = [{"id": f"n{n}", "number": n if n < 280 else "x" * 4000, "target": "yes"} for n in range(300)]
-    (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = load(workshop / "config.yaml", ["teacher.engine.max_model_len=2000", "generate.shard_size=300", "generate.max_error_rate=0.2"])
-    assert stage.execute(generate, config)
-    assert stage.execute(generate, config, prepare=generate.retry_errors)
-    assert len(failures(workshop / "run" / "generate")) == 40
-    assert len(list(read_records(workshop / "run" / "generate", Sample))) == 560
-
-
-def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop: Path) -> None:
-    """A refusal must leave a finished stage finished."""
-    config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps([*GOOD * 8, '!refuse'])}", "generate.max_error_rate=0.5"])
-    stage.execute(generate, config)
-    before = failures(workshop / "run" / "generate")
-    with pytest.raises(PipelineError, match="begun from other settings"):
-        stage.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=generate.retry_errors)
-    assert failures(workshop / "run" / "generate") == before
-    assert (workshop / "run" / "generate" / "manifest.json").exists()
-
-
-def test_settings_can_change_while_all_has_failed(workshop: Path) -> None:
-    """The first try of a new task: nothing was made, so nothing is refused, and old failures do not stick to the new settings."""
-    with pytest.raises(PipelineError, match="requests failed"):
-        stage.execute(generate, load(workshop / "config.yaml", ['teacher.replies=["!refuse"]']))
-    assert stage.execute(generate, load(workshop / "config.yaml", ["task.seeds.limit=20"]))
-    assert len(list(read_records(workshop / "run" / "generate", Sample))) == 40
-
-
-def test_template_error_is_one_rows_error(workshop: Path) -> None:
-    """A row without the prompt's input, late in the file."""
-    path = workshop / "seeds.jsonl"
-    path.write_text(path.read_text().replace('"number": 25', '"nummer": 25'))
-    assert stage.execute(generate, load(workshop / "config.yaml"))
-    assert failures(workshop / "run" / "generate") == {"n25/0": "template_error", "n25/1": "template_error"}
-
-
-def test_mostly_failing_run_stops_early(workshop: Path) -> None:
-    """A wrong setting must not burn a night: the first rows tell."""
-    write_seeds(workshop / "seeds.jsonl", range(5000))
-    config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]'])
-    with pytest.raises(PipelineError, match=r"32 of 32 requests failed, .*max_error_rate=0.1.*told to refuse"):
-        stage.execute(generate, config)
-    assert len(failures(workshop / "run" / "generate")) < 100
-
-
-def test_run_in_which_all_fails_is_no_success(workshop: Path) -> None:
-    """Too few rows for a rate; nothing at all came back."""
-    config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]', "task.seeds.limit=3"])
-    with pytest.raises(PipelineError, match=r"no request got an answer \(refused"):
-        stage.execute(generate, config)
+def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
+    """The shards after the edit were once made of the new seeds. With the old ones back, nothing is lost."""
+    write_seeds(workshop / "seeds.jsonl", range(400))
+    options = ["generate.samples=1", "generate.shard_size=60"]
+    slow = start(workshop, "teacher.delay_s=0.02", *options)
+    wait_until((workshop / "run" / "generate" / "00000.jsonl.gz").exists, slow)
+    write_seeds(workshop / "seeds.jsonl", range(1, 401))
+    code, words = finish(slow)
+    assert (code, "seeds.jsonl: was changed while the stage is at work on it" in words) == (1, True), words
+    made = {path.name: path.read_bytes() for path in (workshop / "run" / "generate").glob("0*.jsonl.gz")}
+    write_seeds(workshop / "seeds.jsonl", range(400))
+    stage.execute(generate, load(workshop / "config.yaml", options))
+    samples = list(read_records(workshop / "run" / "generate", Sample))
+    assert [sample.seed.id for sample in samples] == [f"n{n}" for n in range(400)]
+    assert made.items() <= tree(workshop / "run" / "generate").items()
 
 
 def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
@@ -247,6 +146,33 @@ def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
             stage.execute(generate, config)
     assert any(path.stat().st_size for path in folder.glob("0*.jsonl*"))
     assert not (folder / "manifest.json").exists()
+
+
+def test_engine_that_died_is_started_anew(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine's death at two in the morning cost the rest of the night."""
+    config = load(workshop / "config.yaml")
+    job = stage.Job(config, "generate", "", workshop / "run" / "generate")
+    job.folder.mkdir(parents=True)
+    keep_prompts(config.generate.prompt, job.folder)
+    dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
+    lives = [FakeModel("fake", replies, config.teacher.engine) for replies in (dying, dying[1:])]
+    generate.capturing(job).run(lambda: lives.pop(0))
+    assert len(list(read_records(job.folder, Sample))) == 60
+    assert "told to fail here\ngenerate: now by itself, 1 of teacher.restarts=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("restarts", "opened"), [(0, 1), (2, 2)])
+def test_engine_that_dies_of_the_same_again_ends_the_stage(workshop: Path, restarts: int, opened: int) -> None:
+    """A request that kills the engine would have it started for ever."""
+    config = load(workshop / "config.yaml", [f"teacher.restarts={restarts}"])
+    job = stage.Job(config, "generate", "", workshop / "run" / "generate")
+    job.folder.mkdir(parents=True)
+    keep_prompts(config.generate.prompt, job.folder)
+    dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
+    lives = [FakeModel("fake", dying, config.teacher.engine) for _ in range(4)]
+    with pytest.raises(EngineError):
+        generate.capturing(job).run(lambda: lives.pop(0))
+    assert 4 - len(lives) == opened
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -81,9 +81,10 @@ def test_seeds_by_their_number(tmp_path: Path, suffix: str) -> None:
     else:
         path.write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows))
     source = Source(path=str(path), limit=45)
-    found = seeds.survey(source, 8)
+    pinned = seeds.Pinned(source)
+    found = seeds.survey(pinned, 8)
     assert found.seeds == 45
     assert len(found.offsets) == (6 if suffix == "jsonl" else 0)
-    cursor = seeds.Cursor(source, found)
+    cursor = seeds.Cursor(pinned, found)
     for first, last in ((0, 8), (8, 16), (40, 48), (3, 5), (5, 6), (44, 45)):
         assert [seed.id for seed in cursor.take(first, last)] == [f"s{n}" for n in range(first, min(last, 45))]

@@ -1,13 +1,17 @@
 """score: the teacher's distributions over text that is there, in the same files, from every source; and training from them."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.models.fake import TOKENIZER
+from pipeline.models.tokenizer import Tokenizer
 from pipeline.recheck import recheck
 from pipeline.records import Sample
 from pipeline.stages import filter as filter_stage
@@ -15,6 +19,7 @@ from pipeline.stages import generate, score, train
 from pipeline.store import read_records
 from pipeline.topk import TopKFolder
 from pipeline.verify import verify
+from tests.test_server_backend import Reply, good, row, serving
 
 
 def run(workshop: Path, *overrides: str) -> tuple[Config, list[Sample]]:
@@ -55,6 +60,28 @@ def test_kept_rows_are_scored_behind_the_prompt_that_they_were_asked_with(worksh
     _, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
     asked = {s.id: s.prompt_digest for s in read_records(workshop / "run" / "generate", Sample)}
     assert all(sample.prompt_digest == asked[sample.id] for sample in samples)
+
+
+def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(workshop: Path, filtered: Config) -> None:
+    """Its distributions are over its own tokens: the kept text is tokenised anew, and no id of the other teacher is taken for one."""
+    folder = workshop / "tokenizer"
+    shutil.copytree(TOKENIZER, folder)
+    tree = json.loads((folder / "tokenizer.json").read_text())
+    vocab = tree["model"]["vocab"]
+    vocab["e"], vocab["Ġ"] = vocab["Ġ"], vocab["e"]
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+
+    def reply(body: Any, times: int) -> Reply:
+        return good(prompt_logprobs=[None, *(row((token, -0.5), (9, -1.0)) for token in body["prompt"][1:])])
+
+    with serving(reply) as server:
+        options = ["teacher.backend=openai", f"teacher.base_url={server.url}", f"teacher.tokenizer={folder}", "score.logprobs=2"]
+        _, samples = run(workshop, "teacher.logprobs=0", "train.rows=score", *options)
+    kept = {s.id: s for s in read_records(workshop / "run" / "filter" / "kept", Sample)}
+    own = Tokenizer(str(folder))
+    assert [(s.id, s.text, s.answer) for s in samples] == [(s.id, s.text, s.answer) for s in kept.values()]
+    made = [(s.token_ids, own.encode_reply(s.text)[:-1], (kept[s.id].token_ids or [])[:-1]) for s in samples]  # a stop text ends them
+    assert all(ids == anew != others for ids, anew, others in made)
 
 
 def test_student_learns_from_scored_rows(workshop: Path, filtered: Config) -> None:

@@ -12,7 +12,7 @@ from pipeline import seeds
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.records import Seed
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_seeds
 
 ROWS: list[dict[str, Any]] = [{"id": "a", "text": "one", "target": "x"}, {"id": "b", "text": "two, three", "target": "y"}]
 
@@ -136,3 +136,28 @@ def test_shipped_seeds_share_no_text_with_the_held_out_ones() -> None:
     assert len(set(held_out)) == len(held_out) == 300
     assert not set(train) & set(held_out)
     assert not set(examples) & (set(train) | set(held_out))
+
+
+def test_seeds_that_change_under_the_reader_are_refused(tmp_path: Path) -> None:
+    """Later shards would be those of other seeds, and nothing would tell. Written anew as it was, the file is the same."""
+    path = tmp_path / "seeds.jsonl"
+    write_seeds(path, range(30))
+    pinned = seeds.Pinned(Source(path=str(path)))
+    cursor = seeds.Cursor(pinned, seeds.survey(pinned, 8))
+    assert [seed.id for seed in cursor.take(0, 2)] == ["n0", "n1"]
+    before = path.read_text()
+    path.with_suffix(".new").write_text(before)
+    path.with_suffix(".new").replace(path)
+    assert [seed.id for seed in cursor.take(8, 10)] == ["n8", "n9"]
+    for change in (lambda: path.write_text(before.replace('"n20"', '"m20"')), path.unlink):
+        change()
+        with pytest.raises(PipelineError, match=r"(?s)seeds\.jsonl: .*put .*back.* and the same command goes on"):
+            cursor.take(16, 18)
+
+
+def test_seeds_that_changed_before_they_were_surveyed_are_refused(tmp_path: Path) -> None:
+    """Between the hash of the fingerprint and the first reading, work.json would be made of other seeds for good."""
+    path = tmp_path / "seeds.jsonl"
+    write_seeds(path, range(30))
+    with pytest.raises(PipelineError, match="was changed while the stage is at work on it"):
+        seeds.Pinned(Source(path=str(path)), "0" * 64)

@@ -1,6 +1,7 @@
 """The openai backend against a small server on loopback that speaks as vLLM does, and as it does when things go wrong."""
 
 import json
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -156,6 +157,17 @@ def test_unknown_finish_reason_is_an_unfinished_reply(workshop: Path) -> None:
     """Servers have words of their own; the filter must see that it was no plain stop."""
     with serving("odd") as url:
         assert {sample.finish_reason for sample in run(workshop, url)} == {"error"}
+
+
+def test_changed_tokenizer_folder_is_noticed(workshop: Path) -> None:
+    """Its name is the same; half of the samples would have been made from other token ids."""
+    folder = workshop / "tokenizer"
+    shutil.copytree(TOKENIZER, folder)
+    with serving("ok") as url:
+        run(workshop, url, f"teacher.tokenizer={folder}")
+        (folder / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text() + " ")
+        with pytest.raises(PipelineError, match="model tokenizer: sha256"):
+            run(workshop, url, f"teacher.tokenizer={folder}")
 
 
 def test_broken_key_is_refused_without_being_shown(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,13 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: "Server"
 
+    def do_GET(self) -> None:
+        """What tells that the server is there."""
+        self.send_response(200 if self.server.there else 503)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         reply = self.server.asked(body)
@@ -62,6 +69,7 @@ class Server(ThreadingHTTPServer):
         self.at: list[float] = []
         self.bodies: list[Any] = []
         self.now = self.most = 0
+        self.there = True
 
     @property
     def url(self) -> str:
@@ -230,6 +238,40 @@ def test_one_poisoned_request_fails_alone() -> None:
     assert [(number, failure.reason) for number, failure in failed.items()] == [(POISON, "server_error")]
     assert failed[POISON].message == f"{server.url}: answers 500: kaboom, 2 times"
     assert server.seen[POISON] == 2
+
+
+def test_request_that_breaks_its_connection_fails_alone() -> None:
+    """A prompt that kills the server's worker looked like a server that is gone, and once it was the last one it ended the stage."""
+    with serving(lambda body, times: None if body["prompt"][0] == POISON else good()) as server:
+        failed = failures(ask(server.url, retries=1, patience_s=2.0))
+    assert [(number, failure.reason) for number, failure in failed.items()] == [(POISON, "server_error")]
+    assert "no answer" in failed[POISON].message
+    assert server.seen[POISON] == 3  # the first time could be the server's own death
+
+
+def test_request_that_breaks_its_connection_while_others_are_answered() -> None:
+    """Others that go on and on would have it sent for ever."""
+
+    def reply(body: Any, times: int) -> Reply | None:
+        time.sleep(0.05)
+        return None if body["prompt"][0] == 0 else good()
+
+    with serving(reply) as server:
+        failed = failures(ask(server.url, number=80, flight=2, retries=0))
+    assert [(number, failure.reason) for number, failure in failed.items()] == [(0, "server_error")]
+    assert server.seen[0] == 2
+
+
+def test_server_that_dies_again_and_again_is_waited_for() -> None:
+    """Broken connections of a server that is not there to look at are nobody's fault."""
+
+    def reply(body: Any, times: int) -> Reply | None:
+        server.there = times > 3
+        return None if times <= 3 else good()
+
+    with serving(reply) as server:
+        assert not failures(ask(server.url, number=1, retries=0))
+    assert server.seen[0] == 4
 
 
 def test_passing_error_is_tried_again() -> None:

@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.records import Failed, Sample
 from pipeline.shards import Shard, read_failures, sweep
 from pipeline.store import read_records
+from pipeline.topk import TopKFile
 from tests.test_topk import header
 
 HEADER = header().to_bytes()
@@ -121,6 +122,31 @@ def test_damaged_header_is_written_anew(tmp_path: Path, sample: Make) -> None:
     shard.frames_path.write_bytes(data)
     assert shard_of(tmp_path).done == {"s0"}
     assert shard.frames_path.read_bytes().startswith(HEADER)
+
+
+def test_shard_goes_on_after_an_upgrade_of_the_engine(tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """It once could only be thrown away. Which engines had a part is kept, however many and however long their names."""
+    for number, engine in enumerate(["vllm 0.32.0", "vllm 0.9", "vllm 0.33.0.dev1", "vllm 0.9"]):
+        shard = shard_of(tmp_path, header=header(engine=engine).to_bytes())
+        assert len(shard.done) == number
+        shard.add(sample(number), frame(number))
+        shard.commit()
+        shard.release()
+    assert capsys.readouterr().err.count("its header will say so") == 2
+    shard_of(tmp_path, header=header(engine="vllm 0.9").to_bytes()).seal()
+    assert TopKFile(tmp_path / "00000.topk").header == header(engine="vllm 0.32.0, vllm 0.9, vllm 0.33.0.dev1")
+    assert frames_fit(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["00000.jsonl.gz", "00000.topk"]
+
+
+def test_shard_of_another_teacher_is_refused(tmp_path: Path, sample: Make) -> None:
+    """Distributions over another vocabulary must not stand behind one header."""
+    shard = shard_of(tmp_path)
+    shard.add(sample(0), frame(0))
+    shard.commit()
+    shard.release()
+    with pytest.raises(PipelineError, match="begun with another teacher, tokenizer or settings"):
+        shard_of(tmp_path, header=header(tokenizer="other", engine="fake 3").to_bytes())
 
 
 def test_failure_is_durable_and_leaves_its_place_empty(tmp_path: Path, sample: Make) -> None:

@@ -96,6 +96,48 @@ def test_damaged_shard_is_repaired(run_dir: Path, workshop: Path, name: str, dam
     assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
 
 
+@pytest.mark.parametrize("left", [["00001.jsonl.gz", "00001.topk"], ["00001.topk"], []], ids=["journal", "lines moved", "frames moved"])
+def test_repair_killed_midway_goes_on(run_dir: Path, workshop: Path, left: list[str]) -> None:
+    """At each step of taking a shard apart, a further --repair, or none, and the stage's command end in what was there."""
+    folder = run_dir / "generate"
+    before = {path.name: path.read_bytes() for path in folder.glob("0*")}
+    manifest = (folder / "manifest.json").read_bytes()
+    flip(folder / "00001.topk")
+    list(repair(run_dir))
+    (folder / "manifest.json").write_bytes(manifest)  # goes last
+    for name in left:
+        (folder / "quarantine" / name).rename(folder / name)
+    assert len(list(repair(run_dir))) == ("00001.jsonl.gz" in left)
+    assert stage.execute(generate, load(workshop / "config.yaml"))
+    assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
+    assert len(list(verify(run_dir))) == 2
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_damaged_prompt_is_copied_anew(run_dir: Path, damage: Callable[[Path], None]) -> None:
+    """--repair was advised for it and did nothing. The samples are not touched, and the stage stays finished."""
+    prompt = run_dir / "generate" / "prompts" / "0.md"
+    before = prompt.read_bytes()
+    damage(prompt)
+    with pytest.raises(PipelineError, match=r"prompts/0\.md: is .*--repair"):
+        list(verify(run_dir))
+    (line,) = repair(run_dir)
+    assert "prompts/0.md: copied anew from " in line
+    assert prompt.read_bytes() == before
+    assert len(list(verify(run_dir))) == 2
+
+
+def test_damaged_prompt_whose_file_was_edited(run_dir: Path, workshop: Path) -> None:
+    """Another prompt's text in its place would be a lie about what was asked; shards are repaired all the same."""
+    flip(run_dir / "generate" / "prompts" / "0.md")
+    flip(run_dir / "generate" / "00001.topk")
+    (workshop / "prompt.md").write_text("another one")
+    lines = repair(run_dir)
+    assert "00001.jsonl.gz: set aside" in next(lines)
+    with pytest.raises(PipelineError, match=r"prompts/0\.md: is damaged, and no prompt file has its content .*put it back"):
+        next(lines)
+
+
 def test_nothing_to_verify(tmp_path: Path) -> None:
     """A wrong path must not pass as a whole run."""
     with pytest.raises(PipelineError, match="no stage is finished here"):

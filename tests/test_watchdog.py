@@ -1,11 +1,15 @@
-"""An engine must not outlive the process that started it."""
+"""An engine must not outlive the process that started it, nor that process wait for an engine that is gone."""
 
+import queue
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
+
+from pipeline.models.vllm_engine import _await_output
 
 DRIVER = """
 import os, signal, subprocess, sys, time
@@ -31,3 +35,17 @@ def test_killed_driver_takes_its_engine_along(state: str) -> None:
         time.sleep(0.05)
     psutil.Process(engine).kill()
     raise AssertionError("the engine lives on")
+
+
+def test_engine_that_was_killed_is_not_waited_for_for_ever() -> None:
+    """vLLM's client knew that its engine was dead, and waited on for its answer: a night's run hung instead of going on."""
+
+    def ensure_alive() -> None:
+        raise RuntimeError("dead")
+
+    core = SimpleNamespace(outputs_queue=queue.Queue(), ensure_alive=ensure_alive)
+    with pytest.raises(RuntimeError, match="dead"):
+        _await_output(core)
+    core.outputs_queue.put("what came before it died")
+    _await_output(core)
+    _await_output(SimpleNamespace())

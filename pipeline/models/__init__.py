@@ -98,7 +98,8 @@ class Model(Protocol):
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
         """Answer every request, in any order. Yields often, sometimes nothing, so that the caller can commit and report.
 
-        `requests` is drawn from as room becomes free. Raises PipelineError if the model cannot go on.
+        `requests` is drawn from as room becomes free. Raises PipelineError if the model cannot go on, EngineError if a fresh
+        one could.
         """
         ...
 
@@ -129,6 +130,13 @@ def tokenizer_of(teacher: Teacher) -> str:
         return str(TOKENIZER)
     name = teacher.tokenizer or teacher.model
     return locate.resolve(name) if name.startswith("package:") else name
+
+
+def identities(teacher: Teacher) -> dict[str, str]:
+    """For fingerprints: what tells this teacher, and the tokenizer of a server's, from another of the same name."""
+    if teacher.backend == "vllm":
+        return {"teacher": locate.identity(teacher.model, teacher.revision)}
+    return {"tokenizer": locate.identity(teacher.tokenizer, teacher.revision)} if teacher.tokenizer else {}
 
 
 def _vllm(name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float) -> Model:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Engine
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineError
 from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import FinishReason, Usage
@@ -61,7 +61,7 @@ class FakeModel:
         if text == "!refuse":
             return Failure(request.id, "refused", "the fake teacher was told to refuse this")
         if text == "!die":
-            raise PipelineError(f"request {request.id}: the fake teacher was told to fail here")
+            raise EngineError(f"request {request.id}: the fake teacher was told to fail here")
         ids = whole[: sampling.max_tokens]
         return self._completed(request, ids, "stop" if len(ids) == len(whole) else "length", sampling.logprobs, random)
 

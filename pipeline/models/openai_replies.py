@@ -27,6 +27,7 @@ FOR_ALL = {
     403: "may the key in {key} use this model?",
     404: "is teacher.model the server's name for it, and does base_url end in /v1?",
 }
+AWAY = (429, 502, 503, 504)  # too much to do, or a proxy before a server that is away
 GOES_ON = "What is finished is kept, and the same command goes on from here"
 
 
@@ -37,12 +38,14 @@ class Trouble:
     Attributes:
         lasting: it would be the same another time.
         after: how long the server asks us to wait, seconds.
+        broken: it was sent, and the connection ended without a reply.
     """
 
     message: str
     reason: FailureReason | None = None
     lasting: bool = False
     after: float | None = None
+    broken: bool = False
 
 
 def with_text(request: Request, reply: Any) -> Completion:
@@ -159,7 +162,7 @@ def trouble(where: str, key: str, error: Any) -> Trouble:
     """
     status, after = error.status_code, _retry_after(error.response.headers.get("retry-after"))
     message = f"answers {status}: {_message(error)}"
-    if status in (429, 502, 503, 504):  # too much to do, or a proxy before a server that is away
+    if status in AWAY:
         return Trouble(message, after=after)
     if status >= 500 or status == 408:
         return Trouble(message, "server_error", after=after)

@@ -15,11 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from httpx import ConnectError, ConnectTimeout
 from openai import DEFAULT_CONNECTION_LIMITS, APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic_core import from_json
 
@@ -121,13 +122,21 @@ class ServerModel:
         return AsyncOpenAI(base_url=self._url, api_key=self._key, max_retries=0, timeout=timeout, http_client=http)
 
     async def _answer(self, client: Any, request: Request, call: Call) -> Answer:
-        """Sent until it is answered or given up. Raises PipelineError if it is no use to ask for others."""
-        attempt, failed, lost_at = 0, 0, 0.0
+        """Sent until it is answered or given up. Raises PipelineError if it is no use to ask for others.
+
+        A server that dies breaks all connections, and a request can break its own every time. It is the request's fault when it
+        happens again though the server has answered, if only to a look whether it is there, since the last time.
+        """
+        attempt, failed, lost_at, broken_at = 0, 0, 0.0, 0.0
         while True:
             reply = await self._attempt(client, call)
             if isinstance(reply, bytes):
-                self._heard, self._told = time.monotonic(), False
+                self._hear()
                 return self._read(request, call, reply)
+            if reply.broken:
+                if 0.0 < broken_at < self._heard:
+                    reply = replace(reply, reason="server_error")
+                broken_at = time.monotonic()
             if reply.reason is None:
                 lost_at = lost_at or time.monotonic()
                 most = self._left(lost_at, reply.message)
@@ -137,7 +146,24 @@ class ServerModel:
                 times = f", {failed} times" if failed > 1 else ""
                 return Failure(request.id, reply.reason, f"{self._url}: {reply.message}{times}")
             await asyncio.sleep(min(most, self._pause(attempt, reply.after)))
+            if reply.broken and self._heard < broken_at:
+                await self._look(client)
             attempt += 1
+
+    def _hear(self) -> None:
+        self._heard, self._told = time.monotonic(), False
+
+    async def _look(self, client: Any) -> None:
+        """Whether the server is there, when no other request tells it."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.get("/models", cast_to=bytes)
+        except APIStatusError as error:
+            if error.status_code in openai_replies.AWAY:
+                return
+        except (TimeoutError, APIConnectionError):
+            return
+        self._hear()
 
     def _left(self, lost_at: float, message: str) -> float:
         """Seconds of patience with a server that is away since `lost_at`, or since it last answered anything, if that is later."""
@@ -166,7 +192,8 @@ class ServerModel:
             return openai_replies.trouble(self._url, self._teacher.api_key_env, error)
         except APIConnectionError as error:
             cause = error.__cause__ or error
-            return Trouble(f"no answer ({str(cause) or type(cause).__name__})")
+            sent = not isinstance(cause, ConnectError | ConnectTimeout)
+            return Trouble(f"no answer ({str(cause) or type(cause).__name__})", broken=sent)
 
     def _read(self, request: Request, call: Call, body: bytes) -> Answer:
         try:

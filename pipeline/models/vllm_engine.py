@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Engine, Teacher
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineError, PipelineError
 from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling, locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
@@ -26,6 +26,7 @@ CPU_KV_CACHE_GIB = 2.0
 CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
 CPU_BLOCK_SIZE = 32  # tokens; a shared prefix is cached in whole blocks, and vLLM's 128 leaves much of it to be made again
 SMALL_MACHINE_CORES = 4
+LIVENESS_SECONDS = 1.0  # between looks whether the engine that is waited for is there
 LONG_PREFIX = 256  # tokens; less is made again sooner than waited for
 # Knows its parent's processes, and ends them when the parent is gone: a killed driver would leave the engine, and its GPU memory, behind.
 # Looks for them every second until it is told that the engine is up.
@@ -131,11 +132,12 @@ class VllmModel:
 
     def _step(self, engine: Any) -> list[Any]:
         try:
+            _await_output(engine.engine_core)
             return engine.step()
         except KeyboardInterrupt:
             raise
-        except Exception as error:  # whatever kills the engine ends the stage; what is durable stays
-            raise PipelineError(
+        except Exception as error:  # whatever kills the engine; what is durable stays
+            raise EngineError(
                 f"vLLM's engine died: {_first_line(error)}; its own words are in {self._log}. The same command goes on from here"
             ) from error
 
@@ -180,6 +182,17 @@ class VllmModel:
             return Failure(request.id, "engine_error", "its logprobs are not numbers (NaN); is engine.dtype too narrow for the model?")
         usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
         return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
+
+
+def _await_output(core: Any) -> None:
+    """Wait until the engine has answered. vLLM's own client would wait for ever for one that was killed, as by a lack of memory."""
+    outputs = getattr(core, "outputs_queue", None)
+    if outputs is None:  # an engine without a process of its own
+        return
+    with outputs.not_empty:
+        while not outputs.queue:
+            outputs.not_empty.wait(LIVENESS_SECONDS)
+            core.ensure_alive()
 
 
 def _refuse_abort(output: Any) -> None:

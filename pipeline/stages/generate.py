@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, seeds, work
+from pipeline import capture, models, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
-from pipeline.models import Model, Sampling, locate, open_teacher
+from pipeline.models import Model, Sampling, open_teacher
 from pipeline.records import Sample, Seed, digest
-from pipeline.stage import Job, read_manifest
+from pipeline.stage import Job, begun_with
 from pipeline.work import Item, Work, Worker
 
 NAME = "generate"
@@ -36,8 +36,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    teacher = {"teacher": locate.identity(config.teacher.model, config.teacher.revision)} if config.teacher.backend == "vllm" else {}
-    return {**teacher, **seeds.identities(config.task.seeds)}
+    return {**models.identities(config.teacher), **seeds.identities(config.task.seeds)}
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -50,29 +49,24 @@ def run(job: Job) -> dict[str, Any]:
 def capturing(job: Job) -> Capture[Seed]:
     """This process's work on the folder."""
     config, teacher = job.config, job.config.teacher
-    todo = work.open_work(job.folder, lambda: _survey(config))
-    cursor = seeds.Cursor(config.task.seeds, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
+    pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
+    todo = work.open_work(job.folder, lambda: _survey(config, pinned))
+    cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     sampling = Sampling(teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs)
     worker = Worker(job.folder, todo, Sample, cursor.take, sample_id)
     return Capture(job, worker, partial(_ask, config), lambda model, requests: model.generate(requests, sampling), teacher.logprobs)
 
 
-def retry_errors(job: Job) -> None:
-    """Have what failed asked again by the next run."""
-    work.retry_errors(job.folder)
-
-
 def summary(config: Config) -> str:
-    run_dir = Path(config.run_dir)
-    return capture.summary(NAME, read_manifest(run_dir, NAME)["counts"], run_dir / NAME)
+    return capture.summary(Path(config.run_dir), NAME)
 
 
 def sample_id(seed: Seed, index: int) -> str:
     return f"{seed.id}/{index}"
 
 
-def _survey(config: Config) -> Work:
-    found = seeds.survey(config.task.seeds, config.generate.shard_size)
+def _survey(config: Config, pinned: seeds.Pinned) -> Work:
+    found = seeds.survey(pinned, config.generate.shard_size)
     samples = config.generate.samples * len(config.generate.prompt)
     return Work(seeds=found.seeds, shard_seeds=found.stride, samples=samples, offsets=found.offsets)
 

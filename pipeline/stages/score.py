@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, prompts, seeds, work
+from pipeline import capture, models, prompts, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts, kept_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.models import Model, locate, open_teacher, tokenizer_of
+from pipeline.models import Model, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.samples import Samples
-from pipeline.stage import Job, read_manifest
+from pipeline.stage import Job, begun_with
 from pipeline.store import read_json
 from pipeline.work import Item, Work, Worker
 
@@ -46,8 +46,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    teacher = {"teacher": locate.identity(config.teacher.model, config.teacher.revision)} if config.teacher.backend == "vllm" else {}
-    return {**teacher, **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
+    return {**models.identities(config.teacher), **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -64,14 +63,8 @@ def run(job: Job) -> dict[str, Any]:
     return capture.count(job.folder)
 
 
-def retry_errors(job: Job) -> None:
-    """Have what failed asked again by the next run."""
-    work.retry_errors(job.folder)
-
-
 def summary(config: Config) -> str:
-    run_dir = Path(config.run_dir)
-    return capture.summary(NAME, read_manifest(run_dir, NAME)["counts"], run_dir / NAME)
+    return capture.summary(Path(config.run_dir), NAME)
 
 
 def _prompts(job: Job) -> list[Path]:
@@ -104,10 +97,10 @@ def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sam
 def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed, Sample]]:
     """The ground truth of every seed, put as the first prompt asks for it."""
     config = job.config
-    source = config.task.seeds
+    pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
 
     def survey() -> Work:
-        found = seeds.survey(source, SHARD_ROWS)
+        found = seeds.survey(pinned, SHARD_ROWS)
         return Work(seeds=found.seeds, shard_seeds=found.stride, samples=1, offsets=found.offsets)
 
     todo = work.open_work(job.folder, survey)
@@ -119,7 +112,7 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed,
         text = prompt.front.written(item.source)
         return Ask(item.source, 0, 0, given=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))), finish_reason="stop")
 
-    cursor = seeds.Cursor(source, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
+    cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     return ask, Worker(job.folder, todo, Sample, cursor.take, lambda seed, index: f"{seed.id}/{index}")
 
 
