@@ -8,17 +8,14 @@ Both sides of a ratio run in one process, in turns; its spread is printed. See b
 
 import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from benchmarks import million
+from benchmarks import million, table
+from benchmarks.table import Measurement, Row, middle, python, spread
 
 SAMPLES = int(os.environ.get("SAMPLES", "1000000"))
 FINISHED = 1_000_000
@@ -29,26 +26,13 @@ FREE_TEXT = (
 QUICKSTART = "configs/quickstart.yaml"
 
 
-@dataclass(frozen=True)
-class Row:
-    what: str
-    bar: str
-    figure: str
-    met: bool
-
-    def __str__(self) -> str:
-        return f"{'ok  ' if self.met else 'MISS'}  {self.what:<58} {self.bar:>9}  {self.figure}"
-
-
 def throughput(folder: Path) -> Iterator[Row]:
     """Against raw LLM.generate, in a process of its own, since it holds an engine."""
     # an engine can abort the interpreter on its way out, after all is measured
     code = "import json, os; from benchmarks import generate_speed as s; print(json.dumps(s.main([0, 20])), flush=True); os._exit(0)"
-    ratios = json.loads(_python("-c", code).splitlines()[-1])
+    ratios = json.loads(python("-c", code).splitlines()[-1])
     for k, bar in (("0", 0.97), ("20", 0.95)):
-        middle = ratios[k][len(ratios[k]) // 2]
-        spread = f"{middle:.3f} ({ratios[k][0]:.3f} to {ratios[k][-1]:.3f})"
-        yield Row(f"output tokens/s against raw LLM.generate, k = {k}", f">= {bar}", spread, middle >= bar)
+        yield Row(f"output tokens/s against raw LLM.generate, k = {k}", f">= {bar}", spread(ratios[k]), middle(ratios[k]) >= bar)
 
 
 def storage(folder: Path) -> Iterator[Row]:
@@ -58,9 +42,9 @@ def storage(folder: Path) -> Iterator[Row]:
     runs = {"quickstart": (20.0, []), "free text": (36.0, [*free, f"generate.prompt={folder / 'free.md'}"])}
     for name, (bar, options) in runs.items():
         run_dir = folder / name.replace(" ", "-")
-        _python("-m", "pipeline", "generate", QUICKSTART, f"run_dir={run_dir}", *options)
+        python("-m", "pipeline", "generate", QUICKSTART, f"run_dir={run_dir}", *options)
         code = f"import json; from benchmarks import fidelity as f; print(json.dumps(vars(f.measure({str(run_dir)!r}))))"
-        found = json.loads(_python("-c", code).splitlines()[-1])
+        found = json.loads(python("-c", code).splitlines()[-1])
         size = found["bytes_a_token"]
         entries = f"{size:.1f} ({found['entries_a_token']:.1f} entries)"
         yield Row(f"{name}: bytes a completion token, all files", f"<= {bar:.0f}", entries, size <= bar)
@@ -73,19 +57,17 @@ def storage(folder: Path) -> Iterator[Row]:
 def at_scale(folder: Path) -> Iterator[Row]:
     """A million samples by an engine that only pretends."""
     code = f"from pathlib import Path; from benchmarks import million as m; print(m.cores(Path({str(folder / 'cores')!r})))"
-    cores = float(_python("-c", code).splitlines()[-1])
+    cores = float(python("-c", code).splitlines()[-1])
     yield Row("client's cores at 10,000 tokens/s with top-20", "<= 0.5", f"{cores:.2f}", cores <= 0.5)
     path = str(folder / "million")
     code = f"from pathlib import Path; from benchmarks import million as m; print(*m.memory(Path({path!r}), {SAMPLES}))"
-    peak, growth = map(float, _python("-c", code).splitlines()[-1].split())
+    peak, growth = map(float, python("-c", code).splitlines()[-1].split())
     flat = f"{peak:.2f} GiB, {growth:+.0f} MiB from a quarter on"
     yield Row(f"driver's memory over {SAMPLES:,} samples x top-20", "<= 1 GB", flat, peak <= 1e9 / 2**30 and growth < 64)
     config = million.prepare(folder / "resume", FINISHED, 12)
     million.finish(config)
     times = million.resume(config)
-    middle = times[len(times) // 2]
-    spread = f"{middle:.2f} s ({times[0]:.2f} to {times[-1]:.2f})"
-    yield Row(f"resume of {FINISHED:,} finished samples, to the first request", "<= 2 s", spread, middle <= 2.0)
+    yield Row(f"resume of {FINISHED:,} finished samples, to the first request", "<= 2 s", f"{spread(times, 2)} s", middle(times) <= 2.0)
 
 
 def kills(folder: Path) -> Iterator[Row]:
@@ -94,42 +76,13 @@ def kills(folder: Path) -> Iterator[Row]:
     config["run_dir"] = str(folder / "storm")
     config["generate"] |= {"samples": 3, "shard_size": 8}
     (folder / "storm.yaml").write_text(yaml.safe_dump(config))
-    counts = json.loads(_python("-m", "tests.faults", str(folder / "storm.yaml"), str(KILLS), "7").splitlines()[-1])
+    counts = json.loads(python("-m", "tests.faults", str(folder / "storm.yaml"), str(KILLS), "7").splitlines()[-1])
     figure = f"0 lost, doubled or garbled of {counts['acknowledged']:,} acknowledged, {counts['runs']} runs"
     yield Row(f"{counts['kills']} random SIGKILLs", "0 broken", figure, counts["kills"] >= KILLS)
 
 
-ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {"throughput": throughput, "storage": storage, "million": at_scale, "kills": kills}
-
-
-def _measured(name: str, folder: Path) -> Iterator[Row]:
-    """The rows of one measurement. One that breaks is a miss, and the others are measured all the same."""
-    try:
-        yield from ROWS[name](folder)
-    except subprocess.CalledProcessError as error:
-        yield Row(name, "runs", f"broke off with exit code {error.returncode}: {' '.join(error.cmd[1:])[:80]} (its words are above)", False)
-
-
-def _python(*arguments: str) -> str:
-    """Run Python here, showing what it says of its progress; returns its output."""
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
-
-
-def main(names: list[str]) -> int:
-    folder = Path(tempfile.mkdtemp(prefix="bench-generate."))
-    rows: list[Row] = []
-    try:
-        for name in names or ROWS:
-            for row in _measured(name, folder):
-                print(row, flush=True)
-                rows.append(row)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    missed = sum(not row.met for row in rows)
-    print("\n" + "\n".join(map(str, rows)) + f"\n{len(rows) - missed} of {len(rows)} bars met")
-    return 1 if missed else 0
+ROWS: dict[str, Measurement] = {"throughput": throughput, "storage": storage, "million": at_scale, "kills": kills}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(table.main(ROWS, sys.argv[1:]))
