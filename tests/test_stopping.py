@@ -61,7 +61,7 @@ def test_signal_while_waiting_for_others(workshop: Path, number: signal.Signals,
     process = start(started, "generate", workshop, "generate.shard_size=30")
     read_until(process, "other processes have the rest")
     process.send_signal(number)
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=60)
     other.release()
     assert (process.returncode, LINE in out) == (128 + number, True)
 
@@ -88,7 +88,7 @@ def test_ctrl_c_of_a_whole_run(workshop: Path, everybody: bool, started: list[su
     time.sleep(0.4)  # the next batch is in flight now
     there = journal(workshop)
     (os.killpg if everybody else os.kill)(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=60)
     assert (process.returncode, out.count(LINE), "--- filter" in out) == (130, 1, False), out
     assert journal(workshop) >= there + 4
     lock = Lock(workshop / "run" / "generate" / "00000.lock")
