@@ -5,7 +5,7 @@
 RUN is a run folder whose generate stage is finished. The teacher's whole distributions are made again with transformers in float32, at
 every position of as many samples as give POSITIONS positions; so the angle also holds what bfloat16 and another engine make different.
 The student is that of the run's config, untrained and after half an epoch of SFT on the run's rows. The angle is between the gradients of
-the lm_head's weights: from the stored frames by `losses.kd.sparse_kd`, and from the whole distributions by forward KL.
+the lm_head's weights: from the stored frames by `losses.kd.distillation_loss`, and from the whole distributions by forward KL.
 """
 
 import copy
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pipeline import prompts, students
 from pipeline.config import Config
-from pipeline.losses.kd import cross_entropy, sparse_kd
+from pipeline.losses.kd import Objective, Teacher, distillation_loss
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
@@ -144,7 +144,7 @@ def train(student: Any, rows: Sequence[tuple[list[int], list[int]]]) -> None:
         bearing = torch.tensor([[len(p) - 1 <= at < len(p) + len(c) - 1 for at in range(width)] for p, c in part])
         states = student.base_model(ids, use_cache=False).last_hidden_state[bearing]
         labels = torch.tensor([token for _, completion in part for token in completion])
-        loss = cross_entropy(states, student.get_output_embeddings().weight, labels).total / len(labels)
+        loss = distillation_loss(states, student.get_output_embeddings().weight, labels, Objective()).total / len(labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -163,7 +163,9 @@ def angle(case: Case, stored: Sequence[TopK], states: Tensor, head: Tensor, dens
     """Degrees between the gradients of the student's head from the stored frames and from the whole distributions."""
     batch = _stack(list(stored))
     weight = head.clone().requires_grad_()
-    sparse_kd(states, weight, case.labels, batch["topk_ids"], batch["topk_logprobs"], batch["topk_tail"], alpha=0.0).total.backward()
+    exact = torch.from_numpy(np.concatenate([topk.exact for topk in stored]))
+    teacher = Teacher(batch["topk_ids"], batch["topk_logprobs"], batch["topk_tail"], exact, torch.ones_like(exact, dtype=torch.bool))
+    distillation_loss(states, weight, case.labels, Objective(alpha=0.0), teacher).total.backward()
     assert weight.grad is not None
     cosine = torch.nn.functional.cosine_similarity(weight.grad.flatten().double(), dense.flatten().double(), dim=0)
     return math.degrees(math.acos(min(1.0, float(cosine))))
