@@ -1,7 +1,7 @@
 # make quickstart   set up and run the main job
 # make test         set up and run the tests
 # make check        format, lint, types
-# make bench-generate   the capture stage's bars, as a table
+# make bench-generate, make bench-train   the bars of capture and of training, as tables
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -9,7 +9,7 @@ BIN := .venv/bin
 KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: quickstart test check setup clean bench-generate
+.PHONY: quickstart test check setup clean bench-generate bench-train
 
 quickstart: .venv/ready
 	$(BIN)/pipeline run configs/quickstart.yaml
@@ -22,8 +22,8 @@ check: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench-generate: .venv/ready-dev
-	PYTHONPATH=. $(BIN)/python benchmarks/generate.py
+bench-generate bench-train: bench-%: .venv/ready-dev
+	$(BIN)/python -m benchmarks.$*
 
 setup: .venv/ready
 

@@ -23,7 +23,7 @@ EQUAL = {  # what must not change a loss, and the tests that say so
 
 def step(folder: Path) -> Iterator[Row]:
     """Time, memory and loading of a step on the quickstart's rows, against TRL."""
-    found = json.loads(python("benchmarks/train_step.py", str(_run(folder, "generate", "filter", "train/init"))))
+    found = json.loads(python("-m", "benchmarks.train_step", str(_run(folder, "generate", "filter", "train/init"))))
     ratio = found["kd / TRL sft"]
     yield Row("time of a kd step / TRL's fused SFT step", "<= 1.05", spread(ratio, 2), middle(ratio) <= 1.05)
     ratio = found["TRL gkd / kd"]
@@ -71,8 +71,8 @@ stage.execute(train, config.load({config!r}, ["run_dir={run_dir}"]), ["init"])
 
 ROWS: dict[str, Measurement] = {
     "step": step,
-    "memory": lambda folder: loss.memory(),
-    "error": lambda folder: loss.error(),
+    "memory": loss.memory,
+    "error": loss.error,
     "angle": angle,
     "equal": equal,
 }

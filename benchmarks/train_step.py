@@ -1,6 +1,6 @@
 """Time and memory of one step: our SFT and KD against TRL's own fused SFT loss, and against TRL's GKD with a live teacher.
 
-    PYTHONPATH=. .venv/bin/python benchmarks/train_step.py RUN
+    .venv/bin/python -m benchmarks.train_step RUN
 
 RUN is a run of the packaged teacher with generate, filter and train/init finished: all sides take its rows and its untouched student.
 A step is collation, forward and backward; rounds go A B C D A B C D …, and a ratio is taken round by round. Peak memory is that of a
@@ -9,9 +9,7 @@ forward KL (beta 0); its teacher reads the student's short prompt, which is less
 """
 
 import json
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.table import python
 from pipeline import prompts
 from pipeline.batches import Collator, Frames, dataset
 from pipeline.config import Arm, Config
@@ -139,14 +138,7 @@ def peak(run_dir: Path, name: str) -> float:
 
 def peaks(run_dir: Path) -> dict[str, float]:
     """GiB of each side, each in a process of its own."""
-    found = {}
-    for name in SIDES:
-        command = [sys.executable, __file__, str(run_dir), name]
-        output = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
-        ).stdout
-        found[name] = float(output.splitlines()[-1])
-    return found
+    return {name: float(python("-m", "benchmarks.train_step", str(run_dir), name).splitlines()[-1]) for name in SIDES}
 
 
 if __name__ == "__main__":

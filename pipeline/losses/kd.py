@@ -28,10 +28,11 @@ class Teacher:
 class Objective:
     """weight * (alpha * CE + (1 - alpha) * T^2 * D(teacher || student)) of a token that has a teacher, weight * CE of one that has none.
 
-    The draws of a frame are used as they are by forward KL at temperature 1 with a tail bucket: that loss is linear in the teacher's
-    probabilities, so the gradient is, on average over the draws, that of all of the teacher's top k. Nothing else is linear: there a draw
-    would be taken for one token as likely as all that it stands for. So for every other divergence, temperature or tail the draws are
-    folded into the tail, and the head is exact. Under `renormalise` that means that they are left out.
+    A frame's draws are used as they are by forward KL at temperature 1 with a tail bucket. That loss is linear in the teacher's
+    probabilities, so its gradient is, on average over the draws, that of all of the teacher's top k; the mass beyond it goes to all that is
+    not stored, as the student spreads it. Nothing else is linear: there a draw would be taken for one token as likely as all that it stands
+    for. So for every other divergence, temperature or tail the draws are folded into the tail, and the head is exact; under `renormalise`,
+    which has no tail, that means that they are left out.
     """
 
     alpha: float = 1.0  # weight of the cross-entropy

@@ -47,7 +47,7 @@ class Terms:
         ids: (N, K) token ids, distinct within a row where used; what stands in an unused slot does not matter.
         used: (N, K) bool; entries that are False come out as -inf and count as tail.
         divergence: takes the student's `entries` (n, K) and `tail` (n,), log-probabilities at `temperature`, and which tokens they
-            are; gives the loss (n,) that is added to the cross-entropy. None: nothing is added.
+            are; gives the loss (n,) that is added to the cross-entropy, with a gradient of 0 at what is -inf. None: nothing is added.
         temperature: divides the logits for the divergence, not for the cross-entropy.
     """
 
@@ -194,7 +194,7 @@ def _chunk(
     view = _view(z.div_(terms.temperature) if plain else z, ids, used)
     factors = terms.factors[part]
     ce = factors @ (plain or view).whole - factors @ at_label
-    kd, entries, tail = _diverge(terms.divergence, view, used, part, gradient)
+    kd, entries, tail = _diverge(terms.divergence, view, part, gradient)
     if not gradient:
         return torch.stack([ce, kd]), []
     label = _Pull(torch.zeros_like(entries), torch.zeros_like(tail), -factors)
@@ -229,7 +229,7 @@ def _view(z: Tensor, ids: Tensor, used: Tensor) -> _View:
     return _View(z, total, ids, at - whole[:, None], rest - whole, whole)
 
 
-def _diverge(divergence: Divergence | None, view: _View, used: Tensor, part: slice, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _diverge(divergence: Divergence | None, view: _View, part: slice, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The sum of a chunk's divergences, and its gradients at the entries and the tail."""
     if divergence is None:
         return view.tail.new_zeros(()), torch.zeros_like(view.entries), torch.zeros_like(view.tail)
@@ -239,7 +239,7 @@ def _diverge(divergence: Divergence | None, view: _View, used: Tensor, part: sli
         if not gradient:
             return value, *inputs
         entries, tail = torch.autograd.grad(value, inputs, materialize_grads=True)
-    return value.detach(), entries.masked_fill(~used, 0.0), tail
+    return value.detach(), entries, tail
 
 
 def _spread(view: _View, pull: _Pull, labels: Tensor, out: Tensor) -> Tensor:
