@@ -245,7 +245,7 @@ def set_aside(job: Job) -> None:
 
 def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints."""
-    left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "work.json"}
+    left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "samples.jsonl", "work.json"}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out and not _passes(path))
     return {
         str(path.relative_to(folder)): _facts_of(path)

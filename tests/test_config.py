@@ -73,6 +73,9 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
         ("student.keep_layers=[0, 1, 1]", "names a layer twice"),
         ("student.keep_layers=[-1]", "greater than or equal to 0"),
         ("task.seeds.target_pattern=(", "is no regular expression with a group"),
+        ("train.patience=3", "patience needs held-out rows; set holdout"),
+        ("train.show=2", "show needs held-out rows; set holdout"),
+        ("train.best_by=score", "chooses nothing without patience"),
         ("run_dir=2024-13-45", "is not a YAML value"),
     ],
 )
@@ -153,6 +156,9 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "task.seeds.dataset": ["task.seeds.path=null"],
     "task.eval_seeds.dataset": ["task.eval_seeds.path=null"],
     "train.arms.NAME.text": ["train.arms.mine.method=sft"],
+    "train.patience": ["train.holdout=0.1"],
+    "train.best_by": ["train.holdout=0.1", "train.patience=3"],
+    "train.show": ["train.holdout=0.1"],
     "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
 }
 
