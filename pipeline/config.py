@@ -284,7 +284,7 @@ class Train(Section):
     )
     best_by: Literal["loss", "score"] = Field(
         "loss",
-        description="what patience watches: the held-out loss, or the score of the student's own answers to held-out seeds",
+        description="what patience watches: the held-out loss, or the score of the student's own answers to held-out seeds (up to 200)",
         examples=["score"],
     )
     show: int = runtime(0, ge=0, description="held-out seeds that the student answers at every look, for samples.jsonl", examples=[4])

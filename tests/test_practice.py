@@ -208,13 +208,13 @@ def test_bfloat16_goes_with_packing_and_checkpointing(workshop: Path) -> None:
     assert found[-1] < found[0] < 12
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(workshop: Path) -> None:
+def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) -> None:
     """Gradients under DDP go round the redirected forward, and tokens are counted over all processes."""
     options = ["train.holdout=0.47", "train.eval_steps=2", "train.show=3", "train.save_steps=2", "evaluate.max_tokens=8", "train.epochs=3"]
     one = trained(workshop, *options, "train.batch_size=8")
     curve, seen, shares = losses(one, "kd"), looks(one), looks(one, "loss_kd")
     answers = (folder_of(one) / "samples.jsonl").read_text()
-    two = again(workshop, *options, "train.batch_size=4", "train.processes=2")
+    two = again(workshop, *options, "train.batch_size=2", "train.accumulate=2", "train.processes=2", "train.gradient_checkpointing=true")
     assert losses(two, "kd") == pytest.approx(curve, rel=1e-5)
     assert looks(two) == pytest.approx(seen, rel=1e-5)
     assert looks(two, "loss_kd") == pytest.approx(shares, rel=1e-5)
