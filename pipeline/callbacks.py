@@ -1,5 +1,7 @@
-"""What is told while a student learns: progress, and a distillation term that does nothing."""
+"""What goes on beside the steps of training: progress, a term that does nothing, a loss that runs away, the end of improvement."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -9,10 +11,22 @@ from pipeline.progress import Progress
 
 IDLE_SHARE = 0.01
 IDLE_LOGS = 10  # logged steps in a row
+RUNAWAY_FACTOR, RUNAWAY_NATS = 3.0, 1.0  # times the first logged loss, and nats above it
+RUNAWAY_LOGS = 3  # logged steps in a row
+
+Logs = dict[str, float]
+
+
+class Diverged(Exception):  # noqa: N818 - the stage says what to do
+    """Training cannot go on from here."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"step {step}: {what}")
+        self.step, self.what = step, what
 
 
 class Reporter(TrainerCallback):
-    """The trainer's progress as one line: step, loss, its two shares, learning rate, tokens/s, ETA."""
+    """The trainer's progress as one line: step, loss, its two shares, learning rate, held-out loss, tokens/s, ETA."""
 
     def __init__(self, label: str):
         self._label = label
@@ -20,22 +34,24 @@ class Reporter(TrainerCallback):
         self._last: dict[str, object] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._progress = Progress(self._label, state.max_steps, state.global_step, unit="steps")
+        if state.is_world_process_zero:
+            self._progress = Progress(self._label, state.max_steps, state.global_step, unit="steps")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         names = {"loss": "loss", "loss_ce": "ce", "loss_kd": "kd", "kd_gradient_share": "kd gradient", "learning_rate": "lr"}
-        self._last = {short: f"{float(logs[name]):.3g}" for name, short in names.items() if name in (logs or {})} or self._last
+        names |= {"eval_loss": "held-out loss", "eval_score": "held-out score"}
+        self._last |= {short: f"{float(logs[name]):.3g}" for name, short in names.items() if name in (logs or {})}
         if self._progress is not None and "num_tokens" in (logs or {}):
             self._progress.tokens = int(logs["num_tokens"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        assert self._progress is not None
-        self._progress.add(1)
-        self._progress.show(self._last)
+        if self._progress is not None:
+            self._progress.add(1)
+            self._progress.show(self._last)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        assert self._progress is not None
-        self._progress.show(self._last, last=True)
+        if self._progress is not None:
+            self._progress.show(self._last, last=True)
 
 
 class IdleWarning(TrainerCallback):
@@ -49,7 +65,7 @@ class IdleWarning(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         for name, share in _shares(logs or {}).items():
             self._idle[name] = self._idle.get(name, 0) + 1 if share < IDLE_SHARE else 0
-            if self._idle[name] == IDLE_LOGS and name not in self._said:
+            if self._idle[name] == IDLE_LOGS and name not in self._said and state.is_world_process_zero:
                 self._said.add(name)
                 click.echo(
                     f"{self._label}: for {IDLE_LOGS} logged steps the {name} was under {IDLE_SHARE:.0%}; it does nothing. "
@@ -58,8 +74,66 @@ class IdleWarning(TrainerCallback):
                 )
 
 
-def _shares(logs: dict[str, float]) -> dict[str, float]:
-    found: dict[str, float] = {}
+class Guard(TrainerCallback):
+    """Ends training when a loss is no number any more, or has run away. Raises Diverged.
+
+    `steady`: whether the objective stays the same; the value of one that moves says nothing.
+    """
+
+    def __init__(self, warmup: float, steady: bool):
+        self._warmup, self._steady = warmup, steady
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+        for key, name in (("loss", "loss"), ("eval_loss", "held-out loss")):
+            if not math.isfinite((logs or {}).get(key, 0.0)):
+                raise Diverged(state.global_step, f"the {name} is {logs[key]}")
+        if self.away(state) >= RUNAWAY_LOGS:
+            losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+            raise Diverged(
+                state.global_step, f"the loss is {losses[-1]:.3g}, for {RUNAWAY_LOGS} logged steps far above its first, {losses[0]:.3g}"
+            )
+
+    def away(self, state: TrainerState) -> int:
+        """How many of the last logged steps in a row are too high."""
+        return runaway(state.log_history, math.ceil(self._warmup * state.max_steps)) if self._steady else 0
+
+
+class Patience(TrainerCallback):
+    """Has the best weights saved, and ends training after `patience` looks without anything better."""
+
+    def __init__(self, metric: str, greater: bool, patience: int):
+        self._metric, self._greater, self._patience = metric, greater, patience
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_training_stop = self._since(state) >= self._patience  # stopped, and killed before the model was saved
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_save = control.should_save or self._since(state) == 0
+        control.should_training_stop = control.should_training_stop or self._since(state) >= self._patience
+
+    def _since(self, state: TrainerState) -> int:
+        return since_best([entry[self._metric] for entry in state.log_history if self._metric in entry], self._greater)
+
+
+def runaway(history: Sequence[Logs], warmup_steps: int) -> int:
+    """How many of the last logged losses in a row are above RUNAWAY_FACTOR times the first and at least RUNAWAY_NATS above it, both: a
+    student that begins close to its teacher has a first loss of nearly nothing. The warm-up does not count."""
+    logged = [entry for entry in history if "loss" in entry]
+    limit = max(RUNAWAY_FACTOR * logged[0]["loss"], logged[0]["loss"] + RUNAWAY_NATS) if logged else math.inf
+    count = 0
+    while count < len(logged) and logged[-1 - count]["loss"] > limit and logged[-1 - count]["step"] > warmup_steps:
+        count += 1
+    return count
+
+
+def since_best(values: Sequence[float], greater: bool) -> int:
+    """How many values came after the first best one."""
+    best = (max if greater else min)(values, default=None)
+    return 0 if best is None else len(values) - 1 - values.index(best)
+
+
+def _shares(logs: Logs) -> Logs:
+    found: Logs = {}
     if "loss_kd" in logs:
         whole = max(logs["loss_ce"] + logs["loss_kd"], 1e-30)
         found |= {"CE term's share of the loss": logs["loss_ce"] / whole, "KD term's share of the loss": logs["loss_kd"] / whole}

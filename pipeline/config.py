@@ -303,6 +303,25 @@ class Train(Section):
         "auto", description="precision; auto is bfloat16 autocast on a GPU, float32 on a CPU", examples=["float32"]
     )
     gradient_checkpointing: bool = runtime(False, description="less memory, more time", examples=[True])
+    processes: int | None = Field(
+        None, ge=1, description="training processes, each with its own batch and GPU; null: one a GPU, or 1 without", examples=[2]
+    )
+    holdout: float = Field(
+        0.0, ge=0, lt=1, description="share of the seeds whose rows are held out of every arm, to watch the loss on", examples=[0.05]
+    )
+    eval_steps: int = Field(100, ge=1, description="optimiser steps between looks at the held-out rows", examples=[25])
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many looks without improvement, and keep the best weights; null: all epochs, the last weights",
+        examples=[3],
+    )
+    best_by: Literal["loss", "score"] = Field(
+        "loss",
+        description="what patience watches: the held-out loss, or the score of the student's own answers to held-out seeds (up to 200)",
+        examples=["score"],
+    )
+    show: int = runtime(0, ge=0, description="held-out seeds that the student answers at every look, for samples.jsonl", examples=[4])
     seed: int = Field(0, ge=0, description="order of the rows, and whatever else is drawn", examples=[7])
     save_steps: int = runtime(200, ge=1, description="optimiser steps between checkpoints", examples=[50])
     log_steps: int = runtime(5, ge=1, description="optimiser steps between logged lines", examples=[1])
@@ -312,6 +331,14 @@ class Train(Section):
     def one_order(self) -> Self:
         if self.packing and self.group_by_length:
             raise ValueError("packing leaves nothing to group: set either packing or group_by_length")
+        return self
+
+    @model_validator(mode="after")
+    def something_held_out(self) -> Self:
+        if not self.holdout and (self.patience or self.show):
+            raise ValueError(f"{'patience' if self.patience else 'show'} needs held-out rows; set holdout, such as 0.05")
+        if self.best_by == "score" and not self.patience:
+            raise ValueError("best_by: score chooses nothing without patience; set patience, such as 3, or leave best_by out")
         return self
 
     @model_validator(mode="after")

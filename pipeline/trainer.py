@@ -1,16 +1,22 @@
 """TRL's SFTTrainer with the loss of one arm: cross-entropy, or distillation from the stored top-k that the collator brings."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from pipeline import adapters
 from pipeline.batches import COLUMNS, bearing_of, teacher_of
+from pipeline.callbacks import Diverged, Guard
 from pipeline.config import Arm
 from pipeline.errors import PipelineError
+from pipeline.heldout import HeldOut
 from pipeline.losses.kd import Logits, Loss, Objective, distillation_loss
 
 BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
@@ -21,13 +27,20 @@ class DistillTrainer(SFTTrainer):
     """Trains one arm. Rows come tokenised, with labels and the columns of `batches.dataset`.
 
     Both methods go through the same primitive, which scores unmasked positions only, so that arms differ in nothing but the loss.
+    What is logged is summed on the device, and fetched from there at a logged step only.
     """
 
-    def __init__(self, *, arm: Arm, **kwargs: Any):
-        self.arm = arm
+    control: Any
+
+    def __init__(self, *, arm: Arm, guard: Guard | None = None, held_out: HeldOut | None = None, **kwargs: Any):
+        self.arm, self._guard, self._held_out = arm, guard, held_out
         super().__init__(**kwargs)
         self._redirect = _ForwardRedirection()
         self._logits = logits_of(self.model)
+        self._sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)  # CE, KD, tokens, KD's shares of gradients, their number
+        self._summed_to = 0  # the step of the last log
+        self._seconds = {"loading": 0.0, "away": 0.0}
+        self._began = time.perf_counter()
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -35,14 +48,101 @@ class DistillTrainer(SFTTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         unwrapped = self.accelerator.unwrap_model(model)
-        shares = self.arm.method == "kd" and model.training and self._logs_now()
+        shares = self.arm.method == "kd" and self._logs_now()
         loss: Loss = self._redirect(model, unwrapped, self._sum, unwrapped, inputs, shares)
-        tokens = bearing_of(inputs).sum() if num_items_in_batch is None else num_items_in_batch
-        mean = loss.total / torch.as_tensor(tokens).clamp(min=1)
+        count = bearing_of(inputs).sum() if num_items_in_batch is None else num_items_in_batch
+        tokens = torch.as_tensor(count, device=loss.total.device).clamp(min=1)
+        mean = loss.total / tokens
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            mean = mean * self.accelerator.num_processes
-        self._record(inputs, loss)
+            mean = mean * self.accelerator.num_processes  # DDP takes the mean of what the processes bring
+        self._add(inputs, loss, tokens)
         return (mean, {}) if return_outputs else mean
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The loss a token over all held-out rows, exact whatever the batches and processes, and what the student answers by itself."""
+        assert self._held_out is not None
+        with self._aside(), torch.no_grad():
+            self.model.eval()
+            metrics = self._held_out_loss(self._held_out) | self._own_answers(self._held_out)
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.model.training and self.state.global_step > max(self._summed_to, self._initial_global_step):
+            logs.update(self._fetched())
+        super().log(logs, start_time)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        samples = super().get_batch_samples(*args, **kwargs)
+        self._seconds["loading"] += time.perf_counter() - began
+        return samples
+
+    def _get_num_items_in_batch(self, *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        count = super()._get_num_items_in_batch(*args, **kwargs)
+        self._seconds["loading"] -= time.perf_counter() - began  # part of the above, but here the processes wait for one another
+        return count
+
+    @property
+    def loading_share(self) -> float:
+        """The share of training's time that went into reading and collating rows; evaluation and checkpoints count in neither."""
+        return self._seconds["loading"] / (time.perf_counter() - self._began - self._seconds["away"])
+
+    def check_weights(self) -> None:
+        """Raises Diverged if a weight is no number: such a model must never be saved."""
+        finite = torch.stack([torch.isfinite(weight).all() for weight in self.model.parameters() if weight.requires_grad])
+        if not finite.all():
+            raise Diverged(self.state.global_step, "a weight is not finite")
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._began, self._summed_to = time.perf_counter(), 0
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self._aside():
+            self.check_weights()
+            if self._guard is None or not self._guard.away(self.state):  # what may be running away is no checkpoint to go on from
+                super()._save_checkpoint(model, trial)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}  # stored once, under the other name
+        super()._issue_warnings_after_load(
+            load_result._replace(missing_keys=[name for name in load_result.missing_keys if name not in tied])
+        )
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """For what is no step of training."""
+        began = time.perf_counter()
+        yield
+        self._seconds["away"] += time.perf_counter() - began
+
+    def _held_out_loss(self, held_out: HeldOut) -> dict[str, float]:
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
+        for batch in held_out.batches(self.accelerator.process_index, self.accelerator.num_processes):
+            inputs = self._prepare_inputs(batch)
+            loss = self._sum(unwrapped, inputs, shares=False)
+            sums += torch.stack([loss.total, loss.ce, loss.kd, bearing_of(inputs).sum()])
+        total, ce, kd, tokens = self.accelerator.reduce(sums, "sum").tolist()
+        shares = {"eval_loss_ce": ce / tokens, "eval_loss_kd": kd / tokens} if self.arm.method == "kd" else {}
+        return {"eval_loss": total / tokens, **shares}
+
+    def _own_answers(self, held_out: HeldOut) -> dict[str, float]:
+        """Each process asks every so-manieth seed."""
+        if not held_out.asked:
+            return {}
+        mine = held_out.asked[self.accelerator.process_index :: self.accelerator.num_processes]
+        with self.accelerator.autocast():
+            found = gather_object(held_out.examiner.ask(self.accelerator.unwrap_model(self.model), mine))
+        order = {seed.id: place for place, seed in enumerate(held_out.asked)}
+        answers = sorted(found, key=lambda answer: order[answer.id])
+        if self.is_world_process_zero():
+            held_out.record(self.state.global_step, answers)
+        scores = [answer.score for answer in answers if answer.score is not None]
+        return {"eval_score": sum(scores) / len(scores)} if held_out.scored else {}
 
     def _sum(self, model: nn.Module, inputs: dict[str, Any], shares: bool) -> Loss:
         with self.accelerator.autocast():  # the redirection goes round accelerate's own wrapper
@@ -80,17 +180,31 @@ class DistillTrainer(SFTTrainer):
         step = self.state.global_step + 1
         return step == 1 or step % max(int(self.args.logging_steps), 1) == 0
 
-    def _record(self, inputs: dict[str, Any], loss: Loss) -> None:
-        """The two shares of the loss, a token, and of its gradient, in the log; a share that does nothing is seen at once."""
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        tokens = bearing_of(inputs).sum().clamp(min=1)
+    def _add(self, inputs: dict[str, Any], loss: Loss, tokens: torch.Tensor) -> None:
+        seen = (
+            inputs["attention_mask"].sum()
+            if "attention_mask" in inputs
+            else torch.tensor(inputs["input_ids"].numel(), device=tokens.device)
+        )
+        entries = [loss.ce / tokens, loss.kd / tokens, seen, *self._gradient_share(loss, tokens)]
+        self._sums += torch.stack([entry.detach().double() for entry in entries])
+
+    def _gradient_share(self, loss: Loss, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if loss.ce_grad is None or loss.kd_grad is None:
+            return torch.zeros_like(like), torch.zeros_like(like)
+        return loss.kd_grad / (loss.ce_grad + loss.kd_grad).clamp(min=1e-30), torch.ones_like(like)
+
+    def _fetched(self) -> dict[str, float]:
+        """The two shares of the loss, a token, and of its gradient since the last log; a share that does nothing is seen at once."""
+        ce, kd, tokens, share, shares = self.accelerator.reduce(self._sums, "sum").tolist()
+        steps = self.state.global_step - max(self._summed_to, self._initial_global_step)
+        self._sums.zero_()
+        self._summed_to = self.state.global_step
+        self._total_train_tokens += int(tokens)
+        logs: dict[str, float] = {"num_tokens": self._total_train_tokens, "loading_share": self.loading_share}
         if self.arm.method == "kd":
-            metrics["loss_ce"].append((loss.ce / tokens).item())
-            metrics["loss_kd"].append((loss.kd / tokens).item())
-        if loss.ce_grad is not None and loss.kd_grad is not None:
-            metrics["kd_gradient_share"].append((loss.kd_grad / (loss.ce_grad + loss.kd_grad).clamp(min=1e-30)).item())
-        self._total_train_tokens += inputs["input_ids"].numel() if "attention_mask" not in inputs else int(inputs["attention_mask"].sum())
-        metrics["num_tokens"] = [self._total_train_tokens]
+            logs |= {"loss_ce": ce / steps, "loss_kd": kd / steps}
+        return logs | ({"kd_gradient_share": share / shares} if shares else {})
 
 
 def logits_of(model: Any) -> Logits:

@@ -77,6 +77,9 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
         ("student={model: teacher, choose: importance}", "needs layers"),
         ("student.layers=2", "a random student has as many layers as shape.layers says"),
         ("task.seeds.target_pattern=(", "is no regular expression with a group"),
+        ("train.patience=3", "patience needs held-out rows; set holdout"),
+        ("train.show=2", "show needs held-out rows; set holdout"),
+        ("train.best_by=score", "chooses nothing without patience"),
         ("run_dir=2024-13-45", "is not a YAML value"),
     ],
 )
@@ -160,6 +163,9 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "student.layers": ["student.model=teacher"],
     "student.choose": ["student.model=teacher", "student.layers=8"],
     "student.keep_layers": ["student.model=teacher"],
+    "train.patience": ["train.holdout=0.1"],
+    "train.best_by": ["train.holdout=0.1", "train.patience=3"],
+    "train.show": ["train.holdout=0.1"],
     "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
 }
 

@@ -14,11 +14,12 @@ LAYERS = [
     {"shards", "samples", "models", "vocabulary", "adapters"},
     {"stage", "work", "replies"},
     {"scoring", "students", "encode", "losses", "collect", "filters"},
-    {"batches", "callbacks"},
+    {"answers", "batches", "callbacks", "rows"},
+    {"arguments", "heldout", "launch"},
     {"trainer", "recipe"},
     {"capture", "compare", "validate", "schema", "status", "verify", "recheck"},
     {"stages"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "worker"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"torch", "peft", "vllm", "trl", "transformers", "datasets", "openai", "pyarrow"}

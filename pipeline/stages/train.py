@@ -1,31 +1,28 @@
 """train: a student by SFT, or by distillation from the stored logprobs; every arm from the same start on the same rows."""
 
 import json
-import os
+import math
 import shutil
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import adapters, prompts, seeds, students
+from pipeline import adapters, launch, prompts, seeds, students
 from pipeline.config import Config, Student, Train
-from pipeline.encode import Encoder, Example, check_frames, check_lengths
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.records import Sample, Seed
-from pipeline.scoring import SCORERS
+from pipeline.rows import Rows, frames, load, samples
 from pipeline.stage import Job, read_manifest
-from pipeline.store import read_records, sync_folder, write_atomic, write_json
+from pipeline.store import read_json, sync_folder, write_atomic, write_json
 from pipeline.topk import TopKFolder
 from pipeline.vocabulary import Vocabulary
 
 NAME = "train"
 SHARED = False
 INIT = "init"
-_ROWS = {"filter": "filter/kept", "score": "score"}  # where the samples are, and where their frames
-_FRAMES = {"filter": "generate", "score": "score"}
+ANSWERED = 200  # held-out seeds, at most, that a student answers at every look where their score chooses its weights
+SLOW_LOADING = 0.05  # of the time of training
 
 
 def parts(config: Config) -> list[str]:
@@ -38,7 +35,8 @@ def sections(config: Config, part: str) -> list[str]:
         return [*(f"student.{name}" for name in Student.model_fields if name != "lora"), "train.seed", *of_data]
     arm = config.train.arms[part]
     seeds_too = ["task.seeds"] if arm.text == "truth" else []
-    judged = ["task.metric", "task.labels"] if arm.corrected else []
+    judged = ["task.metric", "task.labels"] if arm.corrected or config.train.best_by == "score" else []
+    judged += ["evaluate.max_tokens"] if config.train.best_by == "score" else []
     settings = [f"train.{name}" for name in Train.model_fields if name != "arms"]
     return [*settings, f"train.arms.{part}", "student.lora", *seeds_too, *judged]
 
@@ -82,138 +80,137 @@ def summary(config: Config) -> str:
         counts = read_manifest(Path(config.run_dir), f"{NAME}/{part}")["counts"]
         shares = f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})" if "loss_kd" in counts else ""
         shares += f", kd {counts['kd_gradient_share']:.0%} of the gradient" if "kd_gradient_share" in counts else ""
+        shares += f", held-out loss {counts['held_out_loss']:.3f}" if "held_out_loss" in counts else ""
+        shares += f", held-out score {counts['held_out_score']:.3f}" if "held_out_score" in counts else ""
+        shares += f" at step {counts['saved_step']:,}" if counts.get("saved_step", counts["steps"]) != counts["steps"] else ""
+        slow = counts.get("loading_share", 0.0)
+        shares += f"; {slow:.0%} of the time went into reading rows" if slow > SLOW_LOADING else ""
         lines.append(f"train {part}: {counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}{shares}")
     return "\n".join(lines)
 
 
 def _init(job: Job) -> dict[str, Any]:
-    rows = job.config.train.rows
-    start = students.build(job.config, job.folder / "model", job.run_dir / _ROWS[rows], job.run_dir / _FRAMES[rows])
+    start = students.build(job.config, job.folder / "model", samples(job), frames(job))
     revision = students.source(job.config)[1] if start.model else None
     write_json(job.folder / "student.json", {"model": start.model, "revision": revision})
     return start.counts
 
 
 def _arm(job: Job) -> dict[str, Any]:
+    """The arm, by as many processes as the config or the machine says; this one keeps lock and manifest."""
+    processes = _processes(job)
+    if processes == 1:
+        return learn(job)
+    task = {"config": job.config.model_dump(mode="json"), "part": job.part, "folder": str(job.folder)}
+    counts: dict[str, Any] = launch.together("pipeline.worker", task, processes, f"train {job.part}")
+    return counts | {"processes": processes}
+
+
+def learn(job: Job) -> dict[str, Any]:
+    """Train one arm to its end and save it. Where several processes do so together, each calls this and the first one writes."""
     import torch
     import transformers
 
+    from pipeline.callbacks import Diverged
+
     start, revision = students.made(job.run_dir / NAME / INIT)
     tokenizer = Tokenizer(start, revision)
-    examples, same = _examples(job, tokenizer, load_config(start, revision).get_text_config().vocab_size)
-    print(
-        f"train {job.part}: {len(examples):,} rows, from {start}" + ("" if same else "; another tokenizer, so the text is tokenised anew"),
-        flush=True,
-    )
+    rows = load(job, tokenizer, load_config(start, revision).get_text_config().vocab_size)
+    checkpoint = _last_checkpoint(job.folder / "checkpoints")
+    _say(job, f"{len(rows.train):,} rows, from {start}" + ("" if rows.same else "; another tokenizer, so the text is tokenised anew"))
+    _say(job, *_before(job, checkpoint))
 
     transformers.set_seed(_seed(job))
     model = students.load_student(job.config, start, revision, torch.float32)
-    trainer = _trainer(job, model, tokenizer, examples)
-    checkpoint = _last_checkpoint(job.folder / "checkpoints")
-    if checkpoint:
-        print(f"train {job.part}: going on from {checkpoint.name}", flush=True)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer = _trainer(job, model, tokenizer, rows)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _take_best(job, trainer)
+        trainer.check_weights()
+    except Diverged as stop:
+        raise _stopped(job, trainer.state.log_history, stop.step, stop.what) from None
+    if launch.rank() > 0:
+        return {}
     _save(job, trainer, tokenizer, start, revision)
-    return _count(job, len(examples), trainer.state.log_history)
+    return _count(job, rows, trainer)
 
 
-def _examples(job: Job, tokenizer: Tokenizer, vocab_size: int) -> tuple[list[Example], bool]:
-    """The rows, and whether the teacher's ids are the student's."""
-    config, arm = job.config, job.config.train.arms[job.part]
-    same = arm.text == "truth" or students.check_vocabulary(config, job.part, tokenizer)
-    vocabulary = Vocabulary.read(tokenizer.name)
-    encoder = Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight, vocabulary)
-    taught: list[Example] = []
-    examples: list[Example] = []
-    for source in islice(_sources(job), arm.limit):
-        if isinstance(source, Seed):
-            examples += encoder.truth(source)
-        else:
-            taught += (rows := encoder.sample(source))
-            examples += rows
-    if not examples:
-        raise PipelineError(
-            f"train {job.part}: there is no row to learn from; see what filter dropped, or whether the seeds have ground truth"
-        )
-    check_lengths(examples, config.train.max_length)
-    if arm.method == "kd":
-        check_frames(taught, _frames(job), tokenizer, vocab_size, vocabulary)
-    return examples, same
-
-
-def _sources(job: Job) -> Iterator[Sample | Seed]:
-    """What is learned from: samples, or seeds whose ground truth is."""
-    config, arm = job.config, job.config.train.arms[job.part]
-    if arm.text == "truth":
-        yield from (seed for seed in seeds.load(config.task.seeds) if seed.target is not None)
-        return
-    score = SCORERS[config.task.metric]
-    for sample in read_records(job.run_dir / _ROWS[config.train.rows], Sample):
-        target = sample.seed.target
-        wrong = arm.corrected and target is not None and score(sample.answer, target, config.task.labels).value < 1.0
-        yield sample.seed if wrong else sample
-
-
-def _frames(job: Job) -> Path:
-    return job.run_dir / _FRAMES[job.config.train.rows]
-
-
-def _trainer(job: Job, model: Any, tokenizer: Tokenizer, examples: list[Example]) -> Any:
+def _processes(job: Job) -> int:
+    """How many are to train. Raises PipelineError where a begun arm had another number: its batches would be others."""
     import torch
-    from transformers import PrinterCallback
-    from transformers.integrations import get_available_reporting_integrations
-    from trl import SFTConfig
 
-    from pipeline import batches
-    from pipeline.callbacks import IdleWarning, Reporter
+    processes = job.config.train.processes or max(torch.cuda.device_count(), 1)
+    known = job.folder / "work.json"
+    before = read_json(known)["processes"] if known.exists() and _last_checkpoint(job.folder / "checkpoints") else processes
+    if before != processes:
+        raise PipelineError(
+            f"train {job.part}: was begun by {before} processes, and here would be {processes}, whose batches are others; "
+            f"go on where there are {before} GPUs, or begin again with --redo"
+        )
+    write_json(known, {"processes": processes})
+    return processes
+
+
+def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
+    from transformers import PrinterCallback
+
+    from pipeline import arguments, batches
+    from pipeline.callbacks import Guard, IdleWarning, Patience, Reporter
     from pipeline.trainer import DistillTrainer
 
-    settings, arm = job.config.train, job.config.train.arms[job.part]
-    bf16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
+    settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
     pad = tokenizer.hf.pad_token_id if tokenizer.hf.pad_token_id is not None else tokenizer.hf.eos_token_id
-    unknown = sorted(set(settings.report_to) - set(get_available_reporting_integrations()))
-    if unknown:
-        raise PipelineError(f"train.report_to: {unknown[0]} is not installed or not known to transformers; install it, or take it out")
     if settings.packing and getattr(model, "_is_stateful", False):
         raise PipelineError(f"train.packing: a {type(model).__name__} carries its state from sample to sample; set packing: false")
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "tensorboard")
-    args = SFTConfig(
-        output_dir=str(job.folder / "checkpoints"),
-        num_train_epochs=arm.epochs or settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulate,
-        learning_rate=arm.learning_rate or settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_length=None,
-        bf16=bf16,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
-        seed=_seed(job),
-        data_seed=_seed(job),
-        save_steps=settings.save_steps,
-        save_total_limit=2,
-        logging_steps=settings.log_steps,
-        logging_first_step=True,
-        report_to=settings.report_to or "none",
-        use_cpu=not torch.cuda.is_available(),
-        dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,
-    )
-    frames = batches.Frames(TopKFolder(_frames(job)), examples, Vocabulary.read(tokenizer.name)) if arm.method == "kd" else None
+    folder, vocabulary = TopKFolder(frames(job)) if arm.method == "kd" else None, Vocabulary.read(tokenizer.name)
+    collators = [
+        batches.Collator(pad, batches.Frames(folder, examples, vocabulary) if folder else None, packed)
+        for examples, packed in ((rows.train, settings.packing), (rows.held_out, False))
+    ]
+    guard = Guard(settings.warmup, steady=arm.method == "sft" or (arm.alpha_end is None and arm.temperature_end is None))
+    best = arguments.best_metric(settings)
     trainer = DistillTrainer(
         arm=arm,
+        guard=guard,
+        held_out=_held_out(job, tokenizer, rows, collators[1]) if rows.held_out else None,
         model=model,
-        args=args,
-        train_dataset=batches.dataset(examples, settings.max_length if settings.packing else None),
-        data_collator=batches.Collator(pad, frames, settings.packing),
+        args=arguments.arguments(settings, arm, job.folder, _seed(job)),
+        train_dataset=batches.dataset(rows.train, settings.max_length if settings.packing else None),
+        eval_dataset=batches.dataset(rows.held_out) if rows.held_out else None,
+        data_collator=collators[0],
         processing_class=tokenizer.hf,
-        callbacks=[Reporter(f"train {job.part}"), IdleWarning(f"train {job.part}")],
+        callbacks=[
+            *(Reporter(label), IdleWarning(label), guard),
+            *([Patience(best, settings.best_by == "score", settings.patience)] if settings.patience else []),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
+    from pipeline.answers import Examiner
+    from pipeline.batches import dataset
+    from pipeline.heldout import HeldOut
+
+    config, settings = job.config, job.config.train
+    prompt = prompts.load(settings.prompt).in_form(settings.arms[job.part].form)
+    scored = [seed for seed in rows.seeds if seed.target is not None][:ANSWERED] if settings.best_by == "score" else []
+    if settings.best_by == "score" and not scored:
+        raise PipelineError(
+            f"train {job.part}: train.best_by: score needs ground truth, and none of its {len(rows.seeds):,} held-out seeds has any; "
+            "use best_by: loss, raise train.holdout, or give the seeds targets"
+        )
+    return HeldOut(
+        label=f"train {job.part}",
+        rows=dataset(rows.held_out),
+        collate=collate,
+        batch_size=settings.batch_size,
+        examiner=Examiner(tokenizer, prompt, config.task, config.evaluate.max_tokens, settings.batch_size),
+        asked=scored or rows.seeds[: settings.show],
+        scored=bool(scored),
+        samples=job.folder / "samples.jsonl",
+    )
 
 
 def _seed(job: Job) -> int:
@@ -250,13 +247,64 @@ def _save(job: Job, trainer: Any, tokenizer: Tokenizer, start: str, revision: st
     write_json(job.folder / "student.json", {"model": None, "revision": None})
 
 
-def _count(job: Job, rows: int, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows, steps and the last logged losses; the whole history goes to history.jsonl."""
-    write_atomic(job.folder / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+def _take_best(job: Job, trainer: Any) -> None:
+    """With patience, the best weights instead of the last ones."""
+    best = trainer.state.best_global_step
+    if not best:
+        return
+    folder = job.folder / "checkpoints" / f"checkpoint-{best}"
+    if not folder.is_dir():
+        raise PipelineError(f"train {job.part}: {folder} had the best weights and is gone; put it back, or train again with --redo")
+    trainer.state.best_model_checkpoint = str(folder)
+    trainer._load_best_model()
+
+
+def _stopped(job: Job, history: list[dict[str, Any]], step: int, what: str) -> PipelineError:
+    """Keep the history of an arm that cannot go on, and say what can be done."""
+    if launch.rank() == 0:
+        _write_history(job, [*history, {"step": step, "stopped": what}])
+    checkpoint = _last_checkpoint(job.folder / "checkpoints")
+    begins = f"the last good checkpoint is {checkpoint}, from which" if checkpoint else "there is no checkpoint yet, so from the beginning"
+    return PipelineError(
+        f"train {job.part}: step {step}: {what}; lower train.learning_rate, raise train.warmup, or set train.dtype: float32, and begin "
+        f"again with --redo. {begins[0].upper() + begins[1:]} the same command would go on, into the same trouble"
+    )
+
+
+def _before(job: Job, checkpoint: Path | None) -> list[str]:
+    """What to say about work that is there already."""
+    path = job.folder / "history.jsonl"
+    last = json.loads(path.read_text().splitlines()[-1]) if path.exists() else {}
+    stopped = [f"stopped at step {last['step']} the last time: {last['stopped']}"] if "stopped" in last else []
+    return stopped + ([f"going on from {checkpoint.name}"] if checkpoint else [])
+
+
+def _say(job: Job, *lines: str) -> None:
+    for line in lines if launch.rank() == 0 else ():
+        print(f"train {job.part}: {line}", flush=True)
+
+
+def _write_history(job: Job, history: Sequence[dict[str, Any]]) -> None:
+    plain = [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in entry.items()}
+        for entry in history
+    ]
+    write_atomic(job.folder / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in plain))
+
+
+def _count(job: Job, rows: Rows, trainer: Any) -> dict[str, Any]:
+    """Rows, steps, the last logged losses, and the held-out ones of the saved weights; the whole history goes to history.jsonl."""
+    history, best = trainer.state.log_history, trainer.state.best_global_step
+    _write_history(job, history)
     last = [entry for entry in history if "loss" in entry][-1]
+    looks = [entry for entry in history if "eval_loss" in entry and (not best or entry["step"] == best)]
+    names = {"eval_loss": "held_out_loss", "eval_score": "held_out_score"}
     steps = max(entry["step"] for entry in history)
     return {
-        "rows": rows,
+        "rows": len(rows.train),
         "steps": steps,
         **{name: round(float(last[name]), 6) for name in ("loss", "loss_ce", "loss_kd", "kd_gradient_share") if name in last},
+        **({"held_out": len(rows.held_out), "saved_step": best or steps} if rows.held_out else {}),
+        **{name: round(float(look[key]), 6) for look in looks[-1:] for key, name in names.items() if key in look},
+        "loading_share": round(trainer.loading_share, 4),
     }

@@ -1,0 +1,96 @@
+"""A student's own answers while it learns: greedy, by transformers, read and scored as `evaluate` reads and scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from pipeline import replies
+from pipeline.config import Task
+from pipeline.models import Completion
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.prompts import Prompt
+from pipeline.records import Identified, Seed, Usage
+from pipeline.scoring import SCORERS
+
+
+class Shown(Identified):
+    """One answer of a student in training. The id is its seed's; `score` is None where no ground truth is known."""
+
+    text: str
+    target: str | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Asks a student in training. `prompt` is in the form that the student is trained for."""
+
+    tokenizer: Tokenizer
+    prompt: Prompt
+    task: Task
+    max_tokens: int
+    batch_size: int
+
+    def ask(self, model: Any, seeds: Sequence[Seed]) -> list[Shown]:
+        """The answers, in the order of the seeds. `model` is a causal language model of transformers in evaluation mode."""
+        firsts = range(0, len(seeds), self.batch_size)
+        return [shown for first in firsts for shown in self._batch(model, seeds[first : first + self.batch_size])]
+
+    def _batch(self, model: Any, seeds: Sequence[Seed]) -> list[Shown]:
+        asked = [self.tokenizer.encode(self.prompt.render(seed, self.tokenizer.control_tokens)) for seed in seeds]
+        longest = max(len(ids) for ids in asked)
+        padded = torch.tensor([[self._pad] * (longest - len(ids)) + ids for ids in asked], device=model.device)  # (B, T)
+        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked], device=model.device)  # (B, T)
+        strings = {"stop_strings": list(self.prompt.front.stop), "tokenizer": self.tokenizer.hf} if self._by_string else {}
+        made = model.generate(padded, attention_mask=mask, generation_config=self._greedy, **strings)
+        return [self._shown(seed, ids) for seed, ids in zip(seeds, made[:, longest:].tolist(), strict=True)]
+
+    def _shown(self, seed: Seed, made: list[int]) -> Shown:
+        end = next((place for place, token in enumerate(made) if token in self._ends), len(made) - 1)
+        ids = made[: end + 1]
+        text = self._cut(self.tokenizer.decode(ids))
+        completion = Completion(seed.id, text, ids, "stop", Usage(prompt_tokens=0, completion_tokens=len(ids)))
+        answer = replies.read(self.prompt, completion, self.tokenizer).answer
+        known = seed.target is not None
+        score = SCORERS[self.task.metric](answer, str(seed.target), self.task.labels).value if known else None
+        return Shown(id=seed.id, text=text, target=seed.target, score=score)
+
+    def _cut(self, text: str) -> str:
+        """The text up to its first stop string; a batch goes on until its slowest answer is done."""
+        found = [text.find(stop) + len(stop) for stop in self.prompt.front.stop if stop in text]
+        return text[: min(found)] if self._by_string and found else text
+
+    @cached_property
+    def _by_string(self) -> bool:
+        """One ASCII character always lies within one token, so it is matched by ids; longer stops are searched for in the text."""
+        return any(len(text) > 1 or not text.isascii() for text in self.prompt.front.stop)
+
+    @cached_property
+    def _ends(self) -> set[int]:
+        stops = () if self._by_string else self.prompt.front.stop
+        return {self.tokenizer.hf.eos_token_id, *(token for text in stops for token in self.tokenizer.containing(text))}
+
+    @property
+    def _pad(self) -> int:
+        hf = self.tokenizer.hf
+        return int(hf.eos_token_id if hf.pad_token_id is None else hf.pad_token_id)
+
+    @cached_property
+    def _greedy(self) -> GenerationConfig:
+        # every field that a model's own generation_config may set is named, for that one would otherwise fill it in
+        return GenerationConfig(
+            max_new_tokens=self.max_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=50,
+            repetition_penalty=1.0,
+            use_cache=True,
+            pad_token_id=self._pad,
+            eos_token_id=sorted(self._ends),
+        )
