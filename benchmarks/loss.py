@@ -182,8 +182,9 @@ def main(names: list[str]) -> int:
         for row in ROWS[name]():
             print(row, flush=True)
             rows.append(row)
-    missed = sum(not row.met for row in rows)
-    print(f"{len(rows) - missed} of {len(rows)} bars met")
+    bars = [row.met for row in rows if row.bar]
+    missed = bars.count(False)
+    print(f"{len(bars) - missed} of {len(bars)} bars met")
     return 1 if missed else 0
 
 
