@@ -103,7 +103,8 @@ class DistillTrainer(SFTTrainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         with self._aside():
             self.check_weights()
-            if self._guard is None or not self._guard.away(self.state):  # what may be running away is no checkpoint to go on from
+            best = self.state.best_global_step == self.state.global_step
+            if best or self._guard is None or not self._guard.away(self.state):  # what may be running away is nothing to go on from
                 super()._save_checkpoint(model, trial)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

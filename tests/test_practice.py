@@ -150,6 +150,15 @@ def test_a_loss_that_is_no_number_stops_the_arm(workshop: Path, capfd: pytest.Ca
         stage.execute(train, late, ["kd"], prepare=stage.set_aside)
 
 
+def test_a_loss_that_runs_away_stops_the_arm(workshop: Path) -> None:
+    """A checkpoint taken while the loss is too high is none to go on from."""
+    config = prepared(workshop, *FAST, "train.learning_rate=3", "train.save_steps=1", "train.warmup=0")
+    with pytest.raises(PipelineError, match=r"step 4: the loss is .*, for 3 logged steps far above its first, .*checkpoint-1, from which"):
+        stage.execute(train, config, ["init", "kd"])
+    assert losses(config, "kd")[1] > 3 * losses(config, "kd")[0]
+    assert [path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")] == ["checkpoint-1"]
+
+
 @pytest.mark.parametrize(
     ("values", "warmup", "expected"),
     [

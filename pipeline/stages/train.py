@@ -266,7 +266,7 @@ def _stopped(job: Job, history: list[dict[str, Any]], step: int, what: str) -> P
     checkpoint = _last_checkpoint(job.folder / "checkpoints")
     begins = f"the last good checkpoint is {checkpoint}, from which" if checkpoint else "there is no checkpoint yet, so from the beginning"
     return PipelineError(
-        f"train {job.part}: step {step}: {what}; lower train.learning_rate, raise train.warmup, or set train.dtype: float32, and begin "
+        f"train {job.part}: step {step}: {what}; lower train.learning_rate or raise train.warmup, and begin "
         f"again with --redo. {begins[0].upper() + begins[1:]} the same command would go on, into the same trouble"
     )
 
