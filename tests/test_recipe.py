@@ -1,16 +1,54 @@
-"""The flat recipe does what the full trainer does."""
+"""The README's recipes, and the flat one."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+from transformers import LlamaForCausalLM
 
 from pipeline import recipe, stage
+from pipeline.config import Shape, load
+from pipeline.models.fake import TOKENIZER
+from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.stages import train
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate, train
+from pipeline.students import random_config
+from tests.conftest import ROOT
 from tests.test_train import dense_loss, prepared
 
+RECIPES = [
+    line.strip().removeprefix("pipeline train CONFIG ")
+    for line in (ROOT / "README.md").read_text().splitlines()
+    if line.startswith("    pipeline train CONFIG ")
+]
 
-def test_recipe_minimises_the_same_loss(workshop: Path) -> None:
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a random model of four layers."""
+    folder, tokenizer = tmp_path_factory.mktemp("model"), Tokenizer(str(TOKENIZER))
+    LlamaForCausalLM(random_config(Shape(layers=4), tokenizer)).save_pretrained(folder)
+    tokenizer.save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("options", RECIPES)
+def test_recipes_of_the_readme_train(workshop: Path, model: str, options: str) -> None:
+    """A recipe that nobody has cooked."""
+    config = load(workshop / "config.yaml", [f"student.model={model}", "train.epochs=2.0", *shlex.split(options)])
+    for module in (generate, filter_stage, train):
+        stage.execute(module, config)
+    for arm in config.train.arms:
+        assert load_weights(train.student_path(Path(config.run_dir), arm), None, "auto").num_parameters() > 0
+
+
+def test_readme_has_recipes() -> None:
+    """A change of its layout would leave nothing to run."""
+    assert len(RECIPES) > 20
+
+
+def test_flat_recipe_minimises_the_same_loss(workshop: Path) -> None:
     """A page that teaches another loss than the one that is used."""
     config = prepared(workshop)
     stage.execute(train, config, ["init"])
