@@ -74,6 +74,9 @@ def made(folder: Path) -> tuple[str, str | None]:
 
 def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
     """Make the student's first weights in `folder`. `rows` and `frames` are where the training rows and their top-k logprobs are."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     name, revision = source(config)
     student = config.student
     if name == "random":
