@@ -231,6 +231,8 @@ class Student(Section):
             raise ValueError("choose: importance needs layers, how many are kept; set it, or take choose out")
         if self.model == "random" and (self.keep_layers is not None or self.layers is not None):
             raise ValueError("a random student has as many layers as shape.layers says; set that instead of layers or keep_layers")
+        if self.model == "teacher" and self.revision is not None:
+            raise ValueError("revision is for a model of its own; that of the teacher is teacher.revision")
         return self
 
 
@@ -255,7 +257,9 @@ class Arm(Section):
         examples=["steps"],
     )
     rationale_weight: float = Field(1.0, ge=0, description="weight of a rationale's tokens; an answer's have 1", examples=[0.5])
-    corrected: bool = Field(False, description="where the teacher's answer is wrong, the ground truth stands in for it", examples=[True])
+    corrected: bool = Field(
+        False, description="where the teacher is wrong, the ground truth stands in, as the prompt's target: writes it", examples=[True]
+    )
     alpha: float = Field(
         0.1, ge=0, le=1, description="kd: weight of the cross-entropy; 1 - alpha is that of the divergence", examples=[0.5]
     )
@@ -385,6 +389,9 @@ class Config(Section):
             raise ValueError(
                 f"arm {needs[0]} is kd and needs teacher.logprobs of 1 or more; set it, set train.rows: score, or train sft arms only"
             )
+        corrected = [name for name, arm in self.train.arms.items() if arm.corrected]
+        if corrected and self.filter.correct and (self.train.rows == "filter" or self.score.source == "kept"):
+            raise ValueError(f"arm {corrected[0]} is corrected, but filter.correct drops what is wrong before; set filter.correct: false")
         return self
 
     def settings(self, *paths: str) -> dict[str, Any]:

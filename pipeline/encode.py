@@ -68,11 +68,10 @@ class Encoder:
     def sample(self, sample: Sample) -> list[Example]:
         """The rows of a teacher's sample: one, or under step by step one for each part that it has."""
         if not self.ids_fit or sample.token_ids is None:
-            reply = self._read(sample.id, sample.seed, sample.text, sample.rationale, sample.answer)
-        else:
-            ranges = sample.rationale_tokens, sample.answer_tokens
-            reply = _Reply(sample.id, sample.seed, sample.token_ids, *ranges, sample.frame, foreign=True)
-        return self._rows(reply)
+            places = _places(sample.text, sample.rationale, sample.answer)
+            return self._rows(self._tokenised(sample.id, sample.seed, sample.text, *places, ended=sample.finish_reason == "stop"))
+        tokens = sample.rationale_tokens, sample.answer_tokens
+        return self._rows(_Reply(sample.id, sample.seed, sample.token_ids, *tokens, sample.frame, foreign=True))
 
     def truth(self, seed: Seed) -> list[Example]:
         """The rows of a seed's ground truth, written as the student's prompt says."""
@@ -80,18 +79,20 @@ class Encoder:
         front = self.prompt.front
         rationale = front.rationale.find(text) if isinstance(front.rationale, Span) else None
         answer = front.answer.find(text)
-        parts = [text[slice(*place)] if place else None for place in (rationale, answer)]
-        return self._rows(self._read(seed.id, seed, text, *parts))
+        if answer is None and self.form != "whole":
+            raise PipelineError(
+                f"{self.prompt.name}: no answer can be read in the ground truth of seed {seed.id} as it is written here ({text[:60]!r}); "
+                "let 'target:' write it with the answer's tags"
+            )
+        return self._rows(self._tokenised(seed.id, seed, text, rationale, answer, ended=True))
 
-    def _read(self, identifier: str, seed: Seed, text: str, *parts: str | None) -> _Reply:
-        """A reply of which only the text is known."""
+    def _tokenised(self, identifier: str, seed: Seed, text: str, rationale: Range | None, answer: Range | None, ended: bool) -> _Reply:
+        """A reply of which only the text is known, and which characters of it are rationale and answer."""
         token_ids = self.tokenizer.encode_reply(text)
-        if text.endswith(tuple(self.prompt.front.stop)):
+        if not ended or text.endswith(tuple(self.prompt.front.stop)):
             token_ids = token_ids[:-1]
-        ranges = [
-            self.tokenizer.token_range(token_ids, text, begin, begin + len(part)) if part else None for part, begin in _found(text, parts)
-        ]
-        return _Reply(identifier, seed, token_ids, ranges[0], ranges[1], None, foreign=False)
+        tokens = [self.tokenizer.token_range(token_ids, text, *place) if place else None for place in (rationale, answer)]
+        return _Reply(identifier, seed, token_ids, tokens[0], tokens[1], None, foreign=False)
 
     def _rows(self, reply: _Reply) -> list[Example]:
         whole = len(reply.token_ids)
@@ -177,5 +178,12 @@ def _part(reply: _Reply, part: Range) -> list[int]:
     return [*range(*part), *range(max(last, part[1]), len(reply.token_ids))]
 
 
-def _found(text: str, parts: Iterable[str | None]) -> list[tuple[str | None, int]]:
-    return [(part, text.find(part) if part else -1) for part in parts]
+def _places(text: str, rationale: str | None, answer: str | None) -> tuple[Range | None, Range | None]:
+    """The characters of the two parts, of which only the texts are known. A short answer may also occur within its rationale."""
+    thought = text.find(rationale) if rationale else -1
+    behind = thought + len(rationale or "")
+    at = -1
+    if answer:
+        at = text.find(answer, behind) if thought >= 0 else text.find(answer)
+        at = at if at >= 0 else text.find(answer, 0, thought)
+    return (thought, behind) if thought >= 0 else None, (at, at + len(answer or "")) if at >= 0 else None

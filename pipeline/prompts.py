@@ -27,12 +27,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipeline.config import Form
 from pipeline.errors import PipelineError
@@ -77,6 +77,12 @@ class Prefixes(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     answer: str = "[answer] "
     rationale: str = "[rationale] "
+
+    @model_validator(mode="after")
+    def tell_apart(self) -> Self:
+        if self.answer == self.rationale:
+            raise ValueError("answer and rationale must differ, or one prompt would have two replies")
+        return self
 
 
 class FrontMatter(BaseModel):

@@ -15,12 +15,15 @@ from torch.nn.utils.rnn import pad_sequence
 from pipeline import batches, prompts, students
 from pipeline.config import Config
 from pipeline.encode import Encoder
+from pipeline.errors import PipelineError
 from pipeline.losses.kd import Objective, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Sample
 from pipeline.store import read_json, read_records
 from pipeline.topk import TopKFolder
+from pipeline.trainer import logits_of
+from pipeline.vocabulary import Vocabulary
 
 LEARNING_RATE, OBJECTIVE = 2e-4, Objective(alpha=0.1)
 
@@ -31,6 +34,8 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
     config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
     path, revision = students.made(run_dir / "train" / "init")
     student, tokenizer = load_weights(path, revision, torch.float32), Tokenizer(path, revision)
+    if Vocabulary.read(path) or config.train.rows == "score":
+        raise PipelineError("the flat recipe knows neither trimmed vocabularies nor scored rows; use pipeline train")
     encoder = Encoder(tokenizer, prompts.load(config.train.prompt), ids_fit=True)
     rows = [row for sample in read_records(run_dir / "filter" / "kept", Sample) for row in encoder.sample(sample)]
     frames = batches.Frames(TopKFolder(run_dir / "generate"), rows)
@@ -45,7 +50,8 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
 
         hidden = student.base_model(ids).last_hidden_state[:, :-1]  # (B, T - 1, H); causal, so padding on the right needs no mask
         bearing = labels[:, 1:] != -100
-        loss = distillation_loss(hidden[bearing], student.get_output_embeddings().weight, labels[:, 1:][bearing], OBJECTIVE, teacher)
+        head = student.get_output_embeddings().weight
+        loss = distillation_loss(hidden[bearing], head, labels[:, 1:][bearing], OBJECTIVE, teacher, logits=logits_of(student))
         (loss.total / bearing.sum()).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -72,16 +72,20 @@ def _seed_of(source: Sample | Seed) -> Seed:
 
 
 def _sources(job: Job) -> Iterator[Sample | Seed]:
-    """What is learned from: samples, or seeds whose ground truth is."""
+    """What is learned from: samples, or seeds whose ground truth is. One whose samples are wrong stands in for them once."""
     config, arm = job.config, job.config.train.arms[job.part]
     if arm.text == "truth":
         yield from (seed for seed in seeds.load(config.task.seeds) if seed.target is not None)
         return
-    score = SCORERS[config.task.metric]
+    score, mended = SCORERS[config.task.metric], set()
     for sample in read_records(samples(job), Sample):
-        target = sample.seed.target
-        wrong = arm.corrected and target is not None and score(sample.answer, target, config.task.labels).value < 1.0
-        yield sample.seed if wrong else sample
+        seed = sample.seed
+        right = not arm.corrected or seed.target is None or score(sample.answer, seed.target, config.task.labels).value == 1.0
+        if right:
+            yield sample
+        elif seed.id not in mended:
+            mended.add(seed.id)
+            yield seed
 
 
 def samples(job: Job) -> Path:

@@ -13,6 +13,7 @@ from pipeline.encode import IGNORED, UNKNOWN, Encoder, Example, check_frames, ch
 from pipeline.errors import PipelineError
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
+from pipeline.prompts import Span
 from pipeline.records import Frame, Sample, Seed
 from tests.conftest import PROMPT
 from tests.test_topk import header
@@ -158,6 +159,39 @@ def test_ground_truth_is_taught_in_every_form(sample: Make, tokenizer: Tokenizer
         rows = Encoder(tokenizer, dataclasses.replace(prompt, front=front), True, form).truth(seed)  # type: ignore[arg-type]
         assert [tokenizer.decode(taught(row)) for row in rows] == expected
         assert all(row.frame is None for row in rows)
+
+
+@pytest.mark.parametrize(("form", "expected"), [("answer", ["36\n"]), ("steps", ["36\n", "2 * 18 = 36.\n"])])
+def test_answer_that_also_occurs_in_its_rationale(form: Any, expected: list[str], tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+    """The first 36 is not the answer; rows once began there."""
+    spans = {
+        "rationale": Span(end="The answer is"),
+        "answer": Span(start="The answer is", end="\n"),
+        "target": "{why} The answer is {target}\n",
+    }
+    asked = dataclasses.replace(prompt, front=prompt.front.model_copy(update=spans))
+    seed = Seed(id="a", inputs={"number": 4, "why": "2 * 18 = 36."}, target="36")
+    encoder = Encoder(tokenizer, asked, ids_fit=False, form=form)
+    assert [tokenizer.decode(taught(row)) for row in encoder.truth(seed)] == expected
+
+
+def test_text_tokenised_anew_keeps_its_parts_and_its_end(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+    """ "no" is not the one in "nothing"; and what was cut off has no end that could be learned."""
+    odd = sample(text="nothing odd here. So: no", rationale="nothing odd here.", answer="no")
+    (row,) = encode([odd], prompt, tokenizer, ids_fit=False, form="answer")
+    assert tokenizer.decode(taught(row)) == "no"
+    for reason, ended in (("stop", True), ("length", False)):
+        (row,) = encode([sample(text=" no", finish_reason=reason)], prompt, tokenizer, ids_fit=False)
+        assert (taught(row)[-1] == tokenizer.hf.eos_token_id) is ended
+
+
+def test_ground_truth_without_a_readable_answer_is_refused(tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+    """No filter can mend what the prompt's own front matter writes."""
+    asked = dataclasses.replace(
+        prompt, front=prompt.front.model_copy(update={"answer": Span(start="<a>", end="</a>"), "target": "{target}"})
+    )
+    with pytest.raises(PipelineError, match="no answer can be read in the ground truth of seed a"):
+        Encoder(tokenizer, asked, True, "answer").truth(Seed(id="a", inputs={"number": 4}, target="yes"))
 
 
 def test_answer_that_cannot_be_read_is_refused_where_it_is_taught(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:

@@ -8,6 +8,7 @@ from transformers import LlamaForCausalLM
 
 from pipeline import recipe, stage
 from pipeline.config import Shape, load
+from pipeline.errors import PipelineError
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
@@ -55,3 +56,11 @@ def test_flat_recipe_minimises_the_same_loss(workshop: Path) -> None:
     losses = recipe.distil(Path(config.run_dir), workshop / "out", batch_size=64)
     assert losses == [pytest.approx(dense_loss(config, 0.1), rel=1e-4)]
     assert load_weights(str(workshop / "out"), None, "auto").config.vocab_size > 0
+
+
+def test_flat_recipe_refuses_what_it_does_not_know(workshop: Path) -> None:
+    """Ids of a trimmed vocabulary are other tokens."""
+    config = prepared(workshop, "student.trim_vocabulary=true")
+    stage.execute(train, config, ["init"])
+    with pytest.raises(PipelineError, match="neither trimmed vocabularies nor scored rows"):
+        recipe.distil(Path(config.run_dir), workshop / "out")

@@ -160,9 +160,14 @@ def test_ground_truth_arm_needs_no_teacher(workshop: Path) -> None:
 def test_wrong_answers_give_way_to_the_truth(workshop: Path) -> None:
     """Half of the fake teacher's answers are wrong: those rows must become CE on the truth, the others stay KD."""
     config = prepared(
-        workshop, "filter.correct=false", "train.arms={kd: {alpha: 0, corrected: true}, plain: {alpha: 0}}", "train.log_steps=1"
+        workshop,
+        "filter={correct: false, duplicate: false}",
+        "train.arms={kd: {alpha: 0, corrected: true}, plain: {alpha: 0}}",
+        "train.log_steps=1",
     )
     stage.execute(train, config, ["init", "kd", "plain"])
+    rows = [stage.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("kd", "plain")]
+    assert rows[0] < rows[1]  # a seed with two wrong samples has one truth
     first = {arm: next(entry for entry in history(config, arm) if "loss" in entry) for arm in ("kd", "plain")}
     assert first["plain"]["loss_ce"] == 0.0
     assert first["kd"]["loss_ce"] > 0.0 < first["kd"]["loss_kd"]
@@ -177,6 +182,20 @@ def test_student_is_asked_in_the_form_it_was_trained_for(workshop: Path) -> None
     stage.execute(evaluate, config)
     read = [scored.score.answer for scored in read_records(Path(config.run_dir) / "evaluate" / "answer", Scored)]
     assert any(read)
+
+
+def test_student_is_not_asked_in_another_form(workshop: Path) -> None:
+    """A form changed between training and evaluation once went by without a word, and so did an edited prompt."""
+    options = ["train.arms={kd: {form: answer}}"]
+    config = prepared(workshop, *options)
+    stage.execute(train, config)
+    whole = load(workshop / "config.yaml", ["train.arms={kd: {form: whole}}"])
+    with pytest.raises(PipelineError, match="was trained with form: answer, and is now whole"):
+        stage.execute(evaluate, whole, ["kd"])
+    with (workshop / "prompt.md").open("a") as file:
+        file.write(" ")
+    with pytest.raises(PipelineError, match="was trained with another prompt"):
+        stage.execute(evaluate, config, ["kd"], prepare=stage.set_aside)
 
 
 def test_training_learns(workshop: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import compare, prompts, replies, seeds, students
 from pipeline.collect import Collector, Question, claim_all
 from pipeline.config import Config
+from pipeline.errors import PipelineError
 from pipeline.models import Completion, Failure, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
@@ -17,7 +18,7 @@ from pipeline.prompts import Prompt
 from pipeline.records import Failed, Scored, Seed, digest
 from pipeline.scoring import SCORERS
 from pipeline.stage import Job
-from pipeline.store import read_json, read_records, write_json
+from pipeline.store import read_json, read_records, sha256, write_json
 
 NAME = "evaluate"
 SHARED = False
@@ -33,7 +34,7 @@ def sections(config: Config, part: str) -> list[str]:
     task = ["task.eval_seeds", "task.metric", "task.labels", "evaluate.max_tokens"]
     if part == TEACHER:
         return [*task, *(f"teacher.{name}" for name in ("backend", "model", "revision", "tokenizer", "replies", "engine"))]
-    return [*task, "evaluate.backend", "evaluate.engine"]
+    return [*task, "evaluate.backend", "evaluate.engine", f"train.arms.{part}.form"]
 
 
 def reads(config: Config, part: str) -> list[str]:
@@ -57,6 +58,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 def run(job: Job) -> dict[str, Any]:
     """Ask one model every held-out seed that it has not answered, and score the answers."""
     config = job.config
+    _check_as_trained(job)
     seen = prompts.load(config.train.prompt)
     held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(seen.render(seed)))
     prompts.check(_prompt(config, job.part), held_out)
@@ -95,6 +97,19 @@ def _prompt(config: Config, part: str) -> Prompt:
     """What the model is asked with: the teacher by its own prompt, a student in the form that it was trained for."""
     arm = config.train.arms.get(part)
     return prompts.load(_prompt_path(config, part)).in_form(arm.form if arm else "whole")
+
+
+def _check_as_trained(job: Job) -> None:
+    """A student must be asked as it was taught. Raises PipelineError if its form or its prompt is another than in training."""
+    arm = job.config.train.arms.get(job.part)
+    if arm is None:
+        return
+    begun, path = read_json(job.run_dir / "train" / job.part / "begun.json"), job.config.train.prompt
+    taught = begun["config"]["train"]["arms"][job.part]["form"]
+    if taught != arm.form:
+        raise PipelineError(f"evaluate {job.part}: was trained with form: {taught}, and is now {arm.form}; put it back, or train it again")
+    if begun["fingerprint"].get(f"file {Path(path)}") != sha256(Path(path)):
+        raise PipelineError(f"evaluate {job.part}: was trained with another prompt than {path} now holds; put it back, or train it again")
 
 
 def _open(job: Job) -> Model:

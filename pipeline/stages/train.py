@@ -32,12 +32,13 @@ def parts(config: Config) -> list[str]:
 def sections(config: Config, part: str) -> list[str]:
     if part == INIT:
         of_data = ["task.seeds", "train.prompt", "train.rows"] if students.reads_seeds(config) else []
-        return [*(f"student.{name}" for name in Student.model_fields if name != "lora"), "train.seed", *of_data]
+        drawn = ["train.seed"] if config.student.model == "random" else []
+        return [*(f"student.{name}" for name in Student.model_fields if name != "lora"), *drawn, *of_data]
     arm = config.train.arms[part]
     seeds_too = ["task.seeds"] if arm.text == "truth" else []
     judged = ["task.metric", "task.labels"] if arm.corrected or config.train.best_by == "score" else []
     judged += ["evaluate.max_tokens"] if config.train.best_by == "score" else []
-    settings = [f"train.{name}" for name in Train.model_fields if name != "arms"]
+    settings = [f"train.{name}" for name in Train.model_fields if name != "arms" and getattr(arm, name, None) is None]
     return [*settings, f"train.arms.{part}", "student.lora", *seeds_too, *judged]
 
 

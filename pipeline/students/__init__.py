@@ -1,6 +1,6 @@
 """Where the student comes from: a model as it is, with only some of its layers or tokens, or a random one; and what of it is trained."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +200,11 @@ def _trim(config: Config, model: Any, tokenizer: Tokenizer, folder: Path, rows: 
     same = _is_teachers(config, tokenizer)
     samples = list(read_records(rows, Sample))
     prompt = prompts.load(config.train.prompt)
-    asked = [prompt.render(seed, tokenizer.control_tokens) for seed in seeds.load(config.task.seeds)]
+    found = seeds.load(config.task.seeds)
+    forms = [replace(prompt, prefix=prefix) for prefix in ("", prompt.front.prefixes.answer, prompt.front.prefixes.rationale)]
+    asked = [form.render(seed, tokenizer.control_tokens) for form in forms for seed in found]
     used = trimming.special_ids(model)
+    used |= {token for seed in found if seed.target for token in tokenizer.encode_reply(prompt.front.written(seed))}
     used |= {token for rendered in asked for token in tokenizer.encode(rendered)}
     encoder = Encoder(tokenizer, prompt, same)
     used |= {token for sample in samples for example in encoder.sample(sample) for token in example.input_ids}
