@@ -112,15 +112,15 @@ def fine_tuned(name: str, folder: Path) -> Path:
 
 
 def repeated(arms: dict[str, Arm], repeats: int, only: Sequence[str] | None) -> dict[str, dict[str, object]]:
-    """Every arm once for each training seed, named ARM-SEED."""
+    """Every arm once for each training seed, named ARM-SEED; seed by seed, so that each round is a whole comparison."""
     unknown = sorted(set(only or ()) - set(arms))
     if unknown:
         raise SystemExit(f"--arms {unknown[0]}: the config has {', '.join(arms)}; name some of these")
     return {
         f"{name}-{seed}": {**arm.model_dump(exclude_defaults=True), "seed": seed}
+        for seed in range(repeats)
         for name, arm in arms.items()
         if not only or name in only
-        for seed in range(repeats)
     }
 
 
