@@ -1,0 +1,79 @@
+"""Repeats of an arm, and differences between groups of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.compare import repeats, results, table
+from pipeline.config import Arm, load
+from pipeline.records import Score, Scored, Usage
+from pipeline.scoring import bootstrap, bootstrap_repeats
+
+COST: dict[str, Any] = {"engine": "none", "parameters": None, "nbytes": None, "tokens_per_s": None, "answers_per_s": None}
+
+
+def answers(values: list[float]) -> list[Scored]:
+    return [
+        Scored(id=f"{n}", seed_id=f"n{n}", model="m", text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1),
+               score=Score(value=value, explanation=""))
+        for n, value in enumerate(values)
+    ]  # fmt: skip
+
+
+def test_arms_that_differ_in_their_seed_alone_are_repeats() -> None:
+    """Another alpha, or another method, must never be averaged in."""
+    arms = {
+        "kd-0": Arm(seed=0), "kd-1": Arm(seed=1), "kd": Arm(alpha=0.5), "a": Arm(method="sft"), "b": Arm(method="sft", seed=3),
+        "few1": Arm(method="sft", limit=9),
+    }  # fmt: skip
+    assert repeats(arms) == {"kd-0": ["kd-0", "kd-1"], "kd": ["kd"], "a": ["a", "b"], "few1": ["few1"]}
+    del arms["kd"]
+    assert list(repeats(arms)) == ["kd", "a", "few1"]
+
+
+def test_interval_over_repeats_is_the_textbook_one() -> None:
+    """The variance of a mean over crossed items and repeats is the sum of both parts, not that of I x R independent values."""
+    random = np.random.default_rng(0)
+    runs = random.normal(0, 1, 300)[None] + random.normal(0, 0.2, 40)[:, None]
+    interval = bootstrap_repeats(runs)
+    error = 1.96 * np.sqrt(runs.mean(0).var() / 300 + runs.mean(1).var() / 40)
+    assert interval.mean == pytest.approx(runs.mean())
+    assert interval.high - interval.low == pytest.approx(2 * error, rel=0.05)
+
+
+def test_difference_over_repeats_is_paired_by_item() -> None:
+    """Items that are hard for both sides must not widen the interval of a difference."""
+    items = np.random.default_rng(1).normal(0, 5, 200)
+    gain = bootstrap_repeats(np.stack([items + 0.3, items + 0.1]), np.stack([items, items, items]))
+    assert gain.mean == pytest.approx(0.2)
+    assert 0.1 - 1e-9 <= gain.low <= gain.high <= 0.3 + 1e-9
+
+
+def test_one_repeat_is_the_plain_bootstrap() -> None:
+    """The figures of a run without repeats must stay what they were."""
+    one, other = np.random.default_rng(2).binomial(1, [[0.7], [0.5]], (2, 60)).astype(float)
+    assert bootstrap_repeats(one[None], other[None]) == bootstrap((one - other).tolist())
+
+
+def test_table_of_repeats(workshop: Path) -> None:
+    """Each repeat has its row, each group its mean, each difference is between groups."""
+    arms = "{kd-0: {seed: 0}, kd-1: {seed: 1}, sft-0: {method: sft, seed: 0}, sft-1: {method: sft, seed: 1}}"
+    config = load(workshop / "config.yaml", [f"train.arms={arms}"])
+    values = {"teacher": [1.0, 1.0], "base": [0.0, 0.0], "kd-0": [1.0, 0.0], "kd-1": [1.0, 1.0], "sft-0": [0.0, 1.0], "sft-1": [0.0, 0.0]}
+    found = results(config, {name: (answers(value), COST) for name, value in values.items()})
+    assert found["repeats"]["kd"]["each"] == [0.5, 1.0]
+    assert set(found["differences"]) == {"kd - sft"}
+    assert found["differences"]["kd - sft"]["mean"] == pytest.approx(0.5)
+    assert "kd, mean of 2 repeats: 0.750" in table(found)
+
+
+def test_without_repeats_nothing_is_said_of_them(workshop: Path) -> None:
+    """Single arms are compared as they always were."""
+    config = load(workshop / "config.yaml")
+    values = {"teacher": [1.0, 1.0], "base": [0.0, 0.0], "kd": [1.0, 0.0], "sft": [0.0, 0.0]}
+    found = results(config, {name: (answers(value), COST) for name, value in values.items()})
+    assert found["repeats"] == {}
+    assert "repeats" not in table(found)
+    assert "kd - sft: +0.500" in table(found)
