@@ -19,6 +19,7 @@ from pipeline.losses.kd import Teacher
 from pipeline.topk import TopK, TopKFolder
 from pipeline.vocabulary import Vocabulary
 
+BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry a token
 
 

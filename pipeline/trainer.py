@@ -12,15 +12,12 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from pipeline import adapters
-from pipeline.batches import COLUMNS, bearing_of, teacher_of
+from pipeline.batches import BODY_INPUTS, COLUMNS, bearing_of, teacher_of
 from pipeline.callbacks import Diverged, Guard
 from pipeline.config import Arm
-from pipeline.errors import PipelineError
 from pipeline.heldout import HeldOut
-from pipeline.losses.kd import Logits, Loss, Objective, distillation_loss
-
-BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
-UNKNOWN_LOGITS = ("output_multiplier",)  # what else some models do to their logits
+from pipeline.losses.kd import Loss, Objective, distillation_loss
+from pipeline.probe import check_logits, logits_of
 
 
 class DistillTrainer(SFTTrainer):
@@ -37,6 +34,7 @@ class DistillTrainer(SFTTrainer):
         super().__init__(**kwargs)
         self._redirect = _ForwardRedirection()
         self._logits = logits_of(self.model)
+        check_logits(self.model, self._logits)
         self._sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)  # CE, KD, tokens, KD's shares of gradients, their number
         self._summed_to = 0  # the step of the last log
         self._seconds = {"loading": 0.0, "away": 0.0}
@@ -206,22 +204,6 @@ class DistillTrainer(SFTTrainer):
         if self.arm.method == "kd":
             logs |= {"loss_ce": ce / steps, "loss_kd": kd / steps}
         return logs | ({"kd_gradient_share": share / shares} if shares else {})
-
-
-def logits_of(model: Any) -> Logits:
-    """What the model does to hidden states @ lm_head before they are its logits. Raises PipelineError if that is not known here."""
-    config, head = model.config.get_text_config(), model.get_output_embeddings()
-    unknown = [name for name in UNKNOWN_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
-    if unknown:
-        raise PipelineError(
-            f"{type(model).__name__}: its logits are altered in a way that is not known here ({unknown[0]}); choose another student"
-        )
-    factor = {name: float(getattr(config, name, None) or 1.0) for name in ("logit_scale", "lm_head_multiplier", "logits_scaling")}
-    return Logits(
-        scale=factor["logit_scale"] * factor["lm_head_multiplier"] / factor["logits_scaling"],
-        softcap=getattr(config, "final_logit_softcapping", None),
-        bias=getattr(head, "bias", None),
-    )
 
 
 def _between(start: float, end: float | None, gone: float) -> float:

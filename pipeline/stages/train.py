@@ -154,14 +154,12 @@ def _processes(job: Job) -> int:
 def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     from transformers import PrinterCallback
 
-    from pipeline import arguments, batches
+    from pipeline import arguments, batches, probe
     from pipeline.callbacks import Guard, IdleWarning, Patience, Reporter
     from pipeline.trainer import DistillTrainer
 
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
     pad = tokenizer.hf.pad_token_id if tokenizer.hf.pad_token_id is not None else tokenizer.hf.eos_token_id
-    if settings.packing and getattr(model, "_is_stateful", False):
-        raise PipelineError(f"train.packing: a {type(model).__name__} carries its state from sample to sample; set packing: false")
     folder, vocabulary = TopKFolder(frames(job)) if arm.method == "kd" else None, Vocabulary.read(tokenizer.name)
     collators = [
         batches.Collator(pad, batches.Frames(folder, examples, vocabulary) if folder else None, packed)
@@ -185,6 +183,8 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    if settings.packing:
+        probe.check_packing(trainer.model)
     return trainer
 
 
