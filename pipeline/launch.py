@@ -45,8 +45,10 @@ def together(module: str, job: dict[str, Any], processes: int, label: str) -> An
 
 
 def rank() -> int:
-    """Which of the processes this one is; 0 where there is one."""
-    return int(os.environ.get("RANK", "0"))
+    """Which of the processes this one is; 0 where there is one, whatever a cluster has put into RANK."""
+    import torch
+
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def serve(folder: Path, work: Any) -> int:
@@ -54,17 +56,18 @@ def serve(folder: Path, work: Any) -> int:
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    number = int(os.environ["RANK"])
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
-        torch.cuda.set_device(rank())
+        torch.cuda.set_device(number)
     size = int(os.environ["WORLD_SIZE"])
-    torch.distributed.init_process_group(backend, init_method=f"file://{folder / RENDEZVOUS}", rank=rank(), world_size=size)
+    torch.distributed.init_process_group(backend, init_method=f"file://{folder / RENDEZVOUS}", rank=number, world_size=size)
     try:
         result = work(read_json(folder / JOB))
     except PipelineError as error:
-        write_json(folder / f"error-{rank()}.json", str(error))
+        write_json(folder / f"error-{number}.json", str(error))
         return 1
-    if rank() == 0:
+    if number == 0:
         write_json(folder / RESULT, result)
     torch.distributed.destroy_process_group()
     return 0
