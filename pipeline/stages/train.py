@@ -111,6 +111,7 @@ def learn(job: Job) -> dict[str, Any]:
     import torch
     import transformers
 
+    from pipeline import arguments
     from pipeline.callbacks import Diverged
 
     start, revision = students.made(job.run_dir / NAME / INIT)
@@ -121,10 +122,13 @@ def learn(job: Job) -> dict[str, Any]:
     _say(job, *_before(job, checkpoint))
 
     transformers.set_seed(_seed(job))
-    model = students.load_student(job.config, start, revision, torch.float32)
+    model = students.load_student(job.config, start, revision, torch.float32, arguments.arithmetic(job.config.train))
     trainer = _trainer(job, model, tokenizer, rows)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint and _is_out_of_patience(job, checkpoint):  # killed before its model was saved
+            trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _take_best(job, trainer)
         trainer.check_weights()
     except Diverged as stop:
@@ -155,7 +159,7 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     from transformers import PrinterCallback
 
     from pipeline import arguments, batches, probe
-    from pipeline.callbacks import Guard, IdleWarning, Patience, Reporter
+    from pipeline.callbacks import Guard, IdleWarning, Reporter
     from pipeline.trainer import DistillTrainer
 
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
@@ -166,7 +170,6 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         for examples, packed in ((rows.train, settings.packing), (rows.held_out, False))
     ]
     guard = Guard(settings.warmup, steady=arm.method == "sft" or (arm.alpha_end is None and arm.temperature_end is None))
-    best = arguments.best_metric(settings)
     trainer = DistillTrainer(
         arm=arm,
         guard=guard,
@@ -178,8 +181,8 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         data_collator=collators[0],
         processing_class=tokenizer.hf,
         callbacks=[
-            *(Reporter(label), IdleWarning(label), guard),
-            *([Patience(best, settings.best_by == "score", settings.patience)] if settings.patience else []),
+            *(Reporter(label), IdleWarning(label, arm), guard),
+            *_patience(settings),
         ],
     )
     trainer.remove_callback(PrinterCallback)
@@ -257,6 +260,18 @@ def _take_best(job: Job, trainer: Any) -> None:
         raise PipelineError(f"train {job.part}: {folder} had the best weights and is gone; put it back, or train again with --redo")
     trainer.state.best_model_checkpoint = str(folder)
     trainer._load_best_model()
+
+
+def _is_out_of_patience(job: Job, checkpoint: Path) -> bool:
+    patience = _patience(job.config.train)
+    return bool(patience) and patience[0].is_used_up(read_json(checkpoint / "trainer_state.json")["log_history"])
+
+
+def _patience(settings: Train) -> list[Any]:
+    from pipeline.arguments import best_metric
+    from pipeline.callbacks import Patience
+
+    return [Patience(best_metric(settings), settings.best_by == "score", settings.patience)] if settings.patience else []
 
 
 def _stopped(job: Job, history: list[dict[str, Any]], step: int, what: str) -> PipelineError:
