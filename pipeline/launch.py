@@ -23,6 +23,7 @@ from pipeline.store import read_json, write_json
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # for the others, when one has ended or all are asked to
 JOB, RESULT, RENDEZVOUS = "job.json", "result.json", "rendezvous"
+PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # environment variables of torch's
 
 
 def together(module: str, job: dict[str, Any], processes: int, label: str) -> Any:
@@ -49,6 +50,12 @@ def rank() -> int:
     import torch
 
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def alone() -> None:
+    """Forget what a cluster has put into the environment: this process trains by itself, and accelerate would wait for others."""
+    for name in PLACES:
+        os.environ.pop(name, None)
 
 
 def serve(folder: Path, work: Any) -> int:
@@ -80,10 +87,7 @@ def _start(module: str, folder: str, number: int, processes: int) -> subprocess.
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         **os.environ,
-        "RANK": str(number),
-        "LOCAL_RANK": str(number),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
+        **dict(zip(PLACES, map(str, (number, number, processes, processes)), strict=True)),
     }
     # a session of their own, so that Ctrl-C comes to the parent alone; the pipe tells them when it has gone
     command = [sys.executable, "-m", module, folder]

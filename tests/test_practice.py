@@ -111,9 +111,9 @@ def test_an_arm_that_ran_out_of_patience_makes_no_step_more(workshop: Path) -> N
 
 
 def test_a_clusters_rank_is_none_of_ours(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An arm was done, and had no model."""
-    for name in ("RANK", "SLURM_PROCID"):
-        monkeypatch.setenv(name, "1")
+    """An arm was done, and had no model; and under a LOCAL_RANK it waited for the others, or fell over their address."""
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
     config = trained(workshop, "train.epochs=1")
     assert (folder_of(config) / "model" / "model.safetensors").exists()
 

@@ -100,6 +100,7 @@ def _arm(job: Job) -> dict[str, Any]:
     """The arm, by as many processes as the config or the machine says; this one keeps lock and manifest."""
     processes = _processes(job)
     if processes == 1:
+        launch.alone()
         return learn(job)
     task = {"config": job.config.model_dump(mode="json"), "part": job.part, "folder": str(job.folder)}
     counts: dict[str, Any] = launch.together("pipeline.worker", task, processes, f"train {job.part}")
