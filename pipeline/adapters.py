@@ -80,15 +80,15 @@ def merged(model: Any) -> Any:
 
 def body(model: Any) -> Any:
     """What gives hidden states: the transformer without its lm_head, adapters included."""
-    return _plain(model).base_model
+    return plain(model).base_model
 
 
 def head(model: Any) -> Any:
     """The lm_head's weight, (V, H)."""
-    return _plain(model).get_output_embeddings().weight
+    return plain(model).get_output_embeddings().weight
 
 
-def _plain(model: Any) -> Any:
+def plain(model: Any) -> Any:
     """The causal language model that adapters, if any, are put into."""
     from peft import PeftModel
 

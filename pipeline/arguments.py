@@ -31,7 +31,7 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_length=None,
-        bf16=settings.dtype == "bfloat16" or (settings.dtype == "auto" and gpu),
+        bf16=arithmetic(settings) == torch.bfloat16,
         gradient_checkpointing=settings.gradient_checkpointing,
         train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         seed=seed,
@@ -52,6 +52,11 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
     )
     made._n_gpu = min(made.n_gpu, 1)  # several GPUs are several processes here, never threads of one
     return made
+
+
+def arithmetic(settings: Train) -> torch.dtype:
+    """The number format that a forward pass computes in; weights stay in float32."""
+    return torch.bfloat16 if settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available()) else torch.float32
 
 
 def best_metric(settings: Train) -> str:

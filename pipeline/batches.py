@@ -3,7 +3,7 @@
 Dimension names: B rows, T tokens of a row, N tokens of the batch that bear a loss, K entries of a token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -19,6 +21,7 @@ from pipeline.losses.kd import Teacher
 from pipeline.topk import TopK, TopKFolder
 from pipeline.vocabulary import Vocabulary
 
+BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry a token
 
 
@@ -69,6 +72,24 @@ class Collator:
         if self._frames is not None:
             batch |= {f"topk_{name}": tensor for name, tensor in vars(_gather(self._frames.of, sources, places)).items()}
         return batch
+
+
+class ByLength(Sampler[int]):
+    """Rows so that every `batch_size` in a row are of about one length, in an order drawn from `seed` and the epoch alone: whoever goes on
+    in a later epoch, and every process, draws the same one."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
+
+    def __len__(self) -> int:
+        return len(self._lengths)
 
 
 def stack(topks: Sequence[TopK]) -> Teacher:

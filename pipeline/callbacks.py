@@ -7,12 +7,17 @@ from typing import Any
 import click
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pipeline.config import Arm
 from pipeline.progress import Progress
 
 IDLE_SHARE = 0.01
 IDLE_LOGS = 10  # logged steps in a row
 RUNAWAY_FACTOR, RUNAWAY_NATS = 3.0, 1.0  # times the first logged loss, and nats above it
 RUNAWAY_LOGS = 3  # logged steps in a row
+REMEDIES = (  # of a term that does nothing; at which alpha it is meant to
+    ("CE", 0.0, "Raise the arm's alpha if cross-entropy is wanted; alpha: 0 is distillation alone"),
+    ("KD", 1.0, "Lower the arm's alpha, or train it with method: sft"),
+)
 
 Logs = dict[str, float]
 
@@ -55,21 +60,25 @@ class Reporter(TrainerCallback):
 
 
 class IdleWarning(TrainerCallback):
-    """Says once if one of the two terms has given less than a hundredth of the loss or of its gradient for long."""
+    """Says once if one of the two terms gives less than a hundredth of the loss or of its gradient for long, and was meant to do more."""
 
-    def __init__(self, label: str):
+    def __init__(self, label: str, arm: Arm):
         self._label = label
+        ends = {arm.alpha, arm.alpha if arm.alpha_end is None else arm.alpha_end}
+        self._remedies = {term: remedy for term, none, remedy in REMEDIES if ends != {none}}
         self._idle: dict[str, int] = {}
         self._said: set[str] = set()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         for name, share in _shares(logs or {}).items():
+            if name[:2] not in self._remedies:
+                continue
             self._idle[name] = self._idle.get(name, 0) + 1 if share < IDLE_SHARE else 0
             if self._idle[name] == IDLE_LOGS and name not in self._said and state.is_world_process_zero:
                 self._said.add(name)
                 click.echo(
                     f"{self._label}: for {IDLE_LOGS} logged steps the {name} was under {IDLE_SHARE:.0%}; it does nothing. "
-                    "Change the arm's alpha, or train it with method: sft",
+                    f"{self._remedies[name[:2]]}",
                     err=True,
                 )
 
@@ -104,15 +113,15 @@ class Patience(TrainerCallback):
     def __init__(self, metric: str, greater: bool, patience: int):
         self._metric, self._greater, self._patience = metric, greater, patience
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        control.should_training_stop = self._since(state) >= self._patience  # stopped, and killed before the model was saved
-
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        control.should_save = control.should_save or self._since(state) == 0
-        control.should_training_stop = control.should_training_stop or self._since(state) >= self._patience
+        control.should_save = control.should_save or self._since(state.log_history) == 0
+        control.should_training_stop = control.should_training_stop or self.is_used_up(state.log_history)
 
-    def _since(self, state: TrainerState) -> int:
-        return since_best([entry[self._metric] for entry in state.log_history if self._metric in entry], self._greater)
+    def is_used_up(self, history: Sequence[Logs]) -> bool:
+        return self._since(history) >= self._patience
+
+    def _since(self, history: Sequence[Logs]) -> int:
+        return since_best([entry[self._metric] for entry in history if self._metric in entry], self._greater)
 
 
 def runaway(history: Sequence[Logs], warmup_steps: int) -> int:

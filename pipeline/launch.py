@@ -23,6 +23,7 @@ from pipeline.store import read_json, write_json
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # for the others, when one has ended or all are asked to
 JOB, RESULT, RENDEZVOUS = "job.json", "result.json", "rendezvous"
+PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # environment variables of torch's
 
 
 def together(module: str, job: dict[str, Any], processes: int, label: str) -> Any:
@@ -45,8 +46,16 @@ def together(module: str, job: dict[str, Any], processes: int, label: str) -> An
 
 
 def rank() -> int:
-    """Which of the processes this one is; 0 where there is one."""
-    return int(os.environ.get("RANK", "0"))
+    """Which of the processes this one is; 0 where there is one, whatever a cluster has put into RANK."""
+    import torch
+
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def alone() -> None:
+    """Forget what a cluster has put into the environment: this process trains by itself, and accelerate would wait for others."""
+    for name in PLACES:
+        os.environ.pop(name, None)
 
 
 def serve(folder: Path, work: Any) -> int:
@@ -54,17 +63,18 @@ def serve(folder: Path, work: Any) -> int:
     import torch
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    number = int(os.environ["RANK"])
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
-        torch.cuda.set_device(rank())
+        torch.cuda.set_device(number)
     size = int(os.environ["WORLD_SIZE"])
-    torch.distributed.init_process_group(backend, init_method=f"file://{folder / RENDEZVOUS}", rank=rank(), world_size=size)
+    torch.distributed.init_process_group(backend, init_method=f"file://{folder / RENDEZVOUS}", rank=number, world_size=size)
     try:
         result = work(read_json(folder / JOB))
     except PipelineError as error:
-        write_json(folder / f"error-{rank()}.json", str(error))
+        write_json(folder / f"error-{number}.json", str(error))
         return 1
-    if rank() == 0:
+    if number == 0:
         write_json(folder / RESULT, result)
     torch.distributed.destroy_process_group()
     return 0
@@ -77,10 +87,7 @@ def _start(module: str, folder: str, number: int, processes: int) -> subprocess.
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         **os.environ,
-        "RANK": str(number),
-        "LOCAL_RANK": str(number),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
+        **dict(zip(PLACES, map(str, (number, number, processes, processes)), strict=True)),
     }
     # a session of their own, so that Ctrl-C comes to the parent alone; the pipe tells them when it has gone
     command = [sys.executable, "-m", module, folder]

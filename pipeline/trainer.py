@@ -12,15 +12,14 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from pipeline import adapters
-from pipeline.batches import COLUMNS, bearing_of, teacher_of
+from pipeline.batches import BODY_INPUTS, COLUMNS, ByLength, bearing_of, teacher_of
 from pipeline.callbacks import Diverged, Guard
 from pipeline.config import Arm
-from pipeline.errors import PipelineError
 from pipeline.heldout import HeldOut
-from pipeline.losses.kd import Logits, Loss, Objective, distillation_loss
+from pipeline.losses.kd import Loss, Objective, distillation_loss
+from pipeline.probe import check_logits, logits_of
 
-BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
-UNKNOWN_LOGITS = ("output_multiplier",)  # what else some models do to their logits
+NO_WEIGHT = 1e-9  # a sum of weights that is 0 belongs to a loss that is 0
 
 
 class DistillTrainer(SFTTrainer):
@@ -37,6 +36,7 @@ class DistillTrainer(SFTTrainer):
         super().__init__(**kwargs)
         self._redirect = _ForwardRedirection()
         self._logits = logits_of(self.model)
+        check_logits(self.model, self._logits)
         self._sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)  # CE, KD, tokens, KD's shares of gradients, their number
         self._summed_to = 0  # the step of the last log
         self._seconds = {"loading": 0.0, "away": 0.0}
@@ -50,16 +50,16 @@ class DistillTrainer(SFTTrainer):
         unwrapped = self.accelerator.unwrap_model(model)
         shares = self.arm.method == "kd" and self._logs_now()
         loss: Loss = self._redirect(model, unwrapped, self._sum, unwrapped, inputs, shares)
-        count = bearing_of(inputs).sum() if num_items_in_batch is None else num_items_in_batch
-        tokens = torch.as_tensor(count, device=loss.total.device).clamp(min=1)
-        mean = loss.total / tokens
+        weight = inputs["weights"].sum() if num_items_in_batch is None else num_items_in_batch
+        weight = weight.to(loss.total.device).clamp(min=NO_WEIGHT)
+        mean = loss.total / weight
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             mean = mean * self.accelerator.num_processes  # DDP takes the mean of what the processes bring
-        self._add(inputs, loss, tokens)
+        self._add(inputs, loss, weight)
         return (mean, {}) if return_outputs else mean
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The loss a token over all held-out rows, exact whatever the batches and processes, and what the student answers by itself."""
+        """The loss by weight over all held-out rows, exact whatever the batches and processes, and what the student answers by itself."""
         assert self._held_out is not None
         with self._aside(), torch.no_grad():
             self.model.eval()
@@ -73,17 +73,34 @@ class DistillTrainer(SFTTrainer):
             logs.update(self._fetched())
         super().log(logs, start_time)
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        return ByLength(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.data_seed)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        innermost = kwargs["train_dataloader"].batch_sampler
+        while hasattr(innermost, "batch_sampler"):
+            innermost = innermost.batch_sampler
+        if hasattr(innermost.sampler, "set_epoch"):  # where batches are both skipped and shared out, no one else tells it
+            innermost.sampler.set_epoch(kwargs["epoch"])
+        return super()._run_epoch(*args, **kwargs)
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         began = time.perf_counter()
         samples = super().get_batch_samples(*args, **kwargs)
         self._seconds["loading"] += time.perf_counter() - began
         return samples
 
-    def _get_num_items_in_batch(self, *args: Any, **kwargs: Any) -> Any:
+    def _get_num_items_in_batch(self, batches: list[dict[str, Any]], device: Any) -> torch.Tensor | None:
+        """The weights' sum over all processes, which is what a loss is divided by: a token of weight 0 is none."""
         began = time.perf_counter()
-        count = super()._get_num_items_in_batch(*args, **kwargs)
+        weight = torch.stack([batch["weights"].sum() for batch in batches]).sum().to(device) if batches else None
+        if weight is not None and self.args.average_tokens_across_devices:
+            weight = self.accelerator.gather(weight).sum()
         self._seconds["loading"] -= time.perf_counter() - began  # part of the above, but here the processes wait for one another
-        return count
+        return weight
 
     @property
     def loading_share(self) -> float:
@@ -126,10 +143,11 @@ class DistillTrainer(SFTTrainer):
         for batch in held_out.batches(self.accelerator.process_index, self.accelerator.num_processes):
             inputs = self._prepare_inputs(batch)
             loss = self._sum(unwrapped, inputs, shares=False)
-            sums += torch.stack([loss.total, loss.ce, loss.kd, bearing_of(inputs).sum()])
-        total, ce, kd, tokens = self.accelerator.reduce(sums, "sum").tolist()
-        shares = {"eval_loss_ce": ce / tokens, "eval_loss_kd": kd / tokens} if self.arm.method == "kd" else {}
-        return {"eval_loss": total / tokens, **shares}
+            sums += torch.stack([loss.total, loss.ce, loss.kd, inputs["weights"].sum()])
+        total, ce, kd, weight = self.accelerator.reduce(sums, "sum").tolist()
+        weight = max(weight, NO_WEIGHT)
+        shares = {"eval_loss_ce": ce / weight, "eval_loss_kd": kd / weight} if self.arm.method == "kd" else {}
+        return {"eval_loss": total / weight, **shares}
 
     def _own_answers(self, held_out: HeldOut) -> dict[str, float]:
         """Each process asks every so-manieth seed."""
@@ -181,13 +199,13 @@ class DistillTrainer(SFTTrainer):
         step = self.state.global_step + 1
         return step == 1 or step % max(int(self.args.logging_steps), 1) == 0
 
-    def _add(self, inputs: dict[str, Any], loss: Loss, tokens: torch.Tensor) -> None:
+    def _add(self, inputs: dict[str, Any], loss: Loss, weight: torch.Tensor) -> None:
         seen = (
             inputs["attention_mask"].sum()
             if "attention_mask" in inputs
-            else torch.tensor(inputs["input_ids"].numel(), device=tokens.device)
+            else torch.tensor(inputs["input_ids"].numel(), device=weight.device)
         )
-        entries = [loss.ce / tokens, loss.kd / tokens, seen, *self._gradient_share(loss, tokens)]
+        entries = [loss.ce / weight, loss.kd / weight, seen, *self._gradient_share(loss, weight)]
         self._sums += torch.stack([entry.detach().double() for entry in entries])
 
     def _gradient_share(self, loss: Loss, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -196,32 +214,16 @@ class DistillTrainer(SFTTrainer):
         return loss.kd_grad / (loss.ce_grad + loss.kd_grad).clamp(min=1e-30), torch.ones_like(like)
 
     def _fetched(self) -> dict[str, float]:
-        """The two shares of the loss, a token, and of its gradient since the last log; a share that does nothing is seen at once."""
+        """The two shares of the loss, by weight, and of its gradient since the last log; a share that does nothing is seen at once."""
         ce, kd, tokens, share, shares = self.accelerator.reduce(self._sums, "sum").tolist()
         steps = self.state.global_step - max(self._summed_to, self._initial_global_step)
         self._sums.zero_()
         self._summed_to = self.state.global_step
-        self._total_train_tokens += int(tokens)
-        logs: dict[str, float] = {"num_tokens": self._total_train_tokens, "loading_share": self.loading_share}
+        before = next((entry["num_tokens"] for entry in reversed(self.state.log_history) if "num_tokens" in entry), 0)
+        logs: dict[str, float] = {"num_tokens": int(before + tokens), "loading_share": self.loading_share}
         if self.arm.method == "kd":
             logs |= {"loss_ce": ce / steps, "loss_kd": kd / steps}
         return logs | ({"kd_gradient_share": share / shares} if shares else {})
-
-
-def logits_of(model: Any) -> Logits:
-    """What the model does to hidden states @ lm_head before they are its logits. Raises PipelineError if that is not known here."""
-    config, head = model.config.get_text_config(), model.get_output_embeddings()
-    unknown = [name for name in UNKNOWN_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
-    if unknown:
-        raise PipelineError(
-            f"{type(model).__name__}: its logits are altered in a way that is not known here ({unknown[0]}); choose another student"
-        )
-    factor = {name: float(getattr(config, name, None) or 1.0) for name in ("logit_scale", "lm_head_multiplier", "logits_scaling")}
-    return Logits(
-        scale=factor["logit_scale"] * factor["lm_head_multiplier"] / factor["logits_scaling"],
-        softcap=getattr(config, "final_logit_softcapping", None),
-        bias=getattr(head, "bias", None),
-    )
 
 
 def _between(start: float, end: float | None, gone: float) -> float:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline import adapters, students, validate
+from pipeline.arguments import arithmetic
 from pipeline.config import Lora, load
 from pipeline.errors import PipelineError
 from pipeline.models.weights import load_weights
@@ -101,6 +102,15 @@ def test_4bit_without_bitsandbytes_says_what_to_install(workshop: Path) -> None:
     """An import error after the teacher's night is too late."""
     with pytest.raises(PipelineError, match=r"student\.lora\.quantise: 4bit needs bitsandbytes.* install pipeline\[qlora\]"):
         validate.check(load(workshop / "config.yaml", ["student.lora.quantise=4bit"]))
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs pipeline[qlora]")
+def test_4bit_weights_compute_in_the_arms_format(workshop: Path, start: str) -> None:
+    """They computed in float32 while all else was bfloat16."""
+    config = load(workshop / "config.yaml", ["student.lora={rank: 4, quantise: 4bit}", "train.dtype=bfloat16"])
+    model = students.load_student(config, start, None, torch.float32, arithmetic(config.train))
+    assert adapters.body(model).layers[0].mlp.up_proj.base_layer.compute_dtype == torch.bfloat16
+    assert adapters.body(model).norm.weight.dtype == adapters.head(model).dtype == torch.float32
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs pipeline[qlora]")

@@ -16,7 +16,7 @@ LAYERS = [
     {"scoring", "students", "encode", "losses", "collect", "filters"},
     {"answers", "batches", "callbacks", "rows"},
     {"arguments", "heldout", "launch"},
-    {"trainer", "recipe"},
+    {"trainer", "recipe", "probe"},
     {"capture", "compare", "validate", "schema", "status", "verify", "recheck"},
     {"stages"},
     {"cli", "__main__", "worker"},

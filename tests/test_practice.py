@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -34,6 +33,15 @@ def folder_of(config: Config, arm: str = "kd") -> Path:
 
 def looks(config: Config, key: str = "eval_loss", arm: str = "kd") -> list[float]:
     return [entry[key] for entry in history(config, arm) if key in entry]
+
+
+def unfinish(folder: Path, last: int) -> None:
+    """Leave of a finished arm what a kill would have: neither its model nor its `last` checkpoints."""
+    steps = sorted(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in steps[len(steps) - last :]:
+        shutil.rmtree(path)
+    shutil.rmtree(folder / "model")
+    (folder / "manifest.json").unlink()
 
 
 def again(workshop: Path, *overrides: str, arm: str = "kd") -> Config:
@@ -88,6 +96,26 @@ def test_patience_stops_and_the_best_weights_are_saved(workshop: Path) -> None:
     assert counts["held_out_loss"] == pytest.approx(min(values), abs=1e-6)
     saved, kept = (load_weights(str(folder_of(config) / name), None, torch.float32) for name in ("model", f"checkpoints/checkpoint-{best}"))
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(saved.parameters(), kept.parameters(), strict=True))
+
+
+def test_an_arm_that_ran_out_of_patience_makes_no_step_more(workshop: Path) -> None:
+    """Killed between its last step and its model, it once went on by a step after the restart."""
+    options = ["train.eval_steps=1", "train.patience=2", "train.learning_rate=0.1", "train.epochs=30", "train.warmup=0"]
+    config = trained(workshop, "train.holdout=0.4", "train.save_steps=1", *options)
+    folder = folder_of(config)
+    before, counts, whole = losses(config, "kd"), looks(config), (folder / "model" / "model.safetensors").read_bytes()
+    unfinish(folder, last=0)
+    stage.execute(train, config, ["kd"])
+    assert (losses(config, "kd"), looks(config)) == (before, counts)
+    assert (folder / "model" / "model.safetensors").read_bytes() == whole
+
+
+def test_a_clusters_rank_is_none_of_ours(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm was done, and had no model; and under a LOCAL_RANK it waited for the others, or fell over their address."""
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    config = trained(workshop, "train.epochs=1")
+    assert (folder_of(config) / "model" / "model.safetensors").exists()
 
 
 def test_a_student_answers_held_out_seeds_as_it_learns(workshop: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -194,20 +222,41 @@ def test_stopped_arm_goes_on_alike_with_everything_on(workshop: Path) -> None:
     config = trained(workshop, *options, "evaluate.max_tokens=8")
     folder, before, seen = folder_of(config), losses(config, "kd"), looks(config)
     answers = (folder / "samples.jsonl").read_text()
-    shutil.rmtree(max(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1])))
-    for path in (folder / "model", folder / "manifest.json"):
-        shutil.rmtree(path) if path.is_dir() else os.remove(path)
+    unfinish(folder, last=1)
     stage.execute(train, config, ["kd"])
     assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
     assert looks(config) == pytest.approx(seen, rel=1e-5)
     assert (folder / "samples.jsonl").read_text() == answers
 
 
+@pytest.mark.parametrize(
+    "options", [["train.group_by_length=true"], ["train.group_by_length=true", "train.processes=2", "train.batch_size=2"]]
+)
+def test_stopped_arm_goes_on_alike_in_a_later_epoch(workshop: Path, options: list[str]) -> None:
+    """The order of rows of a later epoch was drawn anew, or was the first one's; and tokens were counted from 0 again."""
+    config = trained(workshop, *options, "train.epochs=3", "train.save_steps=2")
+    before, tokens = losses(config, "kd"), looks(config, "num_tokens")
+    unfinish(folder_of(config), last=1)
+    stage.execute(train, config, ["kd"])
+    assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
+    assert looks(config, "num_tokens") == tokens
+
+
 def test_what_saves_memory_changes_no_loss(workshop: Path) -> None:
     """Accumulation that averages the means of its batches, or a recomputed forward pass that goes another way."""
-    plain = losses(trained(workshop, "train.batch_size=8"), "kd")
-    assert losses(again(workshop, "train.batch_size=8", "train.gradient_checkpointing=true"), "kd") == pytest.approx(plain, rel=1e-5)
-    assert losses(again(workshop, "train.accumulate=2"), "kd") == pytest.approx(plain, rel=1e-5)
+    arm = "train.arms={kd: {rationale_weight: 0.3}}"
+    plain = losses(trained(workshop, arm, "train.batch_size=8"), "kd")
+    assert losses(again(workshop, arm, "train.batch_size=8", "train.gradient_checkpointing=true"), "kd") == pytest.approx(plain, rel=1e-5)
+    assert losses(again(workshop, arm, "train.accumulate=2"), "kd") == pytest.approx(plain, rel=1e-5)
+
+
+def test_losses_of_arms_with_other_weights_can_be_compared(workshop: Path) -> None:
+    """Tokens of weight 0 made a loss look small: a student that knows nothing is as bad at all of them."""
+    arms = "train.arms={kd: {}, bare: {rationale_weight: 0}}"
+    config = prepared(workshop, *FAST, "train.holdout=0.4", "train.eval_steps=1", "train.learning_rate=1e-12", arms)
+    stage.execute(train, config, ["init", "kd", "bare"])
+    for key in ("loss", "loss_ce", "eval_loss", "eval_loss_ce"):
+        assert looks(config, key, "bare")[0] == pytest.approx(looks(config, key)[0], rel=0.1)
 
 
 def test_bfloat16_goes_with_packing_and_checkpointing(workshop: Path) -> None:
@@ -220,6 +269,7 @@ def test_bfloat16_goes_with_packing_and_checkpointing(workshop: Path) -> None:
 def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) -> None:
     """Gradients under DDP go round the redirected forward, and tokens are counted over all processes."""
     options = ["train.holdout=0.47", "train.eval_steps=2", "train.show=3", "train.save_steps=2", "evaluate.max_tokens=8", "train.epochs=3"]
+    options += ["train.arms={kd: {rationale_weight: 0.3}}"]
     one = trained(workshop, *options, "train.batch_size=8")
     curve, seen, shares = losses(one, "kd"), looks(one), looks(one, "loss_kd")
     answers = (folder_of(one) / "samples.jsonl").read_text()

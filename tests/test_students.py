@@ -114,6 +114,18 @@ def test_cut_model_computes_with_the_kept_layers(workshop: Path, kind: str) -> N
     assert torch.equal(cached, small.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0, use_cache=False))
 
 
+def test_cut_model_that_would_load_otherwise_is_refused(workshop: Path) -> None:
+    """A mixture of experts whose first layer is dense: what is kept of it was loaded into layers of another form, at random."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8, "mlp_only_layers": [0]}
+    whole = Qwen3MoeForCausalLM(Qwen3MoeConfig(**{**SIZE, "num_key_value_heads": 2, **experts}))
+    model = f"student.model={saved(workshop / 'whole', whole)}"
+    with pytest.raises(PipelineError, match=r"cannot be loaded again as it was cut: its config makes another model\.layers\.0\.mlp"):
+        built(workshop, model, "student.keep_layers=[2, 3]")
+    assert built(workshop, model, "student.keep_layers=[0, 3]", f"run_dir={workshop / 'other'}")[0]["layers"] == [0, 3]
+
+
 def test_importance_drops_the_layer_that_does_nothing(workshop: Path) -> None:
     """The scores must belong to the layers they are written beside."""
     whole = tiny("llama")

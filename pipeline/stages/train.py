@@ -101,6 +101,7 @@ def _arm(job: Job) -> dict[str, Any]:
     """The arm, by as many processes as the config or the machine says; this one keeps lock and manifest."""
     processes = _processes(job)
     if processes == 1:
+        launch.alone()
         return learn(job)
     task = {"config": job.config.model_dump(mode="json"), "part": job.part, "folder": str(job.folder)}
     counts: dict[str, Any] = launch.together("pipeline.worker", task, processes, f"train {job.part}")
@@ -112,6 +113,7 @@ def learn(job: Job) -> dict[str, Any]:
     import torch
     import transformers
 
+    from pipeline import arguments
     from pipeline.callbacks import Diverged
 
     start, revision = students.made(job.run_dir / NAME / INIT)
@@ -122,10 +124,13 @@ def learn(job: Job) -> dict[str, Any]:
     _say(job, *_before(job, checkpoint))
 
     transformers.set_seed(_seed(job))
-    model = students.load_student(job.config, start, revision, torch.float32)
+    model = students.load_student(job.config, start, revision, torch.float32, arguments.arithmetic(job.config.train))
     trainer = _trainer(job, model, tokenizer, rows)
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if checkpoint and _is_out_of_patience(job, checkpoint):  # killed before its model was saved
+            trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _take_best(job, trainer)
         trainer.check_weights()
     except Diverged as stop:
@@ -155,21 +160,18 @@ def _processes(job: Job) -> int:
 def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     from transformers import PrinterCallback
 
-    from pipeline import arguments, batches
-    from pipeline.callbacks import Guard, IdleWarning, Patience, Reporter
+    from pipeline import arguments, batches, probe
+    from pipeline.callbacks import Guard, IdleWarning, Reporter
     from pipeline.trainer import DistillTrainer
 
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
     pad = tokenizer.hf.pad_token_id if tokenizer.hf.pad_token_id is not None else tokenizer.hf.eos_token_id
-    if settings.packing and getattr(model, "_is_stateful", False):
-        raise PipelineError(f"train.packing: a {type(model).__name__} carries its state from sample to sample; set packing: false")
     folder, vocabulary = TopKFolder(frames(job)) if arm.method == "kd" else None, Vocabulary.read(tokenizer.name)
     collators = [
         batches.Collator(pad, batches.Frames(folder, examples, vocabulary) if folder else None, packed)
         for examples, packed in ((rows.train, settings.packing), (rows.held_out, False))
     ]
     guard = Guard(settings.warmup, steady=arm.method == "sft" or (arm.alpha_end is None and arm.temperature_end is None))
-    best = arguments.best_metric(settings)
     trainer = DistillTrainer(
         arm=arm,
         guard=guard,
@@ -181,11 +183,13 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         data_collator=collators[0],
         processing_class=tokenizer.hf,
         callbacks=[
-            *(Reporter(label), IdleWarning(label), guard),
-            *([Patience(best, settings.best_by == "score", settings.patience)] if settings.patience else []),
+            *(Reporter(label), IdleWarning(label, arm), guard),
+            *_patience(settings),
         ],
     )
     trainer.remove_callback(PrinterCallback)
+    if settings.packing:
+        probe.check_packing(trainer.model)
     return trainer
 
 
@@ -258,6 +262,18 @@ def _take_best(job: Job, trainer: Any) -> None:
         raise PipelineError(f"train {job.part}: {folder} had the best weights and is gone; put it back, or train again with --redo")
     trainer.state.best_model_checkpoint = str(folder)
     trainer._load_best_model()
+
+
+def _is_out_of_patience(job: Job, checkpoint: Path) -> bool:
+    patience = _patience(job.config.train)
+    return bool(patience) and patience[0].is_used_up(read_json(checkpoint / "trainer_state.json")["log_history"])
+
+
+def _patience(settings: Train) -> list[Any]:
+    from pipeline.arguments import best_metric
+    from pipeline.callbacks import Patience
+
+    return [Patience(best_metric(settings), settings.best_by == "score", settings.patience)] if settings.patience else []
 
 
 def _stopped(job: Job, history: list[dict[str, Any]], step: int, what: str) -> PipelineError:

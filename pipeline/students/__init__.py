@@ -12,7 +12,7 @@ from pipeline.encode import Encoder
 from pipeline.errors import PipelineError
 from pipeline.models import locate, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.models.weights import load_weights
+from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
 from pipeline.store import read_json, read_records
 from pipeline.students import layers, trimming
@@ -96,18 +96,19 @@ def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
         if trimmed_before is not None:
             trimmed_before.write(folder)
     model.save_pretrained(folder)
+    layers.check_saved(model, name, _hollow(load_config(str(folder), None)))
     return Start(None, counts)
 
 
-def load_student(config: Config, start: str, revision: str | None, dtype: Any) -> Any:
+def load_student(config: Config, start: str, revision: str | None, dtype: Any, arithmetic: Any = None) -> Any:
     """The model to be trained: its first weights and, under student.lora, adapters on them frozen.
 
-    `dtype`: of the weights; under quantise: 4bit of those that stay whole, and of the arithmetic.
+    `dtype`: of the weights; under quantise: 4bit of those that stay whole. `arithmetic`: of 4-bit weights, None for `dtype` as well.
     """
     lora = config.student.lora
     if lora is None:
         return load_weights(start, revision, dtype)
-    return adapters.attach(load_weights(start, revision, dtype, **adapters.load_options(lora, dtype)), lora)
+    return adapters.attach(load_weights(start, revision, dtype, **adapters.load_options(lora, arithmetic or dtype)), lora)
 
 
 def check(config: Config, name: str, model_config: Any, tokenizer: Tokenizer) -> None:

@@ -83,3 +83,14 @@ def keep(model: Any, name: str, kept: Sequence[int]) -> None:
     for field in PER_LAYER:
         if getattr(config, field, None):
             setattr(config, field, [getattr(config, field)[index] for index in kept])
+
+
+def check_saved(model: Any, name: str, reloaded: Any) -> None:
+    """Raise PipelineError if `reloaded`, a model made from the saved config alone, has other weights than `model`, by name and shape."""
+    mine, theirs = ({weight: tuple(tensor.shape) for weight, tensor in each.state_dict().items()} for each in (model, reloaded))
+    differing = sorted(weight for weight in mine.keys() | theirs.keys() if mine.get(weight) != theirs.get(weight))
+    if differing:
+        raise PipelineError(
+            f"student: {name} cannot be loaded again as it was cut: its config makes another {differing[0]} (some models choose a layer's "
+            "form by its number); choose other student.keep_layers, or give a student of its own"
+        )
