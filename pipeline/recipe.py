@@ -19,10 +19,10 @@ from pipeline.errors import PipelineError
 from pipeline.losses.kd import Objective, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
+from pipeline.probe import logits_of
 from pipeline.records import Sample
 from pipeline.store import read_json, read_records
 from pipeline.topk import TopKFolder
-from pipeline.trainer import logits_of
 from pipeline.vocabulary import Vocabulary
 
 LEARNING_RATE, OBJECTIVE = 2e-4, Objective(alpha=0.1)
