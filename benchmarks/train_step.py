@@ -53,7 +53,7 @@ class Bench:
         self.batches = [list(self.dataset.select(range(at, at + BATCH))) for at in range(0, len(examples) - BATCH + 1, BATCH)]
 
     def side(self, name: str) -> Step:
-        collate = Collator(self.tokenizer.hf.pad_token_id, self.frames if name == "kd" else None)
+        collate = Collator(self.tokenizer.pad_id, self.frames if name == "kd" else None)
         trainer = self._trainer(name)
 
         def step(rows: list[dict[str, Any]]) -> tuple[float, float]:

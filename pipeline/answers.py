@@ -43,7 +43,7 @@ class Examiner:
     def _batch(self, model: Any, seeds: Sequence[Seed]) -> list[Shown]:
         asked = [self.tokenizer.encode(self.prompt.render(seed, self.tokenizer.control_tokens)) for seed in seeds]
         longest = max(len(ids) for ids in asked)
-        padded = torch.tensor([[self._pad] * (longest - len(ids)) + ids for ids in asked], device=model.device)  # (B, T)
+        padded = torch.tensor([[self.tokenizer.pad_id] * (longest - len(ids)) + ids for ids in asked], device=model.device)  # (B, T)
         mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked], device=model.device)  # (B, T)
         strings = {"stop_strings": list(self.prompt.front.stop), "tokenizer": self.tokenizer.hf} if self._by_string else {}
         made = model.generate(padded, attention_mask=mask, generation_config=self._greedy, **strings)
@@ -74,11 +74,6 @@ class Examiner:
         stops = () if self._by_string else self.prompt.front.stop
         return {self.tokenizer.hf.eos_token_id, *(token for text in stops for token in self.tokenizer.containing(text))}
 
-    @property
-    def _pad(self) -> int:
-        hf = self.tokenizer.hf
-        return int(hf.eos_token_id if hf.pad_token_id is None else hf.pad_token_id)
-
     @cached_property
     def _greedy(self) -> GenerationConfig:
         # every field that a model's own generation_config may set is named, for that one would otherwise fill it in
@@ -91,6 +86,6 @@ class Examiner:
             top_k=50,
             repetition_penalty=1.0,
             use_cache=True,
-            pad_token_id=self._pad,
+            pad_token_id=self.tokenizer.pad_id,
             eos_token_id=sorted(self._ends),
         )

@@ -102,7 +102,7 @@ def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, pre
     return worked
 
 
-def begun_with(job: Job, path: str | None) -> str | None:
+def begun_with(job: Job, path: Path | str | None) -> str | None:
     """SHA-256 that an outside file had when the part was begun; None where that is not noted."""
     begun = job.folder / "begun.json"
     found: str | None = read_json(begun)["fingerprint"].get(_file_field(path)) if begun.exists() else None
@@ -134,7 +134,7 @@ def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
 
 
 def _file_field(path: Path | str | None) -> str:
-    return f"file {path}"
+    return f"file {Path(path) if path else path}"
 
 
 def outputs(run_dir: Path, upstream: str, reader: str) -> str:

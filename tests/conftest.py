@@ -1,7 +1,10 @@
 """What tests share: a config that runs in seconds, on seeds of its own."""
 
 import json
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,17 @@ def workshop(tmp_path: Path) -> Path:
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
     return tmp_path
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that must not outlive the test."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def write_seeds(path: Path, numbers: range) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,17 +45,6 @@ def wait_until(condition: object, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def killed() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that must not outlive the test."""
-    processes: list[subprocess.Popen[str]] = []
-    yield processes
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
 def is_held(path: Path) -> bool:
     """Whether another process has kept the lock for a while."""
     for _ in range(3):
@@ -89,15 +77,15 @@ def test_workers_share_a_run(workshop: Path) -> None:
     assert stage.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 180
 
 
-def test_a_dead_workers_shard_is_taken_over(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+def test_a_dead_workers_shard_is_taken_over(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
     """The one that is left finishes what the other had begun, and keeps what that one had acknowledged."""
     folder = workshop / "run" / "generate"
     slow = start(workshop, "teacher.delay_s=2", "generate.shard_size=30")  # one shard: the other can only wait
-    killed.append(slow)
+    started.append(slow)
     wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), slow)
     acknowledged = {json.loads(line)["id"]: line for line in (folder / "00000.journal.jsonl").read_bytes().splitlines()}
     other = start(workshop, "generate.shard_size=30")
-    killed.append(other)
+    started.append(other)
     time.sleep(2.0)
     assert other.poll() is None
     os.killpg(slow.pid, signal.SIGKILL)
@@ -107,11 +95,11 @@ def test_a_dead_workers_shard_is_taken_over(workshop: Path, killed: list[subproc
     assert acknowledged.keys() <= {sample.id for sample in samples}
 
 
-def test_workers_of_other_settings_are_turned_away(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+def test_workers_of_other_settings_are_turned_away(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
     """Sharing a run means sharing its settings; and what others work on is not set aside under their feet."""
     folder = workshop / "run" / "generate"
     slow = start(workshop, "teacher.delay_s=3")
-    killed.append(slow)
+    started.append(slow)
     wait_until(lambda: list(folder.glob("*.journal.jsonl")), slow)
     code, words = finish(start(workshop, "teacher.temperature=0.5"))
     assert (code, "begun from other settings" in words) == (1, True)
@@ -176,11 +164,11 @@ def test_engine_that_dies_of_the_same_again_ends_the_stage(workshop: Path, resta
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_drains_and_says_how_to_go_on(workshop: Path, number: signal.Signals, killed: list[subprocess.Popen[str]]) -> None:
+def test_signal_drains_and_says_how_to_go_on(workshop: Path, number: signal.Signals, started: list[subprocess.Popen[str]]) -> None:
     """What is in flight comes in, within five seconds; a Slurm job's SIGTERM is no different."""
     folder = workshop / "run" / "generate"
     process = start(workshop, "teacher.delay_s=1", "generate.shard_size=30")
-    killed.append(process)
+    started.append(process)
     wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), process)
     time.sleep(0.4)  # the next batch is in flight now
     lines = (folder / "00000.journal.jsonl").read_bytes().count(b"\n")
@@ -194,11 +182,11 @@ def test_signal_drains_and_says_how_to_go_on(workshop: Path, number: signal.Sign
     assert finish(start(workshop, "generate.shard_size=30"))[0] == 0
 
 
-def test_signal_ends_a_hanging_engine(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+def test_signal_ends_a_hanging_engine(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
     """An engine that never answers must not keep the user waiting."""
     folder = workshop / "run" / "generate"
     process = start(workshop, "teacher.delay_s=1000")
-    killed.append(process)
+    started.append(process)
     wait_until(lambda: "loading" in (process.stdout.readline() if process.stdout else ""), process)
     wait_until(lambda: is_held(folder / "00000.lock"), process)  # it is asleep in its first batch now
     began = time.monotonic()
@@ -228,7 +216,7 @@ def test_no_disk_keeps_what_is_there(workshop: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_score_is_as_durable_as_generate(workshop: Path, killed: list[subprocess.Popen[str]]) -> None:
+def test_score_is_as_durable_as_generate(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
     """The same loop: killed and gone on with, it equals a run that was never killed."""
     for run in ("run", "whole"):
         config = load(workshop / "config.yaml", [f"run_dir={workshop / run}"])
@@ -237,7 +225,7 @@ def test_score_is_as_durable_as_generate(workshop: Path, killed: list[subprocess
     stage.execute(score, load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}"]))
     folder = workshop / "run" / "score"
     process = start(workshop, "teacher.delay_s=0.3", "teacher.engine.max_in_flight=1", stage_name="score")
-    killed.append(process)
+    started.append(process)
     wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

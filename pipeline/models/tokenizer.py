@@ -47,6 +47,11 @@ class Tokenizer:
         """One more than the largest id."""
         return max(self.hf.get_vocab().values()) + 1
 
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows up: the tokenizer's own, or its end token."""
+        return int(self.hf.eos_token_id if self.hf.pad_token_id is None else self.hf.pad_token_id)
+
     def encode(self, rendered: Rendered) -> list[int]:
         """Token ids of a prompt: a chat by the model's own template, plain text with whatever the model begins with."""
         if rendered.text is not None:

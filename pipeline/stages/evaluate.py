@@ -17,7 +17,7 @@ from pipeline.progress import Progress
 from pipeline.prompts import Prompt
 from pipeline.records import Failed, Scored, Seed, digest
 from pipeline.scoring import SCORERS
-from pipeline.stage import Job
+from pipeline.stage import Job, begun_with
 from pipeline.store import read_json, read_records, sha256, write_json
 
 NAME = "evaluate"
@@ -104,11 +104,12 @@ def _check_as_trained(job: Job) -> None:
     arm = job.config.train.arms.get(job.part)
     if arm is None:
         return
-    begun, path = read_json(job.run_dir / "train" / job.part / "begun.json"), job.config.train.prompt
-    taught = begun["config"]["train"]["arms"][job.part]["form"]
+    training = dataclasses.replace(job, stage="train", folder=job.run_dir / "train" / job.part)
+    path = Path(job.config.train.prompt)
+    taught = read_json(training.folder / "begun.json")["config"]["train"]["arms"][job.part]["form"]
     if taught != arm.form:
         raise PipelineError(f"evaluate {job.part}: was trained with form: {taught}, and is now {arm.form}; put it back, or train it again")
-    if begun["fingerprint"].get(f"file {Path(path)}") != sha256(Path(path)):
+    if begun_with(training, path) != sha256(path):
         raise PipelineError(f"evaluate {job.part}: was trained with another prompt than {path} now holds; put it back, or train it again")
 
 

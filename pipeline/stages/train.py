@@ -165,21 +165,21 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     from pipeline.trainer import DistillTrainer
 
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
-    pad = tokenizer.hf.pad_token_id if tokenizer.hf.pad_token_id is not None else tokenizer.hf.eos_token_id
     folder, vocabulary = TopKFolder(frames(job)) if arm.method == "kd" else None, Vocabulary.read(tokenizer.name)
     collators = [
-        batches.Collator(pad, batches.Frames(folder, examples, vocabulary) if folder else None, packed)
+        batches.Collator(tokenizer.pad_id, batches.Frames(folder, examples, vocabulary) if folder else None, packed)
         for examples, packed in ((rows.train, settings.packing), (rows.held_out, False))
     ]
+    held_out = _held_out(job, tokenizer, rows, collators[1]) if rows.held_out else None
     guard = Guard(settings.warmup, steady=arm.method == "sft" or (arm.alpha_end is None and arm.temperature_end is None))
     trainer = DistillTrainer(
         arm=arm,
         guard=guard,
-        held_out=_held_out(job, tokenizer, rows, collators[1]) if rows.held_out else None,
+        held_out=held_out,
         model=model,
         args=arguments.arguments(settings, arm, job.folder, _seed(job)),
         train_dataset=batches.dataset(rows.train, settings.max_length if settings.packing else None),
-        eval_dataset=batches.dataset(rows.held_out) if rows.held_out else None,
+        eval_dataset=held_out.rows if held_out else None,
         data_collator=collators[0],
         processing_class=tokenizer.hf,
         callbacks=[
