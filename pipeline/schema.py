@@ -1,4 +1,4 @@
-"""Every config key in words, read from the models of config.py: its values, default, meaning and an example."""
+"""Every config key in words, read from the models of config/: its values, default, meaning and an example."""
 
 import difflib
 import math
@@ -22,7 +22,7 @@ Each row is a key of the YAML file; on the command line the same key is given as
 A key that is set in neither has its default, and one that is not in these tables is refused.
 What "does not change the result" may differ between two commands on the same run.
 
-Made by `pipeline schema --markdown > docs/config.md`; the texts stand in pipeline/config.py."""
+Made by `pipeline schema --markdown > docs/config.md`; the texts stand in pipeline/config/."""
 
 
 def keys(prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
