@@ -27,9 +27,9 @@ from pipeline.encode import IGNORED, Encoder
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.records import Sample
+from pipeline.samples import Samples
 from pipeline.stages.train import student_path
-from pipeline.store import read_json, read_records
+from pipeline.store import read_json
 from pipeline.topk import TopKFolder
 
 ROUNDS, BATCH, STEPS = 12, 16, 4
@@ -45,7 +45,7 @@ class Bench:
         path = student_path(run_dir, "init")
         self.config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
         self.tokenizer, self.student = Tokenizer(path), load_weights(path, None, torch.float32)
-        samples = list(read_records(run_dir / "filter" / "kept", Sample))[: ROUNDS * BATCH]
+        samples = list(Samples(run_dir / "filter" / "kept"))[: ROUNDS * BATCH]
         encoder = Encoder(self.tokenizer, prompts.load(self.config.train.prompt), ids_fit=True)
         examples = [row for sample in samples for row in encoder.sample(sample)]
         self.frames = Frames(TopKFolder(run_dir / "generate"), examples)

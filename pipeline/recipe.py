@@ -20,8 +20,8 @@ from pipeline.losses.kd import Objective, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.probe import logits_of
-from pipeline.records import Sample
-from pipeline.store import read_json, read_records
+from pipeline.samples import Samples
+from pipeline.store import read_json
 from pipeline.topk import TopKFolder
 from pipeline.vocabulary import Vocabulary
 
@@ -37,7 +37,7 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
     if Vocabulary.read(path) or config.train.rows == "score":
         raise PipelineError("the flat recipe knows neither trimmed vocabularies nor scored rows; use pipeline train")
     encoder = Encoder(tokenizer, prompts.load(config.train.prompt), ids_fit=True)
-    rows = [row for sample in read_records(run_dir / "filter" / "kept", Sample) for row in encoder.sample(sample)]
+    rows = [row for sample in Samples(run_dir / "filter" / "kept") for row in encoder.sample(sample)]
     frames = batches.Frames(TopKFolder(run_dir / "generate"), rows)
 
     optimizer = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)

@@ -108,13 +108,12 @@ class Failed(Identified):
 
 
 class Rejected(Identified):
-    """One sample that a filter turned down: which filter, its reason, the value that decided. `text` is there to be read."""
+    """One sample that a filter turned down: its number among the samples, which filter, its reason, the value that decided."""
 
-    seed_id: str
+    row: int
     filter: str
     reason: str
     value: str | float | int
-    text: str
 
 
 class Score(Record):

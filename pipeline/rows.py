@@ -10,9 +10,9 @@ from pipeline.encode import Encoder, Example, check_frames, check_lengths
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed, digest
+from pipeline.samples import Samples
 from pipeline.scoring import SCORERS
 from pipeline.stage import Job
-from pipeline.store import read_records
 from pipeline.vocabulary import Vocabulary
 
 _ROWS = {"filter": "filter/kept", "score": "score"}  # where the samples are, and where their frames
@@ -78,7 +78,7 @@ def _sources(job: Job) -> Iterator[Sample | Seed]:
         yield from (seed for seed in seeds.load(config.task.seeds) if seed.target is not None)
         return
     score, mended = SCORERS[config.task.metric], set()
-    for sample in read_records(samples(job), Sample):
+    for sample in Samples(samples(job)):
         seed = sample.seed
         right = not arm.corrected or seed.target is None or score(sample.answer, seed.target, config.task.labels).value == 1.0
         if right:

@@ -1,5 +1,7 @@
 """A finished folder of samples as a map-style dataset: any sample, with its top-k logprobs, in time that does not grow with the run."""
 
+import io
+import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
@@ -7,49 +9,92 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
-from pipeline.store import read_json, read_lines, sha256
+from pipeline.store import content, read_json, read_lines, sha256, write_atomic
 from pipeline.topk import TopKFolder
 
 OPEN_SHARDS = 16
+ROWS = "rows.npz"  # what stands in a folder of kept samples: rows, their numbers, and content, of whatever these number
 
 
 class Samples:
     """The samples of RUN/generate, RUN/score or RUN/filter/kept by number, in input order.
 
-    For torch it is a map-style dataset of records; `datasets.Dataset.from_generator(Samples(folder).rows)` takes it too.
+    RUN/filter/kept holds numbers of samples of RUN/generate; `folder` is where they are read from then. For torch it is a map-style
+    dataset of records; `datasets.Dataset.from_generator(Samples(folder).rows)` takes it too.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        manifest = next((path for path in (self.folder / "manifest.json", self.folder.parent / "manifest.json") if path.is_file()), None)
-        if manifest is None:
-            raise PipelineError(f"{folder}: its stage is not finished (there is no manifest.json); run it to the end first")
-        self._manifest = sha256(manifest)
-        files = {manifest.parent / name: entry.get("records", 0) for name, entry in read_json(manifest)["files"].items()}
+        self._rows: NDArray[np.int64] | None = None
+        if (self.folder / ROWS).is_file():
+            self._finished(self.folder.parent)
+            self._rows, numbered = _read(self.folder)
+            self.folder = self.folder.parent.parent / "generate"
+        manifest = read_json(self._finished(self.folder))
+        if self._rows is not None and numbered != content(manifest):
+            raise PipelineError(f"{folder}: its rows are those of another {self.folder}; make filter again with --redo")
+        self._manifest = sha256(self.folder / "manifest.json")
+        files = {self.folder / name: entry.get("records", 0) for name, entry in manifest["files"].items()}
         self._paths = sorted((path for path in files if path.parent == self.folder and path.name.endswith(".jsonl.gz")), key=_number)
         self._ends = list(accumulate(files[path] for path in self._paths))
         self._lines = lru_cache(OPEN_SHARDS)(lambda path: list(read_lines(path)))
+
+    def _finished(self, folder: Path) -> Path:
+        manifest = folder / "manifest.json"
+        if not manifest.is_file():
+            raise PipelineError(f"{folder}: its stage is not finished (there is no manifest.json); run it to the end first")
+        return manifest
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For worker processes, and for caches that must not take a run that was made again for the old one."""
         return Samples, (self.folder,), {"_manifest": self._manifest}
 
     def __len__(self) -> int:
+        if self._rows is not None:
+            return len(self._rows)
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, number: int) -> Sample:
         if not 0 <= number < len(self):
             raise IndexError(f"{self.folder}: sample {number} of {len(self)}")
+        number = number if self._rows is None else int(self._rows[number])
         shard = bisect_right(self._ends, number)
         first = self._ends[shard - 1] if shard else 0
         path = self._paths[shard]
         return Sample.from_line(self._lines(path)[number - first], f"{path}:{number - first + 1}")
 
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(len(self)))
+
     def take(self, first: int, last: int) -> list[Sample]:
         """Samples first to last - 1."""
         return [self[number] for number in range(first, min(last, len(self)))]
+
+
+def keep(folder: Path, rows: NDArray[np.int64], source: Path) -> None:
+    """Have `folder` stand for these samples of the finished stage folder `source`, RUN/generate. Their numbers must rise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    np.savez_compressed(file, rows=rows.astype(np.int64), content=np.array(content(read_json(source / "manifest.json"))))
+    write_atomic(folder / ROWS, file.getvalue())
+
+
+def kept_rows(folder: Path) -> NDArray[np.int64]:
+    """The numbers of the samples that `folder` stands for."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[NDArray[np.int64], str]:
+    try:
+        with np.load(folder / ROWS, allow_pickle=False) as arrays:
+            return arrays["rows"], str(arrays["content"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise PipelineError(f"{folder / ROWS}: cannot be read ({error}); make filter again with --redo") from None
 
 
 class Captured:
@@ -61,7 +106,7 @@ class Captured:
 
     def __init__(self, folder: str | Path, frames: str | Path | None = None):
         self.samples = Samples(folder)
-        self._frames = TopKFolder(Path(frames or folder))
+        self._frames = TopKFolder(Path(frames or self.samples.folder))
 
     def __len__(self) -> int:
         return len(self.samples)

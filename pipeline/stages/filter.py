@@ -1,15 +1,25 @@
-"""filter: keep the good, say why for every other one."""
+"""filter: keep the good, say why for every other one.
+
+Every sample is measured once, by as many processes as there are cores; RUN/measured keeps what was found. The filters then judge columns of
+measurements, and what is written is who is kept and who is not, by number: no sample is copied.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import prompts
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import filters
+from pipeline.capture import kept_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.filters import active
-from pipeline.records import Rejected, Sample
+from pipeline.filters.measuring import Measured
+from pipeline.filters.verdict import Verdict
+from pipeline.records import Rejected
+from pipeline.samples import keep, kept_rows
 from pipeline.stage import Job, read_manifest
 from pipeline.store import read_records, write_shards
 
@@ -30,7 +40,7 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    return []
+    return filters.files(config)
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -39,33 +49,38 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 def run(job: Job) -> dict[str, Any]:
     """Pass all samples through the filters and write kept/ and rejected/. An empty result is an error."""
-    source = job.run_dir / "generate"
-    left = list(read_records(source, Sample))
-    rejected: list[Rejected] = []
-    asked = [prompts.load(path) for path in sorted((source / "prompts").glob("*.md"), key=lambda path: int(path.stem))]
-    for one in active(job.config.filter, job.config.task, asked):
-        verdicts = one.apply(left)
-        rejected += [
-            Rejected(id=s.id, seed_id=s.seed.id, filter=one.name, reason=v.reason, value=v.value, text=s.text)
-            for s, v in zip(left, verdicts, strict=True)
-            if v is not None
-        ]
-        before, left = len(left), [s for s, v in zip(left, verdicts, strict=True) if v is None]
-        if not left:
-            write_shards(job.folder / "rejected", rejected)
-            raise PipelineError(_eaten(job.folder, one.name, before, rejected))
-    write_shards(job.folder / "rejected", rejected)
-    write_shards(job.folder / "kept", left)
+    measured = Measured(job.run_dir)
+    chosen = filters.active(job.config, kept_prompts(job.run_dir / "generate"))
+    measured.find([filters.IDENTITY, *(measure for one in chosen for measure in one.measures)], filters.workers(job.config.filter))
+    ids = measured.column(filters.IDENTITY)
+    left: NDArray[np.int64] = np.arange(measured.samples)
+    alive = np.ones(measured.samples, bool)
+    turned_down: dict[int, tuple[str, Verdict]] = {}
+    complaint = ""
+    for one in chosen:
+        verdicts = one.judge(left, *map(measured.column, one.measures))
+        turned_down |= {row: (one.name, verdict) for row, verdict in verdicts.items()}
+        alive[list(verdicts)] = False
+        before, left = len(left), np.flatnonzero(alive)
+        if not len(left):
+            complaint = _eaten(job.folder, one.name, before, verdicts)
+            break
+    write_shards(job.folder / "rejected", (_rejected(str(ids[row]), row, *turned_down[row]) for row in sorted(turned_down)))
+    if complaint:
+        raise PipelineError(complaint)
+    keep(job.folder / "kept", left, job.run_dir / "generate")
     return count(job)
 
 
 def count(job: Job) -> dict[str, Any]:
     """What went in, what was kept, and how many each reason took, from the files; they must add up."""
     reasons: Counter[str] = Counter(f"{r.filter}.{r.reason}" for r in read_records(job.folder / "rejected", Rejected))
-    kept = sum(1 for _ in read_records(job.folder / "kept", Sample))
+    kept = len(kept_rows(job.folder / "kept"))
     given = int(read_manifest(job.run_dir, "generate")["counts"]["samples"])
     assert given == kept + reasons.total(), f"{given} samples in, {kept} kept, {reasons.total()} rejected"
-    return {"samples": given, "kept": kept, "rejected": dict(reasons)}
+    order = [one.name for one in filters.active(job.config, kept_prompts(job.run_dir / "generate"))]
+    taken = sorted(reasons.items(), key=lambda item: order.index(item[0].rpartition(".")[0]))
+    return {"samples": given, "kept": kept, "rejected": dict(taken)}
 
 
 def summary(config: Config) -> str:
@@ -77,10 +92,14 @@ def summary(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _eaten(folder: Path, name: str, before: int, rejected: list[Rejected]) -> str:
-    last = [r for r in rejected if r.filter == name]
-    reason, number = Counter(r.reason for r in last).most_common(1)[0]
+def _rejected(identifier: str, row: int, name: str, verdict: Verdict) -> Rejected:
+    return Rejected(id=identifier, row=row, filter=name, reason=verdict.reason, value=verdict.value)
+
+
+def _eaten(folder: Path, name: str, before: int, verdicts: Mapping[int, Verdict]) -> str:
+    reason, number = Counter(verdict.reason for verdict in verdicts.values()).most_common(1)[0]
+    example = next(verdict.value for verdict in verdicts.values() if verdict.reason == reason)
     return (
         f"{folder}: nothing is left: filter '{name}' turned down the last {before:,} samples ({number:,} as {reason}, "
-        f"such as {last[0].value!r}); see {folder / 'rejected'}, then mend the prompt or change filter.*"
+        f"such as {example!r}); see {folder / 'rejected'}, then mend the prompt or change filter.*"
     )

@@ -14,7 +14,8 @@ from pipeline.models import locate, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
-from pipeline.store import read_json, read_records
+from pipeline.samples import Samples
+from pipeline.store import read_json
 from pipeline.students import layers, trimming
 from pipeline.topk import TopKFolder
 from pipeline.vocabulary import Vocabulary
@@ -199,7 +200,7 @@ def _trim(config: Config, model: Any, tokenizer: Tokenizer, folder: Path, rows: 
     """Leave model and tokenizer the tokens that the data uses; the tokenizer goes to `folder`."""
     _check_untrimmed(tokenizer)
     same = _is_teachers(config, tokenizer)
-    samples = list(read_records(rows, Sample))
+    samples = list(Samples(rows))
     prompt = prompts.load(config.train.prompt)
     found = seeds.load(config.task.seeds)
     forms = [replace(prompt, prefix=prefix) for prefix in ("", prompt.front.prefixes.answer, prompt.front.prefixes.rationale)]

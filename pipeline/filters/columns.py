@@ -1,0 +1,104 @@
+"""What filters know of samples: columns of one value a sample, made a shard at a time and kept on disk."""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.records import Sample, digest
+from pipeline.store import write_atomic
+from pipeline.topk import TopKFolder
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The samples of one shard, and where their frames are."""
+
+    samples: Sequence[Sample]
+    frames: TopKFolder
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths: row n is values[ends[n - 1] : ends[n]]."""
+
+    values: NDArray[Any]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        return self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
+
+
+Column = NDArray[Any] | list[Any] | Ragged
+C = TypeVar("C", NDArray[Any], list[Any], Ragged)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is found out about every sample by itself; costly, so it is kept, and a changed threshold does not ask again.
+
+    Args:
+        of: a function of a module, `of(batch, **settings)` -> one row a sample. Worker processes call it.
+        settings: JSON values.
+        version: to be raised when `of` finds other values for the same sample and settings.
+    """
+
+    of: Callable[..., Column]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+
+    @property
+    def name(self) -> str:
+        """A folder's name, another one for whatever could give other values."""
+        function = f"{self.of.__module__.rpartition('.')[2]}.{self.of.__qualname__}"
+        return f"{function}-{digest(self.of.__module__, self.version, dict(self.settings))}"
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __call__(self, batch: Batch) -> Column:
+        column = self.of(batch, **self.settings)
+        assert len(column) == len(batch.samples), f"{self.name}: {len(column)} rows of {len(batch.samples)} samples"
+        return column
+
+
+def save(path: Path, column: Column) -> None:
+    """Write a column so that it is there as a whole or not at all."""
+    if isinstance(column, Ragged):
+        arrays = {"values": column.values, "ends": column.ends}
+    elif isinstance(column, list):
+        arrays = {"json": np.frombuffer(json.dumps(column, ensure_ascii=False).encode(), np.uint8)}
+    else:
+        arrays = {"values": column}
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, file.getvalue())
+
+
+def load(path: Path) -> Column:
+    with np.load(path, allow_pickle=False) as arrays:
+        if "json" in arrays:
+            found: list[Any] = json.loads(arrays["json"].tobytes())
+            return found
+        return Ragged(arrays["values"], arrays["ends"]) if "ends" in arrays else arrays["values"]
+
+
+def joined(parts: Sequence[Column]) -> Column:
+    """The column of several shards, one after the other."""
+    first = parts[0]
+    if isinstance(first, list):
+        return [value for part in parts if isinstance(part, list) for value in part]
+    if isinstance(first, Ragged):
+        before = np.cumsum([0, *(len(part.values) for part in parts if isinstance(part, Ragged))])
+        ends = [part.ends + shift for part, shift in zip(parts, before, strict=False) if isinstance(part, Ragged)]
+        return Ragged(np.concatenate([part.values for part in parts if isinstance(part, Ragged)]), np.concatenate(ends))
+    return np.concatenate(parts)  # type: ignore[arg-type]
