@@ -204,6 +204,33 @@ def status(run_dir: Path) -> None:
         click.echo(line)
 
 
+@cli.command(epilog="Example: pipeline explain runs/quickstart 4017/0")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("identifier", metavar="ID")
+def explain(run_dir: Path, identifier: str) -> None:
+    """One sample's whole life: seed, teacher's call, what each filter found, verdict.
+
+    ID is a sample's, or a seed's for all of its samples.
+    """
+    from pipeline import explain as lives
+
+    for line in lives.explain(run_dir, identifier):
+        click.echo(line)
+
+
+@cli.command(epilog="Example: pipeline samples runs/quickstart --rejected --reason correct.wrong_answer --limit 5")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--rejected", is_flag=True, help="Those that the filters turned down, with filter, reason and value.")
+@click.option("--reason", metavar="REASON", help="Only those turned down for it, such as wrong_answer or correct.wrong_answer.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many.")
+def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None) -> None:
+    """Print samples as lines of JSON: those that were kept, or those that were not."""
+    from pipeline import explain as lives
+
+    for line in lives.listed(run_dir, rejected or reason is not None, reason, limit):
+        click.echo(line)
+
+
 @cli.command(epilog="Example: pipeline verify runs/quickstart --recheck 32")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(

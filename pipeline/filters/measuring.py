@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.filters import columns
@@ -63,6 +66,16 @@ class Measured:
     def column(self, measure: Measure) -> Column:
         """All rows of one measure that has been found."""
         return columns.joined([columns.load(self._path(measure, shard)) for shard in self.shards])
+
+    def value(self, measure: Measure, row: int) -> Any:
+        """What one row holds; None if it is not in the cache."""
+        for shard in self.shards:
+            if row < shard.records:
+                path = self._path(measure, shard)
+                found = columns.load(path)[row] if path.exists() else None
+                return found.item() if isinstance(found, np.generic) else found
+            row -= shard.records
+        raise IndexError(row)
 
     def _path(self, measure: Measure, shard: Shard) -> Path:
         return self.cache / measure.name / f"{shard.path.name.removesuffix('.jsonl.gz')}-{shard.content}.npz"

