@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pipeline.config.asking import Engine, Evaluate, Generate, Score, Source, Task, Teacher
-from pipeline.config.curation import Filter
+from pipeline.config.curation import Filter, Judge
 from pipeline.config.learning import Arm, Form, Lora, Shape, Student, Train
 from pipeline.config.section import Section, is_runtime, walk
 from pipeline.errors import PipelineError
@@ -23,6 +23,7 @@ __all__ = [
     "Filter",
     "Form",
     "Generate",
+    "Judge",
     "Lora",
     "Score",
     "Section",

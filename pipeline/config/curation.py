@@ -1,8 +1,29 @@
 """The section on what is kept."""
 
-from pydantic import Field
+from typing import Literal, Self
 
+from pydantic import Field, model_validator
+
+from pipeline.config.asking import Teacher
 from pipeline.config.section import Section, runtime
+
+
+class Judge(Section):
+    """A model that marks every reply that is left by a rubric."""
+
+    prompt: str = Field(description="the rubric: a prompt file that may name reply, too", examples=["prompts/judge.md"])
+    model: Teacher | None = Field(None, description="who judges, with the keys of teacher; null: the teacher itself")
+    max_tokens: int = Field(256, ge=1, description="longest opinion, tokens", examples=[64])
+    lowest: float = Field(1.0, description="the scale's end; a mark below it is none", examples=[0.0])
+    highest: float = Field(5.0, description="the scale's other end; a mark above it is none", examples=[10.0])
+    least: float = Field(4.0, description="what is kept has at least this mark", examples=[3.0])
+    unjudged: Literal["keep", "drop"] = Field("drop", description="what becomes of replies without a readable mark", examples=["keep"])
+
+    @model_validator(mode="after")
+    def on_the_scale(self) -> Self:
+        if not self.lowest <= self.least <= self.highest:
+            raise ValueError("least must lie between lowest and highest")
+        return self
 
 
 class Filter(Section):
@@ -17,5 +38,6 @@ class Filter(Section):
     custom: list[str] = Field(
         [], description="filters of one's own: Python functions, sample -> None or a reason", examples=[["my_module:my_filter"]]
     )
+    judge: Judge | None = Field(None, description="a model that marks replies by a rubric; null: none")
     workers: int | None = runtime(None, ge=1, description="processes that measure the samples; null: one a core", examples=[4])
     duplicate: bool = Field(True, description="drop exact repetitions of one input with one completion", examples=[False])

@@ -9,10 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pipeline import prompts
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import models, prompts
 from pipeline.config import Config, Filter
-from pipeline.filters import correctness, custom, duplicates, form
+from pipeline.filters import correctness, custom, duplicates, form, judge
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.verdict import Verdict, objections
 
@@ -20,11 +24,13 @@ from pipeline.filters.verdict import Verdict, objections
 @dataclass(frozen=True)
 class NamedFilter:
     """`judge(left, *columns)`: `left` are the rows (N,) int64 that no earlier filter turned down, rising; `columns` one for each of
-    `measures`, over all rows. Returns the verdict of each row that is turned down."""
+    `measures`, over all rows. Returns the verdict of each row that is turned down. `ask(run_dir, left)` gives one more column, which is not
+    found by measuring: a model is asked about the rows that are left."""
 
     name: str
     measures: tuple[Measure, ...]
     judge: Callable[..., dict[int, Verdict]]
+    ask: Callable[[Path, NDArray[np.int64]], Any] | None = None
 
 
 def identity(batch: Batch) -> list[str]:
@@ -50,12 +56,25 @@ def active(config: Config, prompt_files: Sequence[Path]) -> list[NamedFilter]:
         ("correct", settings.correct, Measure(correctness.correct, known), objections),
         ("duplicate", settings.duplicate, Measure(duplicates.content), duplicates.repeated),
     ]
-    return [NamedFilter(name, (measure,), judge) for name, on, measure, judge in table if on]
+    chosen = [NamedFilter(name, (measure,), decide) for name, on, measure, decide in table if on]
+    if settings.judge:
+        drop = settings.judge.unjudged == "drop"
+        chosen.append(
+            NamedFilter("judge", (), partial(judge.low, least=settings.judge.least, drop_unjudged=drop), judge.Bench(config).marks)
+        )
+    return chosen
 
 
 def files(config: Config) -> list[Path]:
     """Outside files whose content decides what the filters say."""
-    return [custom.source(name) for name in config.filter.custom]
+    rubric = [Path(config.filter.judge.prompt)] if config.filter.judge else []
+    return [*(custom.source(name) for name in config.filter.custom), *rubric]
+
+
+def identities(config: Config) -> dict[str, str]:
+    """What tells the models that filters ask from others of the same name."""
+    asked = config.filter.judge.model if config.filter.judge else None
+    return {f"judge {name}": identity for name, identity in models.identities(asked).items()} if asked else {}
 
 
 def workers(settings: Filter) -> int:

@@ -44,7 +44,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return {}
+    return filters.identities(config)
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -58,7 +58,8 @@ def run(job: Job) -> dict[str, Any]:
     turned_down: dict[int, tuple[str, Verdict]] = {}
     complaint = ""
     for one in chosen:
-        verdicts = one.judge(left, *map(measured.column, one.measures))
+        asked = [one.ask(job.run_dir, left)] if one.ask else []
+        verdicts = one.judge(left, *map(measured.column, one.measures), *asked)
         turned_down |= {row: (one.name, verdict) for row, verdict in verdicts.items()}
         alive[list(verdicts)] = False
         before, left = len(left), np.flatnonzero(alive)

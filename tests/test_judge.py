@@ -1,0 +1,94 @@
+"""The judge: who is asked, how often, and what becomes of its marks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import stage
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from pipeline.filters.judge import agreement, low
+from pipeline.filters.verdict import Verdict
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate
+from pipeline.store import read_lines
+
+RUBRIC = """---
+format: completion
+stop: ["\\n"]
+answer: {start: "Score:", end: "\\n"}
+---
+Is {{ number }} even? Reply: {{ reply }} Truth: {{ ground_truth }}
+"""
+MARKS = [" Score: 5\n", " Score: 2\n", " no idea\n", " Score: 50\n"]
+
+
+@pytest.fixture
+def judged(workshop: Path) -> list[str]:
+    """Overrides of a run with a fake judge, generate finished."""
+    (workshop / "rubric.md").write_text(RUBRIC)
+    stage.execute(generate, load(workshop / "config.yaml"))
+    model = f"{{backend: fake, model: judge, replies: {MARKS!r}}}"
+    return [f"filter.judge={{prompt: {workshop / 'rubric.md'}, model: {model}}}"]
+
+
+def run(workshop: Path, overrides: list[str]) -> Config:
+    config = load(workshop / "config.yaml", overrides)
+    stage.execute(filter_stage, config, prepare=stage.set_aside)
+    return config
+
+
+def asked(workshop: Path) -> int:
+    return sum(1 for path in (workshop / "run" / "measured").glob("judge-*/*/*.jsonl.gz") for _ in read_lines(path))
+
+
+def test_low_marks_and_none(workshop: Path, judged: list[str]) -> None:
+    """Below the bar, and no mark on the scale; only those are asked whom the other filters left."""
+    run(workshop, judged)
+    counts = stage.read_manifest(workshop / "run", "filter")["counts"]
+    assert counts["rejected"]["judge.low_mark"] > 0
+    assert counts["rejected"]["judge.unjudged"] > 0
+    others = sum(number for name, number in counts["rejected"].items() if not name.startswith("judge."))
+    assert asked(workshop) == 60 - others
+
+
+def test_nobody_is_asked_twice(workshop: Path, judged: list[str]) -> None:
+    """Another bar asks no one; a looser filter before it sends only those who never came so far."""
+    run(workshop, judged)
+    first = asked(workshop)
+    run(workshop, [*judged, "filter.judge.least=5"])
+    assert asked(workshop) == first
+    run(workshop, [*judged, "filter.correct=false"])
+    assert asked(workshop) > first
+    assert len(list((workshop / "run" / "measured").glob("judge-*/[0-9]"))) == 2
+    run(workshop, [*judged, "filter.judge.max_tokens=99"])
+    assert len(list((workshop / "run" / "measured").glob("judge-*"))) == 2, "another judge's marks are others"
+
+
+def test_what_is_not_judged_may_stay(workshop: Path, judged: list[str]) -> None:
+    run(workshop, [*judged, "filter.judge.unjudged=keep"])
+    assert "judge.unjudged" not in stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]
+
+
+def test_a_rubric_that_names_what_is_not_there(workshop: Path, judged: list[str]) -> None:
+    """The error names the rubric, the sample and what it may name, before a model is loaded."""
+    (workshop / "rubric.md").write_text(RUBRIC.replace("ground_truth", "truth"))
+    with pytest.raises(PipelineError, match=r"rubric\.md: 'truth' is undefined for seed n0/0, whose inputs are number, reply"):
+        run(workshop, judged)
+
+
+def test_low_is_strict_at_the_bar() -> None:
+    """A mark at the bar is kept."""
+    found = (["", "", "what?"], np.array([4.0, 3.5, np.nan]))
+    assert low(np.arange(3), found, 4.0, True) == {1: Verdict("low_mark", 3.5), 2: Verdict("unjudged", "what?")}
+    assert low(np.array([0, 2]), found, 4.0, False) == {}
+
+
+def test_agreement_is_the_area_under_the_curve() -> None:
+    """1 where marks part right from wrong, one half where they say nothing, none where there is nothing to part."""
+    right = np.array([1.0, 1.0, 0.0, 0.0, np.nan])
+    assert agreement(np.array([5.0, 4.0, 2.0, 1.0, 3.0]), right) == 1.0
+    assert agreement(np.array([3.0, 3.0, 3.0, 3.0, 3.0]), right) == 0.5
+    assert agreement(np.array([5.0, 1.0, 3.0, 2.0, 3.0]), right) == 0.5
+    assert agreement(np.array([5.0, 1.0]), np.array([1.0, 1.0])) is None
