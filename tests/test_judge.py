@@ -8,7 +8,7 @@ import pytest
 from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
-from pipeline.filters.judge import agreement, low
+from pipeline.filters.judge import Bench, agreement, low
 from pipeline.filters.verdict import Verdict
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
@@ -29,8 +29,7 @@ def judged(workshop: Path) -> list[str]:
     """Overrides of a run with a fake judge, generate finished."""
     (workshop / "rubric.md").write_text(RUBRIC)
     stage.execute(generate, load(workshop / "config.yaml"))
-    model = f"{{backend: fake, model: judge, replies: {MARKS!r}}}"
-    return [f"filter.judge={{prompt: {workshop / 'rubric.md'}, model: {model}}}"]
+    return [f"filter.judge={{prompt: {workshop / 'rubric.md'}, model: judge, replies: {MARKS!r}}}"]
 
 
 def run(workshop: Path, overrides: list[str]) -> Config:
@@ -76,6 +75,20 @@ def test_a_rubric_that_names_what_is_not_there(workshop: Path, judged: list[str]
     (workshop / "rubric.md").write_text(RUBRIC.replace("ground_truth", "truth"))
     with pytest.raises(PipelineError, match=r"rubric\.md: 'truth' is undefined for seed n0/0, whose inputs are number, reply"):
         run(workshop, judged)
+
+
+def test_the_judge_has_the_teachers_settings_but_for_its_own(workshop: Path) -> None:
+    """A server's judge must not be asked of the teacher's engine, nor the teacher's tokenizer taken for its."""
+    own = "filter.judge={model: other, backend: openai, base_url: http://127.0.0.1:1/v1}"
+    model = Bench(load(workshop / "config.yaml", [own, "teacher.timeout_s=7"])).model
+    assert (model.model, model.backend, model.base_url, model.tokenizer, model.timeout_s) == (
+        "other",
+        "openai",
+        "http://127.0.0.1:1/v1",
+        None,
+        7.0,
+    )
+    assert Bench(load(workshop / "config.yaml", ["filter.judge={}"])).model.model == "fake"
 
 
 def test_low_is_strict_at_the_bar() -> None:

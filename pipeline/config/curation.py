@@ -4,15 +4,24 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.asking import Teacher
 from pipeline.config.section import Section, runtime
 
 
 class Judge(Section):
     """A model that marks every reply that is left by a rubric."""
 
-    prompt: str = Field(description="the rubric: a prompt file that may name reply, too", examples=["prompts/judge.md"])
-    model: Teacher | None = Field(None, description="who judges, with the keys of teacher; null: the teacher itself")
+    prompt: str = Field("prompts/judge.md", description="the rubric: a prompt file that may name reply, too", examples=["rubric.md"])
+    model: str | None = Field(
+        None,
+        description="who judges: hub id, folder, or a server's name for it; null: the teacher itself",
+        examples=["Qwen/Qwen2.5-7B-Instruct"],
+    )
+    revision: str | None = Field(None, description="its revision on the hub: pin it", examples=["v1.0"])
+    backend: Literal["vllm", "openai", "fake"] | None = Field(None, description="what runs it; null: teacher.backend", examples=["openai"])
+    base_url: str | None = runtime(
+        None, description="openai: where it answers; null: teacher.base_url", examples=["http://127.0.0.1:8001/v1"]
+    )
+    replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with", examples=[["Score: 5"]])
     max_tokens: int = Field(256, ge=1, description="longest opinion, tokens", examples=[64])
     lowest: float = Field(1.0, description="the scale's end; a mark below it is none", examples=[0.0])
     highest: float = Field(5.0, description="the scale's other end; a mark above it is none", examples=[10.0])

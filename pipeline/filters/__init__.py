@@ -73,8 +73,8 @@ def files(config: Config) -> list[Path]:
 
 def identities(config: Config) -> dict[str, str]:
     """What tells the models that filters ask from others of the same name."""
-    asked = config.filter.judge.model if config.filter.judge else None
-    return {f"judge {name}": identity for name, identity in models.identities(asked).items()} if asked else {}
+    asked = models.identities(judge.Bench(config).model) if config.filter.judge else {}
+    return {name.replace("teacher", "judge"): identity for name, identity in asked.items()}
 
 
 def workers(settings: Filter) -> int:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import prompts, replies
+from pipeline import models, prompts, replies
 from pipeline.collect import Collector, Question, claim_all
 from pipeline.config import Config, Judge, Teacher
 from pipeline.filters.verdict import Verdict
-from pipeline.models import Completion, Failure, Model, Request, Sampling, identities, open_teacher
+from pipeline.models import Completion, Failure, Model, Request, Sampling, open_teacher
 from pipeline.progress import Progress
 from pipeline.prompts import Prompt
 from pipeline.records import Failed, Identified, Sample, Seed, digest
@@ -48,12 +48,20 @@ class Bench:
 
     @property
     def model(self) -> Teacher:
-        return (self.judge.model or self.config.teacher).model_copy(update={"logprobs": 0})
+        """The teacher's settings but for those that the judge has of its own."""
+        teacher, judge = self.config.teacher, self.judge
+        if judge.model is None:
+            return teacher.model_copy(update={"logprobs": 0})
+        own = {"backend": judge.backend, "base_url": judge.base_url, "replies": judge.replies}
+        other = {"model": judge.model, "revision": judge.revision, "tokenizer": None, "logprobs": 0}
+        given = {name: value for name, value in own.items() if value is not None}
+        return Teacher.model_validate({**teacher.model_dump(), **other, **given})
 
     def folder(self, run_dir: Path) -> Path:
         """Named by whatever could give other marks."""
-        section = "filter.judge.model" if self.judge.model else "teacher"
-        told = [self.config.settings(section), self.judge.max_tokens, identities(self.model), sha256(Path(self.judge.prompt))]
+        model = self.model
+        named = [model.backend, model.model, model.revision, model.replies, model.engine.dtype, model.engine.max_model_len]
+        told = [named, self.judge.max_tokens, models.identities(model), sha256(Path(self.judge.prompt))]
         return run_dir / "measured" / f"judge-{digest(told, content(read_json(run_dir / 'generate' / 'manifest.json')))}"
 
     def marks(self, run_dir: Path, left: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
