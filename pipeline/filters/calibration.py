@@ -1,0 +1,213 @@
+"""What the teacher thinks of every label, freed of what the prompt makes it think whatever the input.
+
+A prompt can favour a label so strongly that the text is at chance while the probabilities still tell the inputs apart. Dividing by what the
+labels get on average gives that back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import scoring
+from pipeline.errors import PipelineError
+from pipeline.filters.columns import Batch
+from pipeline.filters.confidence import frame
+from pipeline.filters.verdict import Verdict, turned_down
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.records import Sample
+from pipeline.topk import TopK
+
+UNKNOWN = -1  # no label
+MATCHED = 1e-4  # how near the labels' means come to their shares
+MATCHING_STEPS = 100  # a dozen are usual; a label that no row has any mass for is never matched
+
+
+def label_tokens(tokenizer: Tokenizer, labels: Sequence[str], before: str = "") -> list[list[int]]:
+    """For each label the ids of the tokens by which it is told from the others: the first behind what all of them begin with.
+
+    Each label is spelled behind `before`, the text that the teacher has in front of its answer, and with other cases and with and without
+    a space; the first id is that of the label as it stands. Tokens with which several labels begin are left out. Raises
+    PipelineError if that leaves a label with none.
+    """
+    stem = before.rstrip()
+    forms = [_spelled(tokenizer, list(labels), before)]
+    for case in (str, str.lower, str.capitalize, str.upper):
+        forms += [_spelled(tokenizer, [case(label) for label in labels], stem + space) for space in (" ", "", "\n")]
+    found = [list(dict.fromkeys(token for form in forms for token in form[number])) for number in range(len(labels))]
+    of_one = [[token for token in mine if sum(token in other for other in found) == 1] for mine in found]
+    for label, tokens in zip(labels, of_one, strict=True):
+        if not tokens:
+            raise PipelineError(
+                f"filter.calibrated: label '{label}' begins with the same token as another one, and what is stored does not say how likely "
+                "either is; give them names that begin differently, or leave filter.calibrated out"
+            )
+    return of_one
+
+
+def label_distribution(batch: Batch, labels: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """(N, L): the mass of each label's tokens (from `label_tokens`), where the answer's first of any of them was written.
+
+    A label of which no token is stored gets an equal share of the tail with others such, but no more than the least of the entries that
+    is stored: it cannot be likelier. A row is nan where the answer cannot be read. Raises PipelineError for samples without logprobs.
+    """
+    owner = {token: number for number, tokens in enumerate(labels) for token in tokens}
+    found = [_masses(frame(batch, sample, "calibrated"), sample, owner, len(labels)) for sample in batch.samples]
+    return np.array(found, np.float32).reshape(len(found), len(labels))
+
+
+def written_label(batch: Batch, labels: Sequence[str]) -> NDArray[np.int16]:
+    """(N,): the number of the label that is the answer, or UNKNOWN."""
+    return _numbers([sample.answer for sample in batch.samples], labels)
+
+
+def true_label(batch: Batch, labels: Sequence[str]) -> NDArray[np.int16]:
+    """(N,): the number of the label that is the ground truth, or UNKNOWN."""
+    return _numbers([sample.seed.target for sample in batch.samples], labels)
+
+
+def calibrate(p: NDArray[np.float32], shares: Sequence[float] | None = None) -> NDArray[np.float32]:
+    """Rows of p (N, L) freed of the prompt's bias: matched to the labels' `shares` (L,) if they are known, else batch calibration."""
+    return batch_calibrated(p) if shares is None else prior_matched(p, shares)
+
+
+def batch_calibrated(p: NDArray[np.float32], prior: NDArray | None = None) -> NDArray[np.float32]:
+    """Batch calibration (Zhou et al., Batch Calibration, ICLR 2024): rows of p (N, L) divided by `prior` (L,), then made to add up to one.
+
+    `prior` is what the prompt gives the labels whatever the input; None: their mean over the rows. That takes the inputs to be spread
+    evenly over the labels: where they are not, it moves answers from common labels to rare ones. It takes off the most of a bias, not all
+    of a strong one. Rows of nan stay, and count for nothing.
+    """
+    rows = _distributions(p)
+    if prior is None:
+        prior = rows[readable(rows)].mean(axis=0, dtype=np.float64) if readable(rows).any() else np.ones(p.shape[1])
+    divided = np.divide(rows, prior, where=prior > 0, out=np.where(np.isnan(rows), np.nan, np.zeros_like(rows)))
+    return _distributions(divided.astype(np.float32))
+
+
+def prior_matched(p: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np.float32]:
+    """Each label of p (N, L) weighted so that, rows made to add up to one, the labels' means are `shares` (L,), none of them 0 (Liusie,
+    Manakul & Gales, Mitigating word bias in zero-shot prompt-based classifiers, 2023). However strong the bias, the result is the same; but
+    the shares must be about right."""
+    rows = _distributions(p)
+    wanted = np.array(shares, np.float64) / np.sum(shares)
+    for _ in range(MATCHING_STEPS):
+        found = rows[readable(rows)].mean(axis=0, dtype=np.float64) if readable(rows).any() else wanted
+        if np.abs(found - wanted).max() < MATCHED:
+            break
+        rows = batch_calibrated(rows, found / wanted)
+    return rows
+
+
+def contextually_calibrated(p: NDArray[np.float32], content_free: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Contextual calibration (Zhao et al., Calibrate Before Use, ICML 2021): the prior is the mean of what the labels get for inputs
+    without content, such as "N/A", an empty text and "[MASK]": `content_free` (M, L). Rows are normalised, where the paper has a softmax.
+    """
+    return batch_calibrated(p, _distributions(content_free).mean(axis=0))
+
+
+def calibrated(
+    left: NDArray[np.int64],
+    p: NDArray[np.float32],
+    written: NDArray[np.int16],
+    *,
+    labels: Sequence[str],
+    min_confidence: float | None = None,
+    agree: bool = True,
+    shares: Sequence[float] | None = None,
+) -> dict[int, Verdict]:
+    """label_disagrees: the likeliest label, calibrated over `left`, is not the answer. low_label_confidence: the answer's calibrated
+    probability is below `min_confidence`. Rows that cannot be read pass; PipelineError if there are no others. `shares`: see
+    `calibrate`."""
+    rows = left[readable(p[left]) & (written[left] != UNKNOWN)]
+    if len(left) and not len(rows):
+        raise PipelineError(
+            f"filter.calibrated: no answer of {len(left):,} begins with a token of one of the labels {', '.join(labels)}; "
+            "does the prompt's answer span hold the label alone? Else leave filter.calibrated out"
+        )
+    sure = calibrate(p[rows], shares)
+    own, likeliest = sure[np.arange(len(rows)), written[rows]], sure.argmax(axis=1)
+    low = own < (-np.inf if min_confidence is None else min_confidence)
+    other = (likeliest != written[rows]) & agree
+    names = [f"{labels[number]} {value:.3f}" for number, value in zip(likeliest[other], sure[other].max(axis=1), strict=True)]
+    disagreeing = {int(row): Verdict("label_disagrees", name) for row, name in zip(rows[other], names, strict=True)}
+    return turned_down("low_label_confidence", rows[low & ~other], own[low & ~other]) | disagreeing
+
+
+def soft_labels(
+    p: NDArray[np.float32], labels: Sequence[Sequence[int]], shares: Sequence[float] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(L,) the first token of each label, and (N, L) the calibrated logprobs of the labels in nats, rows of nan where none were read."""
+    with np.errstate(divide="ignore"):
+        return np.array([tokens[0] for tokens in labels], np.int64), np.log(calibrate(p, shares))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Shares of right answers: the text's, the likeliest label's, the likeliest calibrated label's, on the same `rows`."""
+
+    rows: int
+    text: float
+    raw: float
+    calibrated: float
+
+
+def effect(
+    p: NDArray[np.float32], written: NDArray[np.int16], truth: NDArray[np.int16], shares: Sequence[float] | None = None
+) -> Effect | None:
+    """What calibration over all rows does to those of known truth; None if there are none. The ground truth only judges."""
+    known = readable(p) & (truth != UNKNOWN)
+    if not known.any():
+        return None
+    rows = {"text": written[known], "raw": p[known].argmax(axis=1), "calibrated": calibrate(p, shares)[known].argmax(axis=1)}
+    return Effect(int(known.sum()), **{name: float((found == truth[known]).mean()) for name, found in rows.items()})
+
+
+def readable(p: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(N,): rows that have a distribution."""
+    return ~np.isnan(p).any(axis=1) & (p.sum(axis=1) > 0)
+
+
+def _distributions(p: NDArray) -> NDArray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return p / p.sum(axis=1, keepdims=True)
+
+
+def _spelled(tokenizer: Tokenizer, labels: Sequence[str], before: str) -> list[list[int]]:
+    """For each label the first of its tokens behind `before` that not all of them share; empty for one that is the beginning of all."""
+    spelled = [_tokens(tokenizer, before, label) for label in labels]
+    shared = 0
+    while len(spelled) > 1 and all(len(ids) > shared for ids in spelled) and len({ids[shared] for ids in spelled}) == 1:
+        shared += 1
+    return [ids[shared : shared + 1] for ids in spelled]
+
+
+def _tokens(tokenizer: Tokenizer, before: str, label: str) -> list[int]:
+    """The tokens that hold the label. A space in front of it may be in its first."""
+    ids = tokenizer.encode_reply(before + label)[:-1]
+    text = tokenizer.decode(ids)
+    first, last = tokenizer.token_range(ids, text, len(text) - len(label), len(text))
+    return ids[first:last]
+
+
+def _masses(topk: TopK, sample: Sample, owner: dict[int, int], labels: int) -> NDArray[np.float64]:
+    """(L,)"""
+    token_ids = sample.token_ids or []
+    place = next((place for place in range(*(sample.answer_tokens or (0, 0))) if token_ids[place] in owner), None)
+    if place is None:
+        return np.full(labels, np.nan)
+    masses = np.zeros(labels)
+    entries = np.exp(topk.logprobs[place].astype(np.float64))  # (K,)
+    for token, mass in zip(topk.ids[place].tolist(), entries.tolist(), strict=True):
+        if mass > 0 and token in owner:
+            masses[owner[token]] += mass
+    lacking = masses == 0
+    others = entries[1:][entries[1:] > 0]
+    masses[lacking] = min(np.exp(topk.tail[place]) / max(lacking.sum(), 1), others.min(initial=1.0))
+    return masses
+
+
+def _numbers(texts: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int16]:
+    known = {scoring.normalise(label): number for number, label in enumerate(labels)}
+    return np.array([UNKNOWN if text is None else known.get(scoring.normalise(text), UNKNOWN) for text in texts], np.int16)
