@@ -1,0 +1,99 @@
+"""Keys, tokens and passwords in a text, by the forms that their issuers give them.
+
+An issuer's prefix is enough by itself; where there is none, a word such as `password` must stand before, and the value must be as
+disordered as random characters are (Shannon entropy, bits a character). Placeholders and the documentation's own examples pass.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Found = tuple[str, str]  # kind, the text
+
+PLACEHOLDER = re.compile(
+    r"^(?:[<{$%\[(]|your|my[_-]|the[_-]|some|enter|insert|change|replace|redacted|removed|hidden|placeholder|dummy|null|none|true|false)"
+    r"|^(?:password|passwd|pass|pwd|secret|token|key)$"
+    r"|example|x{4}|\*{3}|\.{3}|1234567|abcdef|[(){}\[\]]|^(?:os|env|process|self|config|settings|args|request)\.",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """`hint`: one of these must be in the text, in small letters. The first group of `shape`, or all of it, is the secret."""
+
+    name: str
+    hint: tuple[str, ...]
+    shape: str
+    entropy: float = 0.0
+
+
+SECRETS = (
+    Secret("private_key", ("private key",), r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"),
+    Secret("aws_access_key", ("akia", "asia"), r"\b((?:AKIA|ASIA)[A-Z2-7]{16})\b"),
+    Secret(
+        "aws_secret_key",
+        ("aws", "secret"),
+        r"(?i:aws|secret)\w{0,20}[\"']?\s{0,3}[:=]\s{0,3}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+        4.0,
+    ),
+    Secret("github_token", ("gh", "github_pat_"), r"\b(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255})\b"),
+    Secret("gitlab_token", ("glpat-",), r"\b(glpat-[\w-]{20,})"),
+    Secret("slack_token", ("xox",), r"\b(xox[abeoprs]-[\w-]{10,})"),
+    Secret("slack_webhook", ("hooks.slack.com",), r"hooks\.slack\.com/services/(T\w{6,}/B\w{6,}/\w{16,})"),
+    Secret("stripe_key", ("_live_", "_test_"), r"\b([sr]k_(?:live|test)_[A-Za-z0-9]{16,})\b"),
+    Secret("google_api_key", ("aiza",), r"\b(AIza[\w-]{35})(?![\w-])"),
+    Secret("google_oauth", ("ya29.",), r"\b(ya29\.[\w-]{20,})"),
+    Secret("anthropic_key", ("sk-ant-",), r"\b(sk-ant-[\w-]{20,})"),
+    Secret("openai_key", ("sk-",), r"(?<![\w-])(sk-(?!ant-)(?:(?:proj|svcacct|admin|None)-)?[\w-]{20,})", 3.5),
+    Secret("huggingface_token", ("hf_",), r"\b(hf_[A-Za-z0-9]{30,})\b", 3.5),
+    Secret("npm_token", ("npm_",), r"\b(npm_[A-Za-z0-9]{36})\b"),
+    Secret("pypi_token", ("pypi-",), r"\b(pypi-AgE[\w-]{50,})"),
+    Secret("sendgrid_key", ("sg.",), r"\b(SG\.[\w-]{16,32}\.[\w-]{16,64})"),
+    Secret("twilio_key", ("sk",), r"\b(SK[0-9a-f]{32})\b", 3.0),
+    Secret("mailgun_key", ("key-",), r"\b(key-[0-9a-f]{32})\b", 3.0),
+    Secret("telegram_token", (":aa",), r"(?<!\w)(\d{8,10}:AA[\w-]{33})(?![\w-])"),
+    Secret("azure_storage_key", ("accountkey",), r"AccountKey=([A-Za-z0-9+/]{86}==)"),
+    Secret("jwt", ("eyj",), r"\b(eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"),
+    Secret("password_in_url", ("://",), r"(?<![\w+.-])[a-zA-Z][\w+.-]{1,20}://[^\s/:@]{1,64}:([^\s/@]{3,64})@", 2.0),
+    Secret(
+        "assigned_key",
+        ("key", "secret", "token", "auth"),
+        r"(?i:(?:api|access|client|auth|private|signing|encryption)?[_ -]?(?:key|secret|token|authorization))[\"']?"
+        r"\s{0,3}(?:[:=]|is|bearer)\s{0,3}(?i:bearer\s)?[\"'`]?([\w+/.~-]{20,128}={0,2})(?![\w+/.~(-])",
+        3.7,
+    ),
+    Secret(
+        "password",
+        ("passw", "pwd", "passphrase"),
+        r"(?i:\b\w{0,20}(?:password|passwd|pwd|passphrase))[\"']?\s{0,3}(?:[:=]|is:?)\s{0,3}[\"'`]?([^\s\"'`,;<>]{8,64})",
+        2.5,
+    ),
+)
+SHAPES = tuple((one, re.compile(one.shape)) for one in SECRETS)
+MIXED = {"assigned_key", "password", "openai_key"}  # forms that words have too; in a secret there are letters and digits
+
+
+def find(text: str) -> Iterator[Found]:
+    """All that is found, by kind."""
+    small = text.lower()
+    for one, shape in SHAPES:
+        if not any(hint in small for hint in one.hint):
+            continue
+        for match in shape.finditer(text):
+            secret = match.group(1) if shape.groups else match.group()
+            if _is_secret(one, secret):
+                yield one.name, secret
+
+
+def entropy(text: str) -> float:
+    """Shannon entropy of the characters, bits a character: 0 for "aaaa", about 4.5 for 32 random ones of base64."""
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in Counter(text).values())
+
+
+def _is_secret(one: Secret, secret: str) -> bool:
+    if PLACEHOLDER.search(secret) or (one.entropy and entropy(secret) < one.entropy):
+        return False
+    return one.name not in MIXED or (any(c.isdigit() for c in secret) and any(c.isalpha() for c in secret))
