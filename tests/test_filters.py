@@ -56,18 +56,6 @@ def test_length(sample: Make) -> None:
     assert form.length(np.array([0, 2]), column, 2, None) == {}
 
 
-@pytest.mark.parametrize("text", ["I'm sorry, but I can't help with that.", "As an AI, I have no opinion.", "I cannot assist with this."])
-def test_refusal_is_found(sample: Make, text: str) -> None:
-    """Refusals would be learnt as answers."""
-    assert reasons(form.refusal(batch(sample(text=text, answer=None)))) == ["refused"]
-
-
-@pytest.mark.parametrize("text", ["Sorry for the delay, the answer is 4.", "The model said: I'm sorry.", "I can see three cats."])
-def test_plain_words_are_no_refusal(sample: Make, text: str) -> None:
-    """A filter that is too keen eats good rows."""
-    assert form.refusal(batch(sample(text=text, answer="4"))) == [None]
-
-
 @pytest.mark.parametrize(
     ("changes", "metric", "reason"),
     [
@@ -200,7 +188,7 @@ def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_a_measure_is_known_by_what_decides_it() -> None:
     """Another setting or version would give other values; they must not be taken for these."""
-    known = Measure(form.refusal, {"a": 1})
-    assert known.name == Measure(form.refusal, {"a": 1}).name
-    assert len({known.name, Measure(form.refusal, {"a": 2}).name, Measure(form.refusal, {"a": 1}, version=2).name}) == 3
+    known = Measure(form.finished, {"a": 1})
+    assert known.name == Measure(form.finished, {"a": 1}).name
+    assert len({known.name, Measure(form.finished, {"a": 2}).name, Measure(form.finished, {"a": 1}, version=2).name}) == 3
     assert custom.REASON.fullmatch("too_rude")

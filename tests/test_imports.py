@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"errors", "__init__"},
-    {"records", "config", "progress", "stopping"},
+    {"records", "config", "licences", "progress", "stopping"},
     {"store", "topk", "prompts", "seeds"},
     {"shards", "samples", "models", "vocabulary", "adapters"},
     {"stage", "work", "replies"},

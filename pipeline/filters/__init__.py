@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import models, prompts
 from pipeline.config import Config, Filter
-from pipeline.filters import correctness, custom, duplicates, form, judge
+from pipeline.filters import correctness, custom, duplicates, form, judge, phrases
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.verdict import Verdict, objections
 
@@ -50,7 +50,7 @@ def active(config: Config, prompt_files: Sequence[Path]) -> list[NamedFilter]:
     table: list[tuple[str, bool, Measure, Callable[..., dict[int, Verdict]]]] = [
         ("finished", settings.finished, Measure(form.finished), objections),
         ("length", lengths, Measure(form.tokens), partial(form.length, least=settings.min_tokens, most=settings.max_tokens)),
-        ("refusal", settings.refusal, Measure(form.refusal), objections),
+        ("refusal", settings.refusal, Measure(phrases.found), partial(phrases.said, reason="refused")),
         ("parseable", settings.parseable, Measure(form.parseable, known | asked), objections),
         *((name.partition(":")[2], True, custom.measure(name), objections) for name in settings.custom),
         ("correct", settings.correct, Measure(correctness.correct, known), objections),

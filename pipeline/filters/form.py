@@ -1,6 +1,5 @@
 """Filters on the form of a reply: is it whole, of a sane length, an answer at all, and readable."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,11 +10,6 @@ from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Objection, Verdict
 from pipeline.records import Sample
 
-REFUSALS = re.compile(
-    r"^\W*(?:i'?m sorry|i am sorry|sorry,? but|i apologi[sz]e|i can(?:no|')t (?:help|assist|answer|provide|comply|fulfil|do that)"
-    r"|i(?:'m| am) (?:unable|not able) to|as an ai\b|i(?:'m| am) an? (?:ai|language model)|i won't (?:be able|help|assist))",
-    re.IGNORECASE,
-)
 VALUE_CHARS = 80
 
 
@@ -36,16 +30,6 @@ def length(left: NDArray[np.int64], tokens: NDArray[np.int32], least: int, most:
     short = {int(row): Verdict("too_short", int(tokens[row])) for row in left[found < least]}
     long = {} if most is None else {int(row): Verdict("too_long", int(tokens[row])) for row in left[found > most]}
     return short | long
-
-
-def refusal(batch: Batch) -> list[Objection | None]:
-    """refused: the reply opens, or its answer does, with the words of a refusal."""
-
-    def judge(sample: Sample) -> Objection | None:
-        match = REFUSALS.match(sample.text) or REFUSALS.match(sample.answer or "")
-        return ("refused", match.group().strip()) if match else None
-
-    return [judge(s) for s in batch.samples]
 
 
 def parseable(batch: Batch, reasoned: Sequence[bool], metric: str, labels: Sequence[str] | None) -> list[Objection | None]:

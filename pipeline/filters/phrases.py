@@ -145,8 +145,8 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
 }
 BEGINNINGS = {
     "opening": r"\A[\W_]*(?:{})",
-    "close": r"(?:\A|[.!?\n:)])\W*(?:{})",
-    "sentence": r"(?:\A|[.!?\n]\W*)(?:{})",
+    "close": r"(?:\A|[.!?\n:)])\W{{0,4}}(?:{})",
+    "sentence": r"(?:\A|[.!?\n]\W{{0,4}})(?:{})",
     "anywhere": r"(?:{})",
 }
 
