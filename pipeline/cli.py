@@ -157,14 +157,40 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
         if name == STAGES[0]:
             validate.check(settings)
         click.echo(f"--- {name}")
-        finished = stopping.run_child([sys.executable, "-m", "pipeline", name, str(config), *overrides, *(["--redo"] if redo else [])])
-        if finished < 0:
-            _complain(f"{name}: its process was ended by signal {-finished} (is memory short?); the same command goes on from here")
-            _leave(STOPPED - finished)
-        if finished not in (DONE, DONE_WITH_ERRORS):
-            _leave(finished)
-        code = max(code, finished)
+        code = max(code, _child(name, config, *overrides, *(["--redo"] if redo else [])))
     return code
+
+
+@cli.command(epilog="Example: pipeline ablate configs/quickstart.yaml --arm sft --repeats 5")
+@_stage_options
+@click.option("--arm", help="What is trained again and again: an arm of the config.  [default: the first]")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Students of each set, by training seeds 0, 1, ...")
+@click.option(
+    "--share",
+    "shares",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Train on this share of the kept samples too (may be given again).  [default: 0.5 and 0.25]",
+)
+@click.option("--no-curve", is_flag=True, help="Only curated against random.")
+def ablate(
+    config: Path, overrides: tuple[str, ...], redo: bool, arm: str | None, repeats: int, shares: tuple[float, ...], no_curve: bool
+) -> int:
+    """Is curation worth it, and would more data help?
+
+    Trains the student on the kept samples, on as many random ones and on shares of the kept ones, and prints the differences with their
+    intervals. All of it is in RUN/ablate; the run itself stays as it is.
+    """
+    from pipeline import ablation
+
+    if no_curve and shares:
+        raise click.UsageError("--share is a point of the curve that --no-curve leaves out; give one of the two")
+    planned = ablation.plan(config, overrides, arm, repeats, () if no_curve else shares or (0.5, 0.25))
+    option = {"train": "--arm", "evaluate": "--model"}
+    if not ablation.run(planned, lambda name, part: _child(name, config, *planned.overrides, option[name], part), redo):
+        click.echo("ablate: done already")
+    click.echo(ablation.write(planned))
+    return DONE
 
 
 @cli.command(epilog="Example: pipeline validate configs/quickstart.yaml --origins")
@@ -294,6 +320,17 @@ def _is_done(module: "Stage", settings: "Config") -> bool:
 
     begun = any((Path(settings.run_dir) / module.NAME).glob("**/begun.json"))
     return begun and stage.done(module, settings)
+
+
+def _child(name: str, config: Path, *arguments: str) -> int:
+    """Run one stage in a process of its own; returns its exit code if it is done, and leaves with it if not."""
+    code = stopping.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
+    if code < 0:
+        _complain(f"{name}: its process was ended by signal {-code} (is memory short?); the same command goes on from here")
+        _leave(STOPPED - code)
+    if code not in (DONE, DONE_WITH_ERRORS):
+        _leave(code)
+    return code
 
 
 def _execute(

@@ -20,6 +20,10 @@ IGNORED = -100  # label of a token that bears no loss
 UNKNOWN = -1  # a token of which no distribution is known
 
 
+class NoAnswerError(PipelineError):
+    """A sample without a readable answer, in a form that trains on the answer."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One row. The lists have one entry a token.
@@ -99,7 +103,7 @@ class Encoder:
         if self.form == "whole":
             return [self._row(reply, "", list(range(whole)))]
         if reply.answer is None:
-            raise PipelineError(
+            raise NoAnswerError(
                 f"sample {reply.id}: no answer can be read in it, and form: {self.form} trains on the answer; turn on filter.parseable, "
                 "or use form: whole"
             )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,17 +98,23 @@ def bootstrap_repeats(runs: NDArray[np.float64], against: NDArray[np.float64] | 
     Ann. Appl. Stat. 1(2)); so the interval holds what another held-out set and other training seeds would change. With one repeat it is
     `bootstrap`'s. Few repeats say little about their own spread: three make its part of the variance a third too small.
     """
-    sides = [runs] if against is None else [runs, against]
+    return bootstrap_sum([runs], [1.0], seed) if against is None else bootstrap_sum([runs, against], [1.0, -1.0], seed)
+
+
+def bootstrap_sum(sides: Sequence[NDArray[np.float64]], weights: Sequence[float], seed: int = 0) -> Interval:
+    """The weighted sum of the means of `sides`, each (R, I) with an R of its own, on the same items, with its interval as above."""
     if all(len(side) == 1 for side in sides):
-        return bootstrap((runs[0] if against is None else runs[0] - against[0]).tolist(), seed)
+        return bootstrap(_sum([side[0] for side in sides], weights).tolist(), seed)
     random = np.random.default_rng(seed)
-    items = runs.shape[1]
+    items = sides[0].shape[1]
 
     def drawn() -> float:
         taken = random.integers(items, size=items)
-        means = [side[random.integers(len(side), size=len(side))][:, taken].mean() for side in sides]
-        return float(means[0] - sum(means[1:]))
+        return float(_sum([side[random.integers(len(side), size=len(side))][:, taken].mean() for side in sides], weights))
 
     low, high = np.quantile([drawn() for _ in range(RESAMPLES)], (0.025, 0.975))
-    mean = runs.mean() - (0.0 if against is None else against.mean())
-    return Interval(float(mean), float(low), float(high))
+    return Interval(float(_sum([side.mean() for side in sides], weights)), float(low), float(high))
+
+
+def _sum(values: Sequence[Any], weights: Sequence[float]) -> Any:
+    return sum(weight * value for weight, value in zip(weights, values, strict=True))

@@ -108,9 +108,9 @@ def begun_with(job: Job, path: Path | str | None) -> str | None:
     return found
 
 
-def done(stage: Stage, config: Config) -> bool:
-    """Whether all parts are finished, and from just these settings and inputs."""
-    for part in stage.parts(config):
+def done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> bool:
+    """Whether all parts (or those named in `only`) are finished, and from just these settings and inputs."""
+    for part in only or stage.parts(config):
         job = _job(stage, config, part)
         if not (job.folder / "manifest.json").exists():
             return False

@@ -16,7 +16,7 @@ def describe(run_dir: Path) -> Iterator[str]:
     )
     if not begun:
         raise PipelineError(f"{run_dir}: no stage was begun here; give a run folder, such as runs/quickstart")
-    return (f"{folder.relative_to(run_dir)!s:<20} {_state(folder)}" for folder in begun)
+    return (f"{folder.relative_to(run_dir)!s:<28} {_state(folder)}" for folder in begun)
 
 
 def _state(folder: Path) -> str:

@@ -57,7 +57,7 @@ def verify(run_dir: Path) -> Iterator[str]:
         faults += _file_faults(folder, files)
         extra = _samples_line(folder, faults) if folder.name in SAMPLED else ""
         state = f"{len(faults) - before} faults" if len(faults) > before else "ok"
-        yield f"{folder.relative_to(run_dir)!s:<20} {state}: {len(files)} files{extra}"
+        yield f"{folder.relative_to(run_dir)!s:<28} {state}: {len(files)} files{extra}"
     if faults:
         raise PipelineError("\n".join(faults[:20]) + (f"\n… and {len(faults) - 20} more" if len(faults) > 20 else ""))
 

@@ -19,6 +19,7 @@ LAYERS = [
     {"trainer", "recipe", "probe"},
     {"capture", "compare", "validate", "schema", "status", "explain", "verify", "recheck"},
     {"stages"},
+    {"ablation"},
     {"cli", "__main__", "worker"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

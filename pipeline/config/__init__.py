@@ -69,6 +69,11 @@ class Config(Section):
         corrected = [name for name, arm in self.train.arms.items() if arm.corrected]
         if corrected and self.filter.correct and (self.train.rows == "filter" or self.score.source == "kept"):
             raise ValueError(f"arm {corrected[0]} is corrected, but filter.correct drops what is wrong before; set filter.correct: false")
+        drawn = [name for name, arm in self.train.arms.items() if arm.selection == "random"]
+        if drawn and self.train.rows == "score":
+            raise ValueError(
+                f"arm {drawn[0]} draws from all samples, and score has only some; set train.rows: filter, or the arm's selection: kept"
+            )
         return self
 
     def settings(self, *paths: str) -> dict[str, Any]:

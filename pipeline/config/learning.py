@@ -79,6 +79,14 @@ class Arm(Section):
         "teacher", description="whose replies it learns: the teacher's kept ones, or the seeds' ground truth (sft)", examples=["truth"]
     )
     limit: int | None = Field(None, ge=1, description="only the first so many samples or seeds", examples=[200])
+    selection: Literal["kept", "random"] = Field(
+        "kept",
+        description="the samples that filter kept, or as many drawn from all, good and bad, by the seed: what curation is held against",
+        examples=["random"],
+    )
+    share: float = Field(
+        1.0, gt=0, le=1, description="share of these, drawn by the seed; of one seed the smaller lies in the larger", examples=[0.5]
+    )
     epochs: float | None = Field(None, gt=0, description="passes over its rows; null: train.epochs", examples=[3.0])
     learning_rate: float | None = Field(None, gt=0, description="highest step size; null: train.learning_rate", examples=[1e-4])
     seed: int | None = Field(
@@ -115,6 +123,8 @@ class Arm(Section):
     def truth_is_text(self) -> Self:
         if self.text == "truth" and (self.method == "kd" or self.corrected):
             raise ValueError("text: truth has no logprobs and nothing to correct; use method: sft without corrected, or text: teacher")
+        if self.text == "truth" and (self.selection == "random" or self.share < 1):
+            raise ValueError("text: truth is of seeds, and selection and share are of samples; use limit, or text: teacher")
         return self
 
 

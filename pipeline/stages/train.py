@@ -12,7 +12,7 @@ from pipeline.config import Config, Student, Train
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.rows import Rows, frames, load, samples
+from pipeline.rows import Rows, frames, learnable, load, training_seed
 from pipeline.stage import Job, read_manifest
 from pipeline.store import read_json, sync_folder, write_atomic, write_json
 from pipeline.topk import TopKFolder
@@ -45,7 +45,7 @@ def sections(config: Config, part: str) -> list[str]:
 def reads(config: Config, part: str) -> list[str]:
     rows = ["generate", "filter"] if config.train.rows == "filter" else ["score"]
     if part == INIT:
-        return rows if config.student.trim_vocabulary else []
+        return [] if not config.student.trim_vocabulary else rows[:1] if _draws(config) else rows
     return [*(rows if config.train.arms[part].text == "teacher" else []), f"{NAME}/{INIT}"]
 
 
@@ -57,6 +57,11 @@ def files(config: Config, part: str) -> list[Path]:
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
     return {**(seeds.identities(config.task.seeds) if _seeds_count(config, part) else {}), **students.identities(config)}
+
+
+def _draws(config: Config) -> bool:
+    """Whether some arm learns from samples that were not kept, whose tokens a trimmed vocabulary must have too."""
+    return any(arm.selection == "random" for arm in config.train.arms.values())
 
 
 def _seeds_count(config: Config, part: str) -> bool:
@@ -91,7 +96,7 @@ def summary(config: Config) -> str:
 
 
 def _init(job: Job) -> dict[str, Any]:
-    start = students.build(job.config, job.folder / "model", samples(job), frames(job))
+    start = students.build(job.config, job.folder / "model", learnable(job, _draws(job.config)), frames(job))
     revision = students.source(job.config)[1] if start.model else None
     write_json(job.folder / "student.json", {"model": start.model, "revision": revision})
     return start.counts
@@ -121,9 +126,11 @@ def learn(job: Job) -> dict[str, Any]:
     rows = load(job, tokenizer, load_config(start, revision).get_text_config().vocab_size)
     checkpoint = _last_checkpoint(job.folder / "checkpoints")
     _say(job, f"{len(rows.train):,} rows, from {start}" + ("" if rows.same else "; another tokenizer, so the text is tokenised anew"))
+    if rows.passed_over:
+        _say(job, f"{rows.passed_over:,} samples drawn that cannot be learned from (too long, or without an answer) gave way to others")
     _say(job, *_before(job, checkpoint))
 
-    transformers.set_seed(_seed(job))
+    transformers.set_seed(training_seed(job))
     model = students.load_student(job.config, start, revision, torch.float32, arguments.arithmetic(job.config.train))
     trainer = _trainer(job, model, tokenizer, rows)
     try:
@@ -177,7 +184,7 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         guard=guard,
         held_out=held_out,
         model=model,
-        args=arguments.arguments(settings, arm, job.folder, _seed(job)),
+        args=arguments.arguments(settings, arm, job.folder, training_seed(job)),
         train_dataset=batches.dataset(rows.train, settings.max_length if settings.packing else None),
         eval_dataset=held_out.rows if held_out else None,
         data_collator=collators[0],
@@ -216,11 +223,6 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
         scored=bool(scored),
         samples=job.folder / "samples.jsonl",
     )
-
-
-def _seed(job: Job) -> int:
-    arm = job.config.train.arms[job.part]
-    return job.config.train.seed if arm.seed is None else arm.seed
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
@@ -319,6 +321,7 @@ def _count(job: Job, rows: Rows, trainer: Any) -> dict[str, Any]:
     steps = max(entry["step"] for entry in history)
     return {
         "rows": len(rows.train),
+        **({"passed_over": rows.passed_over} if job.config.train.arms[job.part].selection == "random" else {}),
         "steps": steps,
         **{name: round(float(last[name]), 6) for name in ("loss", "loss_ce", "loss_kd", "kd_gradient_share") if name in last},
         **({"held_out": len(rows.held_out), "saved_step": best or steps} if rows.held_out else {}),
