@@ -8,11 +8,13 @@ from pathlib import Path
 from pipeline import prompts, seeds, students
 from pipeline.encode import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
 from pipeline.errors import PipelineError
+from pipeline.filters.verdict import LEAKED
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import Sample, Seed, digest
+from pipeline.records import Rejected, Sample, Seed, digest
 from pipeline.samples import Samples
 from pipeline.scoring import SCORERS
 from pipeline.stage import Job
+from pipeline.store import read_records
 from pipeline.vocabulary import Vocabulary
 
 _ROWS = {"filter": "filter/kept", "score": "score"}  # where the samples are, and where their frames
@@ -78,8 +80,8 @@ def is_held_out(seed_id: str, share: float) -> bool:
 
 def training_seed(job: Job) -> int:
     """What decides the order of an arm's rows, and whatever else is drawn for it."""
-    seed = job.config.train.arms[job.part].seed
-    return job.config.train.seed if seed is None else seed
+    arm = job.config.train.arms[job.part]
+    return job.config.train.seed if arm.seed is None else arm.seed
 
 
 def draw(
@@ -141,7 +143,9 @@ def _chosen(job: Job, kept: Sources, learned: list[int], is_usable: Callable[[Sa
         return kept, learned, 0
     if arm.selection == "random":
         everything = Samples(frames(job))
-        return everything, *draw(everything, _split(everything, job.config.train.holdout)[0], count, seed, is_usable)
+        leaked = {rejected.row for rejected in read_records(job.run_dir / "filter" / "rejected", Rejected) if rejected.reason in LEAKED}
+        candidates = [number for number in _split(everything, job.config.train.holdout)[0] if number not in leaked]
+        return everything, *draw(everything, candidates, count, seed, is_usable)
     return kept, *(draw(kept, learned, count, seed) if arm.share < 1 else (learned, 0))
 
 

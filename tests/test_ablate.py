@@ -20,14 +20,14 @@ from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.records import Sample, Scored
+from pipeline.records import Rejected, Sample, Scored
 from pipeline.rows import Rows, draw, is_held_out
 from pipeline.rows import load as load_rows
 from pipeline.samples import Samples, kept_rows
 from pipeline.scoring import bootstrap_sum
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.store import read_records
+from pipeline.store import read_records, write_shards
 from pipeline.students import made
 from pipeline.vocabulary import Vocabulary
 from tests.test_students import bpe, tiny
@@ -53,6 +53,15 @@ def here(plan: Plan, log: list[str]) -> Do:
         stage.execute(*((train, plan.config, ["init", part]) if name == "train" else (evaluate, plan.config, [part])))
 
     return do
+
+
+def stopping_before(arm: str, do: Do) -> Do:
+    def until(name: str, part: str) -> None:
+        if part == arm:
+            raise PipelineError("not this one")
+        do(name, part)
+
+    return until
 
 
 def files(folder: Path) -> dict[Path, int]:
@@ -136,6 +145,22 @@ def test_random_rows_are_of_all_samples_and_of_one_number(workshop: Path) -> Non
     assert a == learned(config, "a")
 
 
+def test_random_rows_hold_no_held_out_text(workshop: Path) -> None:
+    """A random set that has the answers of the evaluation makes curation look harmful."""
+    config = filtered(workshop, arms(random={"selection": "random", "limit": 20}))
+    stage.execute(train, config, ["init"])
+    drawn = learned(config, "random")
+    leaked = [
+        Rejected(id=sample.id, row=row, filter="any", reason="holds_held_out", value="…")
+        for row, sample in enumerate(Samples(workshop / "run" / "generate"))
+        if sample.id in sorted(drawn)[:5]
+    ]
+    write_shards(workshop / "run" / "filter" / "rejected", leaked)
+    again = learned(config, "random")
+    assert len(again) == len(drawn)
+    assert drawn - again == {rejected.id for rejected in leaked}
+
+
 def test_shares_lie_in_one_another(workshop: Path) -> None:
     """A curve over sets that are drawn anew has the difference between draws in every step."""
     config = filtered(workshop, arms(kept={}, half={"share": 0.5}, quarter={"share": 0.25}, other={"share": 0.25, "seed": 1}))
@@ -207,23 +232,37 @@ def test_vocabulary_is_trimmed_to_what_may_be_drawn(workshop: Path) -> None:
 def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
     """kill -9 in the second student: the first is not made again, the second goes on from its checkpoint."""
     filtered(workshop)
-    options = ["--arm", "sft", "--repeats", "1", "--no-curve", "train.epochs=60", "train.save_steps=5"]
-    command = [sys.executable, "-m", "pipeline", "ablate", str(workshop / "config.yaml"), *options]
-    folder = workshop / "run" / "ablate"
+    settings = ["train.epochs=60", "train.save_steps=5"]
+    plan = planned(workshop, *settings, arm="sft", repeats=1, shares=())
+    with pytest.raises(PipelineError, match="not this one"):
+        ablation.run(plan, stopping_before("random-0", here(plan, [])))
+    first = files(plan.folder / "train" / "curated-0")
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "ablate",
+        str(workshop / "config.yaml"),
+        "--arm",
+        "sft",
+        "--repeats",
+        "1",
+        "--no-curve",
+        *settings,
+    ]
     started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, start_new_session=True))
-    while not list(folder.glob("train/random-0/checkpoints/*/trainer_state.json")):
+    while not list(plan.folder.glob("train/random-0/checkpoints/*/trainer_state.json")):
         assert started[-1].poll() is None
         time.sleep(0.01)
     os.killpg(started[-1].pid, signal.SIGKILL)
     started[-1].wait()
-    assert not (folder / "results.json").exists()
-    first = files(folder / "train" / "curated-0")
+    assert not (plan.folder / "results.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 students of sft, 1 of them done" in done.stdout
     assert "going on from checkpoint-" in done.stdout
     assert "curation is worth" in done.stdout
-    assert files(folder / "train" / "curated-0") == first
+    assert files(plan.folder / "train" / "curated-0") == first
 
 
 @pytest.mark.parametrize(
@@ -301,12 +340,8 @@ def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) 
         with pytest.raises(PipelineError, match=f"process {other.pid} .* is at work here"):
             ablation.run(plan, here(plan, []))
         other.communicate("\n")
-
-    def refuse(name: str, part: str) -> None:
-        raise PipelineError(f"{name} {part} does not begin")
-
-    with pytest.raises(PipelineError, match="train curated-0 does not begin"):
-        ablation.run(plan, refuse, redo=True)
+    with pytest.raises(PipelineError, match="not this one"):
+        ablation.run(plan, stopping_before("curated-0", here(plan, [])), redo=True)
     assert [path.name for path in (workshop / "run" / "replaced").glob("ablate-*/*")] == ["results.json"]
 
 

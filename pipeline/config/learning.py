@@ -81,7 +81,7 @@ class Arm(Section):
     limit: int | None = Field(None, ge=1, description="only the first so many samples or seeds", examples=[200])
     selection: Literal["kept", "random"] = Field(
         "kept",
-        description="the samples that filter kept, or as many drawn from all, good and bad, by the seed: what curation is held against",
+        description="the samples that filter kept, or as many drawn from all by the seed, good and bad, but none with held-out text",
         examples=["random"],
     )
     share: float = Field(
