@@ -259,7 +259,7 @@ def _curation(found: Mapping[str, Any]) -> str:
     }[_sign(gain)]
     near = ": the two sets are nearly the same, and the comparison can show little" if kept > NEARLY_ALL else ""
     return (
-        f"curation is worth {signed(gain)} over a random subset of the same size: {verdict}\n"
+        f"curation is worth {_signed(gain)} over a random subset of the same size: {verdict}\n"
         f"  filter kept {found['kept']:,} of {found['samples']:,} samples ({kept:.1%}), which is their share in a random subset too{near}"
     )
 
@@ -267,7 +267,7 @@ def _curation(found: Mapping[str, Any]) -> str:
 def _more(found: Mapping[str, Any]) -> str:
     """Whether more data would help, as far as the curve can say."""
     slope, last = Interval(**found["per_doubling"]), Interval(**found["last_step"])
-    step = f"the last step, from {found['shares'][1]:.4g} of the samples to all, gave {signed(last)}"
+    step = f"the last step, from {found['shares'][1]:.4g} of the samples to all, gave {_signed(last)}"
     if _sign(slope) < 0:
         verdict = "no, fewer did better"
     elif _sign(slope) == 0:
@@ -276,7 +276,7 @@ def _more(found: Mapping[str, Any]) -> str:
         verdict = f"likely, if the curve goes on as it did; {step}"
     else:
         verdict = f"not shown, though it has helped so far; {step}"
-    return f"each doubling of the kept samples is worth {signed(slope)}\n  would more data help? {verdict}"
+    return f"each doubling of the kept samples is worth {_signed(slope)}\n  would more data help? {verdict}"
 
 
 def _sign(interval: Interval) -> int:
@@ -284,5 +284,5 @@ def _sign(interval: Interval) -> int:
     return int(interval.low > 0) - int(interval.high < 0)
 
 
-def signed(interval: Interval) -> str:
+def _signed(interval: Interval) -> str:
     return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
