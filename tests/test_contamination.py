@@ -1,0 +1,191 @@
+"""What counts as a copy of a held-out text, and what only looks like one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import Source
+from pipeline.errors import PipelineError
+from pipeline.filters import contamination
+from pipeline.filters.columns import Batch
+from pipeline.filters.verdict import Verdict
+from pipeline.filters.wording import placed, units, words
+from pipeline.records import Sample, Seed
+from pipeline.topk import TopKFolder
+
+Make = Callable[..., Sample]
+Judge = Callable[..., list[Verdict | None]]
+LONG = "Which wealthy collector of old clocks bequeathed his whole workshop to the museum in Basel, and in which year did it open?"
+HELD_OUT = [
+    "What is gold?",
+    "Shall i come to get pickle",
+    "spam",
+    "How do glaciers carve valleys out of solid rock?",
+    LONG,
+    "Add 3 + 4",
+    "今天天气怎么样我们去公园散步好吗",
+    "วันนี้อากาศดีมากเราไปเดินเล่นกัน",
+]
+
+
+@pytest.fixture
+def judge(sample: Make, tmp_path: Path) -> Judge:
+    """Verdicts on samples of these inputs (text) or replies, against held-out texts q0, q1, …"""
+
+    def judged(*inputs: str, replies: list[str] | None = None, held_out: list[str] = HELD_OUT) -> list[Verdict | None]:
+        path = tmp_path / "eval.jsonl"
+        path.write_text("".join(json.dumps({"id": f"q{n}", "text": text, "target": "spam"}) + "\n" for n, text in enumerate(held_out)))
+        samples = [sample(seed=Seed(id="n", inputs={"text": text})) for text in inputs]
+        samples += [sample(text=text, rationale=None, answer=None) for text in replies or []]
+        column = contamination.measure(Source(path=str(path)))(Batch(samples, TopKFolder(Path())))
+        verdicts = contamination.contaminated(np.arange(len(samples)), json.loads(json.dumps(column)), 0.62)
+        return [verdicts.get(row) for row in range(len(samples))]
+
+    return judged
+
+
+def reasons(verdicts: list[Verdict | None]) -> list[str | None]:
+    return [None if verdict is None else verdict.reason for verdict in verdicts]
+
+
+def test_the_verdict_shows_item_and_span(judge: Judge) -> None:
+    """Without them nobody can tell whether the filter is right; a long span must not flood the report."""
+    short, long = judge("So: Shall I come,\nto get pickle?!", f"Now tell me: {LONG}")
+    assert short == Verdict("holds_held_out", "eval q1: 'Shall I come, to get pickle?!'")
+    assert long is not None
+    assert str(long.value).startswith("eval q4: 'Which wealthy collector")
+    assert len(str(long.value)) == 80
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("What is gold?", "holds_held_out"),
+        ("WHAT IS “GOLD”", "holds_held_out"),
+        ("Read this. What is gold? Answer briefly.", "holds_held_out"),
+        ("What is gold used for?", None),
+        ("What is gold's atomic number?", None),
+        ("spam", "holds_held_out"),
+        ("Is this message spam? Win a prize now, reply today", None),
+        ("we wondered shall i come to get pickle or bread", "holds_held_out"),
+        ("Shall i come to get bread", None),
+    ],
+)
+def test_short_items(judge: Judge, text: str, reason: str | None) -> None:
+    """A matcher of 13 words finds none of them; one of few words finds them everywhere."""
+    assert reasons(judge(text)) == [reason]
+
+
+def test_a_label_in_a_reply_is_nothing(judge: Judge) -> None:
+    """Every reply of a label task holds some held-out target."""
+    assert judge(replies=["spam", "It offers a prize, so it is spam. What is gold? A metal."]) == [None, None]
+    assert reasons(judge(replies=["He asks: shall I come to get pickle? So it is normal."])) == ["holds_held_out"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "how do GLACIERS carve valleys -- out of solid ROCK",
+        "\uff28\uff4f\uff57 do gla\u00adciers\u200b carve valleys\u3000out of “solid” rock\uff1f",
+        "How do huge glaciers carve valleys out of rock?",
+        "How do glaciers carve out valleys of solid stone?",
+        f"It is cold. How do glaciers cut valleys out of solid rock? {LONG[:30]}",
+    ],
+)
+def test_changed_copies_are_found(judge: Judge, text: str) -> None:
+    """Case, punctuation, invisible characters, and a word put in, dropped, moved or replaced do not make another question."""
+    assert reasons(judge(text))[0] in ("holds_held_out", "near_held_out")
+
+
+def test_a_long_run_of_a_longer_item_is_found(judge: Judge) -> None:
+    """Half of a question gives it away; other questions share a few words with it."""
+    part = " ".join(LONG.split()[2:17])
+    assert reasons(judge(f"Once more about a {part} or so")) == ["holds_held_out"]
+    assert judge("Which wealthy collector of old coins sold his whole house to the museum?") == [None]
+
+
+@pytest.mark.parametrize("script", [6, 7])
+def test_scripts_without_spaces(judge: Judge, script: int) -> None:
+    """A whole Chinese or Thai sentence is one word to a split at spaces."""
+    text = HELD_OUT[script]
+    changed = text[:4] + "真" + text[5:]
+    assert reasons(judge(f"{text}。", f"你说。{text}。好的")) == ["holds_held_out"] * 2
+    assert reasons(judge(changed))[0] in ("holds_held_out", "near_held_out")
+    assert judge(text[:5]) == [None]
+
+
+def test_arithmetic_signs_make_a_difference(judge: Judge) -> None:
+    """3 * 4 is no copy of 3 + 4, though all their words and numbers are the same."""
+    assert reasons(judge("Add 3+4.", "Add 3 * 4", "Add 4 + 3")) == ["holds_held_out", None, None]
+
+
+TEMPLATE = "How many legs are there in total if you have {}?"
+KINDS = ["ants", "dogs", "birds", "crabs", "cats", "flatworms", "hens", "bees"]
+
+
+def test_other_numbers_or_slots_are_another_item(judge: Judge) -> None:
+    """Items of one template share nearly all their words; training on their siblings is the purpose."""
+    held_out = [TEMPLATE.format(f"{n % 7 + 2} {kind}, {n % 5 + 2} {KINDS[(n + 3) % 8]}") for n, kind in enumerate(KINDS * 4)]
+    siblings = [TEMPLATE.format(kinds) for kinds in ("3 dogs, 9 cats", "2 ants, 2 bees", "2 ants, 2 crabs, 5 hens", "2 crabs, 2 ants")]
+    assert judge(*siblings, held_out=held_out) == [None] * 4
+    copies = [held_out[0].upper(), held_out[0].replace("in total", "altogether"), f"Solve this. {held_out[0]} Think."]
+    assert all(judge(*copies, held_out=held_out))
+    assert judge(LONG.replace("museum", "50 rooms"), held_out=[LONG.replace("museum", "40 rooms")]) == [None]
+
+
+def test_long_targets_and_fields_are_looked_for(sample: Make, tmp_path: Path) -> None:
+    """A reply that repeats a held-out answer leaks it; a field that many rows share is an instruction, not a leak."""
+    rule = "Rewrite the message below so that it is polite and clear."
+    targets = {0: LONG, 1: "Please be so kind and send me eight words"}
+    rows = [{"id": n, "rule": rule, "text": f"say {n}", "target": targets.get(n, "No.")} for n in range(8)]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = [
+        sample(text=f"Gladly. {LONG}"),
+        sample(seed=Seed(id="n", inputs={"rule": rule, "text": "hurry up with that"})),
+        sample(rationale="Please be so kind and send me eight words", answer=None),
+    ]
+    measure = contamination.measure(Source(path=str(tmp_path / "eval.jsonl")))
+    column = contamination.overlaps(Batch(samples, TopKFolder(Path())), **measure.settings)
+    assert [found and found[1] for found in column] == ["eval 0", None, "eval 1"]
+
+
+def test_other_files_and_changes_to_them(sample: Make, tmp_path: Path) -> None:
+    """A cached column of other held-out texts must not be taken, nor one be made from half of them."""
+    (tmp_path / "eval.jsonl").write_text('{"id": "a", "text": "of no concern"}\n')
+    plain = tmp_path / "bench.txt"
+    plain.write_text(f"nothing here\n{LONG}\n")
+    sources = Source(path=str(tmp_path / "eval.jsonl")), [Source(path=str(plain))]
+    first = contamination.measure(*sources)
+    batch = Batch([sample(text=LONG)], TopKFolder(Path()))
+    assert first(batch) == [(1.0, "bench:2", LONG)]
+    plain.write_text(f"nothing there\n{LONG}\n")
+    assert contamination.measure(*sources).name != first.name
+    contamination._index.cache_clear()
+    with pytest.raises(PipelineError, match="changed while it is at work"):
+        first(batch)
+    with pytest.raises(PipelineError, match="cannot be read"):
+        contamination.measure(sources[0], [Source(path=str(tmp_path / "none.txt"))])
+
+
+def test_the_threshold_is_the_judges(sample: Make) -> None:
+    """Rows turned down before are not judged again; a near copy below the threshold stays."""
+    column = [(1.0, "eval a", "x"), None, (0.7, "eval b", "y"), (0.7, "eval b", "y")]
+    assert contamination.contaminated(np.array([1, 2]), column, 0.62) == {2: Verdict("near_held_out", "eval b: 'y'")}
+    assert list(contamination.contaminated(np.arange(4), column, 0.8)) == [0]
+
+
+@pytest.mark.parametrize(
+    "text", ["Don\u2019t pay £2.50—call 0870-1234!", "3 \u2212 4 and 5*6", "黄金 is gold", "naïve cafe\u0301", " \u200b "]
+)
+def test_words_and_their_places_agree(text: str) -> None:
+    """The span that is shown is found by counting words a second time."""
+    assert [word for word, _, _ in placed(text)] == words(text)
+    assert all(0 <= first < last <= len(text) for _, first, last in placed(text))
+
+
+def test_units() -> None:
+    """Ten Chinese characters are no ten words."""
+    assert units(words("黄金 is gold")) == 3
