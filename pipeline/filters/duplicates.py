@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from pipeline import scoring
 from pipeline.filters import folding, shingles
+from pipeline.filters.buckets import Rows
 from pipeline.filters.columns import Batch, Ragged
 from pipeline.filters.keepers import Kept
 from pipeline.filters.meaning import Vectors
-from pipeline.filters.minhash import Rows
 from pipeline.filters.near import Sets
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, digest

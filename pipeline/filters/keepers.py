@@ -4,13 +4,13 @@ So a row goes only for the sake of one that is there to be read in its place, an
 Rows are counted by rank here: 0 is the best.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters.minhash import Buckets, Rows, gathered
+from pipeline.filters.buckets import Buckets, Rows, gathered, pieces
 
 LEAST, MOST = 256, 1 << 21  # rows that are settled together; pairs in memory
 
@@ -56,7 +56,7 @@ def best(buckets: Buckets, alike: Alike, rows: int) -> Kept:
     """Decide on all rows, asking for no pair of which one has gone."""
     kept = Kept(rows)
     open_ = np.diff(buckets.of_row.ends, prepend=0) > 0
-    weights = np.bincount(buckets.rows, buckets.ends - np.arange(len(buckets.rows)) - 1, minlength=rows)
+    weights = np.bincount(buckets.rows, buckets.later, minlength=rows)
     while len(left := np.flatnonzero(open_)):
         block = left[: max(LEAST, int(np.searchsorted(np.cumsum(weights[left]), MOST)))]
         kept.settle(alike(*_within(buckets, block)))
@@ -67,8 +67,9 @@ def best(buckets: Buckets, alike: Alike, rows: int) -> Kept:
 
 def reach(buckets: Buckets, staying: Rows, alike: Alike, kept: Kept, open_: NDArray[np.bool_]) -> None:
     """Drop the open rows that are like one of `staying`."""
-    for entries in _pieces(*buckets.later(staying)):
-        left, right = buckets.pairs(entries)
+    entries = gathered(buckets.of_row, staying).values
+    for some in pieces(entries, buckets.later[entries], MOST):
+        left, right = buckets.pairs(some)
         still = open_[right]
         edges = alike(left[still], right[still])
         kept.drop(edges)
@@ -81,9 +82,3 @@ def _within(buckets: Buckets, block: Rows) -> tuple[Rows, Rows]:
     last = np.flatnonzero(np.diff(buckets.ends[entries], append=-1))
     ends = np.repeat(last + 1, np.diff(last, prepend=-1))
     return Buckets(buckets.rows[entries], ends, buckets.of_row).pairs(np.arange(len(entries)))
-
-
-def _pieces(entries: Rows, counts: Rows) -> Iterator[Rows]:
-    """Entries with about MOST pairs at a time."""
-    if counts.sum():
-        yield from np.split(entries, np.flatnonzero(np.diff(np.cumsum(counts) // MOST)) + 1)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.filters.buckets import Rows
 from pipeline.filters.keepers import Edges, Kept
-from pipeline.filters.minhash import Rows
 
 BLOCK, STAYING = 1024, 8192  # rows of a block of cosines, and of those that stay
 

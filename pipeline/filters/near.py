@@ -7,10 +7,10 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters import keepers, minhash
+from pipeline.filters import keepers, minhash, prefixes
+from pipeline.filters.buckets import Buckets, Rows, gathered, pieces, sizes
 from pipeline.filters.columns import Ragged
 from pipeline.filters.keepers import Edges, Kept
-from pipeline.filters.minhash import Rows, gathered, sizes
 
 ELEMENTS = 1 << 18  # of pairs of sets, at a time
 NOTHING = np.uint32(0xFFFFFFFF)
@@ -38,8 +38,17 @@ class Sets:
 
     def among(self, threshold: float) -> Kept:
         """Decide on all rows. The keepers are ranks."""
-        buckets = minhash.bucketed(self.signed, threshold, self.there)
+        buckets = self.buckets(threshold)
         return keepers.best(buckets, partial(_alike, self, self, self.signed, threshold, 0), len(self.rows))
+
+    def buckets(self, threshold: float) -> Buckets:
+        """The candidates: by bands, or where these give too many by prefixes."""
+        found = minhash.bucketed(self.signed, threshold, self.there)
+        if found.later.sum() <= prefixes.CROWDED * len(self.rows):
+            return found
+        chosen = np.unique(found.rows).astype(np.int64)
+        others = [prefixes.bucketed(column, self.rows, chosen, threshold) for column in self.columns]
+        return min(found, *others, key=lambda buckets: buckets.later.sum())
 
     def beside(self, staying: "Sets", threshold: float) -> Kept:
         """Drop the rows that are like one of `staying`, whose ranks the keepers are."""
@@ -77,7 +86,7 @@ def jaccard(sets: Ragged, left: Rows, others: Ragged, right: Rows) -> NDArray[np
     total = sizes(sets, left) + sizes(others, right)
     order = np.argsort(total)
     found = np.zeros(len(left))
-    for some in np.split(order, np.flatnonzero(np.diff(np.cumsum(total[order]) // ELEMENTS)) + 1):
+    for some in pieces(order, total[order], ELEMENTS):
         shared = _shared(gathered(sets, left[some]), gathered(others, right[some]))
         found[some] = shared / np.maximum(1, total[some] - shared)
     return found

@@ -1,0 +1,386 @@
+"""Duplicates: what is held against what, what counts as the same, and which of them stays."""
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import scoring
+from pipeline.errors import PipelineError
+from pipeline.filters import duplicates, embeddings, folding, keepers, minhash, prefixes
+from pipeline.filters.buckets import Buckets, Rows
+from pipeline.filters.columns import Batch, Ragged
+from pipeline.filters.duplicates import Other
+from pipeline.filters.meaning import Vectors
+from pipeline.filters.near import Sets, jaccard
+from pipeline.filters.shingles import CHARACTERS, shingled
+from pipeline.filters.verdict import Verdict
+from pipeline.models import locate
+from pipeline.records import Sample, Seed
+from pipeline.topk import TopKFolder
+
+Make = Callable[..., Sample]
+WORDS = [f"{first}{second}" for first in "bdfgklmnprstvz" for second in ("a", "ea", "i", "oo", "un", "ent")]
+
+
+def batch(*samples: Sample) -> Batch:
+    return Batch(samples, TopKFolder(Path()))
+
+
+def numbered(rows: int) -> list[str]:
+    return [f"q{row}" for row in range(rows)]
+
+
+def gone(verdicts: dict[int, Verdict]) -> dict[int, str]:
+    """Each row that is turned down, and the id of the one that stays."""
+    return {row: str(verdict.value).split(" ")[0] for row, verdict in verdicts.items()}
+
+
+def texts_with_copies(rows: int, words: int = 60, seed: int = 0) -> list[str]:
+    """Every other text is an earlier one with a few words changed."""
+    random = np.random.default_rng(seed)
+    found = [random.choice(WORDS, words) for _ in range(rows)]
+    for row in range(1, rows, 2):
+        found[row] = found[random.integers(row)].copy()
+        found[row][random.integers(words, size=random.integers(0, 6))] = random.choice(WORDS)
+    return [" ".join(text) for text in found]
+
+
+def greedy(alike: NDArray[np.float64], order: Sequence[int], threshold: float) -> dict[int, str]:
+    """What the filters promise, row by row and without any shortcut."""
+    staying: list[int] = []
+    found = {}
+    for row in order:
+        keeper = next((better for better in staying if alike[better, row] >= threshold), None)
+        if keeper is None:
+            staying.append(row)
+        else:
+            found[row] = f"q{keeper}"
+    return found
+
+
+def every_index(sets: Ragged) -> NDArray[np.float64]:
+    as_sets = [set(sets[row].tolist()) for row in range(len(sets))]
+    return np.array([[len(one & two) / max(1, len(one | two)) for two in as_sets] for one in as_sets])
+
+
+# --- word for word
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (" Yes,  it is\tEVEN\n", "yes, it is even"),
+        ('"Yes."', "yes"),
+        ("a\u00a0b\u3000c", "A b  c"),
+        ("STRASSE", "straße"),
+        ("İstanbul", "i̇stanbul"),
+        ("a, b", "a b"),
+        ("a b", "ab"),
+        ("x²", "x2"),
+        ("", " ?! "),
+        ("broken \ud83d", "broken"),
+        ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
+    ],
+)
+def test_digests_agree_with_the_score(sample: Make, one: str, two: str) -> None:
+    """Two notions of "the same answer" in one project would contradict one another in its reports."""
+    first, second = duplicates.digests(batch(sample(text=one), sample(text=two)))
+    assert (first == second).all() == (scoring.normalise(one) == scoring.normalise(two))
+
+
+def test_folding_is_pythons_own() -> None:
+    """A table that folds one character otherwise lets its duplicates through."""
+    characters = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000 and not chr(point).isspace()]
+    codes, ends = folding.whole(characters)
+    starts = np.concatenate(([0], ends[:-1]))
+    folded = codes.tobytes().decode("utf-32-le")
+    wrong = [c for c, start, end in zip(characters, starts, ends, strict=True) if folded[start:end] != c.casefold()]
+    assert not wrong
+
+
+def test_the_first_of_equal_samples_stays(sample: Make) -> None:
+    """The same reply to another input is no duplicate, and one that an earlier filter turned down keeps nothing out."""
+    samples = [sample(0), sample(0, id="again", text=" Yes,  it is EVEN\n"), sample(1), sample(0, id="third")]
+    ids, found = duplicates.identity(batch(*samples)), duplicates.digests(batch(*samples))
+    assert duplicates.exact(np.arange(4), ids, found) == {1: Verdict("same_as", "s0"), 3: Verdict("same_as", "s0")}
+    assert duplicates.exact(np.array([1, 2, 3]), ids, found) == {3: Verdict("same_as", "again")}
+    assert duplicates.exact(np.zeros(0, np.int64), ids, found) == {}
+
+
+def test_inputs_are_held_apart(sample: Make) -> None:
+    """Joined without a border, different inputs would read the same."""
+
+    def of(**inputs: Any) -> Sample:
+        return sample(seed=Seed(id="n", inputs=inputs))
+
+    found = duplicates.digests(batch(of(a="x", b="y z"), of(a="x y", b="z"), of(b="Y  z", a="x."), of(a="x", c="y z")))
+    assert (found[0] == found[2]).all()
+    assert len(np.unique(found, axis=0)) == 3
+
+
+def test_what_another_run_has_kept_goes(sample: Make) -> None:
+    """A second run must not teach the same rows again; what the first one turned down does not count."""
+    samples = [sample(number) for number in range(4)]
+    found = duplicates.digests(batch(*samples))
+    other = Other("runs/warm", np.array([1, 2]), ["w0", "w1", "w2"], (found[[3, 0, 1]],))
+    assert duplicates.exact(np.array([0, 2, 3]), numbered(4), found, [other]) == {0: Verdict("same_as", "runs/warm:w1")}
+
+
+# --- nearly
+
+
+def reference(text: str, size: int) -> set[tuple[str, ...]]:
+    words = "".join(character if character.isalnum() else " " for character in text.lower()).split()
+    size = min(size, len(words))
+    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)} - {()}
+
+
+def test_shingles_are_those_of_the_plain_definition() -> None:
+    """Hashing a batch in a few passes must give what shingling text by text does, at every length and border."""
+    texts = [text[: 7 * row] for row, text in enumerate(texts_with_copies(60))] + [
+        "",
+        "one",
+        "One two!",
+        "one -- two",
+        "...",
+        "one two three",
+    ]
+    found, plain = every_index(shingled(texts, 3)), [reference(text, 3) for text in texts]
+    assert [len(row) for row in map(shingled(texts, 3).__getitem__, range(len(texts)))] == [len(one) for one in plain]
+    assert np.array_equal(found, [[len(one & two) / max(1, len(one | two)) for two in plain] for one in plain])
+
+
+def test_a_text_has_the_same_shingles_in_any_company() -> None:
+    """A cached column must not depend on how samples were put into shards, nor on a text that is longer than a piece."""
+    texts = [*texts_with_copies(30), "so long a text " * (CHARACTERS // 10), "短い文", "Straße 1"]
+    together = shingled(texts, 3)
+    assert all(np.array_equal(together[row], shingled([text], 3)[0]) for row, text in enumerate(texts))
+    assert len(shingled([], 3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "index"),
+    [
+        ("the café is open", "THE CAFE\u0301 IS OPEN.", 1.0),
+        ("soft\u00adware is here", "software is here", 1.0),
+        ("“quoted” — text, here", "quoted text here", 1.0),
+        ("die straße hinab", "DIE STRASSE HINAB", 1.0),
+        ("x < 3 + y", "x > 3 + y", 0.2),
+        ("is it 👍", "is it 👎", 0.0),
+        ("我们今天去公园散步", "我们今天去公园跑步", 5 / 9),
+        ("อากาศดีมาก", "อากาศดีมาก", 1.0),
+        ("no", "yes", 0.0),
+        ("no", "No!", 1.0),
+        ("...", "???", 0.0),
+    ],
+)
+def test_shingles_know_unicode(one: str, two: str, index: float) -> None:
+    """Case, accents, invisible characters and scripts without spaces; signs that turn the sense round."""
+    sets = shingled([one, two], 3)
+    assert jaccard(sets, np.array([0]), sets, np.array([1])) == pytest.approx([index])
+
+
+@pytest.mark.parametrize("words", [4, 20, 300])
+def test_signatures_agree_as_often_as_sets_do(words: int) -> None:
+    """A biased signature finds too little, most of all of short texts, which leave parts empty."""
+    random = np.random.default_rng(0)
+    pool = random.integers(0, 2**32, (2000, words * 5 // 4), dtype=np.uint32)
+    sides = [np.sort(pool[:, :words], axis=1), np.sort(pool[:, -words:], axis=1)]
+    sets = Ragged(np.concatenate(sides).ravel(), np.cumsum(np.full(4000, words)))
+    signed = minhash.signatures(sets, np.arange(4000))
+    index = jaccard(sets, np.arange(2000), sets, np.arange(2000, 4000)).mean()
+    assert (signed[:2000] == signed[2000:]).mean() == pytest.approx(index, abs=0.01)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 0.97])
+def test_bands_find_what_is_just_alike(threshold: float) -> None:
+    """Bands too long lose pairs at the threshold silently."""
+    count, length = minhash.bands(threshold)
+    assert 1 - (1 - threshold**length) ** count >= minhash.RECALL
+    assert count * length <= minhash.PARTS
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_near_is_greedy_by_rank(threshold: float) -> None:
+    """Against the plain definition, over all pairs: nothing goes without a keeper that is alike, and hardly anything is missed."""
+    sets = shingled(texts_with_copies(400), 3)
+    scores = np.random.default_rng(1).integers(0, 5, 400).astype(float)
+    wanted = greedy(every_index(sets), np.argsort(-scores, kind="stable").tolist(), threshold)
+    found = gone(duplicates.near(np.arange(400), numbered(400), scores, sets, threshold=threshold, scored=True))
+    assert len(wanted) > 80
+    assert len(wanted.items() ^ found.items()) <= 0.03 * len(wanted)
+
+
+def test_prefixes_miss_nothing() -> None:
+    """The way for crowded buckets must give what all pairs do."""
+    sets = shingled(texts_with_copies(300), 3)
+    rows = np.arange(300)
+    indices = every_index(sets)
+    buckets = prefixes.bucketed(sets, rows, rows, 0.6)
+    left, right = buckets.pairs(np.arange(len(buckets.rows)))
+    alike = {(one, two) for one, two in combinations(range(300), 2) if indices[one, two] >= 0.6}
+    assert alike <= set(zip(left.tolist(), right.tolist(), strict=True))
+
+
+def test_one_mould_makes_no_crowd() -> None:
+    """10,000 short replies that differ in one word would be 50 million pairs."""
+    sets = shingled([f"No, it is odd: {number}" for number in range(10_000)], 3)
+    assert duplicates.near(np.arange(10_000), numbered(10_000), sets, threshold=0.8) == {}
+    chosen = Sets([sets], np.arange(10_000)).buckets(0.8)
+    assert chosen.later.sum() < 10_000
+
+
+def test_a_great_cluster_is_settled_by_its_keeper() -> None:
+    """Rows that are all alike are held against the one that stays, not against each other; several blocks must agree on it."""
+    base = " ".join(WORDS)
+    sets = shingled([f"{base} {number}" for number in range(4_000)], 3)
+    found = duplicates.near(np.arange(4_000), numbered(4_000), sets, threshold=0.8)
+    assert set(gone(found).values()) == {"q0"}
+    assert len(found) == 3_999
+
+
+def test_blocks_of_rows_agree_with_all_at_once() -> None:
+    """A row that was turned down in one block must not turn down others in the next."""
+    rows = 3_000
+    alike = np.triu(np.random.default_rng(0).random((rows, rows)) < 0.002, 1)
+    crowd = Buckets.of([(np.arange(rows, dtype=np.int32), np.full(rows, rows))], rows)
+
+    def known(left: Rows, right: Rows) -> keepers.Edges:
+        near = np.flatnonzero(alike[left, right])
+        near = near[np.lexsort((right[near], left[near]))]
+        return keepers.Edges(left[near], right[near], np.ones(len(near)))
+
+    found = keepers.best(crowd, known, rows).keeper
+    wanted = greedy(alike.astype(float), range(rows), 1.0)
+    assert {row: f"q{keeper}" for row, keeper in enumerate(found.tolist()) if keeper >= 0} == wanted
+
+
+def test_a_chain_keeps_both_ends() -> None:
+    """a is like b and b like c, but not a like c: with a and c gone for b's sake nothing is lost, with c gone for a's sake something is."""
+    words = WORDS[:40]
+    a, b, c = words, [*words[4:], *WORDS[40:44]], [*words[8:], *WORDS[40:48]]
+    sets = shingled([" ".join(text) for text in (a, b, c)], 1)
+    assert gone(duplicates.near(np.arange(3), numbered(3), sets, threshold=0.8)) == {1: "q0"}
+    scores = np.array([0.0, 1.0, np.nan])
+    assert gone(duplicates.near(np.arange(3), numbered(3), scores, sets, threshold=0.8, scored=True)) == {0: "q1", 2: "q1"}
+
+
+def test_the_value_names_the_keeper_and_the_index() -> None:
+    """A reader of the rejects must see what a row was held against, and how alike they are."""
+    sets = shingled(["a b c d e f g h", "a b c d e f g h i"], 1)
+    assert duplicates.near(np.arange(2), ["x/0", "y/0"], sets, threshold=0.8) == {1: Verdict("near_same_as", "x/0 (0.89)")}
+
+
+def test_both_means_input_and_reply(sample: Make) -> None:
+    """Another answer to the same question is no duplicate, and neither is the same answer to another question."""
+    reply, other = " ".join(WORDS[:40]), " ".join(WORDS[40:80])
+    samples = [
+        sample(text=text, seed=Seed(id=f"n{row}", inputs={"question": question}))
+        for row, (question, text) in enumerate([(reply, reply), (reply, other), (other, reply), (reply + " x", reply + " x")])
+    ]
+    columns = [duplicates.sets(batch(*samples), of, 3) for of in ("reply", "input")]
+    assert gone(duplicates.near(np.arange(4), numbered(4), *columns, threshold=0.8)) == {3: "q0"}
+    assert gone(duplicates.near(np.arange(4), numbered(4), columns[0], threshold=0.8)) == {2: "q0", 3: "q0"}
+
+
+def test_near_rows_of_other_runs_go_first() -> None:
+    """Other runs' rows stay whatever they are like; ours are held against ours only after that."""
+    texts = [" ".join([*WORDS[:40], end]) for end in ("one", "two", "three")]
+    ours, theirs = shingled([*texts, "something else"], 3), shingled(["nothing", texts[0]], 3)
+    none = Other("runs/cold", np.array([0]), ["c0", "c1"], (theirs,))
+    warm = Other("runs/warm", np.array([0, 1]), ["w0", "w1"], (theirs,))
+    found = duplicates.near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none, warm])
+    assert gone(found) == dict.fromkeys(range(3), "runs/warm:w1")
+    assert gone(duplicates.near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none])) == {1: "q0", 2: "q0"}
+
+
+def test_texts_without_words_are_like_nothing() -> None:
+    """Empty sets would divide by zero, or all be one another's duplicates."""
+    sets = shingled(["", "...", "a", ""], 3)
+    assert duplicates.near(np.arange(4), numbered(4), sets, threshold=0.8) == {}
+    assert duplicates.near(np.arange(2), numbered(4), sets, threshold=0.8) == {}
+    assert duplicates.near(np.zeros(0, np.int64), numbered(4), sets, threshold=0.8) == {}
+
+
+# --- in other words
+
+
+def test_semantic_is_greedy_by_rank() -> None:
+    """More rows than a block has, against the plain definition."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(1500, 8))
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    alike = unit.astype(np.float32) @ unit.astype(np.float32).T
+    wanted = greedy(alike.astype(float), range(1499, -1, -1), 0.95)
+    found = duplicates.semantic(np.arange(1500), numbered(1500), np.arange(1500.0), unit, threshold=0.95, scored=True)
+    assert gone(found) == wanted
+    assert {verdict.reason for verdict in found.values()} == {"means_the_same_as"}
+
+
+def test_semantic_against_another_run() -> None:
+    """The same rule as for shingles; of two columns the lesser likeness counts."""
+    unit = np.eye(4, dtype=np.float16)
+    other = Other("runs/warm", np.array([1]), ["w0", "w1"], (unit[[0, 2]],))
+    assert gone(duplicates.semantic(np.arange(4), numbered(4), unit, threshold=0.9, others=[other])) == {2: "runs/warm:w1"}
+    assert Vectors([np.ones((2, 1), np.float16), np.eye(2, dtype=np.float16)], np.arange(2)).among(0.5).keeper.tolist() == [-1, -1]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random encoder of the right kind, with a vocabulary of a few words."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "yes", "no", "it", "is", "even", "odd"]
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_vectors_do_not_depend_on_their_neighbours(sample: Make, encoder: Path) -> None:
+    """Padding that is averaged in, or windows that are mixed up, would make likeness a matter of company."""
+    measure = embeddings.measure("reply", str(encoder), max_tokens=8)
+    texts = ["yes", "no it is odd", "yes it is even " * 9, "", "no it is odd"]
+    together = measure(batch(*(sample(text=text) for text in texts)))
+    assert isinstance(together, np.ndarray)
+    assert together.dtype == np.float16
+    assert np.linalg.norm(together.astype(float), axis=1) == pytest.approx(1.0, abs=2e-3)
+    alone = np.concatenate([measure(batch(sample(text=text))) for text in texts])  # type: ignore[misc]
+    assert together == pytest.approx(alone, abs=2e-3)
+    assert gone(duplicates.semantic(np.arange(5), numbered(5), together, threshold=0.999)) == {4: "q1"}
+
+
+def test_an_encoder_of_a_package_is_unpacked_once(tmp_path: Path, encoder: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some packages carry a model's folder as an archive; half of one must not be taken for the whole."""
+    package = tmp_path / "site"
+    (package / "carrier-1.0.dist-info").mkdir(parents=True)
+    (package / "carrier-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")
+    (package / "carrier-1.0.dist-info" / "RECORD").write_text("model.zip,,\n")
+    with zipfile.ZipFile(package / "model.zip", "w") as archive:
+        for file in encoder.iterdir():
+            archive.write(file, file.name)
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    folder = Path(locate.resolve("package:carrier/model.zip"))
+    assert json.loads((folder / "config.json").read_text())["hidden_size"] == 16
+    assert len(embeddings.measure("input", "package:carrier/model.zip")(batch(sample()))) == 1
+    with pytest.raises(PipelineError, match=r"carrier 1.0 has no other.zip; its models: model.zip"):
+        locate.resolve("package:carrier/other.zip")
+
+
+def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) -> None:
+    """A worker's stack trace says nothing to whoever wrote the config."""
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(PipelineError, match="no encoder can be loaded"):
+        embeddings.measure("reply", str(tmp_path))(batch(sample()))
