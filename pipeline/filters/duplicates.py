@@ -1,8 +1,7 @@
 """Filters on what is there already: word for word, nearly so, or in other words; in this run or in others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,28 +42,26 @@ def digests(batch: Batch) -> NDArray[np.uint64]:
 
     Among 1e9 samples two that differ are taken for the same in one run of 1e20.
     """
-    parts = [BETWEEN.join(_parts(sample)) for sample in batch.samples]
-    found = b"".join([_digested(parts[start : start + TOGETHER]) for start in range(0, len(parts), TOGETHER)])
-    return np.frombuffer(found, np.uint64).reshape(-1, 2)
-
-
-def _digested(texts: Sequence[str]) -> bytes:
     from xxhash import xxh3_128_digest
 
-    codes, ends = folding.whole(texts)
-    content = codes.view(np.uint8).data
-    return b"".join([xxh3_128_digest(content[start:end]) for start, end in pairwise([0, *(4 * ends).tolist()])])
+    parts = [BETWEEN.join(_parts(sample)) for sample in batch.samples]
+    order = sorted(range(len(parts)), key=lambda row: not parts[row].isascii())  # plain ones are folded sooner, among their like
+    found = np.zeros((len(parts), 2), np.uint64)
+    for start in range(0, len(order), TOGETHER):
+        rows = order[start : start + TOGETHER]
+        content = b"".join([xxh3_128_digest(text) for text in folding.whole([parts[row] for row in rows])])
+        found[rows] = np.frombuffer(content, np.uint64).reshape(-1, 2)
+    return found
 
 
-def _parts(sample: Sample) -> Iterator[str]:
-    for key, value in sorted(sample.seed.inputs.items()):
-        yield key
-        yield _trimmed(str(value))
-    yield _trimmed(sample.text)
+def _parts(sample: Sample) -> list[str]:
+    parts = [part for key, value in sorted(sample.seed.inputs.items()) for part in (key, _trimmed(str(value)))]
+    return [*parts, _trimmed(sample.text)]
 
 
 def _trimmed(text: str) -> str:
-    return text.strip(OUTER).replace(BETWEEN, " ")
+    text = text.strip(OUTER)
+    return text.replace(BETWEEN, " ") if BETWEEN in text else text
 
 
 def texts(batch: Batch, of: str) -> list[str]:

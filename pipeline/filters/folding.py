@@ -6,6 +6,8 @@ Case folding and the classes of characters are Unicode's, by way of `str.casefol
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +26,37 @@ UNSPACED = (  # scripts written without spaces between words
 )  # fmt: skip
 
 
-def whole(texts: Sequence[str]) -> tuple[Codes, NDArray[np.int64]]:
-    """Case folded, runs of white space as one space. The texts one after the other, and where each ends (exclusive)."""
-    codes, ends = _stream(texts, _folded(), "")
-    repeated = np.flatnonzero((codes[1:] == SPACE) & (codes[:-1] == SPACE))
-    return _without(codes, ends, repeated)
+def whole(texts: Sequence[str]) -> list[bytes]:
+    """Each text case folded, runs of white space as one space, in UTF-8. None may begin or end with a space."""
+    if all(map(str.isascii, texts)):
+        narrow: NDArray[Any] = np.frombuffer("".join(texts).encode().translate(_ascii_folded()), np.uint8)
+        codes, ends = _spaced(narrow, _ends(texts, 0))
+        content = codes.tobytes()
+        return [content[start:end] for start, end in pairwise([0, *ends.tolist()])]
+    codes, ends = _spaced(*_stream(texts, _folded(), ""))
+    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    return [text[start:end].encode(errors="surrogatepass") for start, end in pairwise([0, *ends.tolist()])]
 
 
-def words(texts: Sequence[str]) -> tuple[Codes, NDArray[np.int64]]:
-    """Canonically composed (NFC), case folded, one SEPARATOR or more between words and after each text, and where each text ends."""
+def _spaced(codes: NDArray[Any], ends: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    space = codes == SPACE
+    return _without(codes, ends, np.flatnonzero(space[1:] & space[:-1]))
+
+
+def words(texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.int64]]:
+    """Canonically composed (NFC), case folded, SEPARATOR between words and after each text.
+
+    The texts one after the other, which of their characters are words by themselves, and where each text ends (exclusive). Where all is
+    ASCII, one byte a character.
+    """
+    if all(map(str.isascii, texts)):
+        joined = "".join([text + "\n" for text in texts]).encode().translate(_ascii())
+        codes: NDArray[Any] = np.frombuffer(joined, np.uint8)
+        return codes & np.uint8(0x7F), codes > np.uint8(0x7F), _ends(texts, 1)
     composed = [text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts]
     codes, ends = _stream(composed, _worded(), "\n")
-    return _without(codes, ends, np.flatnonzero(codes == IGNORED))
+    codes, ends = _without(codes, ends, np.flatnonzero(codes == IGNORED))
+    return codes & np.uint32(ALONE - 1), codes >= np.uint32(ALONE), ends
 
 
 def _stream(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDArray[np.int64]]:
@@ -46,10 +67,14 @@ def _stream(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDAr
 def _looked_up(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDArray[np.int64]]:
     joined = "".join([text + after for text in texts]) if after else "".join(texts)
     points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return table.take(points), np.cumsum([len(text) + len(after) for text in texts], dtype=np.int64)
+    return table.take(points), _ends(texts, len(after))
 
 
-def _without(codes: Codes, ends: NDArray[np.int64], dropped: NDArray[np.intp]) -> tuple[Codes, NDArray[np.int64]]:
+def _ends(texts: Sequence[str], after: int) -> NDArray[np.int64]:
+    return np.cumsum([len(text) + after for text in texts], dtype=np.int64)
+
+
+def _without(codes: NDArray[Any], ends: NDArray[np.int64], dropped: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return (np.delete(codes, dropped), ends - np.searchsorted(dropped, ends)) if len(dropped) else (codes, ends)
 
 
@@ -84,6 +109,18 @@ def _worded() -> Codes:
         inside = table[first:end]
         inside[(inside != SEPARATOR) & (inside < ALONE)] |= ALONE
     return table
+
+
+@cache
+def _ascii_folded() -> bytes:
+    return bytes(_folded()[:0x80].tolist()) + bytes(0x80)
+
+
+@cache
+def _ascii() -> bytes:
+    """`_worded` of one byte, ALONE as its highest bit."""
+    table = _worded()[:0x80]
+    return bytes((table | (table >> np.uint32(24))).astype(np.uint8).tolist()) + bytes(0x80)
 
 
 def _table(of: Callable[[str], int]) -> Codes:
