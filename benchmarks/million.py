@@ -88,7 +88,13 @@ def prepare(folder: Path, samples: int, tokens: int) -> Config:
         for number in range(samples):
             file.write(json.dumps({"id": f"seed-{number}", "text": f"message {number} of a long night", "target": "spam"}) + "\n")
     options = [f"task.seeds={folder / 'seeds.jsonl'}", f"generate.prompt={folder / 'prompt.md'}", f"run_dir={folder / 'run'}"]
-    options += ["teacher.backend=fake", "teacher.model=pretended", "teacher.replies=[x]", f"teacher.logprobs={K}", "student.model=random"]
+    options += [
+        "teacher.backend=fake",
+        "teacher.model=pretended",
+        "teacher.replies=[x]",
+        f"teacher.logprobs={K}",
+        "student={model: random}",
+    ]
     return load("configs/quickstart.yaml", [*options, f"teacher.max_tokens={tokens}", "generate.shard_size=512", "teacher.temperature=1"])
 
 
@@ -169,7 +175,7 @@ def first_request(folder: str, tokens: int) -> None:
     from pipeline import stage
 
     options = [f"task.seeds={folder}/seeds.jsonl", f"generate.prompt={folder}/prompt.md", f"run_dir={folder}/run", "teacher.backend=fake"]
-    options += ["teacher.model=pretended", "teacher.replies=[x]", f"teacher.logprobs={K}", "student.model=random"]
+    options += ["teacher.model=pretended", "teacher.replies=[x]", f"teacher.logprobs={K}", "student={model: random}"]
     config = load("configs/quickstart.yaml", [*options, f"teacher.max_tokens={tokens}", "generate.shard_size=512", "teacher.temperature=1"])
     stage.fingerprint(generate, config, "")
     capturing = generate.capturing(job_of(config))

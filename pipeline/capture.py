@@ -91,7 +91,7 @@ class Capture(Generic[S]):
     def work_off(self, model: Model, progress: Progress) -> None:
         """Ask `model` for what is missing in all shards that are free."""
         header = self._header(model)
-        asked = [prompts.load(path) for path in kept_prompts(self.job.folder)]
+        asked = [prompts.load(path) for path in prompts.kept(self.job.folder)]
         collector = Collector(
             partial(self._question, model, header, asked),
             self._failed,
@@ -161,11 +161,6 @@ class Capture(Generic[S]):
             head_dtype=model.facts.head_dtype,
             engine=model.facts.engine,
         )
-
-
-def kept_prompts(folder: Path) -> list[Path]:
-    """A stage's own copies, by number."""
-    return sorted((folder / "prompts").glob("*.md"), key=lambda path: int(path.stem))
 
 
 def keep_prompts(paths: Sequence[Path | str], folder: Path) -> None:

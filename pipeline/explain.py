@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import filters, prompts
-from pipeline.capture import kept_prompts
+from pipeline import prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.filters import chain
 from pipeline.filters.measuring import Measured
 from pipeline.records import Failed, Rejected, Sample
 from pipeline.rows import is_held_out
@@ -71,7 +71,7 @@ def _find(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
 def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     begun = read_json(run_dir / "generate" / "begun.json")
     config = Config.model_validate(begun["config"])
-    asked = prompts.load(kept_prompts(run_dir / "generate")[sample.prompt])
+    asked = prompts.load(prompts.kept(run_dir / "generate")[sample.prompt])
     said = next((r for r in _rejected(run_dir) if r.row == row), None)
     done = (run_dir / "filter" / "manifest.json").exists()
     fate = (
@@ -101,7 +101,7 @@ def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:
     yield "filters:"
     measured = Measured(run_dir)
     config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
-    for one in filters.active(config, kept_prompts(run_dir / "generate")):
+    for one in chain.active(config):
         values = [value for measure in one.measures if (value := _shown(measured.value(measure, row)))]
         if said and one.name == said.filter:
             yield f"  {one.name:<14} turned down: {said.reason}: {said.value}"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.config import Licences
 from pipeline.errors import PipelineError
 
 Ruling = Literal["allowed", "with_conditions", "forbidden", "unknown"]
@@ -201,6 +202,11 @@ class Report:
 
     lines: list[str]
     record: dict[str, dict[str, Any]]
+
+
+def of(declared: Licences) -> Report:
+    """`check` of what a config declares."""
+    return check(declared.teacher, declared.seeds, declared.acknowledge)
 
 
 def check(teacher: str | None, seeds: str | None, acknowledged: Sequence[str] = ()) -> Report:

@@ -173,6 +173,11 @@ def load(path: str | Path) -> Prompt:
         raise PipelineError(f"{path}: template error: {error}; the body is a Jinja template over the seed's inputs") from None
 
 
+def kept(folder: Path) -> list[Path]:
+    """A stage's own copies of what it asked with, by number."""
+    return sorted((folder / "prompts").glob("*.md"), key=lambda path: int(path.stem))
+
+
 def check(prompt: Prompt, seeds: Iterable[Seed]) -> None:
     """Render every seed, so that the one that cannot be is found before a model is loaded."""
     for seed in seeds:

@@ -5,7 +5,7 @@ import math
 import shlex
 from collections.abc import Iterator
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic.fields import FieldInfo
@@ -53,6 +53,8 @@ def values_of(field: FieldInfo) -> str:
     annotation = field.annotation
     if get_origin(annotation) in (Union, UnionType):
         annotation = next(item for item in get_args(annotation) if item is not type(None))
+    if get_origin(annotation) is Annotated:
+        return " | ".join(KINDS[kind] for kind in get_args(get_args(annotation)[0]))
     if get_origin(annotation) is Literal:
         return " | ".join(get_args(annotation))
     if get_origin(annotation) is list:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline import prompts, seeds, students
+from pipeline import licences, prompts, seeds, students
 from pipeline.config import Config, Student
 from pipeline.errors import PipelineError
 from pipeline.models import locate, tokenizer_of
@@ -33,6 +33,7 @@ def check(config: Config) -> list[str]:
         f"teacher: {config.teacher.model} ({config.teacher.backend}), {samples:,} samples to make",
         f"student: {name}{_changes(config.student)}",
         f"arms: {', '.join(f'{arm} ({settings.method})' for arm, settings in config.train.arms.items())}",
+        *licences.of(config.licences).lines,
         f"run folder: {Path(config.run_dir)}",
         f"the student's first prompt:\n{_indent(str(student_prompt.render(found[0])))}",
         f"the teacher's first prompt:\n{_indent(str(first))}",

@@ -1,7 +1,6 @@
 """Filters on how sure the teacher was: each figure by hand, each reason, and what has nothing to be judged by."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,6 @@ from tests.frames import Distribution, framed
 
 Make = Callable[..., Sample]
 CODE = 0.03  # nats; what the file's codes round by
-
-
-@dataclass(frozen=True)
-class Quantile:
-    quantile: float
 
 
 def measured(folder: Path, sample: Sample, *tokens: Distribution) -> NDArray[np.float32]:
@@ -70,7 +64,12 @@ def test_nothing_to_be_measured_is_nan(sample: Make, tmp_path: Path) -> None:
     none = measured(tmp_path, sample(answer_tokens=(0, 0)))
     assert np.isnan(some).tolist() == [False, False, False, True, True]
     assert np.isnan(none).all()
-    assert confidence.confident(np.arange(1), none[None], min_mean_logprob=0.0, max_entropy=0.0, min_answer_margin=Quantile(0.5)) == {}
+    assert (
+        confidence.confident(
+            np.arange(1), none[None], confidence.Bounds(min_mean_logprob=0.0, max_entropy=0.0, min_answer_margin=confidence.Quantile(0.5))
+        )
+        == {}
+    )
 
 
 def test_samples_without_frames_are_refused(sample: Make) -> None:
@@ -93,7 +92,7 @@ def test_a_reason_for_each_bound(setting: str, bound: float, column: int, reason
     """The bound itself is kept, what is beyond it is not, and what an earlier filter took is left alone."""
     values = np.zeros((4, 5), np.float32)
     values[:, column] = [bound, 3 * bound, bound / 2, 3 * bound]
-    verdicts = confidence.confident(np.arange(3), values, **{setting: bound})  # type: ignore[arg-type]
+    verdicts = confidence.confident(np.arange(3), values, confidence.Bounds(**{setting: bound}))  # type: ignore[arg-type]
     assert {row: (verdict.reason, verdict.value) for row, verdict in verdicts.items()} == {1: (reason, 3 * bound)}
 
 
@@ -101,7 +100,11 @@ def test_quantiles_are_of_the_rows_that_are_left() -> None:
     """Rows that are gone already must not move the bound; the first reason is the one that is told."""
     values = np.repeat(-np.arange(12, dtype=np.float32)[:, None], 5, axis=1)
     left = np.arange(1, 11)
-    verdicts = confidence.confident(left, values, min_mean_logprob=Quantile(0.3), max_entropy=Quantile(0.75), min_token_logprob=-9.5)
+    verdicts = confidence.confident(
+        left,
+        values,
+        confidence.Bounds(min_mean_logprob=confidence.Quantile(0.3), max_entropy=confidence.Quantile(0.75), min_token_logprob=-9.5),
+    )
     assert {row: verdict.reason for row, verdict in verdicts.items()} == {
         **dict.fromkeys([8, 9, 10], "low_mean_logprob"),
         **dict.fromkeys([1, 2, 3], "high_entropy"),

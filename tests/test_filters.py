@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import filters, stage
+from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
-from pipeline.filters import columns, correctness, custom, duplicates, form
+from pipeline.filters import chain, columns, correctness, custom, form
 from pipeline.filters.columns import Batch, Measure, Ragged
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, Usage
@@ -78,21 +78,13 @@ def test_correct(sample: Make) -> None:
     assert reasons(correctness.correct(batch(*samples), "label", LABELS)) == [None, "wrong_answer", "wrong_answer", None]
 
 
-def test_duplicate(sample: Make) -> None:
-    """The first of equal pairs stays; the same reply to another input is no duplicate."""
-    samples = [sample(0), sample(0, id="again", text=" Yes,  it is EVEN\n"), sample(1)]
-    column = duplicates.content(batch(*samples))
-    assert duplicates.repeated(np.arange(3), column) == {1: Verdict("same_as", "s0")}
-    assert duplicates.repeated(np.array([1, 2]), column) == {}, "one that was turned down before keeps no other out"
-
-
 def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
-    """A filter that is off must not run; the order is the documented one."""
-    asked = [workshop / "prompt.md"]
-    names = [one.name for one in filters.active(load(workshop / "config.yaml"), asked)]
-    assert names == ["finished", "length", "refusal", "parseable", "correct", "duplicate"]
-    off = [f"filter.{name}=false" for name in ("finished", "parseable", "refusal", "correct", "duplicate")]
-    assert filters.active(load(workshop / "config.yaml", [*off, "filter.min_tokens=0"]), asked) == []
+    """A filter that is off must not run."""
+    stage.execute(generate, load(workshop / "config.yaml"))
+    on = ["contamination", "finished", "length", "refusal", "boilerplate", "parseable", "repetition", "correct", "secrets", "duplicate"]
+    assert [one.name for one in chain.active(load(workshop / "config.yaml"))] == on
+    off = [f"filter.{name}={'null' if name in ('contamination', 'repetition', 'secrets') else 'false'}" for name in on if name != "length"]
+    assert chain.active(load(workshop / "config.yaml", [*off, "filter.min_tokens=0"])) == []
 
 
 CUSTOM = """from pipeline.records import Sample

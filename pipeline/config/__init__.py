@@ -9,14 +9,15 @@ from typing import Any, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline.config.asking import Engine, Evaluate, Generate, Score, Source, Task, Teacher
-from pipeline.config.curation import Filter, Judge
+from pipeline.config.asking import Engine, Evaluate, Generate, Licences, Score, Source, Task, Teacher
+from pipeline.config.curation import Confidence, Filter, Judge
 from pipeline.config.learning import Arm, Form, Lora, Shape, Student, Train
 from pipeline.config.section import Section, is_runtime, walk
 from pipeline.errors import PipelineError
 
 __all__ = [
     "Arm",
+    "Confidence",
     "Config",
     "Engine",
     "Evaluate",
@@ -24,6 +25,7 @@ __all__ = [
     "Form",
     "Generate",
     "Judge",
+    "Licences",
     "Lora",
     "Score",
     "Section",
@@ -47,6 +49,7 @@ class Config(Section):
         examples=["runs/warm"],
     )
     task: Task
+    licences: Licences = Licences()
     teacher: Teacher
     generate: Generate
     filter: Filter = Filter()
@@ -65,6 +68,13 @@ class Config(Section):
         if needs and self.teacher.logprobs == 0 and self.train.rows == "filter":
             raise ValueError(
                 f"arm {needs[0]} is kd and needs teacher.logprobs of 1 or more; set it, set train.rows: score, or train sft arms only"
+            )
+        if self.filter.calibrated and self.task.labels is None:
+            raise ValueError("filter.calibrated needs a label task; leave it out, or set task.metric: label and task.labels")
+        shares = self.filter.calibrated.shares if self.filter.calibrated else None
+        if shares is not None and len(shares) != len(self.task.labels or ()):
+            raise ValueError(
+                f"filter.calibrated.shares has {len(shares)} numbers for {len(self.task.labels or ())} labels; give one for each"
             )
         corrected = [name for name, arm in self.train.arms.items() if arm.corrected]
         if corrected and self.filter.correct and (self.train.rows == "filter" or self.score.source == "kept"):

@@ -125,6 +125,18 @@ class Teacher(Section):
         return self
 
 
+class Licences(Section):
+    """Terms of what a student is made from, held against the table of pipeline/licences.py; what is not declared is not judged."""
+
+    teacher: str | None = runtime(None, description="licence of the teacher's weights, or terms of its service", examples=["apache-2.0"])
+    seeds: str | None = runtime(None, description="licence of the seeds", examples=["cc-by-4.0"])
+    acknowledge: list[str] = runtime(
+        [],
+        description="licences that forbid training, or are not known to allow it, which you have another right to",
+        examples=[["openai-terms"]],
+    )
+
+
 PromptFiles = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 

@@ -1,10 +1,11 @@
 """Filters on how sure the teacher was of what it wrote, by the frames that are stored anyway."""
 
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config import Confidence
 from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict, turned_down
@@ -14,14 +15,43 @@ from pipeline.topk import DEEPEST, TopK
 MEAN_LOGPROB, TOKEN_LOGPROB, ENTROPY, ANSWER_MARGIN, RATIONALE_PERPLEXITY = range(5)  # columns of `certainty`
 
 
-class Quantile(Protocol):
+@dataclass(frozen=True)
+class Quantile:
     """A bound that is a quantile, in [0, 1], of the values of the rows that are left."""
 
-    @property
-    def quantile(self) -> float: ...
+    quantile: float
 
 
 Bound = float | Quantile
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is kept lies within them; None is no bound."""
+
+    min_mean_logprob: Bound | None = None
+    min_token_logprob: Bound | None = None
+    max_entropy: Bound | None = None
+    min_answer_margin: Bound | None = None
+    max_rationale_perplexity: Bound | None = None
+
+
+def bounds(confidence: Confidence) -> Bounds:
+    """The bounds of a config; 10% is a quantile, from the end where the worst are."""
+    return Bounds(
+        _worst(confidence.min_mean_logprob, False),
+        _worst(confidence.min_token_logprob, False),
+        _worst(confidence.max_entropy, True),
+        _worst(confidence.min_answer_margin, False),
+        _worst(confidence.max_rationale_perplexity, True),
+    )
+
+
+def _worst(bound: float | str | None, upper: bool) -> Bound | None:
+    if not isinstance(bound, str):
+        return bound
+    share = float(bound.rstrip("% ")) / 100
+    return Quantile(1 - share if upper else share)
 
 
 def certainty(batch: Batch) -> NDArray[np.float32]:
@@ -36,27 +66,18 @@ def certainty(batch: Batch) -> NDArray[np.float32]:
     return np.array(found, np.float32).reshape(len(found), 5)
 
 
-def confident(
-    left: NDArray[np.int64],
-    measured: NDArray[np.float32],
-    *,
-    min_mean_logprob: Bound | None = None,
-    min_token_logprob: Bound | None = None,
-    max_entropy: Bound | None = None,
-    min_answer_margin: Bound | None = None,
-    max_rationale_perplexity: Bound | None = None,
-) -> dict[int, Verdict]:
+def confident(left: NDArray[np.int64], measured: NDArray[np.float32], bounds: Bounds) -> dict[int, Verdict]:
     """low_mean_logprob, low_token_logprob, high_entropy, low_answer_margin, high_rationale_perplexity: beyond the bound, the bound
     itself included in what is kept. Quantiles are of all of `left`, whichever reason comes first. nan passes."""
-    bounds = (
-        ("low_mean_logprob", MEAN_LOGPROB, min_mean_logprob, np.less),
-        ("low_token_logprob", TOKEN_LOGPROB, min_token_logprob, np.less),
-        ("high_entropy", ENTROPY, max_entropy, np.greater),
-        ("low_answer_margin", ANSWER_MARGIN, min_answer_margin, np.less),
-        ("high_rationale_perplexity", RATIONALE_PERPLEXITY, max_rationale_perplexity, np.greater),
+    rules = (
+        ("low_mean_logprob", MEAN_LOGPROB, bounds.min_mean_logprob, np.less),
+        ("low_token_logprob", TOKEN_LOGPROB, bounds.min_token_logprob, np.less),
+        ("high_entropy", ENTROPY, bounds.max_entropy, np.greater),
+        ("low_answer_margin", ANSWER_MARGIN, bounds.min_answer_margin, np.less),
+        ("high_rationale_perplexity", RATIONALE_PERPLEXITY, bounds.max_rationale_perplexity, np.greater),
     )
     verdicts: dict[int, Verdict] = {}
-    for reason, column, bound, beyond in bounds:
+    for reason, column, bound, beyond in rules:
         if bound is not None:
             values = measured[left, column]
             out = beyond(values, resolved(bound, values))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import scoring
 from pipeline.filters import folding, shingles
 from pipeline.filters.buckets import Rows
 from pipeline.filters.columns import Batch, Ragged
@@ -15,7 +14,7 @@ from pipeline.filters.keepers import Kept
 from pipeline.filters.meaning import Vectors
 from pipeline.filters.near import Sets
 from pipeline.filters.verdict import Verdict
-from pipeline.records import Sample, digest
+from pipeline.records import Sample
 
 OUTER = ".,;:!?\"'`*" + "".join(filter(str.isspace, map(chr, range(0x3001))))  # does not count at either end of a text
 TOGETHER = 32  # texts that are folded at a time: what fits in a core's own cache
@@ -140,24 +139,4 @@ def _judged(
         theirs: Any = kind(other.columns, other.rows)  # type: ignore[arg-type]
         rows = turn_down(kind(compared, rows).beside(theirs, threshold), [f"{other.name}:{name}" for name in other.ids], other.rows)
     turn_down(kind(compared, rows).among(threshold), ids, rows)
-    return verdicts
-
-
-def content(batch: Batch) -> list[list[str]]:
-    """Id and digest of input and reply of every sample."""
-    return [
-        [s.id, digest({key: scoring.normalise(str(value)) for key, value in s.seed.inputs.items()}, scoring.normalise(s.text))]
-        for s in batch.samples
-    ]
-
-
-def repeated(left: NDArray[np.int64], found: Sequence[Sequence[str]]) -> dict[int, Verdict]:
-    """same_as: an earlier sample has the same input and the same reply, case and spacing aside. The value is its id."""
-    first: dict[str, str] = {}
-    verdicts: dict[int, Verdict] = {}
-    for row in left:
-        identifier, key = found[row]
-        earlier = first.setdefault(key, identifier)
-        if earlier != identifier:
-            verdicts[int(row)] = Verdict("same_as", earlier)
     return verdicts

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import Filter
 from pipeline.errors import PipelineError
 from pipeline.filters import columns
 from pipeline.filters.columns import Batch, Column, Measure
@@ -79,6 +80,18 @@ class Measured:
 
     def _path(self, measure: Measure, shard: Shard) -> Path:
         return self.cache / measure.name / f"{shard.path.name.removesuffix('.jsonl.gz')}-{shard.content}.npz"
+
+
+def processes(settings: Filter) -> int:
+    """How many processes measure."""
+    return settings.workers or len(os.sched_getaffinity(0))
+
+
+def columns_of(run_dir: Path, folder: str, measures: Sequence[Measure], settings: Filter) -> list[Any]:
+    """Columns of another run's samples, measured there if they are not yet."""
+    measured = Measured(run_dir, folder)
+    measured.find(measures, processes(settings))
+    return [measured.column(measure) for measure in measures]
 
 
 Task = tuple[Shard, list[tuple[Measure, Path]]]

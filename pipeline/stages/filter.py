@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import filters
-from pipeline.capture import kept_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.filters.measuring import Measured
+from pipeline.filters import chain
+from pipeline.filters.measuring import Measured, processes
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Rejected
 from pipeline.samples import keep, kept_rows
@@ -40,19 +39,19 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    return filters.files(config)
+    return chain.files(config)
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return filters.identities(config)
+    return chain.identities(config)
 
 
 def run(job: Job) -> dict[str, Any]:
     """Pass all samples through the filters and write kept/ and rejected/. An empty result is an error."""
     measured = Measured(job.run_dir)
-    chosen = filters.active(job.config, kept_prompts(job.run_dir / "generate"))
-    measured.find([filters.IDENTITY, *(measure for one in chosen for measure in one.measures)], filters.workers(job.config.filter))
-    ids = measured.column(filters.IDENTITY)
+    chosen = chain.active(job.config)
+    measured.find([chain.IDENTITY, *(measure for one in chosen for measure in one.measures)], processes(job.config.filter))
+    ids = measured.column(chain.IDENTITY)
     left: NDArray[np.int64] = np.arange(measured.samples)
     alive = np.ones(measured.samples, bool)
     turned_down: dict[int, tuple[str, Verdict]] = {}
@@ -79,7 +78,7 @@ def count(job: Job) -> dict[str, Any]:
     kept = len(kept_rows(job.folder / "kept"))
     given = int(read_manifest(job.run_dir, "generate")["counts"]["samples"])
     assert given == kept + reasons.total(), f"{given} samples in, {kept} kept, {reasons.total()} rejected"
-    order = [one.name for one in filters.active(job.config, kept_prompts(job.run_dir / "generate"))]
+    order = [one.name for one in chain.active(job.config)]
     taken = sorted(reasons.items(), key=lambda item: order.index(item[0].rpartition(".")[0]))
     return {"samples": given, "kept": kept, "rejected": dict(taken)}
 

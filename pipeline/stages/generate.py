@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, models, seeds, work
+from pipeline import capture, licences, models, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.models import Model, Sampling, open_teacher
@@ -40,10 +40,12 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Ask for every sample that is not there yet, then count what is."""
+    """Ask for every sample that is not there yet, then count what is. Raises PipelineError if a licence forbids training on it."""
+    terms = licences.of(job.config.licences)
+    print("\n".join(terms.lines), flush=True)
     keep_prompts(job.config.generate.prompt, job.folder)
     capturing(job).run(lambda: open_teacher(job.config.teacher, job.engine_log))
-    return capture.count(job.folder)
+    return {**capture.count(job.folder), "licences": terms.record}
 
 
 def capturing(job: Job) -> Capture[Seed]:

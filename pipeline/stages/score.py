@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import capture, models, prompts, seeds, work
-from pipeline.capture import Ask, Capture, keep_prompts, kept_prompts
+from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.models import Model, open_teacher, tokenizer_of
@@ -71,7 +71,7 @@ def _prompts(job: Job) -> list[Path]:
     """What kept rows were asked with, whatever the config says now; for other text, the config's prompts."""
     if job.config.score.source != KEPT:
         return [Path(path) for path in job.config.generate.prompt]
-    return kept_prompts(job.run_dir / "generate")
+    return prompts.kept(job.run_dir / "generate")
 
 
 def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sample, Sample]]:

@@ -1,0 +1,306 @@
+"""The filters that a config turns on, in the order in which they run: what is cheap first, what chooses among good rows last."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import models, prompts
+from pipeline.config import Config, Filter, Source
+from pipeline.filters import (
+    agreement,
+    calibration,
+    confidence,
+    contamination,
+    correctness,
+    custom,
+    duplicates,
+    embeddings,
+    form,
+    formats,
+    giveaways,
+    judge,
+    language,
+    phrases,
+    repetition,
+    safety,
+    selection,
+)
+from pipeline.filters.columns import Measure, NamedFilter
+from pipeline.filters.measuring import columns_of
+from pipeline.filters.verdict import Verdict, objections
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.samples import kept_rows
+
+Judge = Callable[..., dict[int, Verdict]]
+IDENTITY = Measure(duplicates.identity)
+CERTAINTY = Measure(confidence.certainty)
+SEEDS = Measure(agreement.seeds)
+LOTS = Measure(selection.lots)
+
+
+def active(config: Config) -> list[NamedFilter]:
+    """The filters of a run, of which generate is finished."""
+    rooms = (_unseen, _form, _own, _truth, _doubts, _safety, _copies, _marks, _choice)
+    return [one for room in rooms for one in room(config)]
+
+
+def files(config: Config) -> list[Path]:
+    """Outside files whose content decides what the filters say."""
+    settings = config.filter
+    found = [custom.source(name) for name in settings.custom]
+    if settings.format and settings.format.schema_file:
+        found.append(Path(settings.format.schema_file))
+    if settings.contamination:
+        found += [Path(path) for path in (config.task.eval_seeds.path, *settings.contamination.files) if path]
+    if settings.judge:
+        found.append(Path(settings.judge.prompt))
+    found += [Path(run) / name / "manifest.json" for run in settings.against for name in ("generate", "filter")]
+    if settings.teachers_agree:
+        found.append(Path(settings.teachers_agree.run) / "generate" / "manifest.json")
+    if settings.difficulty and settings.difficulty.losses:
+        found.append(Path(settings.difficulty.losses) / "score" / "manifest.json")
+    return found
+
+
+def identities(config: Config) -> dict[str, str]:
+    """What tells the judge from another of the same name. (Encoders are told apart by their measures.)"""
+    asked = models.identities(judge.Bench(config).model) if config.filter.judge else {}
+    return {name.replace("teacher", "judge"): identity for name, identity in asked.items()}
+
+
+def _unseen(config: Config) -> Iterator[NamedFilter]:
+    """What must stay unseen, before any other reason: ablate draws from what was turned down for those."""
+    settings = config.filter
+    if settings.contamination:
+        others = [Source(path=path) for path in settings.contamination.files]
+        how = partial(contamination.contaminated, near=settings.contamination.near)
+        yield NamedFilter("contamination", (contamination.measure(config.task.eval_seeds, others),), how)
+
+
+def _form(config: Config) -> Iterator[NamedFilter]:
+    """What can be seen of a reply by itself."""
+    settings, task = config.filter, config.task
+    if settings.finished:
+        yield NamedFilter("finished", (Measure(form.finished),), objections)
+    if settings.min_tokens > 0 or settings.max_tokens is not None:
+        bounds = partial(form.length, least=settings.min_tokens, most=settings.max_tokens)
+        yield NamedFilter("length", (Measure(form.tokens),), bounds)
+    if settings.refusal:
+        yield NamedFilter("refusal", (Measure(phrases.found),), partial(phrases.said, reason="refused"))
+    if settings.boilerplate:
+        yield NamedFilter("boilerplate", (Measure(phrases.found),), partial(phrases.said, reason="boilerplate"))
+    if settings.parseable:
+        reasoned = [prompts.load(path).wants_rationale for path in prompts.kept(Path(config.run_dir) / "generate")]
+        known = {"metric": task.metric, "labels": task.labels, "reasoned": reasoned}
+        yield NamedFilter("parseable", (Measure(form.parseable, known),), objections)
+    if settings.format:
+        measures = tuple(_formats(settings))
+        yield NamedFilter("format", measures, _any)
+    if settings.language:
+        parts = settings.language.parts
+        told = {"allowed": settings.language.allowed, "parts": parts, "min_letters": settings.language.min_letters}
+        yield NamedFilter(
+            "language", (Measure(language.likelihood, told),), partial(language.other, parts=parts, least=settings.language.least)
+        )
+    if settings.repetition:
+        repeats = settings.repetition
+        most = (repeats.lines, repeats.words, repeats.loop, repeats.run)
+        yield NamedFilter("repetition", (Measure(repetition.measure),), partial(repetition.repeated, most=most))
+    if settings.answer_before_rationale:
+        yield NamedFilter("answer_before_rationale", (Measure(giveaways.answered_first),), objections)
+    if settings.leak:
+        yield NamedFilter("leak", (Measure(giveaways.leaked, {"fields": settings.leak.fields}),), objections)
+
+
+def _formats(settings: Filter) -> Iterator[Measure]:
+    assert settings.format is not None
+    if settings.format.pattern is not None:
+        yield Measure(formats.matches, {"pattern": settings.format.pattern})
+    if settings.format.schema_file is not None:
+        yield Measure(formats.valid, {"schema": formats.read_schema(settings.format.schema_file)})
+    if settings.format.choices is not None:
+        yield Measure(formats.listed, {"choices": settings.format.choices})
+
+
+def _own(config: Config) -> Iterator[NamedFilter]:
+    """Filters of one's own."""
+    for name in config.filter.custom:
+        yield NamedFilter(name.partition(":")[2], (custom.measure(name),), objections)
+
+
+def _truth(config: Config) -> Iterator[NamedFilter]:
+    """Whether the answer is right, by ground truth, by its rationale, and by what others say."""
+    settings, task = config.filter, config.task
+    answers = _answers(config)
+    if settings.correct:
+        yield NamedFilter("correct", (Measure(correctness.correct, {"metric": task.metric, "labels": task.labels}),), objections)
+    if settings.consistent:
+        yield NamedFilter("consistent", (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),), objections)
+    if settings.agreement:
+        agreed = partial(agreement.agreed, min_vote_share=settings.agreement.min_vote_share, majority=settings.agreement.majority)
+        yield NamedFilter("agreement", (SEEDS, answers), agreed)
+    if settings.prompts_agree:
+        same = partial(agreement.prompts_agree, min_share=settings.prompts_agree.min_share)
+        yield NamedFilter("prompts_agree", (SEEDS, answers, Measure(agreement.prompts)), same)
+    if settings.teachers_agree:
+        others = settings.teachers_agree
+
+        def same_as_theirs(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+            theirs = columns_of(Path(others.run), "generate", (SEEDS, answers), config.filter)
+            return agreement.teachers_agree(left, *columns, other_seeds=theirs[0], other_answers=theirs[1], min_share=others.min_share)
+
+        yield NamedFilter("teachers_agree", (SEEDS, answers), same_as_theirs)
+
+
+def _doubts(config: Config) -> Iterator[NamedFilter]:
+    """How sure the teacher was, by its logprobs."""
+    settings, labels = config.filter, config.task.labels
+    if settings.confidence:
+        yield NamedFilter("confidence", (CERTAINTY,), partial(confidence.confident, bounds=confidence.bounds(settings.confidence)))
+    if settings.calibrated:
+        assert labels is not None  # Config sees to it
+        ids = calibration.label_tokens(_tokenizer(config), labels, _before_answer(config))
+        how = partial(
+            calibration.calibrated,
+            labels=labels,
+            min_confidence=settings.calibrated.min_confidence,
+            agree=settings.calibrated.agree,
+            shares=settings.calibrated.shares,
+        )
+        measures = (Measure(calibration.label_distribution, {"labels": ids}), Measure(calibration.written_label, {"labels": labels}))
+        yield NamedFilter("calibrated", measures, how)
+
+
+def _safety(config: Config) -> Iterator[NamedFilter]:
+    """What a student must not learn by heart."""
+    settings = config.filter
+    if settings.pii:
+        told = {"kinds": settings.pii.kinds, "regions": settings.pii.regions, "inputs": settings.pii.inputs}
+        yield NamedFilter("pii", (Measure(safety.pii, told),), objections)
+    if settings.secrets:
+        yield NamedFilter("secrets", (Measure(safety.secrets, {"inputs": settings.secrets.inputs}),), objections)
+
+
+def _copies(config: Config) -> Iterator[NamedFilter]:
+    """What is there already: word for word, nearly so, or in other words."""
+    settings = config.filter
+
+    def against(judge: Judge, measures: tuple[Measure, ...]) -> Judge:
+        def judged(left: NDArray[np.int64], *columns: Any, **how: Any) -> dict[int, Verdict]:
+            return judge(left, *columns, **how, others=[_other(run, measures, config) for run in settings.against])
+
+        return judged
+
+    if settings.duplicate:
+        digests = (Measure(duplicates.digests),)
+        yield NamedFilter("duplicate", (IDENTITY, *digests), against(duplicates.exact, digests))
+    if settings.near:
+        sets = tuple(Measure(duplicates.sets, {"of": of, "size": settings.near.shingle}) for of in settings.near.of)
+        near = partial(against(duplicates.near, sets), threshold=settings.near.threshold, scored=settings.near.best_by is not None)
+        yield _scored("near", (IDENTITY,), sets, settings.near.best_by, near, config)
+    if settings.semantic:
+        vectors = tuple(embeddings.measure(of, settings.semantic.model, settings.semantic.revision) for of in settings.semantic.of)
+        alike = partial(duplicates.semantic, threshold=settings.semantic.threshold, scored=settings.semantic.best_by is not None)
+        yield _scored("semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config)
+
+
+def _marks(config: Config) -> Iterator[NamedFilter]:
+    """What another model thinks of it."""
+    if config.filter.judge:
+        low = partial(judge.low, least=config.filter.judge.least, drop_unjudged=config.filter.judge.unjudged == "drop")
+        yield NamedFilter("judge", (), low, judge.Bench(config).marks)
+
+
+def _choice(config: Config) -> Iterator[NamedFilter]:
+    """Which of the good ones, and how many."""
+    settings, answers = config.filter, _answers(config)
+    if settings.difficulty:
+        yield _difficulty(config)
+    if settings.balance:
+        by = settings.balance.by
+        classes = answers if by == "answer" else Measure(selection.groups, {"by": by})
+        spread = partial(selection.balanced, factor=settings.balance.factor, number=settings.balance.number, seed=settings.seed)
+        yield _scored("balance", (classes, LOTS), (), settings.balance.best_by, spread, config)
+    if settings.diversity:
+        wide = settings.diversity
+        vectors = embeddings.measure(wide.of, wide.model, wide.revision)
+        unlike = partial(selection.diverse, number=wide.number, min_distance=wide.min_distance, seed=settings.seed)
+        yield NamedFilter("diversity", (vectors, LOTS), unlike)
+    if settings.budget and settings.budget.per_seed:
+        some = partial(selection.within_seed_budget, number=settings.budget.per_seed, seed=settings.seed)
+        yield _scored("seed_budget", (SEEDS, LOTS), (), settings.budget.best_by, some, config)
+    if settings.budget and settings.budget.number:
+        some = partial(selection.within_budget, number=settings.budget.number, seed=settings.seed)
+        yield _scored("budget", (LOTS,), (), settings.budget.best_by, some, config)
+
+
+def _difficulty(config: Config) -> NamedFilter:
+    difficulty = config.filter.difficulty
+    assert difficulty is not None
+    lowest = -np.inf if difficulty.lowest is None else difficulty.lowest
+    highest = np.inf if difficulty.highest is None else difficulty.highest
+    if difficulty.losses is None:
+        return NamedFilter("difficulty", (SEEDS, _answers(config)), partial(selection.contested, lowest=lowest, highest=highest))
+    run = Path(difficulty.losses)
+
+    def by_loss(left: NDArray[np.int64], ids: Sequence[str]) -> dict[int, Verdict]:
+        theirs, certainty = columns_of(run, "score", (IDENTITY, CERTAINTY), config.filter)
+        known = dict(zip(theirs, (-certainty[:, confidence.MEAN_LOGPROB]).tolist(), strict=True))
+        losses = np.array([known.get(identifier, np.nan) for identifier in ids], np.float32)
+        return selection.of_difficulty(left, losses, lowest=lowest, highest=highest, easy="low")
+
+    return NamedFilter("difficulty", (IDENTITY,), by_loss)
+
+
+def _scored(
+    name: str, first: tuple[Measure, ...], then: tuple[Measure, ...], best_by: str | None, judge: Judge, config: Config
+) -> NamedFilter:
+    """A filter whose judge takes the columns of `first`, with `best_by` scores (N,), higher ones for better rows, and those of `then`."""
+    scores = (SEEDS, _answers(config)) if best_by == "votes" else (CERTAINTY,) if best_by else ()
+
+    def judged(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+        begin, end = len(first), len(first) + len(scores)
+        score = [_score(best_by, columns[begin:end])] if best_by else []
+        return judge(left, *columns[:begin], *score, *columns[end:])
+
+    return NamedFilter(name, (*first, *scores, *then), judged)
+
+
+def _score(best_by: str, columns: Sequence[Any]) -> NDArray[np.float32]:
+    if best_by == "votes":
+        return agreement.vote_shares(*columns)
+    which = {"mean_logprob": confidence.MEAN_LOGPROB, "answer_margin": confidence.ANSWER_MARGIN}[best_by]
+    found: NDArray[np.float32] = columns[0][:, which]
+    return found
+
+
+def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
+    """The first objection of several measures."""
+    verdicts: dict[int, Verdict] = {}
+    for column in found:
+        verdicts = objections(left, column) | verdicts
+    return verdicts
+
+
+def _answers(config: Config) -> Measure:
+    return Measure(agreement.answers, {"metric": config.task.metric})
+
+
+def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.Other:
+    """Another run's kept rows."""
+    ids, *columns = columns_of(Path(run), "generate", (IDENTITY, *measures), config.filter)
+    return duplicates.Other(Path(run).name, kept_rows(Path(run) / "filter" / "kept"), ids, tuple(columns))
+
+
+def _tokenizer(config: Config) -> Tokenizer:
+    return Tokenizer(models.tokenizer_of(config.teacher), config.teacher.revision)
+
+
+def _before_answer(config: Config) -> str:
+    """What the teacher has in front of its answer, so that labels are spelled as there."""
+    asked = prompts.kept(Path(config.run_dir) / "generate")
+    return prompts.load(asked[0]).front.answer.start
