@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from pipeline import replies
+from pipeline import replies, verifiers
 from pipeline.config import Task
 from pipeline.models import Completion
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.prompts import Prompt
 from pipeline.records import Identified, Seed, Usage
-from pipeline.scoring import SCORERS
+from pipeline.verifiers import Check
 
 
 class Shown(Identified):
@@ -56,13 +56,17 @@ class Examiner:
         completion = Completion(seed.id, text, ids, "stop", Usage(prompt_tokens=0, completion_tokens=len(ids)))
         answer = replies.read(self.prompt, completion, self.tokenizer).answer
         known = seed.target is not None
-        score = SCORERS[self.task.metric](answer, str(seed.target), self.task.labels).value if known else None
+        score = verifiers.score(self._check, answer, str(seed.target)).value if known else None
         return Shown(id=seed.id, text=text, target=seed.target, score=score)
 
     def _cut(self, text: str) -> str:
         """The text up to its first stop string; a batch goes on until its slowest answer is done."""
         found = [text.find(stop) + len(stop) for stop in self.prompt.front.stop if stop in text]
         return text[: min(found)] if self._by_string and found else text
+
+    @cached_property
+    def _check(self) -> Check:
+        return verifiers.check(self.task)
 
     @cached_property
     def _by_string(self) -> bool:

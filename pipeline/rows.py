@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeline import prompts, seeds, students
+from pipeline import prompts, seeds, students, verifiers
 from pipeline.encode import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
 from pipeline.errors import PipelineError
 from pipeline.filters.verdict import LEAKED
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Rejected, Sample, Seed, digest
 from pipeline.samples import Samples
-from pipeline.scoring import SCORERS
 from pipeline.stage import Job
 from pipeline.store import read_records
 from pipeline.vocabulary import Vocabulary
@@ -161,14 +160,14 @@ def _is_usable(encoder: Encoder, sample: Sample, max_length: int) -> bool:
 def _mended(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Sample | Seed]:
     """These sources; under `corrected` a seed stands in once for its samples that are wrong."""
     config, arm = job.config, job.config.train.arms[job.part]
-    score, mended = SCORERS[config.task.metric], set()
+    check, mended = verifiers.check(config.task), set()
     for number in numbers:
         source = sources[number]
         wrong = (
             isinstance(source, Sample)
             and arm.corrected
             and source.seed.target is not None
-            and score(source.answer, source.seed.target, config.task.labels).value != 1.0
+            and verifiers.score(check, source.answer, source.seed.target).value != 1.0
         )
         if not wrong:
             yield source

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline import licences, prompts, seeds, students
+from pipeline import licences, prompts, seeds, students, verifiers
 from pipeline.config import Config, Student
 from pipeline.errors import PipelineError
 from pipeline.models import locate, tokenizer_of
@@ -23,6 +23,7 @@ def check(config: Config) -> list[str]:
     samples = len(found) * config.generate.samples * len(teacher_prompts)
     first = teacher_prompts[0].render(found[0])
     _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
+    verifiers.check(config.task)
     _check_teacher(config)
     name, _ = students.source(config)
     if name != "random":

@@ -152,6 +152,7 @@ WHOLE = [  # sections that are left out by default
 ]
 NEEDS = {  # what tiny.yaml lacks for the example of a key
     "task.metric": ["task.labels=null"],
+    "task.verifier.json_schema": ["task.labels=null", "task.metric=json"],
     "task.seeds.dataset": ["task.seeds.path=null"],
     "task.eval_seeds.dataset": ["task.eval_seeds.path=null"],
     "train.arms.NAME.text": ["train.arms.mine.method=sft"],

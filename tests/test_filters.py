@@ -75,7 +75,9 @@ def test_correct(sample: Make) -> None:
     """Right, wrong, unreadable, and a seed without ground truth."""
     unknown = Seed(id="x", inputs={"number": 1})
     samples = [sample(), sample(answer="no"), sample(answer=None), sample(answer="no", seed=unknown)]
-    assert reasons(correctness.correct(batch(*samples), "label", LABELS)) == [None, "wrong_answer", "wrong_answer", None]
+    found = correctness.of(batch(*samples), verifier="label", labels=LABELS, schema=None, timeout_s=1.0, memory_mib=256)
+    wrong = {1: Verdict("wrong_answer", "no (is yes)"), 2: Verdict("wrong_answer", "None (no answer found)")}
+    assert correctness.judge(np.arange(4), found, 1.0, "drop") == wrong
 
 
 def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:

@@ -43,20 +43,33 @@ def _groups(pattern: str) -> int:
 SeedSource = Annotated[Source, BeforeValidator(lambda value: {"path": value} if isinstance(value, str) else value)]
 
 
+class Verifier(Section):
+    """How far a check of one answer may go, by the metrics math, json and code. Beyond it the answer is unknown, not wrong."""
+
+    timeout_s: float = Field(4.0, gt=0, le=600, description="longest check, seconds of the clock", examples=[10.0])
+    memory_mib: int = Field(1024, ge=256, description="most memory of a check", examples=[512])
+    json_schema: str | None = Field(
+        None, description="json: file with a JSON schema that answers must fit, too", examples=["answer.schema.json"]
+    )
+
+
 class Task(Section):
     """What the student is for."""
 
     seeds: SeedSource = Field(description="what the teacher is asked")
     eval_seeds: SeedSource = Field(description="held-out seeds with ground truth, never trained on")
-    metric: Literal["label", "exact", "numeric"] = Field(
-        "exact", description="how an answer is held against the ground truth", examples=["numeric"]
+    metric: Literal["label", "exact", "numeric", "math", "json", "code"] = Field(
+        "exact", description="how an answer is held against the ground truth: docs/verifiers.md", examples=["numeric"]
     )
+    verifier: Verifier = Verifier()
     labels: list[str] | None = Field(None, min_length=2, description="closed set of answers of a label task", examples=[["spam", "normal"]])
 
     @model_validator(mode="after")
     def labels_of_label(self) -> Self:
         if (self.metric == "label") != (self.labels is not None):
             raise ValueError("metric 'label' and a list of labels belong together")
+        if self.verifier.json_schema is not None and self.metric != "json":
+            raise ValueError("verifier.json_schema is for metric 'json'")
         plain = [label.strip().casefold() for label in self.labels or ()]
         if len(set(plain)) < len(plain) or "" in plain:
             raise ValueError("labels must differ in more than case, and none may be empty")

@@ -266,6 +266,10 @@ class Filter(Section):
         [], description="filters of one's own: Python functions, sample -> None or a reason", examples=[["my_module:my_filter"]]
     )
     correct: bool = Field(True, description="drop answers that differ from the ground truth, where a seed has one", examples=[False])
+    threshold: float = Field(1.0, gt=0, le=1, description="correct: the share of a program's tests that must pass", examples=[0.5])
+    unknown: Literal["keep", "drop"] = Field(
+        "drop", description="correct: what becomes of answers whose check took too long or broke", examples=["keep"]
+    )
     consistent: bool = Field(False, description="drop answers that the rationale's last result contradicts", examples=[True])
     confidence: Confidence | None = Field(None, description="how sure the teacher was of what it wrote")
     calibrated: Calibrated | None = Field(None, description="labels freed of what the prompt makes the teacher favour")

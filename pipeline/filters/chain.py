@@ -1,6 +1,7 @@
 """The filters that a config turns on, in the order in which they run: what is cheap first, what chooses among good rows last."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts
+from pipeline import models, prompts, verifiers
 from pipeline.config import Config, Filter, Source
 from pipeline.filters import (
     agreement,
@@ -52,6 +53,8 @@ def files(config: Config) -> list[Path]:
     """Outside files whose content decides what the filters say."""
     settings = config.filter
     found = [custom.source(name) for name in settings.custom]
+    if settings.correct:
+        found += verifiers.files(config.task)
     if settings.format and settings.format.schema_file:
         found.append(Path(settings.format.schema_file))
     if settings.contamination:
@@ -137,7 +140,9 @@ def _truth(config: Config) -> Iterator[NamedFilter]:
     settings, task = config.filter, config.task
     answers = _answers(config)
     if settings.correct:
-        yield NamedFilter("correct", (Measure(correctness.correct, {"metric": task.metric, "labels": task.labels}),), objections)
+        check = Measure(correctness.of, asdict(verifiers.check(task)))
+        how = partial(correctness.judge, threshold=settings.threshold, unknown=settings.unknown)
+        yield NamedFilter("correct", (check,), how)
     if settings.consistent:
         yield NamedFilter("consistent", (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),), objections)
     if settings.agreement:

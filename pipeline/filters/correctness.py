@@ -1,20 +1,45 @@
-"""Filters that hold an answer against the truth."""
+"""Whether an answer is right."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.filters.columns import Batch
-from pipeline.filters.verdict import Objection
+from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
-from pipeline.scoring import SCORERS
+from pipeline.verifiers import Check, UnknownError, verify
+
+SHOWN = 80  # characters of a verdict's value
+
+Found = tuple[float | None, str]  # the answer's value, None where it is unknown; the answer and why
 
 
-def correct(batch: Batch, metric: str, labels: Sequence[str] | None) -> list[Objection | None]:
-    """wrong_answer: differs from the seed's ground truth. Samples of seeds without one are kept."""
+def of(batch: Batch, **check: Any) -> list[Found]:
+    """How each answer does by its seed's ground truth. `check`: the fields of verifiers.Check. Without ground truth it passes."""
+    how = Check(**check)
+    return [_one(how, sample) for sample in batch.samples]
 
-    def judge(sample: Sample) -> Objection | None:
-        if sample.seed.target is None:
-            return None
-        score = SCORERS[metric](sample.answer, sample.seed.target, labels)
-        return None if score.value == 1.0 else ("wrong_answer", f"{sample.answer} ({score.explanation})")
 
-    return [judge(s) for s in batch.samples]
+def judge(left: NDArray[np.int64], found: Sequence[Found], threshold: float, unknown: str) -> dict[int, Verdict]:
+    """wrong_answer: worth less than the threshold. unknown_correctness: could not be checked, with `unknown` drop."""
+    verdicts = {}
+    for row in left.tolist():
+        value, why = found[row]
+        if value is None and unknown == "drop":
+            verdicts[row] = Verdict("unknown_correctness", why)
+        elif value is not None and value < threshold:
+            verdicts[row] = Verdict("wrong_answer", why)
+    return verdicts
+
+
+def _one(check: Check, sample: Sample) -> Found:
+    if sample.seed.target is None:
+        return 1.0, "no ground truth"
+    try:
+        score = verify(check, sample.answer, sample.seed.target)
+    except UnknownError as error:
+        return None, f"{error} ({sample.answer})"[:SHOWN]
+    answer = " ".join(str(sample.answer).split())
+    return score.value, f"{answer[: SHOWN // 2]} ({score.explanation})"[:SHOWN]

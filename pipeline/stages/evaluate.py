@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import compare, prompts, replies, seeds, students
+from pipeline import compare, prompts, replies, seeds, students, verifiers
 from pipeline.collect import Collector, Question, claim_all
 from pipeline.config import Config
 from pipeline.errors import PipelineError
@@ -16,9 +16,9 @@ from pipeline.models.weights import size_of
 from pipeline.progress import Progress
 from pipeline.prompts import Prompt
 from pipeline.records import Failed, Scored, Seed, digest
-from pipeline.scoring import SCORERS
 from pipeline.stage import Job, begun_with
 from pipeline.store import read_json, read_records, sha256, write_json
+from pipeline.verifiers import Check
 
 NAME = "evaluate"
 SHARED = False
@@ -31,7 +31,7 @@ def parts(config: Config) -> list[str]:
 
 
 def sections(config: Config, part: str) -> list[str]:
-    task = ["task.eval_seeds", "task.metric", "task.labels", "evaluate.max_tokens"]
+    task = ["task.eval_seeds", "task.metric", "task.labels", "task.verifier", "evaluate.max_tokens"]
     if part == TEACHER:
         return [*task, *(f"teacher.{name}" for name in ("backend", "model", "revision", "tokenizer", "replies", "engine"))]
     return [*task, "evaluate.backend", "evaluate.engine", f"train.arms.{part}.form"]
@@ -43,7 +43,7 @@ def reads(config: Config, part: str) -> list[str]:
 
 def files(config: Config, part: str) -> list[Path]:
     source = [Path(config.task.eval_seeds.path)] if config.task.eval_seeds.path else []
-    return [*source, Path(_prompt_path(config, part))]
+    return [*source, Path(_prompt_path(config, part)), *verifiers.files(config.task)]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -131,7 +131,7 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there:
     sampling = Sampling(job.config.evaluate.max_tokens)
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()
-    Collector(partial(_question, job, model, prompt, wanted), _never, progress).run(
+    Collector(partial(_question, job, model, prompt, wanted, verifiers.check(job.config.task)), _never, progress).run(
         lambda requests: model.generate(requests, sampling), shards
     )
     seconds = time.monotonic() - began
@@ -155,22 +155,23 @@ def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None)
     )
 
 
-def _question(job: Job, model: Model, prompt: Prompt, wanted: Mapping[str, Seed], identifier: str) -> Question[Scored]:
+def _question(job: Job, model: Model, prompt: Prompt, wanted: Mapping[str, Seed], check: Check, identifier: str) -> Question[Scored]:
     seed = wanted[identifier]
     rendered = prompt.render(seed, model.tokenizer.control_tokens if model.tokenizer else ())
     token_ids = model.tokenizer.encode(rendered) if model.tokenizer else None
     request = Request(identifier, rendered, token_ids, stop=tuple(prompt.front.stop))
-    return Question(request, partial(_scored, job, model, prompt, seed, identifier))
+    return Question(request, partial(_scored, job, model, prompt, seed, identifier, check))
 
 
 def _never(failure: Failure) -> Failed:
     raise AssertionError(f"a held-out seed that cannot be answered ends the stage: {failure}")
 
 
-def _scored(job: Job, model: Model, prompt: Prompt, seed: Seed, identifier: str, completion: Completion) -> tuple[Scored, None]:
+def _scored(
+    job: Job, model: Model, prompt: Prompt, seed: Seed, identifier: str, check: Check, completion: Completion
+) -> tuple[Scored, None]:
     answer = replies.read(prompt, completion, model.tokenizer).answer
     assert seed.target is not None
-    task = job.config.task
     return Scored(
         id=identifier,
         seed_id=seed.id,
@@ -180,5 +181,5 @@ def _scored(job: Job, model: Model, prompt: Prompt, seed: Seed, identifier: str,
         text=completion.text,
         finish_reason=completion.finish_reason,
         usage=completion.usage,
-        score=SCORERS[task.metric](answer, seed.target, task.labels),
+        score=verifiers.score(check, answer, seed.target),
     ), None

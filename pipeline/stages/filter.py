@@ -31,7 +31,7 @@ def parts(config: Config) -> list[str]:
 
 
 def sections(config: Config, part: str) -> list[str]:
-    return ["filter", "task.metric", "task.labels"]
+    return ["filter", "task.metric", "task.labels", "task.verifier"]
 
 
 def reads(config: Config, part: str) -> list[str]:

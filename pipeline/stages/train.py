@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import adapters, launch, prompts, seeds, students
+from pipeline import adapters, launch, prompts, seeds, students, verifiers
 from pipeline.config import Config, Student, Train
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def sections(config: Config, part: str) -> list[str]:
         return [*(f"student.{name}" for name in Student.model_fields if name != "lora"), *drawn, *of_data]
     arm = config.train.arms[part]
     seeds_too = ["task.seeds"] if arm.text == "truth" else []
-    judged = ["task.metric", "task.labels"] if arm.corrected or config.train.best_by == "score" else []
+    judged = ["task.metric", "task.labels", "task.verifier"] if _judges(config, part) else []
     judged += ["evaluate.max_tokens"] if config.train.best_by == "score" else []
     settings = [f"train.{name}" for name in Train.model_fields if name != "arms" and getattr(arm, name, None) is None]
     return [*settings, f"train.arms.{part}", "student.lora", *seeds_too, *judged]
@@ -52,7 +52,8 @@ def reads(config: Config, part: str) -> list[str]:
 def files(config: Config, part: str) -> list[Path]:
     counted = _seeds_count(config, part)
     source = [Path(config.task.seeds.path)] if config.task.seeds.path and counted else []
-    return [*([Path(config.train.prompt)] if counted or part != INIT else []), *source]
+    schema = verifiers.files(config.task) if _judges(config, part) else []
+    return [*([Path(config.train.prompt)] if counted or part != INIT else []), *source, *schema]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -62,6 +63,11 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 def _draws(config: Config) -> bool:
     """Whether some arm learns from samples that were not kept, whose tokens a trimmed vocabulary must have too."""
     return any(arm.selection == "random" for arm in config.train.arms.values())
+
+
+def _judges(config: Config, part: str) -> bool:
+    """Whether a part holds answers against the ground truth."""
+    return part != INIT and (config.train.arms[part].corrected or config.train.best_by == "score")
 
 
 def _seeds_count(config: Config, part: str) -> bool:

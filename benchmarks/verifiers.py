@@ -1,0 +1,141 @@
+"""What checking answers costs, and what hangs: `.venv/bin/python -m benchmarks.verifiers [hangs] [math] [code]`.
+
+**hangs** gives the jail strings that keep math-verify busy for minutes or for ever, each followed by an answer that is right. **math** checks
+ordinary answers with it and by math-verify called directly as its README says, alarm and all, in turns. **code** checks programs.
+"""
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.table import Row, main, spread
+from pipeline.verifiers import Check, UnknownError, verify
+
+SECONDS, BAR_SECONDS = 4.0, 5.0
+ROUNDS, ITEMS, PROGRAMS = 9, 200, 50
+SHARE = 0.9  # of the speed without a jail
+SETS = ",".join("x+{}" for _ in range(60))
+HANGS: list[tuple[str, str]] = [  # answer, target
+    # from the issues of math-verify (59, 63, 65), sympy and of those who train with them
+    (r"\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}", "1"),
+    (r"10^{(5^{5^{5^{5^{5}}} \cdot \log_{10}(5)} - 4)}", "1"),
+    (r"2003^{2002^{2001}}", "9"),
+    (r"e^{e^{e^{e^{e}}}}-e", "1"),
+    (r"\sin(\tan(-4x^2-3)^3)", r"\sin(\tan(4x^2-3)^3)"),
+    # numbers that no machine holds
+    *((answer, "1") for answer in (r"9^{9^{9^{9}}}", r"10^{10^{10}}", "10**10**10", r"100000000!", r"((9!)!)!", "5!!!!", "1E999999999")),
+    *((answer, "1") for answer in (r"\binom{10^{12}}{5\cdot 10^{11}}", r"\sqrt[1000000000]{2^{1000000001}}", r"\frac{1}{10^{10^{9}}}")),
+    *((answer, "1") for answer in (r"\cos(10^{100000000})", r"\log_{2}(3^{10^{10}})", r"2^{1000000007} \mod 13", r"\sqrt{10^{4000}+7}")),
+    ("2^{10000000000}-2^{9999999999}", "2^{9999999999}"),
+    # sums, products, integrals
+    (r"\sum_{k=1}^{10^{9}} k^{k}", "1"),
+    (r"\sum_{k=0}^{1000000} \binom{1000000}{k}", "2^{1000000}"),
+    (r"\sum_{n=1}^{\infty} \frac{\sin(n)\cos(n^2)}{n^3+n+1}", "1"),
+    (r"\prod_{k=1}^{10^{7}} k", "1"),
+    (r"\prod_{n=1}^{1000000} (1+\frac{1}{n^2})", "3.67"),
+    (r"\int_0^1 \int_0^1 \int_0^1 \frac{\sin(xyz)\cdot e^{x^2 y}}{1+x^2+y^2+z^2} dx dy dz", "1"),
+    (r"\int_0^{\infty} \frac{\sin(x^3)\ln(1+x^2)}{x(1+x^4)} dx", "1"),
+    # algebra that grows
+    ("(x+1)^{10000}", "(x+2)^{10000}"),
+    ("(x+y+z+1)^{60}", "(x+y+z+2)^{60}"),
+    ("x^{100}+x^{99}+x+1=0", "x^{100}+2x^{99}+x+1=0"),
+    (r"\frac{\sin(1)^{99}+\cos(1)^{99}}{\tan(1)^{98}}", "1"),
+    (rf"\{{{SETS.format(*range(60))}\}}", rf"\{{{SETS.format(*range(60)).replace('x', 'y')}\}}"),
+    # depth and length
+    *((answer, "1") for answer in ("(" * 200 + "1" + ")" * 200, "(" * 2000 + "1" + ")" * 2000, "{" * 5000, "-" * 5000 + "1")),
+    *((r"\frac{1}{1+" * depth + "2" + "}" * depth, "1") for depth in (60, 300)),
+    (r"\left(" * 300 + "1" + r"\right)" * 300, "1"),
+    (r"\sqrt{1+" * 100 + "2" + "}" * 100, "1"),
+    ("7" * 90_000, "1"),
+    ("0." + "3" * 90_000, "1/3"),
+    (r"\frac12" * 3000, "1"),
+    (r"\{" + ",".join(map(str, range(3000))) + r"\}", r"\{" + ",".join(map(str, range(1, 3001))) + r"\}"),
+]
+
+
+def check(verifier: str) -> Check:
+    return Check(verifier, None, None, SECONDS, 1024)
+
+
+def hangs(folder: Path) -> Iterator[Row]:
+    how = check("math")
+    verify(how, "1/2", "0.5")
+    seconds, unknown, right = [], 0, 0
+    for answer, target in HANGS:
+        began = time.monotonic()
+        try:
+            verify(how, answer, target)
+        except UnknownError:
+            unknown += 1
+        seconds.append(time.monotonic() - began)
+        right += verify(how, r"\frac{1}{2}", "0.5").value == 1.0
+    ended = sum(second <= BAR_SECONDS for second in seconds)
+    yield Row(
+        f"answers that hang, over within {BAR_SECONDS:.0f} s",
+        "all",
+        f"{ended} of {len(HANGS)}, {max(seconds):.1f} s at most",
+        ended == len(HANGS),
+    )
+    yield Row("of them unknown, the others answered after all", "", f"{unknown} of {len(HANGS)}", True)
+    yield Row("the right one after each, judged right", "all", f"{right} of {len(HANGS)}", right == len(HANGS))
+
+
+def math(folder: Path) -> Iterator[Row]:
+    from math_verify import parse
+    from math_verify import verify as compare
+
+    how = check("math")
+    direct, jailed = [], []
+    for seed in range(ROUNDS + 1):
+        items = [item for item in ordinary(random.Random(seed), ITEMS) if item[0] != item[1]]
+        sides: list[tuple[list[float], Callable[[str, str], bool]]] = [
+            (direct, lambda answer, target: compare(parse(f"${target}$"), parse(f"${answer}$"))),
+            (jailed, lambda answer, target: verify(how, answer, target).value == 1.0),
+        ]
+        found = []
+        for rates, judge in sides if seed % 2 else sides[::-1]:
+            began = time.monotonic()
+            found.append([judge(*item) for item in items])
+            rates.append(len(items) / (time.monotonic() - began))
+        assert found[0] == found[1], "the two sides do not agree"
+    ratios = sorted(ours / theirs for ours, theirs in zip(jailed[1:], direct[1:], strict=True))  # the first round is the warm-up
+    yield Row("math, checks/s in the jail over those without it", f">= {SHARE}", spread(ratios), ratios[len(ratios) // 2] >= SHARE)
+    yield Row("math, checks/s a core, in the jail", "", spread(sorted(jailed[1:]), 0), True)
+    yield Row("math, checks/s a core, math-verify called directly", "", spread(sorted(direct[1:]), 0), True)
+
+
+def code(folder: Path) -> Iterator[Row]:
+    how = check("code")
+    rates = []
+    for _ in range(ROUNDS + 1):
+        began = time.monotonic()
+        for number in range(PROGRAMS):
+            assert verify(how, f"def f(x):\n    return x + {number}", f"assert f(1) == {number + 1}\nassert f(0) == {number}").value == 1.0
+        rates.append(PROGRAMS / (time.monotonic() - began))
+    yield Row("code, programs/s a core", "", spread(sorted(rates[1:]), 0), True)
+
+
+def ordinary(random: random.Random, number: int) -> list[tuple[str, str]]:
+    """(answer, target): numbers, fractions, roots, polynomials and sets, half of them right, in other words than the target's."""
+    found = []
+    for place in range(number):
+        a, b, off = random.randint(2, 99), random.randint(2, 99), place % 2
+        found.append(
+            (
+                (f"{a * b + off}", f"{a * b}.0"),
+                (rf"\frac{{{a * 3}}}{{{b * 3 + off}}}", f"{a}/{b}"),
+                (f"{(a + off) / 8}", rf"\frac{{{a}}}{{8}}"),
+                (rf"{a + off}\sqrt{{{b}}}", rf"\sqrt{{{a * a * b}}}"),
+                (f"(x+{a})(x+{b + off})", f"x^2+{a + b}x+{a * b}"),
+                (rf"\{{{a}, {b + off}, 100\}}", rf"\{{100, {b}, {a}\}}"),
+                (f"({a}, {b + off})", f"({a}.0, {b})"),
+                (f"x={a + off}", f"{a}"),
+            )[place // 2 % 8]
+        )
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main({"hangs": hangs, "math": math, "code": code}, sys.argv[1:]))

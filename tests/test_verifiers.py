@@ -1,0 +1,254 @@
+"""Each verifier: right, wrong, unparsable, empty; and what becomes of answers that cannot be checked."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import verifiers
+from pipeline.config import load
+from pipeline.errors import PipelineError
+from pipeline.filters import correctness
+from pipeline.filters.columns import Batch
+from pipeline.filters.verdict import Verdict
+from pipeline.records import Sample, Seed
+from pipeline.topk import TopKFolder
+from pipeline.verifiers import Check, UnknownError, score, verify
+
+SECONDS = 60.0  # of a machine that has much else to do
+
+
+def check(verifier: str, **changes: Any) -> Check:
+    fields = {"labels": None, "schema": None, "timeout_s": SECONDS, "memory_mib": 1024, **changes}
+    return Check(verifier=verifier, **fields)
+
+
+@pytest.fixture
+def impatient() -> Iterator[float]:
+    """A time limit of its own, so that the other tests' processes are not this one's."""
+    yield 1.5
+    for verifier in ("math", "json"):
+        verifiers._jail(verifier, 1.5, 1024).close()
+
+
+@pytest.mark.parametrize(
+    ("verifier", "answer", "target", "value"),
+    [
+        ("label", "Spam", "spam", 1.0),
+        ("label", "normal", "spam", 0.0),
+        ("exact", "New  york", "New York", 1.0),
+        ("numeric", "$1,200", "1200", 1.0),
+        ("numeric", "1201", "1200", 0.0),
+    ],
+)
+def test_plain_verifiers_are_the_scorers(verifier: str, answer: str, target: str, value: float) -> None:
+    """A second copy of a metric would drift from the first."""
+    assert verify(check(verifier, labels=["spam", "normal"]), answer, target).value == value
+
+
+@pytest.mark.parametrize("verifier", sorted(verifiers.VERIFIERS))
+@pytest.mark.parametrize("answer", [None, ""])
+def test_no_answer_is_wrong(verifier: str, answer: str | None) -> None:
+    """What is not there needs no checking."""
+    assert verify(check(verifier, labels=["spam", "normal"]), answer, "spam").value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "target"),
+    [
+        ("0.5", r"\frac{1}{2}"),
+        (r"$\frac12$", "1/2"),
+        (r"so it is \boxed{12}.", "12"),
+        ("(x+1)^2", "x^2+2x+1"),
+        ("2**10", "1024"),
+        (r"2\sqrt{2}", r"\sqrt{8}"),
+        (r"\{1,2\}", r"\{2,1\}"),
+        ("$1,200", "1200"),
+        ("The answer is 12.", "12"),
+        ("3/4 cups", "0.75"),
+        ("pi", r"\pi"),
+        ("no formula at all", "no formula at all"),
+    ],
+)
+def test_math_right(answer: str, target: str) -> None:
+    """Other ways to write the same thing."""
+    assert verify(check("math"), answer, target).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "why"),
+    [
+        ("3", "4", "is 4"),
+        ("x+1", "y+1", "is y+1"),
+        ("(1,2)", "(2,1)", "is (2,1)"),
+        ("10**10**2", "2", "is 2"),  # not its last number
+        ("hello there", "3", "no expression in the answer: hello there"),
+        (r"\frac{1}{2", "1/2", r"no expression in the answer: \frac{1}{2"),
+    ],
+)
+def test_math_wrong_or_unparsable(answer: str, target: str, why: str) -> None:
+    """A formula that cannot be read as a whole must not be read in part."""
+    found = verify(check("math"), answer, target)
+    assert (found.value, found.explanation) == (0.0, why)
+
+
+def test_math_without_a_target_is_unknown() -> None:
+    """An answer cannot be wrong by a ground truth that says nothing."""
+    with pytest.raises(UnknownError, match="no expression in the target"):
+        verify(check("math"), "3", "see the appendix")
+
+
+def test_a_tower_of_powers_is_unknown_and_the_next_is_right(impatient: float) -> None:
+    """One such answer has held up whole runs for days."""
+    how = check("math", timeout_s=impatient)
+    with pytest.raises(UnknownError, match="took too long"):
+        verify(how, "9^{9^{9^{9}}}", "2")
+    assert verify(how, "1/2", "0.5").value == 1.0
+    assert score(how, "9^{9^{9^{9}}}", "2").explanation == "unknown: took too long"
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "value", "why"),
+    [
+        ('{"b": 2.0, "a": [1, null]}', '{"a": [1e0, null], "b": 2}', 1.0, "equal"),
+        ('```json\n{"a": 0.1}\n```', '{"a": 0.10}', 1.0, "equal"),
+        ('{"a": [1, 2]}', '{"a": [2, 1]}', 0.0, 'is {"a": [2, 1]}'),
+        ('{"a": 1}', '{"a": true}', 0.0, 'is {"a": true}'),
+        ('{"a": "1"}', '{"a": 1}', 0.0, 'is {"a": 1}'),
+        ('{"a": 1}', '{"a": 1, "b": null}', 0.0, 'is {"a": 1, "b": null}'),
+        ("1e99999999999", "1", 0.0, "is 1"),
+        ("[NaN]", "[1]", 0.0, "not JSON: NaN is no JSON number"),
+        ('{"a": 1, "a": 1}', '{"a": 1}', 0.0, "not JSON: a key stands twice"),
+        ("{a: 1}", "{}", 0.0, "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+    ],
+)
+def test_json(answer: str, target: str, value: float, why: str) -> None:
+    """Keys have no order, numbers have a value, and true is not 1."""
+    found = verify(check("json"), answer, target)
+    assert (found.value, found.explanation) == (value, why)
+
+
+@pytest.mark.parametrize(("answer", "target", "why"), [("[" * 90_000, "[]", "nested too deep"), ("1", "oops", "the target is not JSON")])
+def test_json_unknown(answer: str, target: str, why: str) -> None:
+    """Neither depth nor a bad ground truth makes an answer wrong."""
+    with pytest.raises(UnknownError, match=why):
+        verify(check("json"), answer, target)
+
+
+def test_json_schema(impatient: float) -> None:
+    """A misfit is named, and a pattern that backtracks for ever is ended."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "t": {"pattern": "^(a+)+$"}}}
+    how = check("json", schema=schema, timeout_s=impatient)
+    assert verify(how, '{"n": 1}', '{"n": 1}').value == 1.0
+    assert verify(how, '{"n": "x"}', '{"n": "x"}').explanation == "does not fit the schema at $.n: 'x' is not of type 'integer'"
+    with pytest.raises(UnknownError, match="took too long"):
+        verify(how, json.dumps({"t": "a" * 60 + "!"}), "{}")
+
+
+TESTS = "assert double(2) == 4\nassert double(-3) == -6\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "value", "why"),
+    [
+        ("def double(x):\n    return 2 * x", TESTS, 1.0, "2 of 2 tests"),
+        ("```python\ndef double(x): return 2 * x\n```", TESTS, 1.0, "2 of 2 tests"),
+        ("def double(x): return 4", TESTS, 0.5, "1 of 2 tests; line 2: assert double(-3) == -6: AssertionError"),
+        ("def double(x) return", TESTS, 0.0, "0 of 2 tests; SyntaxError: expected ':' (answer, line 1)"),
+        ("import sys\nsys.exit(0)", TESTS, 0.0, "0 of 2 tests; SystemExit: 0"),
+        ("def double(x): return 2 * x", "def check(f):\n    assert f(1) == 2\ncheck(double)", 1.0, "1 of 1 tests"),
+        ("def double(x): return 2 * x", "def test_it():\n    assert double(1) == 2", 1.0, "1 of 1 tests"),
+        (
+            "def double(x): return None",
+            "found = double(1) + 1\nassert found == 3",
+            0.0,
+            "0 of 1 tests; line 1: found = double(1) + 1: TypeError",
+        ),
+        ("open('own', 'w').write('x')\ndef double(x): return 2 * x", TESTS, 1.0, "2 of 2 tests"),
+        ("if __name__ == '__main__': main()\ndef double(x): return 2 * x", TESTS, 1.0, "2 of 2 tests"),
+    ],
+)
+def test_code(answer: str, target: str, value: float, why: str) -> None:
+    """Tests are counted, and a program that leaves early has passed none."""
+    found = verify(check("code"), answer, target)
+    assert (found.value, found.explanation) == (value, why)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("import os; os._exit(0)", "ended with exit code 0"),
+        ("import ctypes; ctypes.string_at(0)", "ended with signal 11"),
+        ("x = 'a' * 10**11", "MemoryError"),
+        ("import numpy", "No module named 'numpy'"),
+        ("import socket; socket.socket()", "PermissionError"),
+        ("import subprocess; subprocess.run(['true'])", "PermissionError"),
+        ("import os; os.kill(os.getppid(), 9)", "PermissionError"),
+        ("open(PATH, 'w')", "PermissionError"),
+        ("open(PATH)", "PermissionError"),
+        ("import os; os.remove(PATH)", "PermissionError"),
+        ("import os\nfor n in range(3, 64):\n    try: os.write(n, b'\\0\\0\\0\\x02{}')\n    except OSError: pass", "talked nonsense"),
+    ],
+)
+def test_code_unknown(answer: str, why: str, tmp_path: Path) -> None:
+    """What a lock stops, or what is not installed, was not tested; and nobody's files are touched."""
+    path = tmp_path / "precious"
+    path.write_text("text")
+    with pytest.raises(UnknownError, match=why):
+        verify(check("code"), answer.replace("PATH", repr(str(path))), TESTS)
+    assert path.read_text() == "text"
+
+
+@pytest.mark.parametrize(("target", "why"), [("assert (", "the tests are not Python"), ("x = 1", "holds no test")])
+def test_code_without_tests_is_unknown(target: str, why: str) -> None:
+    """A program is not right because nothing was asked of it."""
+    with pytest.raises(UnknownError, match=why):
+        verify(check("code"), "x = 1", target)
+
+
+def test_code_that_hangs_is_unknown() -> None:
+    """Also where it catches everything."""
+    forever = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    with pytest.raises(UnknownError, match="took too long"):
+        verify(check("code", timeout_s=1.0), forever, TESTS)
+
+
+def test_too_long_is_not_even_tried() -> None:
+    """Sending it would take longer than the check may."""
+    with pytest.raises(UnknownError, match="longer than 100,000 characters"):
+        verify(check("math"), "7" * 200_000, "1")
+
+
+def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[..., Sample]) -> None:
+    """Right, half right, unknown, and a seed without ground truth; thresholds are the judge's."""
+    seed = Seed(id="n", inputs={}, target=TESTS)
+    answers = ["def double(x): return 2 * x", "def double(x): return 4", "import numpy"]
+    samples = [*(sample(n, answer=answer, seed=seed) for n, answer in enumerate(answers)), sample(9, seed=Seed(id="x", inputs={}))]
+    settings = {"verifier": "code", "labels": None, "schema": None, "timeout_s": SECONDS, "memory_mib": 1024}
+    found = correctness.of(Batch(samples, TopKFolder(Path())), **settings)
+    assert [value for value, _ in found] == [1.0, 0.5, None, 1.0]
+    rows = np.arange(4)
+    unknown = Verdict("unknown_correctness", "ModuleNotFoundError: No module named 'numpy' (import numpy)")
+    assert correctness.judge(rows, found, 0.5, "drop") == {2: unknown}
+    wrong = "def double(x): return 4 (1 of 2 tests; line 2: assert double(-3) == -6: Assertio"
+    assert correctness.judge(rows, found, 1.0, "keep") == {1: Verdict("wrong_answer", wrong)}
+    assert correctness.judge(np.array([0, 3]), found, 1.0, "drop") == {}
+
+
+def test_the_config_gives_the_schema(workshop: Path) -> None:
+    """A schema that is none would turn every answer down, hours later."""
+    changes = ["task.metric=json", "task.labels=null", f"task.verifier.json_schema={workshop / 'schema.json'}"]
+    task = load(workshop / "config.yaml", changes).task
+    with pytest.raises(PipelineError, match="cannot be read as JSON"):
+        verifiers.check(task)
+    (workshop / "schema.json").write_text('{"type": "nonsense"}')
+    with pytest.raises(PipelineError, match="is no JSON schema"):
+        verifiers.check(task)
+    (workshop / "schema.json").write_text('{"type": "object"}')
+    assert verifiers.check(task).schema == {"type": "object"}
+    assert verifiers.files(task) == [workshop / "schema.json"]
+    with pytest.raises(PipelineError, match="json_schema is for metric 'json'"):
+        load(workshop / "config.yaml", [changes[2]])
