@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import verifiers
 from pipeline.config import Config
 from pipeline.samples import Samples
-from pipeline.scoring import SCORERS
 from pipeline.store import read_json
 from pipeline.topk import TopKFolder
 
@@ -37,8 +37,8 @@ def report(run_dir: Path) -> list[str]:
     judged = [(s, p) for s, p in zip(samples, written, strict=True) if s.seed.target is not None and s.answer_tokens]
     if judged:
         sure = np.array([probability[slice(*(sample.answer_tokens or (0, 0)))].prod() for sample, probability in judged])
-        score = SCORERS[task.metric]
-        right = np.array([score(sample.answer, str(sample.seed.target), task.labels).value for sample, _ in judged])
+        how = verifiers.check(task)
+        right = np.array([verifiers.score(how, sample.answer, str(sample.seed.target)).value for sample, _ in judged])
         lines += calibration(sure, right)
     return lines
 
