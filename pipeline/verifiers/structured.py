@@ -81,6 +81,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _misfit(answer: str, schema: Any) -> str | None:
     """How an answer breaks its JSON schema (draft 2020-12, or what `$schema` names), if it does."""
     from jsonschema.validators import validator_for
+    from referencing import Registry
 
-    first = next(validator_for(schema)(schema).iter_errors(json.loads(answer)), None)
+    first = next(validator_for(schema)(schema, registry=Registry()).iter_errors(json.loads(answer)), None)
     return f"does not fit the schema at {first.json_path}: {first.message[:SHOWN]}" if first else None
