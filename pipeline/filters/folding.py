@@ -50,7 +50,7 @@ def words(texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_], NDArra
     ASCII, one byte a character.
     """
     if all(map(str.isascii, texts)):
-        joined = "".join([text + "\n" for text in texts]).encode().translate(_ascii())
+        joined = "\n".join([*texts, ""]).encode().translate(_ascii())
         codes: NDArray[Any] = np.frombuffer(joined, np.uint8)
         return codes & np.uint8(0x7F), codes > np.uint8(0x7F), _ends(texts, 1)
     composed = [text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts]
@@ -65,8 +65,7 @@ def _stream(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDAr
 
 
 def _looked_up(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDArray[np.int64]]:
-    joined = "".join([text + after for text in texts]) if after else "".join(texts)
-    points = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+    points = np.frombuffer(after.join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     return table.take(points), _ends(texts, len(after))
 
 

@@ -5,6 +5,7 @@ code points, modulo 2**32; a shingle's is a polynomial over its words' hashes.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.filters.columns import Ragged
 
 Hashes = NDArray[np.uint32]
 
-CHARACTERS = 1 << 16  # hashed at a time: what fits in a core's own cache
+CHARACTERS = 1 << 17  # hashed at a time, for the most part in a core's own cache
 LETTER, WORD, MIX = 0x9E3779B1, np.uint64(0xD6E8FEB86659FD93), np.uint64(0xFF51AFD7ED558CCD)  # odd
 HIGH = np.uint64(32)
 NOTHING = np.uint32(0xFFFFFFFF)
@@ -53,6 +54,7 @@ class _Tables:
         self.sums = np.zeros(room + 1, np.uint32)
 
 
+@lru_cache(4)
 def _powers(base: int, length: int) -> Hashes:
     table = np.full(length, base, np.uint32)
     table[0] = 1
