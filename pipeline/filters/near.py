@@ -67,7 +67,8 @@ def _alike(one: Sets, two: Sets, signed: minhash.Signatures, threshold: float, b
     pairs = list(zip(one.columns, two.columns, strict=True))
     for mine, other in pairs:
         few, many = np.sort([sizes(mine, one.rows[left]), sizes(other, two.rows[right])], axis=0)
-        left, right = left[few >= threshold * many], right[few >= threshold * many]
+        fitting = few >= threshold * many - 1e-9
+        left, right = left[fitting], right[fitting]
     index = np.min([jaccard(mine, one.rows[left], other, two.rows[right]) for mine, other in pairs], axis=0)
     near = index >= threshold
     return Edges(left[near], right[near] + before, index[near])
