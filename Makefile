@@ -1,7 +1,7 @@
 # make quickstart   set up and run the main job
 # make test         set up and run the tests
 # make check        format, lint, types
-# make bench-generate, make bench-train   the bars of capture and of training, as tables
+# make bench-generate, bench-train, bench-filter   the bars of capture, of training and of curation, as tables
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -9,7 +9,7 @@ BIN := .venv/bin
 KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: quickstart test check setup clean bench-generate bench-train
+.PHONY: quickstart test check setup clean bench-generate bench-train bench-filter
 
 quickstart: .venv/ready
 	$(BIN)/pipeline run configs/quickstart.yaml
@@ -24,6 +24,13 @@ check: .venv/ready-dev
 
 bench-generate bench-train: bench-%: .venv/ready-dev
 	$(BIN)/python -m benchmarks.$*
+
+bench-filter: .venv/ready-dev build/peers
+	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.filter
+
+build/peers:
+	$(PIP) --target build/peers.part rensa==0.5.0 datasketch==2.0.0 text-dedup==0.4.0 click-option-group==0.5.9 scipy==1.17.1
+	mv build/peers.part $@
 
 setup: .venv/ready
 

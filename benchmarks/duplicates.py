@@ -231,9 +231,12 @@ def anonymous() -> int:
     return next(1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
 
 
+ROWS_OF = {"exact": exact, "quality": quality, "near": near, "memory": memory}
+
+
 if __name__ == "__main__":
     logging.disable(logging.INFO)
     if sys.argv[1:2] == ["judge"]:
         judge(Path(sys.argv[2]))
     else:
-        sys.exit(main({"exact": exact, "quality": quality, "near": near, "memory": memory}, sys.argv[1:]))
+        sys.exit(main(ROWS_OF, sys.argv[1:]))

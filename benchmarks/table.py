@@ -35,7 +35,8 @@ def middle(found: Sequence[float]) -> float:
 
 def python(*arguments: str) -> str:
     """Run Python here, showing what it says of its progress; returns its output."""
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TOKENIZERS_PARALLELISM": "false"}
+    path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
 
 

@@ -160,5 +160,8 @@ def ordinary(random: random.Random, number: int) -> list[tuple[str, str]]:
     return found
 
 
+ROWS_OF = {"hangs": hangs, "math": math, "code": code}
+
+
 if __name__ == "__main__":
-    sys.exit(main({"hangs": hangs, "math": math, "code": code}, sys.argv[1:]))
+    sys.exit(main(ROWS_OF, sys.argv[1:]))

