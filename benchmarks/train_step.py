@@ -9,7 +9,6 @@ forward KL (beta 0); its teacher reads the student's short prompt, which is less
 """
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.loss import status
 from benchmarks.table import python
 from pipeline import prompts
 from pipeline.batches import Collator, Frames, dataset
@@ -136,7 +136,7 @@ def peak(run_dir: Path, name: str) -> float:
         step(rows)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return status("VmHWM") / 2**10  # of this process alone; ru_maxrss holds what its parent had when it was forked
 
 
 def peaks(run_dir: Path) -> dict[str, float]:
