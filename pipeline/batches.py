@@ -18,6 +18,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from pipeline.encode import IGNORED, UNKNOWN, Example
 from pipeline.losses.kd import Teacher
+from pipeline.soft_labels import SoftLabels
 from pipeline.topk import TopK, TopKFolder
 from pipeline.vocabulary import Vocabulary
 
@@ -40,16 +41,20 @@ def dataset(examples: Sequence[Example], pack_to: int | None = None) -> Dataset:
 
 
 class Frames:
-    """The distributions of the examples, by their number in the dataset; `vocabulary` translates them for a student with one of its own."""
+    """The distributions of the examples, by their number in the dataset; `vocabulary` translates them for a student with one of its own,
+    `soft` replaces that of the answer's label."""
 
-    def __init__(self, folder: TopKFolder, examples: Sequence[Example], vocabulary: Vocabulary | None = None):
-        self._folder, self._vocabulary = folder, vocabulary
-        self._places = [(example.frame, example.teacher_ids) for example in examples]
+    def __init__(
+        self, folder: TopKFolder, examples: Sequence[Example], vocabulary: Vocabulary | None = None, soft: SoftLabels | None = None
+    ):
+        self._folder, self._vocabulary, self._soft = folder, vocabulary, soft
+        self._places = [(example.frame, example.teacher_ids, example.id) for example in examples]
 
     def of(self, number: int) -> TopK:
-        frame, teacher_ids = self._places[number]
+        frame, teacher_ids, identifier = self._places[number]
         assert frame is not None
         topk = self._folder.frame(frame, teacher_ids)
+        topk = self._soft.topk(identifier, topk) if self._soft else topk
         return self._vocabulary.topk(topk) if self._vocabulary else topk
 
 

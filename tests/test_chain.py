@@ -74,6 +74,16 @@ def test_the_order_is_the_documented_one(generated: Path) -> None:
     assert [name for name in rows if name != "custom"] == names
 
 
+def test_every_reason_has_a_case() -> None:
+    """A reason that no test brings about may be one that no sample can get."""
+    page = (ROOT / "docs" / "filters.md").read_text()
+    table = [row.split("|")[-2] for row in re.sub(r"\\\|", "", page).splitlines() if row.startswith("| `")]
+    reasons = {reason for cell in table for group in re.findall(r"((?:`\w+`,? ?)+):", cell) for reason in re.findall(r"`(\w+)`", group)}
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert len(reasons) > 40
+    assert sorted(reason for reason in reasons if not re.search(rf"[\"'.]{reason}\b", tests)) == []
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

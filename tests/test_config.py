@@ -157,6 +157,7 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "task.eval_seeds.dataset": ["task.eval_seeds.path=null"],
     "train.arms.NAME.text": ["train.arms.mine.method=sft"],
     "train.arms.NAME.corrected": ["filter.correct=false"],
+    "train.arms.NAME.soft_labels": ["filter.calibrated={}", "task.metric=label", "task.labels=[a, b]"],
     "student.layers": ["student.model=teacher"],
     "student.revision": ["student.model=gpt2"],
     "student.choose": ["student.model=teacher", "student.layers=8"],

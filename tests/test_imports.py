@@ -11,7 +11,7 @@ LAYERS = [
     {"errors", "__init__"},
     {"records", "config", "licences", "progress", "stopping"},
     {"store", "topk", "prompts", "seeds"},
-    {"shards", "samples", "models", "vocabulary", "adapters"},
+    {"shards", "samples", "models", "vocabulary", "soft_labels", "adapters"},
     {"stage", "work", "replies", "scoring"},
     {"verifiers", "students", "encode", "losses", "collect", "filters"},
     {"answers", "batches", "callbacks", "rows"},

@@ -77,6 +77,11 @@ class Config(Section):
             raise ValueError(
                 f"filter.calibrated.shares has {len(shares)} numbers for {len(self.task.labels or ())} labels; give one for each"
             )
+        soft = [name for name, arm in self.train.arms.items() if arm.soft_labels]
+        if soft and (self.filter.calibrated is None or self.train.rows != "filter" or self.train.arms[soft[0]].method != "kd"):
+            raise ValueError(
+                f"arm {soft[0]} has soft_labels: it must be kd on train.rows: filter, and filter.calibrated be on, such as {{}}"
+            )
         corrected = [name for name, arm in self.train.arms.items() if arm.corrected]
         if corrected and self.filter.correct and (self.train.rows == "filter" or self.score.source == "kept"):
             raise ValueError(f"arm {corrected[0]} is corrected, but filter.correct drops what is wrong before; set filter.correct: false")

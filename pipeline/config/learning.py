@@ -101,6 +101,11 @@ class Arm(Section):
     corrected: bool = Field(
         False, description="where the teacher is wrong, the ground truth stands in, as the prompt's target: writes it", examples=[True]
     )
+    soft_labels: bool = Field(
+        False,
+        description="kd: at the answer, the labels as filter.calibrated has them instead of what the teacher thought",
+        examples=[True],
+    )
     alpha: float = Field(
         0.1, ge=0, le=1, description="kd: weight of the cross-entropy; 1 - alpha is that of the divergence", examples=[0.5]
     )

@@ -4,7 +4,7 @@ A prompt can favour a label so strongly that the text is at chance while the pro
 labels get on average gives that back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,16 @@ def label_distribution(batch: Batch, labels: Sequence[Sequence[int]]) -> NDArray
     owner = {token: number for number, tokens in enumerate(labels) for token in tokens}
     found = [_masses(frame(batch, sample, "calibrated"), sample, owner, len(labels)) for sample in batch.samples]
     return np.array(found, np.float32).reshape(len(found), len(labels))
+
+
+def label_places(batch: Batch, labels: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    """(N, 2): which token of the completion is the answer's first of any label, and of which label; UNKNOWN twice where there is none."""
+    owner = {token: number for number, tokens in enumerate(labels) for token in tokens}
+    found = [
+        (place, owner[sample.token_ids[place]]) if (place := _place(sample, owner)) is not None and sample.token_ids else (UNKNOWN, UNKNOWN)
+        for sample in batch.samples
+    ]
+    return np.array(found, np.int32).reshape(len(found), 2)
 
 
 def written_label(batch: Batch, labels: Sequence[str]) -> NDArray[np.int16]:
@@ -193,8 +203,7 @@ def _tokens(tokenizer: Tokenizer, before: str, label: str) -> list[int]:
 
 def _masses(topk: TopK, sample: Sample, owner: dict[int, int], labels: int) -> NDArray[np.float64]:
     """(L,)"""
-    token_ids = sample.token_ids or []
-    place = next((place for place in range(*(sample.answer_tokens or (0, 0))) if token_ids[place] in owner), None)
+    place = _place(sample, owner)
     if place is None:
         return np.full(labels, np.nan)
     masses = np.zeros(labels)
@@ -206,6 +215,11 @@ def _masses(topk: TopK, sample: Sample, owner: dict[int, int], labels: int) -> N
     others = entries[1:][entries[1:] > 0]
     masses[lacking] = min(np.exp(topk.tail[place]) / max(lacking.sum(), 1), others.min(initial=1.0))
     return masses
+
+
+def _place(sample: Sample, owner: Mapping[int, int]) -> int | None:
+    token_ids = sample.token_ids or []
+    return next((place for place in range(*(sample.answer_tokens or (0, 0))) if token_ids[place] in owner), None)
 
 
 def _numbers(texts: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int16]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, verifiers
+from pipeline import models, prompts, soft_labels, verifiers
 from pipeline.config import Config, Filter, Source
 from pipeline.filters import (
     agreement,
@@ -31,7 +31,7 @@ from pipeline.filters import (
     selection,
 )
 from pipeline.filters.columns import Measure, NamedFilter
-from pipeline.filters.measuring import columns_of
+from pipeline.filters.measuring import Measured, columns_of, processes
 from pipeline.filters.verdict import Verdict, objections
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.samples import kept_rows
@@ -41,6 +41,7 @@ IDENTITY = Measure(duplicates.identity)
 CERTAINTY = Measure(confidence.certainty)
 SEEDS = Measure(agreement.seeds)
 LOTS = Measure(selection.lots)
+CALIBRATED, JUDGE = "calibrated", "judge"
 
 
 def active(config: Config) -> list[NamedFilter]:
@@ -82,6 +83,33 @@ def _unseen(config: Config) -> Iterator[NamedFilter]:
         others = [Source(path=path) for path in settings.contamination.files]
         how = partial(contamination.contaminated, near=settings.contamination.near)
         yield NamedFilter("contamination", (contamination.measure(config.task.eval_seeds, others),), how)
+
+
+def soften(config: Config, measured: Measured, seen: NDArray[np.int64], left: NDArray[np.int64], kept: Path) -> dict[str, Any]:
+    """Write the soft labels of the rows `left` into the folder `kept`, calibrated over all those that the filter had `seen`. Returns what
+    calibration does to the answers of known truth: shares that are right."""
+    settings, ids, labels = config.filter.calibrated, _label_tokens(config), {"labels": config.task.labels}
+    assert settings is not None
+    distribution, places = Measure(calibration.label_distribution, {"labels": ids}), Measure(calibration.label_places, {"labels": ids})
+    written, truth = Measure(calibration.written_label, labels), Measure(calibration.true_label, labels)
+    measured.find([distribution, places, written, truth], processes(config.filter))
+    p, at, said, true = (np.asarray(measured.column(measure))[seen] for measure in (distribution, places, written, truth))
+    firsts, logprobs = calibration.soft_labels(p, ids, settings.shares)
+    mine = np.searchsorted(seen, left)
+    names: Any = measured.column(IDENTITY)
+    soft_labels.write(kept, firsts, [names[row] for row in left.tolist()], at[mine], logprobs[mine])
+    effect = calibration.effect(p, said, true, settings.shares)
+    return vars(effect) if effect else {}
+
+
+def agreement_with_truth(config: Config, measured: Measured, marks: NDArray[np.float64]) -> dict[str, Any]:
+    """How well the judge's marks (N,) tell right answers from wrong ones, by ground truth; empty where there are not both."""
+    check = Measure(correctness.of, asdict(verifiers.check(config.task)))
+    measured.find([check], processes(config.filter))
+    column: Any = measured.column(check)
+    right = np.array([np.nan if value is None or why == correctness.NO_TRUTH else value for value, why in column])
+    found = judge.agreement(marks, right)
+    return {} if found is None else {"rows": int((~np.isnan(marks) & ~np.isnan(right)).sum()), "agreement": found}
 
 
 def _form(config: Config) -> Iterator[NamedFilter]:
@@ -168,7 +196,7 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("confidence", (CERTAINTY,), partial(confidence.confident, bounds=confidence.bounds(settings.confidence)))
     if settings.calibrated:
         assert labels is not None  # Config sees to it
-        ids = calibration.label_tokens(_tokenizer(config), labels, _before_answer(config))
+        ids = _label_tokens(config)
         how = partial(
             calibration.calibrated,
             labels=labels,
@@ -177,7 +205,7 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
             shares=settings.calibrated.shares,
         )
         measures = (Measure(calibration.label_distribution, {"labels": ids}), Measure(calibration.written_label, {"labels": labels}))
-        yield NamedFilter("calibrated", measures, how)
+        yield NamedFilter(CALIBRATED, measures, how)
 
 
 def _safety(config: Config) -> Iterator[NamedFilter]:
@@ -217,7 +245,7 @@ def _marks(config: Config) -> Iterator[NamedFilter]:
     """What another model thinks of it."""
     if config.filter.judge:
         low = partial(judge.low, least=config.filter.judge.least, drop_unjudged=config.filter.judge.unjudged == "drop")
-        yield NamedFilter("judge", (), low, judge.Bench(config).marks)
+        yield NamedFilter(JUDGE, (), low, judge.Bench(config).marks)
 
 
 def _choice(config: Config) -> Iterator[NamedFilter]:
@@ -301,11 +329,8 @@ def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicate
     return duplicates.Other(Path(run).name, kept_rows(Path(run) / "filter" / "kept"), ids, tuple(columns))
 
 
-def _tokenizer(config: Config) -> Tokenizer:
-    return Tokenizer(models.tokenizer_of(config.teacher), config.teacher.revision)
-
-
-def _before_answer(config: Config) -> str:
-    """What the teacher has in front of its answer, so that labels are spelled as there."""
-    asked = prompts.kept(Path(config.run_dir) / "generate")
-    return prompts.load(asked[0]).front.answer.start
+def _label_tokens(config: Config) -> list[list[int]]:
+    """By which tokens the labels are told apart, spelled behind what the teacher has in front of its answer."""
+    tokenizer = Tokenizer(models.tokenizer_of(config.teacher), config.teacher.revision)
+    front = prompts.load(prompts.kept(Path(config.run_dir) / "generate")[0]).front
+    return calibration.label_tokens(tokenizer, config.task.labels or [], front.answer.start)

@@ -11,6 +11,7 @@ from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 from pipeline.verifiers import Check, UnknownError, verify
 
+NO_TRUTH = "no ground truth"
 SHOWN = 80  # characters of a verdict's value
 
 Found = tuple[float | None, str]  # the answer's value, None where it is unknown; the answer and why
@@ -36,7 +37,7 @@ def judge(left: NDArray[np.int64], found: Sequence[Found], threshold: float, unk
 
 def _one(check: Check, sample: Sample) -> Found:
     if sample.seed.target is None:
-        return 1.0, "no ground truth"
+        return 1.0, NO_TRUTH
     try:
         score = verify(check, sample.answer, sample.seed.target)
     except UnknownError as error:

@@ -5,7 +5,7 @@ measurements, and what is written is who is kept and who is not, by number: no s
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.filters.verdict import Verdict
 from pipeline.records import Rejected
 from pipeline.samples import keep, kept_rows
 from pipeline.stage import Job, read_manifest
-from pipeline.store import read_records, write_shards
+from pipeline.store import read_json, read_records, write_json, write_shards
 
 NAME = "filter"
 SHARED = False
@@ -56,8 +56,12 @@ def run(job: Job) -> dict[str, Any]:
     alive = np.ones(measured.samples, bool)
     turned_down: dict[int, tuple[str, Verdict]] = {}
     complaint = ""
+    seen = {}  # by filter: what came to it
     for one in chosen:
+        seen[one.name] = left
         asked = [one.ask(job.run_dir, left)] if one.ask else []
+        if one.name == chain.JUDGE:
+            write_json(job.folder / "judge.json", chain.agreement_with_truth(job.config, measured, asked[0][1]))
         verdicts = one.judge(left, *map(measured.column, one.measures), *asked)
         turned_down |= {row: (one.name, verdict) for row, verdict in verdicts.items()}
         alive[list(verdicts)] = False
@@ -69,6 +73,9 @@ def run(job: Job) -> dict[str, Any]:
     if complaint:
         raise PipelineError(complaint)
     keep(job.folder / "kept", left, job.run_dir / "generate")
+    if chain.CALIBRATED in seen:
+        effect = chain.soften(job.config, measured, seen[chain.CALIBRATED], left, job.folder / "kept")
+        write_json(job.folder / "calibration.json", effect)
     return count(job)
 
 
@@ -80,7 +87,8 @@ def count(job: Job) -> dict[str, Any]:
     assert given == kept + reasons.total(), f"{given} samples in, {kept} kept, {reasons.total()} rejected"
     order = [one.name for one in chain.active(job.config)]
     taken = sorted(reasons.items(), key=lambda item: order.index(item[0].rpartition(".")[0]))
-    return {"samples": given, "kept": kept, "rejected": dict(taken)}
+    notes = {name: read_json(path) for name in ("calibration", "judge") if (path := job.folder / f"{name}.json").exists()}
+    return {"samples": given, "kept": kept, "rejected": dict(taken), **notes}
 
 
 def summary(config: Config) -> str:
@@ -89,7 +97,18 @@ def summary(config: Config) -> str:
     lines = [f"filter: {counts['samples']:,} samples in"]
     lines += [f"  {-number:>8,}  {reason}" for reason, number in counts["rejected"].items()]
     lines.append(f"  {counts['kept']:>8,}  kept ({counts['kept'] / counts['samples']:.1%})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_notes(counts)])
+
+
+def _notes(counts: Mapping[str, Any]) -> Iterator[str]:
+    """What ground truth says of calibration and judge."""
+    if effect := counts.get("calibration"):
+        yield (
+            f"  right, of {effect['rows']:,} labels of known truth: text {effect['text']:.3f}, likeliest label {effect['raw']:.3f}, "
+            f"likeliest calibrated label {effect['calibrated']:.3f}"
+        )
+    if marks := counts.get("judge"):
+        yield f"  judge: of two answers, one right and one wrong, the right one has the higher mark in {marks['agreement']:.3f} of cases"
 
 
 def _rejected(identifier: str, row: int, name: str, verdict: Verdict) -> Rejected:

@@ -13,6 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.rows import Rows, frames, learnable, load, training_seed
+from pipeline.soft_labels import SoftLabels
 from pipeline.stage import Job, read_manifest
 from pipeline.store import read_json, sync_folder, write_atomic, write_json
 from pipeline.topk import TopKFolder
@@ -179,8 +180,9 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
 
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
     folder, vocabulary = TopKFolder(frames(job)) if arm.method == "kd" else None, Vocabulary.read(tokenizer.name)
+    soft = SoftLabels.read(job.run_dir / "filter" / "kept") if arm.soft_labels else None
     collators = [
-        batches.Collator(tokenizer.pad_id, batches.Frames(folder, examples, vocabulary) if folder else None, packed)
+        batches.Collator(tokenizer.pad_id, batches.Frames(folder, examples, vocabulary, soft) if folder else None, packed)
         for examples, packed in ((rows.train, settings.packing), (rows.held_out, False))
     ]
     held_out = _held_out(job, tokenizer, rows, collators[1]) if rows.held_out else None

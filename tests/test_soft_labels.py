@@ -1,0 +1,85 @@
+"""Calibrated labels in the place of what the teacher thought: written by filter, learned by train."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import stage
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from pipeline.soft_labels import SoftLabels, write
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate, train
+from pipeline.topk import TopK
+
+CALIBRATED = [
+    "filter.calibrated={agree: false}",
+    "filter.correct=false",
+    "train.arms={kd: {soft_labels: true, alpha: 0.0}, sft: {method: sft}}",
+]
+
+
+def topk() -> TopK:
+    """Two tokens; of the second, 7 was written, 8 and a draw are known, and there is a tail."""
+    ids = np.array([[3, 0, 0], [7, 8, 9]], np.int64)
+    logprobs = np.log(np.array([[1.0, 0, 0], [0.6, 0.2, 0.1]], np.float32), where=np.array([[True, False, False], [True] * 3]))
+    logprobs[0, 1:] = -np.inf
+    return TopK(ids, logprobs.astype(np.float32), np.array([-np.inf, np.log(0.1)], np.float32), np.array([1, 2]))
+
+
+def test_the_labels_token_is_replaced() -> None:
+    """The token that was written bears its own label's probability, whatever label is likeliest; nothing is left to the tail."""
+    soft = SoftLabels(np.array([20, 21, 22, 23]), {"a/0": (1, 2, np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32)))})
+    found = soft.topk("a/0", topk())
+    assert found.ids[1].tolist() == [7, 20, 21, 23]
+    assert np.allclose(np.exp(found.logprobs[1]), [0.3, 0.1, 0.2, 0.4])
+    assert (found.tail[1], found.exact[1]) == (-np.inf, 4)
+    assert found.ids[0].tolist() == [3, 0, 0, 0]
+    assert np.isneginf(found.logprobs[0, 1:]).all()
+
+
+def test_a_sample_without_a_readable_label_stays(tmp_path: Path) -> None:
+    """A row of nan must not become a distribution."""
+    logprobs = np.log(np.array([[0.5, 0.5], [np.nan, np.nan], [0.9, 0.1]], np.float32))
+    write(tmp_path, np.array([4, 5]), ["a", "b", "c"], np.array([[0, 1], [0, 0], [-1, -1]], np.int32), logprobs)
+    soft = SoftLabels.read(tmp_path)
+    assert list(soft.of) == ["a"]
+    plain = topk()
+    assert soft.topk("b", plain) is plain
+
+
+@pytest.fixture
+def config(workshop: Path) -> Config:
+    found = load(workshop / "config.yaml", [*CALIBRATED, "train.epochs=1"])
+    for one in (generate, filter_stage):
+        stage.execute(one, found)
+    return found
+
+
+def test_an_arm_learns_from_them(config: Config) -> None:
+    """From the filter's file into the loss: an arm that is told to learns something else than one that is not."""
+    counts = stage.read_manifest(Path(config.run_dir), "filter")["counts"]
+    assert counts["calibration"]["rows"] == counts["samples"] - sum(v for k, v in counts["rejected"].items() if not k.startswith("dup"))
+    stage.execute(train, config)
+    plain = load(Path(config.run_dir).parent / "config.yaml", [*CALIBRATED[:2], "train.arms={kd: {alpha: 0.0}}", "train.epochs=1"])
+    losses = [_first_loss(config)]
+    (Path(config.run_dir) / "train" / "kd").rename(Path(config.run_dir) / "train" / "soft")
+    stage.execute(train, plain, ["init", "kd"])
+    assert abs(losses[0] - _first_loss(plain)) > 1e-4
+
+
+def test_without_soft_labels_the_arm_says_what_to_do(config: Config) -> None:
+    """The file may be of a filter that was run before the option was set."""
+    (Path(config.run_dir) / "filter" / "kept" / "soft_labels.npz").unlink()
+    with pytest.raises(PipelineError, match=re.escape("run the filter with filter.calibrated={}")):
+        SoftLabels.read(Path(config.run_dir) / "filter" / "kept")
+    with pytest.raises(PipelineError, match=re.escape("it must be kd on train.rows: filter")):
+        load(Path(config.run_dir).parent / "config.yaml", ["train.arms={kd: {soft_labels: true}}"])
+
+
+def _first_loss(config: Config) -> float:
+    lines = (Path(config.run_dir) / "train" / "kd" / "history.jsonl").read_text().splitlines()
+    return float(json.loads(lines[0])["loss"])
