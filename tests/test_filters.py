@@ -1,5 +1,7 @@
 """One case a reason, and a sample that each filter keeps."""
 
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from pipeline.records import Sample, Seed, Usage
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.topk import TopKFolder
+from tests.conftest import PROMPT, ROOT
 
 Make = Callable[..., Sample]
 LABELS = ["yes", "no"]
@@ -115,6 +118,20 @@ def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
     (workshop / "mine.py").write_text(CUSTOM + "\n")
     with pytest.raises(PipelineError, match=r"file .*mine\.py"):
         stage.execute(filter_stage, config)
+
+
+def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/filters.md shows must work as it stands there."""
+    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "filters.md").read_text(), re.DOTALL)
+    (workshop / "my_filters.py").write_text(example[0])
+    seeds = [json.dumps({"question": text, "target": "yes"}) for text in ("is it so ?", "is it ?", "so ?")]
+    (workshop / "seeds.jsonl").write_text("\n".join(seeds) + "\n")
+    (workshop / "prompt.md").write_text(PROMPT.replace("number", "question"))
+    monkeypatch.chdir(workshop)
+    config = load(workshop / "config.yaml", ["filter.custom=[my_filters:short_question]", "filter.correct=false"])
+    stage.execute(generate, config)
+    stage.execute(filter_stage, config)
+    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["short_question.too_few_words"] == 2
 
 
 @pytest.mark.parametrize(
