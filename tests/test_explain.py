@@ -81,6 +81,18 @@ def test_the_life_before_the_filter(workshop: Path) -> None:
     assert "sample n3/1: filter has not been run to its end" in lives(config, "n3/1")
 
 
+def test_a_filter_that_left_nothing_still_tells_why(workshop: Path) -> None:
+    """The error points to rejected/; there the samples must be readable, though the stage is not finished."""
+    config = load(workshop / "config.yaml", ["filter.max_tokens=2"])
+    stage.execute(generate, config)
+    refused = CliRunner().invoke(cli, ["samples", config.run_dir, "--rejected"], standalone_mode=False)
+    assert "run pipeline filter first" in str(refused.exception)
+    with pytest.raises(PipelineError, match="nothing is left"):
+        stage.execute(filter_stage, config)
+    assert rejected(config, "length.too_long")["reason"] == "too_long"
+    assert "turned down by length: too_long" in lives(config, "n0/0")
+
+
 def test_rows_of_another_generate_are_refused(filtered: Config) -> None:
     """Kept rows are numbers; of a generate that was made again they would be other samples."""
     manifest = Path(filtered.run_dir) / "generate" / "manifest.json"
