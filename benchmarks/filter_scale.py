@@ -22,8 +22,6 @@ from pipeline.stage import execute, read_manifest
 from pipeline.store import write_json
 
 SHARD = 10_000
-NBYTES = 1300  # of a sample's line
-WORDS = 140  # of a reply
 POOL = 500  # different sentences
 PROMPT = "---\nformat: completion\n---\n{{ question }}\n"
 
@@ -102,7 +100,7 @@ def _sentences() -> list[str]:
 def _sample(row: int, sentences: list[str]) -> Sample:
     """Sentences in an order of its own, filled up to the size."""
     draw = random.Random(row)
-    text = " ".join(draw.sample(sentences, 5)) + f" So it is {row}."
+    text = " ".join(draw.sample(sentences, 6)) + f" So it is {row}."
     return Sample(
         id=f"seed-{row}/0",
         seed=Seed(id=f"seed-{row}", inputs={"question": f"what is number {row}?"}, target=None),

@@ -73,11 +73,17 @@ def _ngrams(words: Sequence[str]) -> float:
     return repeated / len(words)
 
 
+def _frequent(ids: NDArray[np.int32]) -> int:
+    """Length of the longest stretch of units that are there often enough to be in a loop; in most texts it is too short for one."""
+    rare = np.flatnonzero(np.bincount(ids)[ids] < LEAST_COPIES) if len(ids) else ids
+    return int(np.diff(np.concatenate([[-1], rare, [len(ids)]])).max()) - 1
+
+
 def _loops(units: Sequence[str]) -> Iterator[int]:
     """For each period, the units of the longest stretch that is at least LEAST_COPIES copies, back to back, of as many units."""
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(unit, len(numbers)) for unit in units], np.int32)
-    for period in range(1, min(LONGEST_PERIOD, len(ids) // LEAST_COPIES) + 1):
+    for period in range(1, min(LONGEST_PERIOD, _frequent(ids) // LEAST_COPIES) + 1):
         breaks = np.flatnonzero(ids[period:] != ids[:-period])
         bounds = np.concatenate([[-1], breaks, [len(ids) - period]])
         longest = int(np.diff(bounds).max()) - 1
