@@ -41,6 +41,7 @@ class Collector(Generic[T]):
     failed: Callable[[Failure], Failed]
     progress: Progress
     max_error_rate: float = 0.0
+    advice: str = "mend that, then go on with --retry-errors"
     errors: int = 0
     answered: int = 0
     _asked: dict[str, tuple[Question[T], Shard[T]]] = field(default_factory=dict)
@@ -108,7 +109,7 @@ class Collector(Generic[T]):
             raise PipelineError(
                 f"{shard.errors_path.parent}: {self.errors} of {asked} requests failed, more than generate.max_error_rate="
                 f"{self.max_error_rate:g} allows; the last one ({failure.id}) as {failure.reason}: {failure.message}; "
-                "mend that, then go on with --retry-errors"
+                f"{self.advice}"
             )
 
     def _seal_if_complete(self, shard: Shard[T]) -> None:

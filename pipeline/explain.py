@@ -11,13 +11,12 @@ import numpy as np
 from pipeline import prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.filters import chain
 from pipeline.filters.measuring import Measured
 from pipeline.records import Failed, Rejected, Sample
 from pipeline.rows import is_held_out
 from pipeline.samples import Samples
 from pipeline.shards import read_failures
-from pipeline.store import read_json, read_lines, read_records
+from pipeline.store import content, read_json, read_lines, read_records
 from pipeline.topk import TopKFolder
 from pipeline.work import failure_files
 
@@ -47,6 +46,8 @@ def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None)
         return
     if not (run_dir / "filter" / "rejected").is_dir():
         raise PipelineError(f"{run_dir}: no filter has turned anything down here yet; run pipeline filter first")
+    if not _judged(run_dir):
+        raise PipelineError(f"{run_dir}: filter was run on other samples than are there now; run pipeline filter again with --redo")
     samples = Samples(run_dir / "generate")
     chosen = (r for r in read_records(run_dir / "filter" / "rejected", Rejected) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
     for one in islice(chosen, limit):
@@ -72,10 +73,15 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     begun = read_json(run_dir / "generate" / "begun.json")
     config = Config.model_validate(begun["config"])
     asked = prompts.load(prompts.kept(run_dir / "generate")[sample.prompt])
-    said = next((r for r in _rejected(run_dir) if r.row == row), None)
-    done = (run_dir / "filter" / "manifest.json").exists()
+    judged = _judged(run_dir)
+    said = next((r for r in _rejected(run_dir) if r.row == row), None) if judged else None
+    done = judged and (run_dir / "filter" / "manifest.json").exists()
     fate = (
-        f"turned down by {said.filter}: {said.reason}: {said.value}" if said else "kept" if done else "filter has not been run to its end"
+        f"turned down by {said.filter}: {said.reason}: {said.value}"
+        if said
+        else "kept"
+        if done
+        else "filter has not been run to its end on what is generated now"
     )
     yield f"sample {sample.id}: {fate}"
     group = f", group {sample.seed.group}" if sample.seed.group else ""
@@ -97,18 +103,25 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
         yield from _training(run_dir, sample)
 
 
+def _judged(run_dir: Path) -> bool:
+    """Whether filter was run on just what is generated now. (Failed requests that were asked again make it more.)"""
+    begun = run_dir / "filter" / "begun.json"
+    return begun.exists() and read_json(begun)["fingerprint"]["output of generate"] == content(
+        read_json(run_dir / "generate" / "manifest.json")
+    )
+
+
 def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:
     """What each filter had before it, in order."""
     yield "filters:"
     measured = Measured(run_dir)
-    config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
-    for one in chain.active(config):
-        values = [value for measure in one.measures if (value := _shown(measured.value(measure, row)))]
-        if said and one.name == said.filter:
-            yield f"  {one.name:<14} turned down: {said.reason}: {said.value}"
+    for name, measures in read_json(run_dir / "filter" / "filters.json"):
+        values = [value for measure in measures if (value := _shown(measured.value(measure, row)))]
+        if said and name == said.filter:
+            yield f"  {name:<14} turned down: {said.reason}: {said.value}"
             yield "  (those after it were not asked)"
             return
-        yield f"  {one.name:<14} passed" + (f" ({'; '.join(values)})" if values else "")
+        yield f"  {name:<14} passed" + (f" ({'; '.join(values)})" if values else "")
 
 
 def _training(run_dir: Path, sample: Sample) -> Iterator[str]:
@@ -117,7 +130,9 @@ def _training(run_dir: Path, sample: Sample) -> Iterator[str]:
         yield "train: no arm is finished"
     for arm in arms:
         config = Config.model_validate(read_json(arm / "begun.json")["config"])
-        yield f"train {arm.name}: " + ("held out" if is_held_out(sample.seed.id, config.train.holdout) else "among its rows")
+        yield f"train {arm.name}: " + (
+            "its seed is held out" if is_held_out(sample.seed.id, config.train.holdout) else "its seed is not held out"
+        )
 
 
 def _thought(run_dir: Path, sample: Sample) -> str:

@@ -157,18 +157,21 @@ def _is_usable(encoder: Encoder, sample: Sample, max_length: int) -> bool:
     return all(len(example.input_ids) <= max_length and set(example.labels) != {IGNORED} for example in examples)
 
 
+def _is_wrong(check: verifiers.Check, sample: Sample) -> bool:
+    """What cannot be checked is not wrong."""
+    try:
+        return verifiers.verify(check, sample.answer, str(sample.seed.target)).value != 1.0
+    except verifiers.UnknownError:
+        return False
+
+
 def _mended(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Sample | Seed]:
     """These sources; under `corrected` a seed stands in once for its samples that are wrong."""
     config, arm = job.config, job.config.train.arms[job.part]
     check, mended = verifiers.check(config.task), set()
     for number in numbers:
         source = sources[number]
-        wrong = (
-            isinstance(source, Sample)
-            and arm.corrected
-            and source.seed.target is not None
-            and verifiers.score(check, source.answer, source.seed.target).value != 1.0
-        )
+        wrong = isinstance(source, Sample) and arm.corrected and source.seed.target is not None and _is_wrong(check, source)
         if not wrong:
             yield source
         elif _seed_of(source).id not in mended:

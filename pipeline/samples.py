@@ -29,7 +29,7 @@ class Samples:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = self._given = Path(folder)
         self._rows: NDArray[np.int64] | None = None
         if (self.folder / ROWS).is_file():
             self._finished(self.folder.parent)
@@ -38,7 +38,7 @@ class Samples:
         manifest = read_json(self._finished(self.folder))
         if self._rows is not None and numbered != content(manifest):
             raise PipelineError(f"{folder}: its rows are those of another {self.folder}; make filter again with --redo")
-        self._manifest = sha256(self.folder / "manifest.json")
+        self._content = [sha256(path) for path in (self.folder / "manifest.json", self._given / ROWS) if path.is_file()]
         files = {self.folder / name: entry.get("records", 0) for name, entry in manifest["files"].items()}
         self._paths = sorted((path for path in files if path.parent == self.folder and path.name.endswith(".jsonl.gz")), key=_number)
         self._ends = list(accumulate(files[path] for path in self._paths))
@@ -52,7 +52,7 @@ class Samples:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For worker processes, and for caches that must not take a run that was made again for the old one."""
-        return Samples, (self.folder,), {"_manifest": self._manifest}
+        return Samples, (self._given,), {"_content": self._content}
 
     def __len__(self) -> int:
         if self._rows is not None:

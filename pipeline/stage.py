@@ -229,7 +229,7 @@ def _lasts(path: Path, name: Path) -> bool:
         return False  # frames are nothing without the lines that point to them
     if path.name.endswith(".jsonl.gz"):
         return any(True for _ in read_lines(path))
-    return path.name not in {"begun.json", "work.json", "engine.log", "cost.json"} and path.stat().st_size > 0
+    return path.name not in {"begun.json", "work.json", "engine.log", "cost.json", "filters.json"} and path.stat().st_size > 0
 
 
 def _short(value: str | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline import licences, prompts, seeds, students, verifiers
 from pipeline.config import Config, Student
 from pipeline.errors import PipelineError
+from pipeline.filters import chain
 from pipeline.models import locate, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
@@ -24,6 +25,7 @@ def check(config: Config) -> list[str]:
     first = teacher_prompts[0].render(found[0])
     _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
     verifiers.check(config.task)
+    chosen = chain.check(config)
     _check_teacher(config)
     name, _ = students.source(config)
     if name != "random":
@@ -34,6 +36,7 @@ def check(config: Config) -> list[str]:
         f"teacher: {config.teacher.model} ({config.teacher.backend}), {samples:,} samples to make",
         f"student: {name}{_changes(config.student)}",
         f"arms: {', '.join(f'{arm} ({settings.method})' for arm, settings in config.train.arms.items())}",
+        f"filters: {', '.join(chosen)}",
         *licences.of(config.licences).lines,
         f"run folder: {Path(config.run_dir)}",
         f"the student's first prompt:\n{_indent(str(student_prompt.render(found[0])))}",

@@ -143,8 +143,15 @@ def test_yaml_round_trip_of_the_resolved_config(workshop: Path) -> None:
 
 TINY = ROOT / "configs" / "tiny.yaml"
 KEYS = dict(schema.keys())
-ASKING = {"format": "pattern: a", "difficulty": "lowest: 0.1", "balance": "factor: 2", "diversity": "number: 9", "budget": "number: 9"}
-BARE = ("language", "leak", "confidence", "calibrated", "agreement", "prompts_agree", "teachers_agree", "pii", "near", "semantic", "judge")
+ASKING = {
+    "format": "pattern: a",
+    "confidence": "max_entropy: 1",
+    "difficulty": "lowest: 0.1",
+    "balance": "factor: 2",
+    "diversity": "number: 9",
+    "budget": "number: 9",
+}
+BARE = ("language", "leak", "calibrated", "agreement", "prompts_agree", "teachers_agree", "pii", "near", "semantic", "judge")
 WHOLE = [  # sections that are left out by default
     "student.lora={}",
     *(f"filter.{name}={{}}" for name in BARE),
@@ -162,6 +169,10 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "student.revision": ["student.model=gpt2"],
     "student.choose": ["student.model=teacher", "student.layers=8"],
     "student.keep_layers": ["student.model=teacher"],
+    **{
+        f"filter.judge.{key}": ["filter.judge.model=other", "filter.judge.base_url=http://127.0.0.1:1"]
+        for key in ("revision", "backend", "base_url", "replies")
+    },
     "filter.format.schema_file": ["filter.format.pattern=a"],
     "filter.calibrated.shares": ["filter.calibrated={}"],
     **{

@@ -114,7 +114,7 @@ def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
     (workshop / "mine.py").write_text(CUSTOM)
     config = load(workshop / "config.yaml", ["filter.custom=[mine:odd_numbers]"])
     stage.execute(filter_stage, config)
-    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["odd_numbers.is_odd"] == 30
+    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.odd_numbers.is_odd"] == 30
     (workshop / "mine.py").write_text(CUSTOM + "\n")
     with pytest.raises(PipelineError, match=r"file .*mine\.py"):
         stage.execute(filter_stage, config)
@@ -131,7 +131,7 @@ def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch)
     config = load(workshop / "config.yaml", ["filter.custom=[my_filters:short_question]", "filter.correct=false"])
     stage.execute(generate, config)
     stage.execute(filter_stage, config)
-    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["short_question.too_few_words"] == 2
+    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.short_question.too_few_words"] == 2
 
 
 @pytest.mark.parametrize(
@@ -141,13 +141,16 @@ def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch)
         ("gone:f", "", "has no attribute 'f'"),
         ("no_such_module.at_all:f", "", "No module named"),
         ("bad_a:f", "f = 1", "is no function"),
+        ("bad_d:f", "def f(sample: return", "cannot be imported: SyntaxError"),
+        ("':f'", "", "names no function"),
+        ("bad_e:f", "def f(sample): return 'x', float('nan')", "must return None"),
         ("bad_b:f", "def f(sample): return 'Too Rude'", "must return None"),
         ("bad_c:f", "def f(sample): raise KeyError('x')", "fails on sample n0/0: KeyError"),
     ],
 )
 def test_a_bad_filter_of_ones_own_is_named(workshop: Path, made: Config, name: str, code: str, expected: str) -> None:
     """A mistake in one's own function must say which, and on which sample."""
-    (workshop / f"{name.partition(':')[0]}.py").write_text(code)
+    (workshop / f"{name.strip(chr(39)).partition(':')[0] or 'none'}.py").write_text(code)
     with pytest.raises(PipelineError, match=expected):
         stage.execute(filter_stage, load(workshop / "config.yaml", [f"filter.custom=[{name}]"]))
 
@@ -198,8 +201,8 @@ def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_measure_is_known_by_what_decides_it() -> None:
-    """Another setting or version would give other values; they must not be taken for these."""
+    """Another setting would give other values; they must not be taken for these."""
     known = Measure(form.finished, {"a": 1})
     assert known.name == Measure(form.finished, {"a": 1}).name
-    assert len({known.name, Measure(form.finished, {"a": 2}).name, Measure(form.finished, {"a": 1}, version=2).name}) == 3
+    assert len({known.name, Measure(form.finished, {"a": 2}).name, Measure(form.tokens, {"a": 1}).name}) == 3
     assert custom.REASON.fullmatch("too_rude")

@@ -21,7 +21,7 @@ answer: {start: "Score:", end: "\\n"}
 ---
 Is {{ number }} even? Reply: {{ reply }} Truth: {{ ground_truth }}
 """
-MARKS = [" Score: 5\n", " Score: 2\n", " no idea\n", " Score: 50\n"]
+MARKS = [" Score: 5 out of 5\n", " Score: 2/5\n", " no idea\n", " Score: 50\n"]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def run(workshop: Path, overrides: list[str]) -> Config:
 
 
 def asked(workshop: Path) -> int:
-    return sum(1 for path in (workshop / "run" / "measured").glob("judge-*/*/*.jsonl.gz") for _ in read_lines(path))
+    return sum(1 for path in (workshop / "run" / "measured").glob("judge-*/*.jsonl.gz") for _ in read_lines(path))
 
 
 def test_low_marks_and_none(workshop: Path, judged: list[str]) -> None:
@@ -60,9 +60,30 @@ def test_nobody_is_asked_twice(workshop: Path, judged: list[str]) -> None:
     assert asked(workshop) == first
     run(workshop, [*judged, "filter.correct=false"])
     assert asked(workshop) > first
-    assert len(list((workshop / "run" / "measured").glob("judge-*/[0-9]"))) == 2
+    assert len(list((workshop / "run" / "measured").glob("judge-*/*.jsonl.gz"))) == 2
     run(workshop, [*judged, "filter.judge.max_tokens=99"])
     assert len(list((workshop / "run" / "measured").glob("judge-*"))) == 2, "another judge's marks are others"
+
+
+def test_another_scale_reads_the_same_marks(workshop: Path, judged: list[str]) -> None:
+    """50 is a mark where the scale goes so far; it is read anew from what was said, and nobody is asked."""
+    run(workshop, judged)
+    first = asked(workshop), stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"]
+    run(workshop, [*judged, "filter.judge.highest=100"])
+    assert asked(workshop) == first[0]
+    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"] < first[1]
+
+
+def test_a_kill_loses_no_mark(workshop: Path, judged: list[str]) -> None:
+    """What the journal of a killed command holds is not asked again."""
+    run(workshop, judged)
+    (sealed,) = (workshop / "run" / "measured").glob("judge-*/*.jsonl.gz")
+    lines = list(read_lines(sealed))
+    sealed.with_name("00000.journal.jsonl").write_bytes(b"".join(lines[:5]) + b'{"id": "torn')
+    sealed.unlink()
+    run(workshop, judged)
+    shards = sorted((workshop / "run" / "measured").glob("judge-*/*.jsonl.gz"))
+    assert [len(list(read_lines(path))) for path in shards] == [5, len(lines) - 5]
 
 
 def test_what_is_not_judged_may_stay(workshop: Path, judged: list[str]) -> None:
@@ -93,7 +114,7 @@ def test_the_judge_has_the_teachers_settings_but_for_its_own(workshop: Path) -> 
 
 def test_low_is_strict_at_the_bar() -> None:
     """A mark at the bar is kept."""
-    found = (["", "", "what?"], np.array([4.0, 3.5, np.nan]))
+    found = ({2: "what?"}, np.array([4.0, 3.5, np.nan]))
     assert low(np.arange(3), found, 4.0, True) == {1: Verdict("low_mark", 3.5), 2: Verdict("unjudged", "what?")}
     assert low(np.array([0, 2]), found, 4.0, False) == {}
 

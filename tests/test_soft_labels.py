@@ -76,7 +76,7 @@ def test_without_soft_labels_the_arm_says_what_to_do(config: Config) -> None:
     (Path(config.run_dir) / "filter" / "kept" / "soft_labels.npz").unlink()
     with pytest.raises(PipelineError, match=re.escape("run the filter with filter.calibrated={}")):
         SoftLabels.read(Path(config.run_dir) / "filter" / "kept")
-    with pytest.raises(PipelineError, match=re.escape("it must be kd on train.rows: filter")):
+    with pytest.raises(PipelineError, match=re.escape("it must be kd on kept rows of train.rows: filter")):
         load(Path(config.run_dir).parent / "config.yaml", ["train.arms={kd: {soft_labels: true}}"])
 
 

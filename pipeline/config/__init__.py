@@ -70,18 +70,14 @@ class Config(Section):
             raise ValueError(
                 f"arm {needs[0]} is kd and needs teacher.logprobs of 1 or more; set it, set train.rows: score, or train sft arms only"
             )
-        if self.filter.calibrated and self.task.labels is None:
-            raise ValueError("filter.calibrated needs a label task; leave it out, or set task.metric: label and task.labels")
-        shares = self.filter.calibrated.shares if self.filter.calibrated else None
-        if shares is not None and len(shares) != len(self.task.labels or ()):
-            raise ValueError(
-                f"filter.calibrated.shares has {len(shares)} numbers for {len(self.task.labels or ())} labels; give one for each"
-            )
         soft = [name for name, arm in self.train.arms.items() if arm.soft_labels]
-        if soft and (self.filter.calibrated is None or self.train.rows != "filter" or self.train.arms[soft[0]].method != "kd"):
-            raise ValueError(
-                f"arm {soft[0]} has soft_labels: it must be kd on train.rows: filter, and filter.calibrated be on, such as {{}}"
-            )
+        for name in soft:
+            arm = self.train.arms[name]
+            if self.filter.calibrated is None or self.train.rows != "filter" or arm.method != "kd" or arm.selection == "random":
+                raise ValueError(
+                    f"arm {name} has soft_labels: it must be kd on kept rows of train.rows: filter, "
+                    "and filter.calibrated be on, such as {}"
+                )
         corrected = [name for name, arm in self.train.arms.items() if arm.corrected]
         if corrected and self.filter.correct and (self.train.rows == "filter" or self.score.source == "kept"):
             raise ValueError(f"arm {corrected[0]} is corrected, but filter.correct drops what is wrong before; set filter.correct: false")
@@ -90,6 +86,37 @@ class Config(Section):
             raise ValueError(
                 f"arm {drawn[0]} draws from all samples, and score has only some; set train.rows: filter, or the arm's selection: kept"
             )
+        return self
+
+    @model_validator(mode="after")
+    def filters_can_be_run(self) -> Self:
+        if self.filter.calibrated and self.task.labels is None:
+            raise ValueError("filter.calibrated needs a label task; leave it out, or set task.metric: label and task.labels")
+        shares = self.filter.calibrated.shares if self.filter.calibrated else None
+        if shares is not None and len(shares) != len(self.task.labels or ()):
+            raise ValueError(
+                f"filter.calibrated.shares has {len(shares)} numbers for {len(self.task.labels or ())} labels; give one for each"
+            )
+        best_by = [one.best_by for one in (self.filter.near, self.filter.semantic, self.filter.balance, self.filter.budget) if one]
+        sure = self.filter.confidence or self.filter.calibrated or {"mean_logprob", "answer_margin"} & {*best_by}
+        if sure and self.teacher.logprobs == 0:
+            raise ValueError(
+                "filter: confidence, calibrated and best_by read logprobs; set teacher.logprobs to 1 or more, or leave them out"
+            )
+        names = [name.partition(":")[2] for name in self.filter.custom]
+        if len(set(names)) < len(names):
+            raise ValueError("filter.custom: two functions of the same name could not be told apart; rename one")
+        if self.filter.against and not (self.filter.duplicate or self.filter.near):
+            raise ValueError("filter.against is for duplicate and near; turn one of them on, or leave it out")
+        judge = self.filter.judge
+        backend = judge and (judge.backend or self.teacher.backend)
+        if judge and judge.model and backend == "openai" and not (judge.base_url or self.teacher.base_url):
+            raise ValueError("filter.judge.backend openai needs base_url")
+        if judge and judge.model and backend == "fake" and not (judge.replies or self.teacher.replies):
+            raise ValueError("filter.judge.backend fake needs replies")
+        truth = [name for name, arm in self.train.arms.items() if arm.corrected or arm.text == "truth"]
+        if self.task.metric == "code" and truth:
+            raise ValueError(f"arm {truth[0]}: under metric code the ground truth is tests, which nobody wants a student to write")
         return self
 
     def settings(self, *paths: str) -> dict[str, Any]:

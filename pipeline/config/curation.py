@@ -79,6 +79,12 @@ class Confidence(Section):
     )
     max_rationale_perplexity: Bound | None = Field(None, description="of the rationale", examples=[4.0])
 
+    @model_validator(mode="after")
+    def something(self) -> Self:
+        if all(value is None for value in self.model_dump().values()):
+            raise ValueError("asks for nothing; set a bound, such as min_mean_logprob: 10%")
+        return self
+
 
 class Calibrated(Section):
     """What the teacher thinks of every label, freed of what the prompt makes it favour."""
@@ -165,6 +171,7 @@ class Judge(Section):
     base_url: str | None = runtime(
         None, description="openai: where it answers; null: teacher.base_url", examples=["http://127.0.0.1:8001/v1"]
     )
+    api_key_env: str = runtime("OPENAI_API_KEY", description="openai: the environment variable that holds its key", examples=["JUDGE_KEY"])
     replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with", examples=[["Score: 5"]])
     max_tokens: int = Field(256, ge=1, description="longest opinion, tokens", examples=[64])
     lowest: float = Field(1.0, description="the scale's end; a mark below it is none", examples=[0.0])
@@ -176,6 +183,9 @@ class Judge(Section):
     def on_the_scale(self) -> Self:
         if not self.lowest <= self.least <= self.highest:
             raise ValueError("least must lie between lowest and highest")
+        own = [name for name in ("revision", "backend", "base_url", "replies") if getattr(self, name) is not None]
+        if own and self.model is None:
+            raise ValueError(f"{own[0]} is for a judge of its own; set model, or leave {own[0]} out")
         return self
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, soft_labels, verifiers
+from pipeline import models, prompts, seeds, soft_labels, verifiers
 from pipeline.config import Config, Filter, Source
+from pipeline.errors import PipelineError
 from pipeline.filters import (
     agreement,
     calibration,
@@ -33,8 +34,10 @@ from pipeline.filters import (
 from pipeline.filters.columns import Measure, NamedFilter
 from pipeline.filters.measuring import Measured, columns_of, processes
 from pipeline.filters.verdict import Verdict, objections
+from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.samples import kept_rows
+from pipeline.samples import Samples, kept_rows
+from pipeline.scoring import SCORERS
 
 Judge = Callable[..., dict[int, Verdict]]
 IDENTITY = Measure(duplicates.identity)
@@ -50,10 +53,23 @@ def active(config: Config) -> list[NamedFilter]:
     return [one for room in rooms for one in room(config)]
 
 
+def check(config: Config) -> list[str]:
+    """The names of the filters, as far as can be told before anything is generated. Raises PipelineError for what could not be run."""
+    names = [one.name for one in active(config)]
+    if config.filter.language:
+        language.check(config.filter.language.allowed)
+    if config.filter.format and config.filter.format.pattern is not None:
+        formats.check_pattern(config.filter.format.pattern)
+    missing = [path for path in files(config) if not path.is_file()]
+    if missing:
+        raise PipelineError(f"{missing[0]}: no such file; the filters of the config need it (of another run: a finished stage)")
+    return names
+
+
 def files(config: Config) -> list[Path]:
     """Outside files whose content decides what the filters say."""
     settings = config.filter
-    found = [custom.source(name) for name in settings.custom]
+    found = [path for name in settings.custom for path in custom.files(name)]
     if settings.correct:
         found += verifiers.files(config.task)
     if settings.format and settings.format.schema_file:
@@ -71,9 +87,19 @@ def files(config: Config) -> list[Path]:
 
 
 def identities(config: Config) -> dict[str, str]:
-    """What tells the judge from another of the same name. (Encoders are told apart by their measures.)"""
-    asked = models.identities(judge.Bench(config).model) if config.filter.judge else {}
-    return {name.replace("teacher", "judge"): identity for name, identity in asked.items()}
+    """What tells judge, encoders, the labels' tokenizer and held-out seeds from others of the same name."""
+    settings = config.filter
+    found = (
+        {f"held-out {name}": value for name, value in seeds.identities(config.task.eval_seeds).items()} if settings.contamination else {}
+    )
+    if settings.judge:
+        found["judge"] = judge.Bench(config).identity
+    if settings.calibrated:
+        found["labels' tokenizer"] = locate.identity(models.tokenizer_of(config.teacher), config.teacher.revision)
+    for encoder in (settings.semantic, settings.diversity):
+        if encoder:
+            found[f"encoder {encoder.model}"] = locate.identity(encoder.model, encoder.revision)
+    return found
 
 
 def _unseen(config: Config) -> Iterator[NamedFilter]:
@@ -103,7 +129,10 @@ def soften(config: Config, measured: Measured, seen: NDArray[np.int64], left: ND
 
 
 def agreement_with_truth(config: Config, measured: Measured, marks: NDArray[np.float64]) -> dict[str, Any]:
-    """How well the judge's marks (N,) tell right answers from wrong ones, by ground truth; empty where there are not both."""
+    """How well the judge's marks (N,) tell right answers from wrong ones, by ground truth; empty where there are not both, or where telling
+    takes a process for each answer."""
+    if config.task.metric not in SCORERS:
+        return {}
     check = Measure(correctness.of, asdict(verifiers.check(config.task)))
     measured.find([check], processes(config.filter))
     column: Any = measured.column(check)
@@ -125,7 +154,7 @@ def _form(config: Config) -> Iterator[NamedFilter]:
     if settings.boilerplate:
         yield NamedFilter("boilerplate", (Measure(phrases.found),), partial(phrases.said, reason="boilerplate"))
     if settings.parseable:
-        reasoned = [prompts.load(path).wants_rationale for path in prompts.kept(Path(config.run_dir) / "generate")]
+        reasoned = [prompts.load(path).wants_rationale for path in _asked(config)]
         known = {"metric": task.metric, "labels": task.labels, "reasoned": reasoned}
         yield NamedFilter("parseable", (Measure(form.parseable, known),), objections)
     if settings.format:
@@ -160,7 +189,7 @@ def _formats(settings: Filter) -> Iterator[Measure]:
 def _own(config: Config) -> Iterator[NamedFilter]:
     """Filters of one's own."""
     for name in config.filter.custom:
-        yield NamedFilter(name.partition(":")[2], (custom.measure(name),), objections)
+        yield NamedFilter(f"custom.{name.partition(':')[2]}", (custom.measure(name),), objections)
 
 
 def _truth(config: Config) -> Iterator[NamedFilter]:
@@ -325,12 +354,19 @@ def _answers(config: Config) -> Measure:
 
 def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.Other:
     """Another run's kept rows."""
+    kept = Path(run) / "filter" / "kept"
+    Samples(kept)  # raises PipelineError if the rows are not of what was generated there
     ids, *columns = columns_of(Path(run), "generate", (IDENTITY, *measures), config.filter)
-    return duplicates.Other(Path(run).name, kept_rows(Path(run) / "filter" / "kept"), ids, tuple(columns))
+    return duplicates.Other(Path(run).name, kept_rows(kept), ids, tuple(columns))
+
+
+def _asked(config: Config) -> Sequence[Path | str]:
+    """What samples were asked with, by number; before they are, what they will be asked with."""
+    return prompts.kept(Path(config.run_dir) / "generate") or config.generate.prompt
 
 
 def _label_tokens(config: Config) -> list[list[int]]:
     """By which tokens the labels are told apart, spelled behind what the teacher has in front of its answer."""
     tokenizer = Tokenizer(models.tokenizer_of(config.teacher), config.teacher.revision)
-    front = prompts.load(prompts.kept(Path(config.run_dir) / "generate")[0]).front
+    front = prompts.load(_asked(config)[0]).front
     return calibration.label_tokens(tokenizer, config.task.labels or [], front.answer.start)

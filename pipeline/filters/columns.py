@@ -1,18 +1,23 @@
 """What filters know of samples: columns of one value a sample, made a shard at a time and kept on disk."""
 
-import io
 import json
+import os
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import PipelineError
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, digest
-from pipeline.store import write_atomic
+from pipeline.store import sha256
 from pipeline.topk import TopKFolder
 
 
@@ -38,6 +43,8 @@ class Ragged:
         return self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
 
 
+LIBRARIES = ("jsonschema", "math-verify", "numpy", "phonenumbers", "py3langid", "python-stdnum", "regex", "sympy", "transformers", "xxhash")
+
 Column = NDArray[Any] | list[Any] | Ragged
 C = TypeVar("C", NDArray[Any], list[Any], Ragged)
 
@@ -49,18 +56,16 @@ class Measure:
     Args:
         of: a function of a module, `of(batch, **settings)` -> one row a sample. Worker processes call it.
         settings: JSON values.
-        version: to be raised when `of` finds other values for the same sample and settings.
     """
 
     of: Callable[..., Column]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    version: int = 1
 
     @property
     def name(self) -> str:
         """A folder's name, another one for whatever could give other values."""
         function = f"{self.of.__module__.rpartition('.')[2]}.{self.of.__qualname__}"
-        return f"{function}-{digest(self.of.__module__, self.version, dict(self.settings))}"
+        return f"{function}-{digest(self.of.__module__, _code(), dict(self.settings))}"
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -83,6 +88,15 @@ class NamedFilter:
     ask: Callable[[Path, NDArray[np.int64]], Any] | None = None
 
 
+@lru_cache
+def _code() -> list[str]:
+    """What the code of filters and verifiers and the libraries behind them are: other ones may find other values."""
+    here = Path(__file__).parent
+    files = sorted([*here.glob("*.py"), *(here.parent / "verifiers").glob("*.py"), here.parent / "scoring.py", here.parent / "topk.py"])
+    versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    return [*(sha256(path) for path in files), *versions]
+
+
 def save(path: Path, column: Column) -> None:
     """Write a column so that it is there as a whole or not at all."""
     if isinstance(column, Ragged):
@@ -91,18 +105,23 @@ def save(path: Path, column: Column) -> None:
         arrays = {"json": np.frombuffer(json.dumps(column, ensure_ascii=False).encode(), np.uint8)}
     else:
         arrays = {"values": column}
-    file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, file.getvalue())
+    own = path.with_name(f"{path.stem}.{os.getpid()}.npz")  # another run may measure the same for itself
+    np.savez(own, **arrays)  # type: ignore[arg-type]
+    os.replace(own, path)
 
 
 def load(path: Path) -> Column:
-    with np.load(path, allow_pickle=False) as arrays:
-        if "json" in arrays:
-            found: list[Any] = json.loads(arrays["json"].tobytes())
-            return found
-        return Ragged(arrays["values"], arrays["ends"]) if "ends" in arrays else arrays["values"]
+    """Raises PipelineError if the file is damaged, after it was set aside: the same command measures again."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if "json" in arrays:
+                found: list[Any] = json.loads(arrays["json"].tobytes())
+                return found
+            return Ragged(arrays["values"], arrays["ends"]) if "ends" in arrays else arrays["values"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        path.unlink(missing_ok=True)
+        raise PipelineError(f"{path}: was damaged ({error}) and is removed; the same command measures its samples again") from None
 
 
 def joined(parts: Sequence[Column]) -> Column:

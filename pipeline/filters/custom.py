@@ -5,8 +5,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -21,11 +22,11 @@ Function = Callable[[Sample], str | Objection | None]
 
 
 def measure(name: str) -> Measure:
-    """What the function `name` ("my_module:my_filter") says. It is asked again when its file has changed."""
-    return Measure(said, {"name": name, "content": sha256(source(name))})
+    """What the function `name` ("my_module:my_filter") says; another measure when its file, or one beside it that it uses, has changed."""
+    return Measure(said, {"name": name, "content": [sha256(path) for path in files(name)]})
 
 
-def said(batch: Batch, name: str, content: str) -> list[Objection | None]:
+def said(batch: Batch, name: str, content: list[str]) -> list[Objection | None]:
     """The function's words on every sample: a reason, or a reason and a value, or None to keep it."""
     function = find(name)
     return [_read(name, sample, _ask(name, function, sample)) for sample in batch.samples]
@@ -34,30 +35,43 @@ def said(batch: Batch, name: str, content: str) -> list[Objection | None]:
 @lru_cache
 def find(name: str) -> Function:
     """The function behind "my_module:my_filter", looked for in the folder of the command, too. Raises PipelineError if there is none."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
         raise PipelineError(f"filter.custom: '{name}' names no function; write my_module:my_filter")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ModuleNotFoundError, AttributeError) as error:
         raise PipelineError(f"filter.custom: {name}: {error}; the module must lie in this folder or be installed") from None
+    except Exception as error:  # it is the user's code, and may raise anything
+        raise PipelineError(f"filter.custom: {name} cannot be imported: {type(error).__name__}: {error}; mend it there") from error
     if not callable(found):
         raise PipelineError(f"filter.custom: {name} is no function but {found!r}")
     function: Function = found
     return function
 
 
-def source(name: str) -> Path:
-    """The file whose content decides what the function says."""
-    function: Any = find(name)
-    while isinstance(function, partial):
-        function = function.func
-    file = getattr(sys.modules[function.__module__], "__file__", None)
-    if file is None:
+def files(name: str) -> list[Path]:
+    """The files whose content decides what the function says: that of its module, and those in the same folder that it uses."""
+    find(name)
+    first = _file(sys.modules[name.partition(":")[0]])
+    if first is None:
         raise PipelineError(f"filter.custom: {name} has no source file; put it into a module of its own")
-    return Path(file)
+    found, open_ = {first}, [sys.modules[name.partition(":")[0]]]
+    while open_:
+        for value in vars(open_.pop()).values():
+            module = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
+            file = _file(module) if module else None
+            if module and file and file.parent == first.parent and file not in found:
+                found.add(file)
+                open_.append(module)
+    return sorted(found)
+
+
+def _file(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file) if file else None
 
 
 def _ask(name: str, function: Function, sample: Sample) -> Any:
@@ -71,7 +85,7 @@ def _read(name: str, sample: Sample, words: Any) -> Objection | None:
     if words is None:
         return None
     reason, value = words if isinstance(words, tuple) and len(words) == 2 else (words, "")
-    if not isinstance(reason, str) or not REASON.fullmatch(reason) or not isinstance(value, (str, int, float)):
+    if not isinstance(reason, str) or not REASON.fullmatch(reason) or not isinstance(value, (str, int, float)) or value != value:
         raise PipelineError(
             f"filter.custom: {name} says {words!r} of sample {sample.id}; "
             "it must return None, a reason such as 'too_rude', or (reason, value)"

@@ -1,38 +1,53 @@
 """A model that reads every reply that is left and gives it a mark by a rubric. Its words are kept; nobody is asked twice.
 
-RUN/measured/judge-KEY/0, 1, …: the rounds. Each asks, in shards, those who came as far as the judge and had no mark yet: a looser threshold
-before it sends more, and only these are asked.
+RUN/measured/judge-KEY/ holds marks in shards, each of those who came as far as the judge in one command and had none yet: a looser
+threshold before it sends more, and only these are asked. A mark belongs to a sample's content, whatever else was generated since.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import models, prompts, replies
-from pipeline.collect import Collector, Question, claim_all
+from pipeline.collect import Collector, Question
 from pipeline.config import Config, Judge, Teacher
+from pipeline.filters.columns import Batch, Measure
+from pipeline.filters.measuring import Measured, processes
 from pipeline.filters.verdict import Verdict
 from pipeline.models import Completion, Failure, Model, Request, Sampling, open_teacher
 from pipeline.progress import Progress
 from pipeline.prompts import Prompt
 from pipeline.records import Failed, Identified, Sample, Seed, digest
 from pipeline.samples import Samples
-from pipeline.scoring import number
-from pipeline.store import content, read_json, read_records, sha256, write_json
+from pipeline.shards import Shard, read_failures, sweep
+from pipeline.store import read_records, sha256
 
-SHARD_SIZE = 512
-UNREADABLE = 80  # characters of it that a verdict shows
+SHARD_SIZE = 8192
+SHOWN = 80  # characters of an opinion without a mark
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+ID = re.compile(r'^\{"id":"([0-9a-f]+)"', re.MULTILINE)  # at the beginning of a line of a journal
+Marks = tuple[Mapping[int, str], NDArray[np.float64]]  # by row why there is no mark; (N,) marks, nan where there is none
 
 
 class Mark(Identified):
-    """What the judge said of a sample, and the mark that was read from it; None if it cannot be."""
+    """What the judge said of a sample, and the first number of what the rubric's answer span finds in it."""
 
     text: str
     mark: float | None = None
+
+
+def key(batch: Batch) -> list[str]:
+    """What a mark is known by."""
+    return [digest(sample.id, sample.seed.inputs, sample.seed.target, sample.text) for sample in batch.samples]
+
+
+KEY = Measure(key)
 
 
 @dataclass(frozen=True)
@@ -53,59 +68,69 @@ class Bench:
         if judge.model is None:
             return teacher.model_copy(update={"logprobs": 0})
         own = {"backend": judge.backend, "base_url": judge.base_url, "replies": judge.replies}
-        other = {"model": judge.model, "revision": judge.revision, "tokenizer": None, "logprobs": 0}
+        other = {"model": judge.model, "revision": judge.revision, "api_key_env": judge.api_key_env, "tokenizer": None, "logprobs": 0}
         given = {name: value for name, value in own.items() if value is not None}
         return Teacher.model_validate({**teacher.model_dump(), **other, **given})
 
-    def folder(self, run_dir: Path) -> Path:
-        """Named by whatever could give other marks."""
-        model = self.model
-        named = [model.backend, model.model, model.revision, model.replies, model.engine.dtype, model.engine.max_model_len]
-        told = [named, self.judge.max_tokens, models.identities(model), sha256(Path(self.judge.prompt))]
-        return run_dir / "measured" / f"judge-{digest(told, content(read_json(run_dir / 'generate' / 'manifest.json')))}"
+    @property
+    def identity(self) -> str:
+        """A digest of whatever could give other marks."""
+        model, engine = self.model, self.model.engine
+        named = [model.backend, model.model, model.revision, model.replies, engine.dtype, engine.fp32_head, engine.max_model_len]
+        return digest(named, self.judge.max_tokens, models.identities(model), sha256(Path(self.judge.prompt)))
 
-    def marks(self, run_dir: Path, left: NDArray[np.int64]) -> tuple[list[str], NDArray[np.float64]]:
-        """(what was said, marks (N,)) of all samples of the run, "" and nan where there is none. Of the rows `left`, those that were
-        not asked yet are asked now."""
-        samples = Samples(run_dir / "generate")
-        folder = self.folder(run_dir)
+    def marks(self, run_dir: Path, left: NDArray[np.int64]) -> Marks:
+        """The marks of all samples of the run that have one. Of the rows `left`, those that have none yet are asked for now."""
+        measured = Measured(run_dir)
+        measured.find([KEY], processes(self.config.filter))
+        keys: Any = measured.column(KEY)
+        folder = run_dir / "measured" / f"judge-{self.identity}"
         folder.mkdir(parents=True, exist_ok=True)
-        prompt = prompts.load(self.judge.prompt)
-        rounds = sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-        said = {row: mark for one in rounds for row, mark in self._round(one, samples, prompt).items()}
-        lacking = [int(row) for row in left if int(row) not in said]
+        said = self._kept(folder)
+        lacking = {keys[row]: row for row in left.tolist() if keys[row] not in said}
+        failed: dict[str, str] = {}
         if lacking:
-            one = folder / str(len(rounds))
-            one.mkdir()
-            write_json(one / "rows.json", lacking)
-            said |= self._round(one, samples, prompt)
-        texts, marks = [""] * len(samples), np.full(len(samples), np.nan)
-        for row, mark in said.items():
-            texts[row] = mark.text[:UNREADABLE] if mark.mark is None else ""
-            marks[row] = np.nan if mark.mark is None else mark.mark
-        return texts, marks
+            failed = self._ask(folder, Samples(run_dir / "generate"), lacking)
+            said = self._kept(folder)
+        marks, why = np.full(len(keys), np.nan), {}
+        for row, name in enumerate(keys):
+            mark, text = said.get(name, (None, failed.get(name, "")))
+            if mark is not None and self.judge.lowest <= mark <= self.judge.highest:
+                marks[row] = mark
+            elif text:
+                why[row] = text
+        return why, marks
 
-    def _round(self, folder: Path, samples: Samples, prompt: Prompt) -> dict[int, Mark]:
-        """The marks of one round by row, asked for if they are not there."""
-        if not (folder / "rows.json").exists():  # killed before it was begun
-            return {}
-        rows: list[int] = read_json(folder / "rows.json")
-        wanted = {str(row): row for row in rows}
-        shards = claim_all(folder, list(wanted), Mark, SHARD_SIZE)
-        lacking = sum(len(shard.missing) for shard in shards)
-        if lacking:
-            prompts.check(prompt, (_asked(samples[row]) for row in rows[:1]))
-            print(f"filter judge: {len(wanted) - lacking:,} of {len(wanted):,} marks are there; loading {self.model.model}", flush=True)
-            model = open_teacher(self.model, folder / "engine.log")
-            try:
-                question = partial(self._question, model, samples, prompt, wanted)
-                progress = Progress("filter judge", len(wanted), len(wanted) - lacking, unit="marks")
-                Collector(question, _failed, progress, self.config.generate.max_error_rate).run(
-                    lambda requests: model.generate(requests, Sampling(self.judge.max_tokens)), shards
-                )
-            finally:
-                model.close()
-        return {int(mark.id): mark for mark in read_records(folder, Mark)}
+    def _kept(self, folder: Path) -> dict[str, tuple[float | None, str]]:
+        """Marks that are there, with what was said where none could be read. What a kill left unfinished is closed as it is."""
+        sweep(folder)
+        for path in folder.glob("*.journal.jsonl"):
+            shard = Shard(folder, int(path.name.split(".")[0]), Mark)
+            if shard.claim():
+                shard.recover(ID.findall(path.read_text(encoding="utf-8", errors="replace")))
+                shard.order = list(shard.done)
+                shard.seal()
+        return {mark.id: (mark.mark, mark.text[:SHOWN]) for mark in read_records(folder, Mark)}
+
+    def _ask(self, folder: Path, samples: Samples, wanted: Mapping[str, int]) -> dict[str, str]:
+        """Ask for the marks of these rows, by key. Returns why those that failed have none; the next command asks for them again."""
+        prompt = prompts.load(self.judge.prompt)
+        prompts.check(prompt, (_asked(samples[row]) for row in list(wanted.values())[:1]))
+        shards = list(_shards(folder, list(wanted)))
+        print(f"filter judge: {len(wanted):,} samples to mark; loading {self.model.model}", flush=True)
+        model = open_teacher(self.model, folder / "engine.log")
+        try:
+            progress = Progress("filter judge", len(wanted), unit="marks")
+            question = partial(self._question, model, samples, prompt, wanted)
+            Collector(question, _failed, progress, self.config.generate.max_error_rate, "mend that, and give the same command again").run(
+                lambda requests: model.generate(requests, Sampling(self.judge.max_tokens)), shards
+            )
+        finally:
+            model.close()
+        failures = [failure for shard in shards for failure in read_failures(shard.errors_path)]
+        for shard in shards:
+            shard.errors_path.unlink(missing_ok=True)
+        return {failure.id: f"{failure.reason}: {failure.message}"[:SHOWN] for failure in failures}
 
     def _question(self, model: Model, samples: Samples, prompt: Prompt, wanted: Mapping[str, int], identifier: str) -> Question[Mark]:
         tokenizer = model.tokenizer
@@ -114,11 +139,20 @@ class Bench:
 
         def record(completion: Completion) -> tuple[Mark, None]:
             answer = replies.read(prompt, completion, tokenizer).answer
-            mark = number(answer) if answer else None
-            readable = mark is not None and self.judge.lowest <= mark <= self.judge.highest
-            return Mark(id=identifier, text=completion.text, mark=mark if readable else None), None
+            found = NUMBER.search(answer or "")  # "4/5" and "4 out of 5" are 4
+            return Mark(id=identifier, text=completion.text, mark=float(found.group()) if found else None), None
 
         return Question(request, record)
+
+
+def _shards(folder: Path, keys: Sequence[str]) -> Iterator[Shard[Mark]]:
+    """New shards behind those that are there."""
+    first = max((int(path.name.split(".")[0]) for path in folder.glob("*.jsonl.gz")), default=-1) + 1
+    for number, begin in enumerate(range(0, len(keys), SHARD_SIZE), start=first):
+        shard = Shard(folder, number, Mark)
+        if shard.claim():
+            shard.recover(keys[begin : begin + SHARD_SIZE])
+            yield shard
 
 
 def _asked(sample: Sample) -> Seed:
@@ -128,15 +162,15 @@ def _asked(sample: Sample) -> Seed:
 
 
 def _failed(failure: Failure) -> Failed:
-    return Failed(id=failure.id, number=int(failure.id), index=0, reason=failure.reason, message=failure.message)
+    return Failed(id=failure.id, number=0, index=0, reason=failure.reason, message=failure.message)
 
 
-def low(left: NDArray[np.int64], found: tuple[list[str], NDArray[np.float64]], least: float, drop_unjudged: bool) -> dict[int, Verdict]:
-    """low_mark: less than `least`; the value is the mark. unjudged: no mark could be read; the value is what the judge said."""
-    texts, marks = found
+def low(left: NDArray[np.int64], found: Marks, least: float, drop_unjudged: bool) -> dict[int, Verdict]:
+    """low_mark: less than `least`; the value is the mark. unjudged: no mark on the scale was read; the value is what the judge said."""
+    why, marks = found
     verdicts = {int(row): Verdict("low_mark", float(marks[row])) for row in left[marks[left] < least]}
     if drop_unjudged:
-        verdicts |= {int(row): Verdict("unjudged", texts[row]) for row in left[np.isnan(marks[left])]}
+        verdicts |= {int(row): Verdict("unjudged", why.get(int(row), "")) for row in left[np.isnan(marks[left])]}
     return verdicts
 
 

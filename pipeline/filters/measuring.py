@@ -68,18 +68,21 @@ class Measured:
         """All rows of one measure that has been found."""
         return columns.joined([columns.load(self._path(measure, shard)) for shard in self.shards])
 
-    def value(self, measure: Measure, row: int) -> Any:
-        """What one row holds; None if it is not in the cache."""
+    def value(self, measure: str, row: int) -> Any:
+        """What one row of a measure, by its name, holds; None if it is not in the cache."""
         for shard in self.shards:
             if row < shard.records:
-                path = self._path(measure, shard)
+                path = self._path_of(measure, shard)
                 found = columns.load(path)[row] if path.exists() else None
                 return found.item() if isinstance(found, np.generic) else found
             row -= shard.records
         raise IndexError(row)
 
     def _path(self, measure: Measure, shard: Shard) -> Path:
-        return self.cache / measure.name / f"{shard.path.name.removesuffix('.jsonl.gz')}-{shard.content}.npz"
+        return self._path_of(measure.name, shard)
+
+    def _path_of(self, measure: str, shard: Shard) -> Path:
+        return self.cache / measure / f"{shard.path.name.removesuffix('.jsonl.gz')}-{shard.content}.npz"
 
 
 def processes(settings: Filter) -> int:
@@ -89,6 +92,8 @@ def processes(settings: Filter) -> int:
 
 def columns_of(run_dir: Path, folder: str, measures: Sequence[Measure], settings: Filter) -> list[Any]:
     """Columns of another run's samples, measured there if they are not yet."""
+    if not (run_dir / folder / "manifest.json").exists():
+        raise PipelineError(f"{run_dir}: its {folder} is not finished, and a filter of another run needs it; run it to the end")
     measured = Measured(run_dir, folder)
     measured.find(measures, processes(settings))
     return [measured.column(measure) for measure in measures]

@@ -171,8 +171,8 @@ def said(left: NDArray[np.int64], found: Sequence[dict[str, str] | None], reason
 
 
 def _found(sample: Sample) -> dict[str, str]:
-    parts = dict.fromkeys((sample.text, sample.rationale, sample.answer))  # the answer may be all of the text
-    texts = [text.replace("\u2019", "'") for text in parts if text]
+    several = dict.fromkeys((sample.text, sample.rationale, sample.answer))  # the answer may be all of the text
+    texts = [text.replace("\u2019", "'") for text in several if text]
     words: dict[str, str] = {}
     for (reason, place), shape in SHAPES.items():
         matches = (shape.search(text[-CLOSE:] if place == "close" else text) for text in texts)

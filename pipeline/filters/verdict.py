@@ -1,5 +1,6 @@
 """What a filter says of a sample that it turns down."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,5 +31,9 @@ def turned_down(reason: str, rows: NDArray[np.int64], values: NDArray[Any] | Val
     """One verdict for each of `rows` (R,), with a value (R,) of its own or the same for all; floats are cut to what a person reads."""
     if not isinstance(values, np.ndarray):
         return dict.fromkeys(rows.tolist(), Verdict(reason, values))
-    shown = [float(f"{value:.4g}") if isinstance(value, float) else value for value in values.tolist()]
+    shown = [_shown(value) if isinstance(value, float) else value for value in values.tolist()]
     return {row: Verdict(reason, value) for row, value in zip(rows.tolist(), shown, strict=True)}
+
+
+def _shown(value: float) -> Value:
+    return float(f"{value:.4g}") if math.isfinite(value) else "none"

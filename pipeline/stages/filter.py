@@ -24,6 +24,7 @@ from pipeline.store import read_json, read_records, write_json, write_shards
 
 NAME = "filter"
 SHARED = False
+ORDER = "filters.json"  # the filters that were run, in order, each with the names of what it was told by
 
 
 def parts(config: Config) -> list[str]:
@@ -31,7 +32,8 @@ def parts(config: Config) -> list[str]:
 
 
 def sections(config: Config, part: str) -> list[str]:
-    return ["filter", "task.metric", "task.labels", "task.verifier"]
+    unseen = ["task.eval_seeds"] if config.filter.contamination else []
+    return ["filter", "task.metric", "task.labels", "task.verifier", *unseen]
 
 
 def reads(config: Config, part: str) -> list[str]:
@@ -56,12 +58,12 @@ def run(job: Job) -> dict[str, Any]:
     alive = np.ones(measured.samples, bool)
     turned_down: dict[int, tuple[str, Verdict]] = {}
     complaint = ""
+    marks = None
     seen = {}  # by filter: what came to it
     for one in chosen:
         seen[one.name] = left
         asked = [one.ask(job.run_dir, left)] if one.ask else []
-        if one.name == chain.JUDGE:
-            write_json(job.folder / "judge.json", chain.agreement_with_truth(job.config, measured, asked[0][1]))
+        marks = asked[0][1] if one.name == chain.JUDGE else marks
         verdicts = one.judge(left, *map(measured.column, one.measures), *asked)
         turned_down |= {row: (one.name, verdict) for row, verdict in verdicts.items()}
         alive[list(verdicts)] = False
@@ -69,6 +71,7 @@ def run(job: Job) -> dict[str, Any]:
         if not len(left):
             complaint = _eaten(job.folder, one.name, before, verdicts)
             break
+    write_json(job.folder / ORDER, [[one.name, [measure.name for measure in one.measures]] for one in chosen])
     write_shards(job.folder / "rejected", (_rejected(str(ids[row]), row, *turned_down[row]) for row in sorted(turned_down)))
     if complaint:
         raise PipelineError(complaint)
@@ -76,6 +79,8 @@ def run(job: Job) -> dict[str, Any]:
     if chain.CALIBRATED in seen:
         effect = chain.soften(job.config, measured, seen[chain.CALIBRATED], left, job.folder / "kept")
         write_json(job.folder / "calibration.json", effect)
+    if marks is not None:
+        write_json(job.folder / "judge.json", chain.agreement_with_truth(job.config, measured, marks))
     return count(job)
 
 
@@ -85,7 +90,7 @@ def count(job: Job) -> dict[str, Any]:
     kept = len(kept_rows(job.folder / "kept"))
     given = int(read_manifest(job.run_dir, "generate")["counts"]["samples"])
     assert given == kept + reasons.total(), f"{given} samples in, {kept} kept, {reasons.total()} rejected"
-    order = [one.name for one in chain.active(job.config)]
+    order = [name for name, _ in read_json(job.folder / ORDER)]
     taken = sorted(reasons.items(), key=lambda item: order.index(item[0].rpartition(".")[0]))
     notes = {name: read_json(path) for name in ("calibration", "judge") if (path := job.folder / f"{name}.json").exists()}
     return {"samples": given, "kept": kept, "rejected": dict(taken), **notes}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, models, prompts, seeds, work
+from pipeline import capture, licences, models, prompts, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
@@ -52,6 +52,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 def run(job: Job) -> dict[str, Any]:
     """Score every row that is not scored yet, then count what is there."""
     config = job.config
+    print("\n".join(licences.of(config.licences).lines), flush=True)
     teacher = config.teacher.model_copy(update={"logprobs": config.score.logprobs})
     keep_prompts(_prompts(job), job.folder)
     ask: Callable[[Item[Any], Model], Ask]
