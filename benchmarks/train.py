@@ -50,7 +50,7 @@ def angle(folder: Path) -> Iterator[Row]:
 def equal(folder: Path) -> Iterator[Row]:
     """Losses that must agree to 1e-5, by the tests that compare them."""
     for what, tests in EQUAL.items():
-        output = python("-m", "pytest", "-q", *tests.split())
+        output = python("-m", "pytest", "-o", "addopts=", "-q", *tests.split())
         yield Row(what, "1e-5", output.splitlines()[-1], " passed" in output)
 
 

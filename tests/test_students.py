@@ -18,7 +18,7 @@ from pipeline.models.weights import load_weights
 from pipeline.prompts import Rendered
 from pipeline.records import Frame, Sample
 from pipeline.stages import train
-from pipeline.store import write_shards
+from pipeline.store import write_json, write_shards
 from pipeline.students import layers, trimming
 from pipeline.topk import TopK
 from pipeline.vocabulary import Vocabulary
@@ -287,6 +287,7 @@ def test_rows_prompts_and_exact_entries_are_kept(workshop: Path, sample: Make) -
     (workshop / "generate" / "0.topk").write_bytes(head.to_bytes() + data)
     place = Frame(file="0.topk", offset=len(head.to_bytes()), nbytes=len(data), crc32=topk.checksum(data, ids))
     write_shards(workshop / "kept", [sample(token_ids=ids, frame=place)])
+    write_json(workshop / "kept" / "manifest.json", {"files": {"00000.jsonl.gz": {"records": 1}}})
     config = server_config(workshop, workshop / "whole")
     start = students.build(config, workshop / "out", workshop / "kept", workshop / "generate")
     vocabulary = Vocabulary.read(workshop / "out")
