@@ -244,6 +244,37 @@ def explain(run_dir: Path, identifier: str) -> None:
         click.echo(line)
 
 
+@cli.command(epilog="Example: pipeline inspect runs/quickstart 4017/0 --top 3")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("identifier", metavar="[ID]", required=False)
+@click.option("--top", type=click.IntRange(0), default=0, help="A line a token, with so many of the likeliest others.")
+def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
+    """One sample, its tokens coloured by the teacher's probability. ID is a sample's or a seed's; without it the first one is shown.
+
+    Where the output is no terminal, or NO_COLOR is set, probabilities stand behind the tokens.
+    """
+    from pipeline import inspection
+
+    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for line in inspection.inspect(run_dir, identifier, top, colours):
+        click.echo(line)
+
+
+@cli.command(epilog="Example: pipeline diff runs/quickstart runs/warm")
+@click.argument("one", metavar="RUN_A", type=click.Path(path_type=Path))
+@click.argument("other", metavar="RUN_B", type=click.Path(path_type=Path))
+def diff(one: Path, other: Path) -> None:
+    """What two runs differ in: settings and data, versions, counts, results."""
+    from pipeline import inspection
+
+    same = True
+    for line in inspection.differences(one, other):
+        same = False
+        click.echo(line)
+    if same:
+        click.echo("no difference")
+
+
 @cli.command(epilog="Example: pipeline samples runs/quickstart --rejected --reason correct.wrong_answer --limit 5")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--rejected", is_flag=True, help="Those that the filters turned down, with filter, reason and value.")

@@ -29,11 +29,11 @@ def explain(run_dir: Path, identifier: str) -> Iterator[str]:
     generated = run_dir / "generate"
     if not (generated / "manifest.json").exists():
         raise PipelineError(f"{run_dir}: generate is not finished; run it to the end first")
-    found = list(_find(run_dir, identifier))
+    samples = list(found(run_dir, identifier))
     failed = [f for path in failure_files(generated) for f in read_failures(path) if identifier in (f.id, f.id.rpartition("/")[0])]
-    if not found and not failed:
+    if not samples and not failed:
         raise PipelineError(f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(generated)[0].id}")
-    for row, sample in found:
+    for row, sample in samples:
         yield from _life(run_dir, row, sample)
         yield ""
     yield from map(_failure, failed)
@@ -55,7 +55,7 @@ def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None)
         yield json.dumps(why | samples[one.row].model_dump(exclude_none=True), ensure_ascii=False)
 
 
-def _find(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
+def found(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
     """(row, sample) of those with this id, or this seed's id."""
     of_seed = json.dumps(identifier, ensure_ascii=False).encode()
     begins = b'{"id":' + of_seed, b'{"id":' + of_seed[:-1] + b"/"

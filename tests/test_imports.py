@@ -18,6 +18,7 @@ LAYERS = [
     {"arguments", "heldout", "launch"},
     {"trainer", "recipe", "probe"},
     {"capture", "compare", "validate", "schema", "status", "explain", "verify", "recheck"},
+    {"inspection"},
     {"stages"},
     {"ablation"},
     {"cli", "__main__", "worker"},
