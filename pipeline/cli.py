@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline import __version__, stopping
-from pipeline.errors import DONE, DONE_WITH_ERRORS, FAILED, STOPPED, PipelineError, Stopped
+from pipeline.errors import DONE, DONE_WITH_ERRORS, FAILED, GATE, STOPPED, PipelineError, Stopped
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -67,7 +67,8 @@ def cli() -> None:
     pipeline generate configs/quickstart.yaml     one stage; the same command goes on where it was stopped
     pipeline status runs/quickstart               what is done
 
-    Exit codes: 0 done, 1 an error that you can mend (nothing is lost), 2 a mistake on the command line, 3 done but some requests failed,
+    Exit codes: 0 done, 1 an error that you can mend (nothing is lost), 2 a mistake on the command line, or a student that misses
+    evaluate.gate, 3 done but some requests failed,
     130 and 143 stopped by Ctrl-C and by SIGTERM.
     """
 
@@ -147,12 +148,12 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     if not redo and all(_is_done(module, settings) for module in modules.values()):
         click.echo("all stages are done already")
         click.echo("\n".join(module.summary(settings) for module in modules.values()))
-        return max(_failures(module, settings) for module in modules.values())
+        return _worst([_failures(module, settings) for module in modules.values()])
     code = DONE
     for name in names:
         if not redo and _is_done(modules[name], settings):
             click.echo(f"{name}: done already")
-            code = max(code, _failures(modules[name], settings))
+            code = _worst([code, _failures(modules[name], settings)])
             continue
         if name == STAGES[0]:
             validate.check(settings)
@@ -381,9 +382,28 @@ def _execute(
     return _failures(module, settings)
 
 
+def _worst(codes: list[int]) -> int:
+    """A student that misses its gate comes before requests that failed."""
+    return GATE if GATE in codes else max(codes)
+
+
+def _gate(settings: "Config") -> int:
+    """The exit code of a finished evaluate."""
+    from pipeline import gate
+    from pipeline.store import read_json
+
+    failed = gate.failed(settings, read_json(Path(settings.run_dir) / "evaluate" / "results.json"))
+    for line in failed:
+        click.echo(line, err=True)
+    return GATE if failed else DONE
+
+
 def _failures(module: "Stage", settings: "Config") -> int:
     """The exit code of a finished stage."""
     from pipeline.stage import read_manifest
+
+    if module.NAME == "evaluate":
+        return _gate(settings)
 
     run_dir = Path(settings.run_dir)
     failed = [read_manifest(run_dir, f"{module.NAME}/{part}")["counts"].get("failed", 0) for part in module.parts(settings)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Arm, Config
 from pipeline.records import Scored
-from pipeline.scoring import bootstrap, bootstrap_repeats
+from pipeline.scoring import bootstrap, bootstrap_repeats, normalise
 
 Measured = Mapping[str, tuple[Sequence[Scored], Mapping[str, Any]]]  # per model: its answers, what they cost
 FAKE = "made by the fake backend: these figures test the machinery and measure nothing"
@@ -28,6 +28,9 @@ def results(config: Config, measured: Measured) -> dict[str, Any]:
             "score": dataclasses.asdict(score),
             "retained": score.mean / teacher_mean if teacher_mean else None,
             "unreadable": sum(answer.score.answer is None for answer in answers),
+            "agreement": _agreement(answers, measured["teacher"][0]),
+            **_groups(answers),
+            **({"macro_f1": _macro_f1(answers, config.task.labels)} if config.task.labels else {}),
             **cost,
         }
     arms = config.train.arms
@@ -39,6 +42,7 @@ def results(config: Config, measured: Measured) -> dict[str, Any]:
         "held_out": len(teacher),
         "models": models,
         "repeats": {group: _repeated(names, runs[group], teacher_mean) for group, names in groups.items() if len(names) > 1},
+        "gate": _against(config, measured),
         "differences": {f"{kd} - {sft}": dataclasses.asdict(bootstrap_repeats(runs[kd], runs[sft])) for kd in kds for sft in sfts},
         "note": FAKE if any(str(cost["engine"]).startswith("fake") for _, cost in measured.values()) else None,
     }
@@ -91,6 +95,45 @@ def _row(name: str, model: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _signed(interval: Mapping[str, float]) -> str:
     return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
+def _against(config: Config, measured: Measured) -> dict[str, float] | None:
+    """The judged arm minus the model that it has to be better than."""
+    gate = config.evaluate.gate
+    names = (gate.arm or next(iter(config.train.arms)), gate.over) if gate and gate.over else ()
+    if not names or not set(names) <= set(measured):
+        return None
+    one, other = (_runs(measured, [str(name)]) for name in names)
+    return dataclasses.asdict(bootstrap_repeats(one, other))
+
+
+def _agreement(answers: Sequence[Scored], teacher: Sequence[Scored]) -> float:
+    """The share of held-out seeds to which a model's answer is the teacher's, right or wrong."""
+    said = {answer.seed_id: normalise(answer.score.answer or "") for answer in teacher}
+    return float(np.mean([normalise(answer.score.answer or "") == said[answer.seed_id] != "" for answer in answers]))
+
+
+def _groups(answers: Sequence[Scored]) -> dict[str, Any]:
+    """Score by group with its interval, and how far the best and the worst are apart; None where seeds have no groups."""
+    values: dict[str, list[float]] = {}
+    for answer in answers:
+        if answer.group is not None:
+            values.setdefault(answer.group, []).append(answer.score.value)
+    groups = {name: {**dataclasses.asdict(bootstrap(found)), "held_out": len(found)} for name, found in sorted(values.items())}
+    means = [group["mean"] for group in groups.values()]
+    return {"groups": groups, "gap": max(means) - min(means) if means else None}
+
+
+def _macro_f1(answers: Sequence[Scored], labels: Sequence[str]) -> float:
+    """The mean over labels of 2 right / (said + meant), 0 for one that is neither; unreadable answers are said to be none."""
+    said = [normalise(answer.score.answer or "") for answer in answers]
+    meant = [normalise(answer.target or "") for answer in answers]
+    found = []
+    for label in map(normalise, labels):
+        right = sum(a == b == label for a, b in zip(said, meant, strict=True))
+        either = said.count(label) + meant.count(label)
+        found.append(2 * right / either if either else 0.0)
+    return float(np.mean(found))
 
 
 def _values(answers: Sequence[Scored]) -> dict[str, float]:

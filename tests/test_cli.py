@@ -44,6 +44,16 @@ def test_the_whole_way(tiny: Path) -> None:
         assert list((tiny / "train" / arm / "tensorboard").rglob("events.*"))
 
 
+def test_a_bad_student_is_held_back(tiny: Path) -> None:
+    """A gate on a finished run, by evaluate and by run alike: exit code 2 and what was missed, so that a script can hold a release."""
+    for command in ("evaluate", "run"):
+        held = pipeline(command, "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}")
+        assert held.returncode == 2
+        assert "gate: sft: score 0." in held.stderr
+        assert "less than evaluate.gate.score=1" in held.stderr
+    assert pipeline("evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={gap: 1.0}").returncode == 0
+
+
 def test_figures_come_from_the_stored_answers(tiny: Path) -> None:
     """results.json must be what the records say, not what a process remembered."""
     results = json.loads((tiny / "evaluate" / "results.json").read_text())

@@ -154,6 +154,7 @@ ASKING = {
 BARE = ("language", "leak", "calibrated", "agreement", "prompts_agree", "teachers_agree", "pii", "near", "semantic", "judge")
 WHOLE = [  # sections that are left out by default
     "student.lora={}",
+    "evaluate.gate={}",
     *(f"filter.{name}={{}}" for name in BARE),
     *(f"filter.{name}={{{needed}}}" for name, needed in ASKING.items()),
 ]

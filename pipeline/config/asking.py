@@ -174,9 +174,22 @@ class Score(Section):
     logprobs: int = Field(64, ge=1, le=4096, description="k of the top-k logprobs asked of the engine for each token", examples=[32])
 
 
+class Gate(Section):
+    """What the student must reach; `pipeline evaluate` ends with exit code 2 and the threshold that it missed."""
+
+    arm: str | None = Field(None, description="which arm is judged; null: the first", examples=["kd"])
+    score: float | None = Field(None, ge=0, le=1, description="the task's metric, at least", examples=[0.9])
+    retained: float | None = Field(None, ge=0, description="share of the teacher's score, at least", examples=[0.95])
+    over: str | None = Field(None, description="a model that it must be better than, on the same held-out seeds", examples=["sft"])
+    margin: float = Field(0.0, ge=-1, le=1, description="over: by more than this; below 0 it may be so much worse", examples=[0.01])
+    gap: float | None = Field(None, ge=0, le=1, description="from the best group to the worst, at most", examples=[0.1])
+    certain: bool = Field(False, description="score and over: the low end of the 95 % interval must reach it", examples=[True])
+
+
 class Evaluate(Section):
     """How teacher, untouched student and every arm answer the held-out seeds."""
 
     max_tokens: int = Field(512, ge=1, description="longest answer, tokens", examples=[768])
     backend: Literal["vllm", "fake"] = Field("vllm", description="what runs the students; the teacher keeps its own", examples=["fake"])
     engine: Engine = Engine()
+    gate: Gate | None = Field(None, description="what the student must reach")

@@ -1,0 +1,80 @@
+"""The gate: a bad student is stopped, a good one is not, and the line says by what."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import gate
+from pipeline.compare import results
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from pipeline.records import Score, Scored, Usage
+
+COST = {"engine": "vllm", "tokens_per_s": None, "answers_per_s": None, "parameters": None, "nbytes": None}
+
+
+def answers(right: str, said: str | None = None) -> list[Scored]:
+    """One held-out seed a character: 1 is right; seeds are of the groups a and b in turns."""
+    return [
+        Scored(
+            id=f"{number}",
+            seed_id=f"s{number}",
+            group="ab"[number % 2],
+            target="yes",
+            model="m",
+            text="",
+            finish_reason="stop",
+            usage=Usage(prompt_tokens=1, completion_tokens=1),
+            score=Score(value=float(value), answer="yes" if value == "1" else said or "no", explanation=""),
+        )
+        for number, value in enumerate(right)
+    ]
+
+
+def judged(workshop: Path, setting: str, kd: str = "1110" * 10, sft: str = "1010" * 10) -> list[str]:
+    config: Config = load(workshop / "config.yaml", [f"evaluate.gate={setting}"])
+    measured = {"teacher": (answers("1111" * 10), COST), "kd": (answers(kd), COST), "sft": (answers(sft), COST)}
+    return gate.failed(config, results(config, measured))
+
+
+@pytest.mark.parametrize(
+    ("setting", "missed"),
+    [
+        ("{score: 0.7}", None),
+        ("{score: 0.8}", "score 0.750, less than evaluate.gate.score=0.8"),
+        ("{score: 0.7, certain: true}", "low end of the interval 0.6"),
+        ("{retained: 0.75}", None),
+        ("{retained: 0.9}", "keeps 75.0% of the teacher"),
+        ("{over: sft}", None),
+        ("{over: sft, margin: 0.25}", "minus sft is +0.250"),
+        ("{arm: sft, over: kd}", "minus kd is -0.250"),
+        ("{gap: 0.5}", None),
+        ("{gap: 0.4}", "its groups are 0.500 apart, more than evaluate.gate.gap=0.4 (the teacher's: 0.000)"),
+    ],
+)
+def test_each_threshold(workshop: Path, setting: str, missed: str | None) -> None:
+    """On either side of the bar; a gate that never fails holds no release."""
+    lines = judged(workshop, setting)
+    assert (not lines) if missed is None else (len(lines) == 1 and missed in lines[0])
+
+
+def test_all_that_is_missed_is_named(workshop: Path) -> None:
+    assert len(judged(workshop, "{score: 0.9, retained: 0.95, over: sft, margin: 0.3, gap: 0.1}")) == 4
+
+
+def test_a_gate_on_nobody(workshop: Path) -> None:
+    with pytest.raises(PipelineError, match="there is no model 'kdd'; there are teacher, kd, sft"):
+        judged(workshop, "{arm: kdd, score: 0.1}")
+
+
+def test_figures_beside_the_score(workshop: Path) -> None:
+    """Agreement counts wrong answers that are the teacher's, macro-F1 what was said of each label, groups their own seeds."""
+    config = load(workshop / "config.yaml")
+    measured = {"teacher": (answers("10"), COST), "kd": (answers("00"), COST), "sft": (answers("11"), COST)}
+    found = results(config, measured)["models"]
+    assert (found["kd"]["agreement"], found["sft"]["agreement"]) == (0.5, 0.5)
+    assert found["sft"]["macro_f1"] == 0.5, "nobody said or meant no"
+    assert found["kd"]["macro_f1"] == 0.0
+    assert found["teacher"]["macro_f1"] == pytest.approx(2 / 3 / 2)
+    assert {name: group["mean"] for name, group in found["teacher"]["groups"].items()} == {"a": 1.0, "b": 0.0}
+    assert found["teacher"]["gap"] == 1.0
