@@ -21,6 +21,7 @@ LAYERS = [
     {"inspection"},
     {"stages"},
     {"ablation"},
+    {"looking"},
     {"cli", "__main__", "worker"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

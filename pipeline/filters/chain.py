@@ -1,6 +1,6 @@
 """The filters that a config turns on, in the order in which they run: what is cheap first, what chooses among good rows last."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,6 @@ from pipeline.filters import (
     contamination,
     correctness,
     custom,
-    duplicates,
-    embeddings,
     form,
     formats,
     giveaways,
@@ -29,27 +27,21 @@ from pipeline.filters import (
     phrases,
     repetition,
     safety,
-    selection,
 )
 from pipeline.filters.columns import Measure, NamedFilter
 from pipeline.filters.measuring import Measured, columns_of, processes
+from pipeline.filters.together import CERTAINTY, IDENTITY, SEEDS, answers, choice, copies
 from pipeline.filters.verdict import Verdict, objections
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.samples import Samples, kept_rows
 from pipeline.scoring import SCORERS
 
-Judge = Callable[..., dict[int, Verdict]]
-IDENTITY = Measure(duplicates.identity)
-CERTAINTY = Measure(confidence.certainty)
-SEEDS = Measure(agreement.seeds)
-LOTS = Measure(selection.lots)
 CALIBRATED, JUDGE = "calibrated", "judge"
 
 
 def active(config: Config) -> list[NamedFilter]:
     """The filters of a run, of which generate is finished."""
-    rooms = (_unseen, _form, _own, _truth, _doubts, _safety, _copies, _marks, _choice)
+    rooms = (_unseen, _form, _own, _truth, _doubts, _safety, copies, _marks, choice)
     return [one for room in rooms for one in room(config)]
 
 
@@ -195,7 +187,7 @@ def _own(config: Config) -> Iterator[NamedFilter]:
 def _truth(config: Config) -> Iterator[NamedFilter]:
     """Whether the answer is right, by ground truth, by its rationale, and by what others say."""
     settings, task = config.filter, config.task
-    answers = _answers(config)
+    said = answers(config)
     if settings.correct:
         check = Measure(correctness.of, asdict(verifiers.check(task)))
         how = partial(correctness.judge, threshold=settings.threshold, unknown=settings.unknown)
@@ -204,18 +196,18 @@ def _truth(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("consistent", (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),), objections)
     if settings.agreement:
         agreed = partial(agreement.agreed, min_vote_share=settings.agreement.min_vote_share, majority=settings.agreement.majority)
-        yield NamedFilter("agreement", (SEEDS, answers), agreed)
+        yield NamedFilter("agreement", (SEEDS, said), agreed)
     if settings.prompts_agree:
         same = partial(agreement.prompts_agree, min_share=settings.prompts_agree.min_share)
-        yield NamedFilter("prompts_agree", (SEEDS, answers, Measure(agreement.prompts)), same)
+        yield NamedFilter("prompts_agree", (SEEDS, said, Measure(agreement.prompts)), same)
     if settings.teachers_agree:
         others = settings.teachers_agree
 
         def same_as_theirs(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
-            theirs = columns_of(Path(others.run), "generate", (SEEDS, answers), config.filter)
+            theirs = columns_of(Path(others.run), "generate", (SEEDS, said), config.filter)
             return agreement.teachers_agree(left, *columns, other_seeds=theirs[0], other_answers=theirs[1], min_share=others.min_share)
 
-        yield NamedFilter("teachers_agree", (SEEDS, answers), same_as_theirs)
+        yield NamedFilter("teachers_agree", (SEEDS, said), same_as_theirs)
 
 
 def _doubts(config: Config) -> Iterator[NamedFilter]:
@@ -247,97 +239,11 @@ def _safety(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("secrets", (Measure(safety.secrets, {"inputs": settings.secrets.inputs}),), objections)
 
 
-def _copies(config: Config) -> Iterator[NamedFilter]:
-    """What is there already: word for word, nearly so, or in other words."""
-    settings = config.filter
-
-    def against(judge: Judge, measures: tuple[Measure, ...]) -> Judge:
-        def judged(left: NDArray[np.int64], *columns: Any, **how: Any) -> dict[int, Verdict]:
-            return judge(left, *columns, **how, others=[_other(run, measures, config) for run in settings.against])
-
-        return judged
-
-    if settings.duplicate:
-        digests = (Measure(duplicates.digests),)
-        yield NamedFilter("duplicate", (IDENTITY, *digests), against(duplicates.exact, digests))
-    if settings.near:
-        sets = tuple(Measure(duplicates.sets, {"of": of, "size": settings.near.shingle}) for of in settings.near.of)
-        near = partial(against(duplicates.near, sets), threshold=settings.near.threshold, scored=settings.near.best_by is not None)
-        yield _scored("near", (IDENTITY,), sets, settings.near.best_by, near, config)
-    if settings.semantic:
-        vectors = tuple(embeddings.measure(of, settings.semantic.model, settings.semantic.revision) for of in settings.semantic.of)
-        alike = partial(duplicates.semantic, threshold=settings.semantic.threshold, scored=settings.semantic.best_by is not None)
-        yield _scored("semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config)
-
-
 def _marks(config: Config) -> Iterator[NamedFilter]:
     """What another model thinks of it."""
     if config.filter.judge:
         low = partial(judge.low, least=config.filter.judge.least, drop_unjudged=config.filter.judge.unjudged == "drop")
         yield NamedFilter(JUDGE, (), low, judge.Bench(config).marks)
-
-
-def _choice(config: Config) -> Iterator[NamedFilter]:
-    """Which of the good ones, and how many."""
-    settings, answers = config.filter, _answers(config)
-    if settings.difficulty:
-        yield _difficulty(config)
-    if settings.balance:
-        by = settings.balance.by
-        classes = answers if by == "answer" else Measure(selection.groups, {"by": by})
-        spread = partial(selection.balanced, factor=settings.balance.factor, number=settings.balance.number, seed=settings.seed)
-        yield _scored("balance", (classes, LOTS), (), settings.balance.best_by, spread, config)
-    if settings.diversity:
-        wide = settings.diversity
-        vectors = embeddings.measure(wide.of, wide.model, wide.revision)
-        unlike = partial(selection.diverse, number=wide.number, min_distance=wide.min_distance, seed=settings.seed)
-        yield NamedFilter("diversity", (vectors, LOTS), unlike)
-    if settings.budget and settings.budget.per_seed:
-        some = partial(selection.within_seed_budget, number=settings.budget.per_seed, seed=settings.seed)
-        yield _scored("seed_budget", (SEEDS, LOTS), (), settings.budget.best_by, some, config)
-    if settings.budget and settings.budget.number:
-        some = partial(selection.within_budget, number=settings.budget.number, seed=settings.seed)
-        yield _scored("budget", (LOTS,), (), settings.budget.best_by, some, config)
-
-
-def _difficulty(config: Config) -> NamedFilter:
-    difficulty = config.filter.difficulty
-    assert difficulty is not None
-    lowest = -np.inf if difficulty.lowest is None else difficulty.lowest
-    highest = np.inf if difficulty.highest is None else difficulty.highest
-    if difficulty.losses is None:
-        return NamedFilter("difficulty", (SEEDS, _answers(config)), partial(selection.contested, lowest=lowest, highest=highest))
-    run = Path(difficulty.losses)
-
-    def by_loss(left: NDArray[np.int64], ids: Sequence[str]) -> dict[int, Verdict]:
-        theirs, certainty = columns_of(run, "score", (IDENTITY, CERTAINTY), config.filter)
-        known = dict(zip(theirs, (-certainty[:, confidence.MEAN_LOGPROB]).tolist(), strict=True))
-        losses = np.array([known.get(identifier, np.nan) for identifier in ids], np.float32)
-        return selection.of_difficulty(left, losses, lowest=lowest, highest=highest, easy="low")
-
-    return NamedFilter("difficulty", (IDENTITY,), by_loss)
-
-
-def _scored(
-    name: str, first: tuple[Measure, ...], then: tuple[Measure, ...], best_by: str | None, judge: Judge, config: Config
-) -> NamedFilter:
-    """A filter whose judge takes the columns of `first`, with `best_by` scores (N,), higher ones for better rows, and those of `then`."""
-    scores = (SEEDS, _answers(config)) if best_by == "votes" else (CERTAINTY,) if best_by else ()
-
-    def judged(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
-        begin, end = len(first), len(first) + len(scores)
-        score = [_score(best_by, columns[begin:end])] if best_by else []
-        return judge(left, *columns[:begin], *score, *columns[end:])
-
-    return NamedFilter(name, (*first, *scores, *then), judged)
-
-
-def _score(best_by: str, columns: Sequence[Any]) -> NDArray[np.float32]:
-    if best_by == "votes":
-        return agreement.vote_shares(*columns)
-    which = {"mean_logprob": confidence.MEAN_LOGPROB, "answer_margin": confidence.ANSWER_MARGIN}[best_by]
-    found: NDArray[np.float32] = columns[0][:, which]
-    return found
 
 
 def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
@@ -346,18 +252,6 @@ def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
     for column in found:
         verdicts = objections(left, column) | verdicts
     return verdicts
-
-
-def _answers(config: Config) -> Measure:
-    return Measure(agreement.answers, {"metric": config.task.metric})
-
-
-def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.Other:
-    """Another run's kept rows."""
-    kept = Path(run) / "filter" / "kept"
-    Samples(kept)  # raises PipelineError if the rows are not of what was generated there
-    ids, *columns = columns_of(Path(run), "generate", (IDENTITY, *measures), config.filter)
-    return duplicates.Other(Path(run).name, kept_rows(kept), ids, tuple(columns))
 
 
 def _asked(config: Config) -> Sequence[Path | str]:

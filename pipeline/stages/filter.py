@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.filters import chain
 from pipeline.filters.measuring import Measured, processes
+from pipeline.filters.together import IDENTITY
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Rejected
 from pipeline.samples import keep, kept_rows
@@ -52,8 +53,8 @@ def run(job: Job) -> dict[str, Any]:
     """Pass all samples through the filters and write kept/ and rejected/. An empty result is an error."""
     measured = Measured(job.run_dir)
     chosen = chain.active(job.config)
-    measured.find([chain.IDENTITY, *(measure for one in chosen for measure in one.measures)], processes(job.config.filter))
-    ids = measured.column(chain.IDENTITY)
+    measured.find([IDENTITY, *(measure for one in chosen for measure in one.measures)], processes(job.config.filter))
+    ids = measured.column(IDENTITY)
     left: NDArray[np.int64] = np.arange(measured.samples)
     alive = np.ones(measured.samples, bool)
     turned_down: dict[int, tuple[str, Verdict]] = {}
