@@ -120,7 +120,7 @@ def main(samples: int, overrides: Sequence[str]) -> dict[str, float]:
     try:
         config = make(folder, samples)
         first, peak, kept = measure(config, overrides)
-        again, _, _ = measure(config, [*overrides, "filter.max_tokens=115"])
+        again, _, _ = measure(config, [*overrides, "filter.max_tokens=500"])
     finally:
         shutil.rmtree(folder)
     return {"samples": samples, "kept": kept, "seconds": first, "again_seconds": again, "peak_gib": peak}
