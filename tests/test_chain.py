@@ -9,9 +9,11 @@ from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.filters import chain
+from pipeline.filters.measuring import columns_of
+from pipeline.filters.together import CERTAINTY
 from pipeline.records import Rejected
 from pipeline.stages import filter as filter_stage
-from pipeline.stages import generate
+from pipeline.stages import generate, score
 from pipeline.store import read_records
 from tests.conftest import ROOT
 
@@ -149,3 +151,15 @@ def test_what_makes_no_sense_is_refused(generated: Path, override: str, expected
     """A section that does nothing, or cannot, is a mistake of its writer."""
     with pytest.raises(PipelineError, match=re.escape(expected)):
         load(generated / "config.yaml", [override])
+
+
+def test_difficulty_by_a_students_loss(generated: Path) -> None:
+    """The loss is the other run's, found by the sample's id: all are too hard below the least of them, none above the greatest."""
+    student = [f"score.source={generated / 'run'}", f"run_dir={generated / 'student'}", "teacher.model=student"]
+    stage.execute(score, load(generated / "config.yaml", student))
+    losses = -columns_of(generated / "student", "score", (CERTAINTY,), load(generated / "config.yaml").filter)[0][:, 0]
+    middle = float(sorted(losses)[30])
+    found = f"filter.difficulty={{losses: {generated / 'student'}, highest: {middle}}}"
+    assert only(generated, found) == ["difficulty.too_hard"]
+    assert stage.read_manifest(generated / "run", "filter")["counts"]["rejected"]["difficulty.too_hard"] == sum(losses > middle)
+    assert only(generated, found.replace("highest", "lowest")) == ["difficulty.too_easy"]
