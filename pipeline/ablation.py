@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import stage
-from pipeline.compare import FAKE
+from pipeline.compare import FAKE, shown, signed
 from pipeline.config import Arm, Config, load
 from pipeline.errors import PipelineError
 from pipeline.progress import clock
@@ -244,9 +244,7 @@ def _values(folder: Path, names: Sequence[str]) -> NDArray[np.float64]:
 def _row(group: str, one: Mapping[str, Any]) -> tuple[str, ...]:
     name, percent = (CURATED, group.removeprefix(CURATED).replace("_", ".")) if group.startswith(CURATED) else (group, "")
     each = ", ".join(f"{mean:.3f}" for mean in one["each"])
-    score = one["score"]
-    interval = f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
-    return (f"{name}, {percent} %" if percent else name, f"{round(np.mean(one['rows'])):,}", interval, each)
+    return (f"{name}, {percent} %" if percent else name, f"{round(np.mean(one['rows'])):,}", shown(one["score"]), each)
 
 
 def _curation(found: Mapping[str, Any]) -> str:
@@ -259,7 +257,7 @@ def _curation(found: Mapping[str, Any]) -> str:
     }[_sign(gain)]
     near = ": the two sets are nearly the same, and the comparison can show little" if kept > NEARLY_ALL else ""
     return (
-        f"curation is worth {_signed(gain)} over a random subset of the same size: {verdict}\n"
+        f"curation is worth {signed(found['curation'])} over a random subset of the same size: {verdict}\n"
         f"  filter kept {found['kept']:,} of {found['samples']:,} samples ({kept:.1%}), which is their share in a random subset too{near}"
     )
 
@@ -267,7 +265,7 @@ def _curation(found: Mapping[str, Any]) -> str:
 def _more(found: Mapping[str, Any]) -> str:
     """Whether more data would help, as far as the curve can say."""
     slope, last = Interval(**found["per_doubling"]), Interval(**found["last_step"])
-    step = f"the last step, from {found['shares'][1]:.4g} of the samples to all, gave {_signed(last)}"
+    step = f"the last step, from {found['shares'][1]:.4g} of the samples to all, gave {signed(found['last_step'])}"
     if _sign(slope) < 0:
         verdict = "no, fewer did better"
     elif _sign(slope) == 0:
@@ -276,13 +274,9 @@ def _more(found: Mapping[str, Any]) -> str:
         verdict = f"likely, if the curve goes on as it did; {step}"
     else:
         verdict = f"not shown, though it has helped so far; {step}"
-    return f"each doubling of the kept samples is worth {_signed(slope)}\n  would more data help? {verdict}"
+    return f"each doubling of the kept samples is worth {signed(found['per_doubling'])}\n  would more data help? {verdict}"
 
 
 def _sign(interval: Interval) -> int:
     """1 or -1 if the whole interval lies on that side of 0, else 0."""
     return int(interval.low > 0) - int(interval.high < 0)
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

@@ -74,17 +74,16 @@ def table(found: Mapping[str, Any]) -> str:
     lines.insert(1, "-" * len(lines[0]))
     lines += [_repeats_line(name, group) for name, group in found["repeats"].items()]
     over = f"paired, {found['held_out']} held-out seeds" + (", over repeats" if found["repeats"] else "")
-    lines += [f"{name}: {_signed(interval)}, {over}" for name, interval in found["differences"].items()]
+    lines += [f"{name}: {signed(interval)}, {over}" for name, interval in found["differences"].items()]
     if found["note"]:
         lines.append(f"({found['note']})")
     return "\n".join(lines)
 
 
 def _row(name: str, model: Mapping[str, Any]) -> tuple[str, ...]:
-    score = model["score"]
     return (
         {"base": "base (untouched)"}.get(name, name),
-        f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]",
+        shown(model["score"]),
         f"{model['retained']:.1%}" if model["retained"] is not None else "-",
         f"{model['parameters'] / 1e6:,.1f}M" if model["parameters"] else "-",
         f"{model['nbytes'] / 1e6:,.0f} MB" if model["nbytes"] else "-",
@@ -93,7 +92,13 @@ def _row(name: str, model: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _signed(interval: Mapping[str, float]) -> str:
+def shown(interval: Mapping[str, float]) -> str:
+    """0.920 [0.890, 0.950]"""
+    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def signed(interval: Mapping[str, float]) -> str:
+    """-0.017 [-0.043, +0.007]"""
     return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
 
 
@@ -158,7 +163,6 @@ def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: flo
 
 
 def _repeats_line(name: str, group: Mapping[str, Any]) -> str:
-    score, each = group["score"], group["each"]
+    each = group["each"]
     kept = f", {group['retained']:.1%} retained" if group["retained"] is not None else ""
-    interval = f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
-    return f"{name}, mean of {len(each)} repeats: {interval}, from {min(each):.3f} to {max(each):.3f}{kept}"
+    return f"{name}, mean of {len(each)} repeats: {shown(group['score'])}, from {min(each):.3f} to {max(each):.3f}{kept}"

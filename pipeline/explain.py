@@ -32,7 +32,7 @@ def explain(run_dir: Path, identifier: str) -> Iterator[str]:
     samples = list(found(run_dir, identifier))
     failed = [f for path in failure_files(generated) for f in read_failures(path) if identifier in (f.id, f.id.rpartition("/")[0])]
     if not samples and not failed:
-        raise PipelineError(f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(generated)[0].id}")
+        raise unknown(run_dir, identifier)
     for row, sample in samples:
         yield from _life(run_dir, row, sample)
         yield ""
@@ -67,6 +67,11 @@ def found(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
                 if identifier in (sample.id, sample.seed.id):
                     yield before + number, sample
         before += shard.records
+
+
+def unknown(run_dir: Path, identifier: str) -> PipelineError:
+    """What to say of an id that nothing has."""
+    return PipelineError(f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(run_dir / 'generate')[0].id}")
 
 
 def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:

@@ -10,24 +10,24 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.explain import found
+from pipeline.explain import found, unknown
 from pipeline.models import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
 from pipeline.samples import Samples
+from pipeline.stage import differing
 from pipeline.store import read_json
 from pipeline.topk import TopK, TopKFolder
 
 SHADES = ((0.9, 28), (0.5, 100), (0.2, 130), (0.0, 124))  # from this probability on, this one of the 256 colours as the background
 SURE = 0.9  # without colours, a token is marked that was less likely
-SHOWN = 60  # characters of a value that differs
 
 
 def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> Iterator[str]:
     """The lines that show one sample, or a seed's, or the first of the run; with `top` so many of the likeliest tokens at each place."""
     samples = [sample for _, sample in found(run_dir, identifier)] if identifier else list(islice(Samples(run_dir / "generate"), 1))
     if not samples:
-        raise PipelineError(f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(run_dir / 'generate')[0].id}")
+        raise unknown(run_dir, identifier or "")
     teacher = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"]).teacher
     tokenizer = Tokenizer(tokenizer_of(teacher), teacher.revision)
     for sample in samples:
@@ -111,15 +111,8 @@ def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, str]:
 
 
 def _changed(stage: str, one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
-    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     if not one or not other:
         yield f"{stage}: only in the {'first' if one else 'second'} run"
-    elif keys:
+    elif lines := differing(one, other):
         yield f"{stage}:"
-        yield from (f"  {key}: {_short(one.get(key))} -> {_short(other.get(key))}" for key in keys)
-
-
-def _short(value: str | None) -> str:
-    if value is None:
-        return "(absent)"
-    return value if len(value) <= SHOWN else value[:12] + "…"
+        yield from lines

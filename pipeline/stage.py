@@ -205,8 +205,12 @@ def _changed(job: Job, fields: dict[str, str]) -> list[str]:
     path = job.folder / "begun.json"
     if not path.exists():
         return []
-    old = read_json(path)["fingerprint"]
-    return [f"  {key}: {_short(old.get(key))} -> {_short(fields.get(key))}" for key in {**old, **fields} if old.get(key) != fields.get(key)]
+    return differing(read_json(path)["fingerprint"], fields)
+
+
+def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """A line for each key whose value is not the same in both."""
+    return [f"  {key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
 def _refuse_other(job: Job, fields: dict[str, str]) -> None:

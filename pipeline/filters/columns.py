@@ -6,10 +6,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,6 @@ class Ragged:
 LIBRARIES = ("jsonschema", "math-verify", "numpy", "phonenumbers", "py3langid", "python-stdnum", "regex", "sympy", "transformers", "xxhash")
 
 Column = NDArray[Any] | list[Any] | Ragged
-C = TypeVar("C", NDArray[Any], list[Any], Ragged)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Measure:
     of: Callable[..., Column]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """A folder's name, another one for whatever could give other values."""
         function = f"{self.of.__module__.rpartition('.')[2]}.{self.of.__qualname__}"
