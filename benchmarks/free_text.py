@@ -23,8 +23,8 @@ from torch import Tensor
 from benchmarks.fidelity import completion_states
 from pipeline import prompts, students
 from pipeline.batches import stack
-from pipeline.compare import repeats
 from pipeline.config import Config
+from pipeline.evaluation.results import repeats
 from pipeline.losses.kd import Objective, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights

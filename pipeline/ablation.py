@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import stage
-from pipeline.compare import FAKE, shown, signed
 from pipeline.config import Arm, Config, load
 from pipeline.errors import PipelineError
+from pipeline.evaluation.results import FAKE, shown, signed
 from pipeline.progress import clock
 from pipeline.records import Scored
 from pipeline.scoring import Interval, bootstrap_repeats, bootstrap_sum

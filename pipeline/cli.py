@@ -284,7 +284,7 @@ def _worst(codes: list[int]) -> int:
 
 def _gate(settings: "Config") -> int:
     """The exit code of a finished evaluate."""
-    from pipeline import gate
+    from pipeline.evaluation import gate
     from pipeline.store import read_json
 
     failed = gate.failed(settings, read_json(Path(settings.run_dir) / "evaluate" / "results.json"))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import gate
-from pipeline.compare import results
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.evaluation import gate
+from pipeline.evaluation.results import results
 from pipeline.records import Score, Scored, Usage
 
 COST = {"engine": "vllm", "tokens_per_s": None, "answers_per_s": None, "parameters": None, "nbytes": None}

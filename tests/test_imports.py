@@ -17,7 +17,7 @@ LAYERS = [
     {"answers", "batches", "callbacks", "rows"},
     {"arguments", "heldout", "launch"},
     {"trainer", "recipe", "probe"},
-    {"capture", "compare", "gate", "validate", "schema", "status", "explain", "verify", "recheck"},
+    {"capture", "evaluation", "validate", "schema", "status", "explain", "verify", "recheck"},
     {"inspection"},
     {"stages"},
     {"ablation"},

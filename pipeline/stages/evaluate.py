@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import compare, prompts, replies, seeds, students, verifiers
+from pipeline import prompts, replies, seeds, students, verifiers
 from pipeline.collect import Collector, Question, claim_all
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.evaluation import results
 from pipeline.models import Completion, Failure, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
@@ -80,9 +81,9 @@ def run(job: Job) -> dict[str, Any]:
 def summary(config: Config) -> str:
     """Write results.json from what is on disk, and return the table."""
     run_dir = Path(config.run_dir)
-    results = compare.results(config, {part: _measured(run_dir / NAME / part) for part in parts(config)})
-    write_json(run_dir / NAME / "results.json", results)
-    return compare.table(results) + f"\n{run_dir / NAME / 'results.json'}"
+    found = results.results(config, {part: _measured(run_dir / NAME / part) for part in parts(config)})
+    write_json(run_dir / NAME / "results.json", found)
+    return results.table(found) + f"\n{run_dir / NAME / 'results.json'}"
 
 
 def _measured(folder: Path) -> tuple[list[Scored], dict[str, Any]]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.compare import repeats, results, table
 from pipeline.config import Arm, load
+from pipeline.evaluation.results import repeats, results, table
 from pipeline.records import Score, Scored, Usage
 from pipeline.scoring import bootstrap, bootstrap_repeats
 
