@@ -104,9 +104,19 @@ def test_batch_calibration() -> None:
 def test_contextual_calibration() -> None:
     """The prior is what inputs without content get, not what the batch gets."""
     p = np.array([[0.6, 0.4]], np.float32)
-    found = calibration.contextually_calibrated(p, np.array([[0.8, 0.0], [0.5, 0.5]], np.float32))
+    found = calibration.contextually_calibrated(p, np.array([[0.8, 0.0], [np.nan, np.nan], [0.5, 0.5]], np.float32))
     assert found[0] == pytest.approx(np.array([0.6 / 0.75, 0.4 / 0.25]) / (0.6 / 0.75 + 0.4 / 0.25))
     assert found[0] == pytest.approx(calibration.batch_calibrated(p, np.array([0.75, 0.25]))[0])
+
+
+def test_a_strong_bias_is_known_from_inputs_without_content() -> None:
+    """What the prompt says to nothing is what it adds to everything, whatever the labels' shares."""
+    p, written, truth = biased(-9.0, share=0.9)
+    nothing = calibration.Known(content_free=np.array([[1 / (1 + np.exp(9.0)), 1 / (1 + np.exp(-9.0))]], np.float32))
+    found = calibration.effect(p, written, truth, nothing)
+    assert found is not None
+    assert found.raw < 0.2
+    assert found.calibrated > 0.9
 
 
 def biased(bias: float, share: float = 0.5, number: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,10 +150,10 @@ def test_the_effect_is_only_known_with_ground_truth() -> None:
 def test_known_shares_take_any_bias_off() -> None:
     """Where one label is rare, batch calibration would call many others by its name; and it leaves some of a strong bias."""
     weak, strong = biased(1.0, share=0.9), biased(-9.0, share=0.9)
-    matched = [calibration.calibrate(p, [9.0, 1.0]) for p, _, _ in (weak, strong)]
+    matched = [calibration.calibrate(p, calibration.Known([9.0, 1.0])) for p, _, _ in (weak, strong)]
     assert matched[0].mean(axis=0) == pytest.approx([0.9, 0.1], abs=1e-3)
     assert matched[0] == pytest.approx(matched[1], abs=5e-3)
-    even, known = calibration.effect(*strong), calibration.effect(*strong, shares=[0.9, 0.1])
+    even, known = calibration.effect(*strong), calibration.effect(*strong, calibration.Known([0.9, 0.1]))
     assert even is not None
     assert known is not None
     assert even.calibrated < 0.6

@@ -143,6 +143,7 @@ def test_teachers_that_disagree(generated: Path) -> None:
         ("filter.format={}", "asks for nothing; set pattern, schema_file or choices"),
         ("filter.budget={}", "set number or per_seed"),
         ("filter.judge={least: 9}", "least must lie between lowest and highest"),
+        ("filter.calibrated={shares: [1, 2], content_free: [N/A]}", "are two ways to calibrate"),
         ("filter.calibrated={shares: [1, 2, 3]}", "has 3 numbers for 2 labels"),
         ("filter.near={treshold: 0.9}", "did you mean filter.near.threshold?"),
     ],

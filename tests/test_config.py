@@ -176,6 +176,7 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     },
     "filter.format.schema_file": ["filter.format.pattern=a"],
     "filter.calibrated.shares": ["filter.calibrated={}"],
+    "filter.calibrated.content_free": ["filter.calibrated={}"],
     **{
         f"filter.{name}.{key}": [f"filter.{name}={{{needed}}}"]
         for name, needed in ASKING.items()

@@ -93,6 +93,11 @@ class Config(Section):
     def filters_can_be_run(self) -> Self:
         if self.filter.calibrated and self.task.labels is None:
             raise ValueError("filter.calibrated needs a label task; leave it out, or set task.metric: label and task.labels")
+        if self.filter.calibrated and self.filter.calibrated.content_free:
+            if self.filter.calibrated.shares:
+                raise ValueError("filter.calibrated.shares and content_free are two ways to calibrate; leave one out")
+            if len(self.generate.prompt) > 1:
+                raise ValueError("filter.calibrated.content_free is for one prompt, and generate.prompt has several; leave it out")
         shares = self.filter.calibrated.shares if self.filter.calibrated else None
         if shares is not None and len(shares) != len(self.task.labels or ()):
             raise ValueError(

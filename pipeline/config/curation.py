@@ -101,6 +101,12 @@ class Calibrated(Section):
     shares: list[Annotated[float, Field(gt=0)]] | None = Field(
         None, min_length=2, description="how frequent the labels are, in their order; null: taken to be even", examples=[[1.0, 3.0]]
     )
+    content_free: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="inputs without content: the teacher is asked about them, and what its prompt makes of them is divided out",
+        examples=[["N/A", "[MASK]", ""]],
+    )
 
 
 class Agreement(Section):

@@ -16,7 +16,7 @@ from pipeline.filters.columns import Batch
 from pipeline.filters.confidence import frame
 from pipeline.filters.verdict import Verdict, turned_down
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import Sample
+from pipeline.records import Range, Sample
 from pipeline.topk import TopK
 
 UNKNOWN = -1  # no label
@@ -52,14 +52,14 @@ def label_distribution(batch: Batch, labels: Sequence[Sequence[int]]) -> NDArray
     A label of which no token is stored gets an equal share of the tail with others such, but no more than the least of the entries that
     is stored: it cannot be likelier. A row is nan where the answer cannot be read. Raises PipelineError for samples without logprobs.
     """
-    owner = {token: number for number, tokens in enumerate(labels) for token in tokens}
-    found = [_masses(frame(batch, sample, "calibrated"), sample, owner, len(labels)) for sample in batch.samples]
+    owner = owners(labels)
+    found = [_masses_of(frame(batch, sample, "calibrated"), sample, owner, len(labels)) for sample in batch.samples]
     return np.array(found, np.float32).reshape(len(found), len(labels))
 
 
 def label_places(batch: Batch, labels: Sequence[Sequence[int]]) -> NDArray[np.int32]:
     """(N, 2): which token of the completion is the answer's first of any label, and of which label; UNKNOWN twice where there is none."""
-    owner = {token: number for number, tokens in enumerate(labels) for token in tokens}
+    owner = owners(labels)
     found = [
         (place, owner[sample.token_ids[place]]) if (place := _place(sample, owner)) is not None and sample.token_ids else (UNKNOWN, UNKNOWN)
         for sample in batch.samples
@@ -77,9 +77,22 @@ def true_label(batch: Batch, labels: Sequence[str]) -> NDArray[np.int16]:
     return _numbers([sample.seed.target for sample in batch.samples], labels)
 
 
-def calibrate(p: NDArray[np.float32], shares: Sequence[float] | None = None) -> NDArray[np.float32]:
-    """Rows of p (N, L) freed of the prompt's bias: matched to the labels' `shares` (L,) if they are known, else batch calibration."""
-    return batch_calibrated(p) if shares is None else prior_matched(p, shares)
+@dataclass(frozen=True)
+class Known:
+    """What calibration is told: how frequent the labels are, `shares` (L,), or what inputs without content get, `content_free` (M, L)."""
+
+    shares: Sequence[float] | None = None
+    content_free: NDArray[np.float32] | None = None
+
+
+NOTHING = Known()
+
+
+def calibrate(p: NDArray[np.float32], known: Known = NOTHING) -> NDArray[np.float32]:
+    """Rows of p (N, L) freed of the prompt's bias, in the way that fits what is known; batch calibration if nothing is."""
+    if known.content_free is not None:
+        return contextually_calibrated(p, known.content_free)
+    return batch_calibrated(p) if known.shares is None else prior_matched(p, known.shares)
 
 
 def batch_calibrated(p: NDArray[np.float32], prior: NDArray | None = None) -> NDArray[np.float32]:
@@ -112,9 +125,10 @@ def prior_matched(p: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np
 
 def contextually_calibrated(p: NDArray[np.float32], content_free: NDArray[np.float32]) -> NDArray[np.float32]:
     """Contextual calibration (Zhao et al., Calibrate Before Use, ICML 2021): the prior is the mean of what the labels get for inputs
-    without content, such as "N/A", an empty text and "[MASK]": `content_free` (M, L). Rows are normalised, where the paper has a softmax.
+    without content, such as "N/A", an empty text and "[MASK]": `content_free` (M, L), of which rows of nan count for nothing. Rows are
+    normalised, where the paper has a softmax.
     """
-    return batch_calibrated(p, _distributions(content_free).mean(axis=0))
+    return batch_calibrated(p, _distributions(content_free[readable(content_free)]).mean(axis=0))
 
 
 def calibrated(
@@ -125,18 +139,17 @@ def calibrated(
     labels: Sequence[str],
     min_confidence: float | None = None,
     agree: bool = True,
-    shares: Sequence[float] | None = None,
+    known: Known = NOTHING,
 ) -> dict[int, Verdict]:
     """label_disagrees: the likeliest label, calibrated over `left`, is not the answer. low_label_confidence: the answer's calibrated
-    probability is below `min_confidence`. Rows that cannot be read pass; PipelineError if there are no others. `shares`: see
-    `calibrate`."""
+    probability is below `min_confidence`. Rows that cannot be read pass; PipelineError if there are no others."""
     rows = left[readable(p[left]) & (written[left] != UNKNOWN)]
     if len(left) and not len(rows):
         raise PipelineError(
             f"filter.calibrated: no answer of {len(left):,} begins with a token of one of the labels {', '.join(labels)}; "
             "does the prompt's answer span hold the label alone? Else leave filter.calibrated out"
         )
-    sure = calibrate(p[rows], shares)
+    sure = calibrate(p[rows], known)
     own, likeliest = sure[np.arange(len(rows)), written[rows]], sure.argmax(axis=1)
     low = own < (-np.inf if min_confidence is None else min_confidence)
     other = (likeliest != written[rows]) & agree
@@ -146,11 +159,11 @@ def calibrated(
 
 
 def soft_labels(
-    p: NDArray[np.float32], labels: Sequence[Sequence[int]], shares: Sequence[float] | None = None
+    p: NDArray[np.float32], labels: Sequence[Sequence[int]], known: Known = NOTHING
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(L,) the first token of each label, and (N, L) the calibrated logprobs of the labels in nats, rows of nan where none were read."""
     with np.errstate(divide="ignore"):
-        return np.array([tokens[0] for tokens in labels], np.int64), np.log(calibrate(p, shares))
+        return np.array([tokens[0] for tokens in labels], np.int64), np.log(calibrate(p, known))
 
 
 @dataclass(frozen=True)
@@ -163,15 +176,13 @@ class Effect:
     calibrated: float
 
 
-def effect(
-    p: NDArray[np.float32], written: NDArray[np.int16], truth: NDArray[np.int16], shares: Sequence[float] | None = None
-) -> Effect | None:
+def effect(p: NDArray[np.float32], written: NDArray[np.int16], truth: NDArray[np.int16], known: Known = NOTHING) -> Effect | None:
     """What calibration over all rows does to those of known truth; None if there are none. The ground truth only judges."""
-    known = readable(p) & (truth != UNKNOWN)
-    if not known.any():
+    judged = readable(p) & (truth != UNKNOWN)
+    if not judged.any():
         return None
-    rows = {"text": written[known], "raw": p[known].argmax(axis=1), "calibrated": calibrate(p, shares)[known].argmax(axis=1)}
-    return Effect(int(known.sum()), **{name: float((found == truth[known]).mean()) for name, found in rows.items()})
+    rows = {"text": written[judged], "raw": p[judged].argmax(axis=1), "calibrated": calibrate(p, known)[judged].argmax(axis=1)}
+    return Effect(int(judged.sum()), **{name: float((found == truth[judged]).mean()) for name, found in rows.items()})
 
 
 def readable(p: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -201,25 +212,40 @@ def _tokens(tokenizer: Tokenizer, before: str, label: str) -> list[int]:
     return ids[first:last]
 
 
-def _masses(topk: TopK, sample: Sample, owner: dict[int, int], labels: int) -> NDArray[np.float64]:
-    """(L,)"""
+def owners(labels: Sequence[Sequence[int]]) -> dict[int, int]:
+    """By token the number of the label that it is of."""
+    return {token: number for number, tokens in enumerate(labels) for token in tokens}
+
+
+def first_label(token_ids: Sequence[int], answer: Range | None, owner: Mapping[int, int]) -> int | None:
+    """The place of the answer's first token of any label."""
+    return next((place for place in range(*(answer or (0, 0))) if token_ids[place] in owner), None)
+
+
+def masses(entries: Mapping[int, float], own: int, tail: float, owner: Mapping[int, int], labels: int) -> NDArray[np.float64]:
+    """(L,): the mass of each label by the likely `entries` of one place, of which `own` was written, and what is outside them."""
+    found = np.zeros(labels)
+    for token, mass in entries.items():
+        if mass > 0 and token in owner:
+            found[owner[token]] += mass
+    lacking = found == 0
+    found[lacking] = min(tail / max(lacking.sum(), 1), *(mass for token, mass in entries.items() if token != own and mass > 0), 1.0)
+    return found
+
+
+def _masses_of(topk: TopK, sample: Sample, owner: Mapping[int, int], labels: int) -> NDArray[np.float64]:
     place = _place(sample, owner)
     if place is None:
         return np.full(labels, np.nan)
-    masses = np.zeros(labels)
-    entries = np.exp(topk.logprobs[place].astype(np.float64))  # (K,)
-    for token, mass in zip(topk.ids[place].tolist(), entries.tolist(), strict=True):
-        if mass > 0 and token in owner:
-            masses[owner[token]] += mass
-    lacking = masses == 0
-    others = entries[1:][entries[1:] > 0]
-    masses[lacking] = min(np.exp(topk.tail[place]) / max(lacking.sum(), 1), others.min(initial=1.0))
-    return masses
+    entries = zip(topk.ids[place].tolist(), np.exp(topk.logprobs[place].astype(np.float64)).tolist(), strict=True)
+    likely: dict[int, float] = {}
+    for token, mass in entries:
+        likely[token] = likely.get(token, 0.0) + mass
+    return masses(likely, int(topk.ids[place, 0]), float(np.exp(topk.tail[place])), owner, labels)
 
 
 def _place(sample: Sample, owner: Mapping[int, int]) -> int | None:
-    token_ids = sample.token_ids or []
-    return next((place for place in range(*(sample.answer_tokens or (0, 0))) if token_ids[place] in owner), None)
+    return first_label(sample.token_ids or [], sample.answer_tokens, owner)
 
 
 def _numbers(texts: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int16]:

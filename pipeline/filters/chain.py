@@ -17,6 +17,7 @@ from pipeline.filters import (
     calibration,
     confidence,
     contamination,
+    content_free,
     correctness,
     custom,
     form,
@@ -97,17 +98,17 @@ def identities(config: Config) -> dict[str, str]:
 def soften(config: Config, measured: Measured, seen: NDArray[np.int64], left: NDArray[np.int64], kept: Path) -> dict[str, Any]:
     """Write the soft labels of the rows `left` into the folder `kept`, calibrated over all those that the filter had `seen`. Returns what
     calibration does to the answers of known truth: shares that are right."""
-    settings, ids, labels = config.filter.calibrated, _label_tokens(config), {"labels": config.task.labels}
-    assert settings is not None
+    ids, labels = _label_tokens(config), {"labels": config.task.labels}
     distribution, places = Measure(calibration.label_distribution, {"labels": ids}), Measure(calibration.label_places, {"labels": ids})
     written, truth = Measure(calibration.written_label, labels), Measure(calibration.true_label, labels)
     measured.find([distribution, places, written, truth], processes(config.filter))
     p, at, said, true = (np.asarray(measured.column(measure))[seen] for measure in (distribution, places, written, truth))
-    firsts, logprobs = calibration.soft_labels(p, ids, settings.shares)
+    known = _known(config, ids)
+    firsts, logprobs = calibration.soft_labels(p, ids, known)
     mine = np.searchsorted(seen, left)
     names: Any = measured.column(IDENTITY)
     soft_labels.write(kept, firsts, [names[row] for row in left.tolist()], at[mine], logprobs[mine])
-    effect = calibration.effect(p, said, true, settings.shares)
+    effect = calibration.effect(p, said, true, known)
     return vars(effect) if effect else {}
 
 
@@ -222,10 +223,20 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
             labels=labels,
             min_confidence=settings.calibrated.min_confidence,
             agree=settings.calibrated.agree,
-            shares=settings.calibrated.shares,
         )
         measures = (Measure(calibration.label_distribution, {"labels": ids}), Measure(calibration.written_label, {"labels": labels}))
-        yield NamedFilter(CALIBRATED, measures, how)
+
+        def calibrated(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+            return how(left, *columns, known=_known(config, ids))
+
+        yield NamedFilter(CALIBRATED, measures, calibrated)
+
+
+def _known(config: Config, labels: list[list[int]]) -> calibration.Known:
+    """What filter.calibrated has to go by. Asks the teacher about inputs without content if that has not been done."""
+    settings = config.filter.calibrated
+    assert settings is not None
+    return calibration.Known(settings.shares, content_free.distributions(config, labels) if settings.content_free else None)
 
 
 def _safety(config: Config) -> Iterator[NamedFilter]:

@@ -1,0 +1,71 @@
+"""Contextual calibration in the stage: the teacher is asked about inputs without content, once."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import stage
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from pipeline.filters import content_free
+from pipeline.filters.chain import _label_tokens as label_tokens
+from pipeline.soft_labels import SoftLabels
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate
+from pipeline.store import read_json
+
+TEXTS = ["N/A", "[MASK]", ""]
+
+
+def of(workshop: Path, *overrides: str) -> Config:
+    return load(workshop / "config.yaml", ["filter.correct=false", *overrides])
+
+
+@pytest.fixture
+def generated(workshop: Path) -> Path:
+    stage.execute(generate, of(workshop))
+    return workshop
+
+
+def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A changed threshold must not load the teacher again, other texts must; and what it said decides the soft labels."""
+    soft: dict[str, np.ndarray] = {}
+    for setting, asked in (("[N/A, '[MASK]', '']", 1), ("[N/A, '[MASK]', '']", 0), ("[nothing]", 1)):
+        config = of(generated, f"filter.calibrated={{agree: false, content_free: {setting}}}")
+        stage.execute(filter_stage, config, prepare=stage.set_aside)
+        assert capsys.readouterr().out.count("inputs without content") == asked
+        soft[setting] = next(iter(SoftLabels.read(Path(config.run_dir) / "filter" / "kept").of.values()))[2]
+    one, other = soft.values()
+    assert not np.allclose(one, other)
+
+
+def test_a_row_for_each_text(generated: Path) -> None:
+    """One text's distribution in the place of another's would go unseen; a text that is answered without a label counts for nothing."""
+    texts, replies = [*TEXTS, *map(str, range(20))], [" yes, it is\n", " perhaps\n"]
+    config = of(generated, f"filter.calibrated={{content_free: {texts}}}", f"teacher.replies={json.dumps(replies)}")
+    found = content_free.distributions(config, label_tokens(config))
+    assert found.shape == (23, 2)
+    readable = ~np.isnan(found).any(axis=1)
+    assert 0 < readable.sum() < 23
+    assert (found[readable].sum(axis=1) <= 1 + 1e-5).all()
+    kept = next((Path(config.run_dir) / "measured").glob("content_free-*.json"))
+    assert read_json(kept)["texts"][:3] == TEXTS
+
+
+def test_no_label_at_all_is_an_error(generated: Path) -> None:
+    """A mean over nothing would make every row nan."""
+    config = of(generated, "filter.calibrated={content_free: [N/A]}", "teacher.replies=[perhaps]")
+    with pytest.raises(PipelineError, match="gave none of the labels to any of 'N/A'; choose other texts, or leave content_free out"):
+        content_free.distributions(config, label_tokens(config))
+
+
+def test_inputs_of_several_values_are_refused(generated: Path) -> None:
+    """A template that walks over a list would walk over the letters of the text."""
+    seeds = generated / "seeds.jsonl"
+    seeds.write_text('{"id": "a", "number": 2, "options": ["a", "b"], "target": "spam"}\n')
+    config = of(generated, "filter.calibrated={content_free: [N/A]}", f"task.seeds.path={seeds}", f"run_dir={generated / 'other'}")
+    stage.execute(generate, config)
+    with pytest.raises(PipelineError, match="input 'options' holds several values"):
+        content_free.distributions(config, label_tokens(config))
