@@ -151,8 +151,13 @@ def report(found: Mapping[str, Any]) -> str:
     lines.append(
         f"({found['arm']}, {found['repeats']} training seeds each, as many steps in every set, {found['held_out']} held-out seeds)"
     )
-    lines += [_curation(found), *([_more(found["curve"])] if found["curve"] else [])]
+    lines += said(found)
     return "\n".join([*lines, *([f"({found['note']})"] if found["note"] else [])])
+
+
+def said(found: Mapping[str, Any]) -> list[str]:
+    """What follows from the results, in words."""
+    return [_curation(found), *([_more(found["curve"])] if found["curve"] else [])]
 
 
 def write(planned: Plan) -> str:

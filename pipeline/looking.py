@@ -116,4 +116,22 @@ def schema(prefix: str, markdown: bool) -> None:
         click.echo(line)
 
 
-COMMANDS = (status, explain, inspect, samples, diff, verify, schema)
+@click.command(epilog="Example: pipeline report runs/quickstart --serve")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--serve", "serving", is_flag=True, help="Then serve it on this machine, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8010, show_default=True, help="Where --serve listens.")
+def report(run_dir: Path, serving: bool, port: int) -> None:
+    """Write RUN/report: index.html to look at, report.md for pull requests.
+
+    Also of a run that is not finished: what is there so far, what is missing, and which command makes it.
+    """
+    from pipeline import report as reports
+    from pipeline.report import serve
+
+    path = reports.write(run_dir)
+    click.echo(f"report: {path}")
+    if serving:
+        serve.serve(path.parent, port)
+
+
+COMMANDS = (status, report, explain, inspect, samples, diff, verify, schema)

@@ -16,17 +16,23 @@ def describe(run_dir: Path) -> Iterator[str]:
     )
     if not begun:
         raise PipelineError(f"{run_dir}: no stage was begun here; give a run folder, such as runs/quickstart")
-    return (f"{folder.relative_to(run_dir)!s:<28} {_state(folder)}" for folder in begun)
+    return (f"{folder.relative_to(run_dir)!s:<28} {state(folder)}" for folder in begun)
 
 
-def _state(folder: Path) -> str:
+def written(folder: Path) -> tuple[int, int]:
+    """(records, failed requests) of a part, finished or not."""
+    journals = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.journal.jsonl"))
+    records = journals + sum(1 for path in sealed_shards(folder) for _ in read_lines(path))
+    return records, sum(path.read_bytes().count(b"\n") for path in folder.glob("errors/*.jsonl"))
+
+
+def state(folder: Path) -> str:
+    """How far a part is, in words."""
     manifest = folder / "manifest.json"
     if manifest.exists():
         found = read_json(manifest)
         return f"done {found['finished']} in {found['seconds']:,.0f} s  {json.dumps(found['counts'])}"
-    journals = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.journal.jsonl"))
-    records = journals + sum(1 for path in sealed_shards(folder) for _ in read_lines(path))
-    failed = sum(path.read_bytes().count(b"\n") for path in folder.glob("errors/*.jsonl"))
+    records, failed = written(folder)
     checkpoints = sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*"))
     if records or failed:
         so_far = f"{records:,} records, {failed:,} failed"

@@ -21,6 +21,7 @@ LAYERS = [
     {"inspection"},
     {"stages"},
     {"ablation"},
+    {"report"},
     {"looking"},
     {"cli", "__main__", "worker"},
 ]
