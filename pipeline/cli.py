@@ -66,6 +66,7 @@ def cli() -> None:
     pipeline run configs/quickstart.yaml          all stages, from seeds to figures
     pipeline generate configs/quickstart.yaml     one stage; the same command goes on where it was stopped
     pipeline status runs/quickstart               what is done
+    pipeline report runs/quickstart               what came of it, as a page to look at
 
     Exit codes: 0 done, 1 an error that you can mend (nothing is lost), 2 a mistake on the command line, or a student that misses
     evaluate.gate, 3 done but some requests failed,
@@ -148,7 +149,9 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     if not redo and all(_is_done(module, settings) for module in modules.values()):
         click.echo("all stages are done already")
         click.echo("\n".join(module.summary(settings) for module in modules.values()))
-        return _worst([_failures(module, settings) for module in modules.values()])
+        code = _worst([_failures(module, settings) for module in modules.values()])
+        _report(settings)
+        return code
     code = DONE
     for name in names:
         if not redo and _is_done(modules[name], settings):
@@ -274,7 +277,16 @@ def _execute(
     if only and not stage.done(module, settings):
         return DONE
     click.echo(module.summary(settings))
-    return _failures(module, settings)
+    code = _failures(module, settings)
+    if name == "evaluate":
+        _report(settings)
+    return code
+
+
+def _report(settings: "Config") -> None:
+    """Write the report in a process of its own: whatever becomes of it, the figures are there and the exit code is that of the stage."""
+    sys.stdout.flush()
+    stopping.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
 
 
 def _worst(codes: list[int]) -> int:

@@ -54,6 +54,23 @@ def test_a_bad_student_is_held_back(tiny: Path) -> None:
     assert pipeline("evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={gap: 1.0}").returncode == 0
 
 
+def test_ends_with_the_report(tiny: Path) -> None:
+    """The page's path is the last line, of run and evaluate alike; a page that cannot be written does not cost the gate's word."""
+    page = tiny / "report" / "index.html"
+    for command in ("run", "evaluate"):
+        page.unlink()
+        done = pipeline(command, "configs/tiny.yaml", f"run_dir={tiny}")
+        assert done.stdout.splitlines()[-1] == f"report: {page}"
+        assert page.is_file()
+    page.unlink()
+    page.mkdir()
+    held = pipeline("evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}")
+    page.rmdir()
+    assert held.returncode == 2
+    assert f"error: {page}" in held.stderr
+    assert "gate: sft" in held.stderr
+
+
 def test_figures_come_from_the_stored_answers(tiny: Path) -> None:
     """results.json must be what the records say, not what a process remembered."""
     results = json.loads((tiny / "evaluate" / "results.json").read_text())

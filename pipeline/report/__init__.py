@@ -1,6 +1,12 @@
 """RUN/report: what came of a run, as a page to look at and as Markdown for pull requests, from its files alone."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
 def write(run_dir: Path) -> Path:
@@ -18,5 +24,17 @@ def write(run_dir: Path) -> Path:
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "config.yaml", facts.settings.config)
     write_atomic(folder / "report.md", markdown(facts))
-    write_atomic(folder / "index.html", page(facts, None))
+    write_atomic(folder / "index.html", page(facts, _samples(run_dir, folder)))
     return folder / "index.html"
+
+
+def _samples(run_dir: Path, folder: Path) -> "Markup | None":
+    """The section of the samples. Where they cannot be read, the rest of the report is still worth having: the section says why."""
+    from markupsafe import Markup
+
+    from pipeline.report import browser
+
+    try:
+        return browser.write(run_dir, folder)
+    except PipelineError as error:
+        return Markup("<p>{}</p>").format(f"They cannot be shown: {error}")

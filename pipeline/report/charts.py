@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from pipeline.report import svg
 from pipeline.report.facts import Cost, Curve, Estimate, Group, Panel, Reliability, Waterfall
-from pipeline.report.svg import Box, apart, bar, drawing, fit, line, linear, logarithmic, mark, path, short, text, ticks, width_of
+from pipeline.report.svg import BOLD, Box, apart, bar, drawing, fit, line, linear, logarithmic, mark, path, short, text, ticks, width_of
 
-WIDE, NARROW, PANEL = 860.0, 326.0, 326.0
+WIDE, NARROW, PANEL = 1040.0, 326.0, 326.0
 ROW = 30.0
 DASHES = ("none", "7 4", "2 4", "9 3 2 3", "1 3")
 LOG_FROM = 20.0  # times the smallest value: from here on a logarithmic axis
@@ -50,19 +50,21 @@ def waterfall(found: Waterfall, width: float, kind: str) -> Markup:
         end = x(start + count)
         parts.append(text(0, top - 5, fit(name, width)) if not names else text(names - 12, top + 14, fit(name, names - 12), anchor="end"))
         parts.append(bar(x(start), top, max(end - x(start), 2.0), 19, f"bar-fill {look}"))
-        parts.append(text(end + 8, top + 14, f"{'−' if look == 'drop' else ''}{count:,}", "strong"))
+        parts.append(text(end + 8, top + 14, f"{'-' if look == 'drop' else ''}{count:,}", "strong"))
         if number + 1 < len(rows):
             edge = end if look == "whole" else x(start)
             parts.append(line(edge, top + 19, edge, top + pitch, "grid"))
-    title = f"Of {found.given:,} samples {found.kept:,} are kept; " + "; ".join(f"{reason} took {number:,}" for reason, number in found.drops)
+    title = f"Of {found.given:,} samples {found.kept:,} are kept; " + "; ".join(
+        f"{reason} took {number:,}" for reason, number in found.drops
+    )
     return drawing(width, len(rows) * pitch + 4, title, kind, *parts)
 
 
 def estimates(found: Sequence[Estimate], width: float, kind: str, what: str, zero: bool) -> Markup:
     """Means with their intervals, one a row; with `zero` a line that an interval has to keep clear of."""
     low, high = _span([one.interval.low for one in found] + [0.0] * zero, [one.interval.high for one in found] + [0.0] * zero)
-    names = min(max(width_of(one.name) for one in found) + 16, width * 0.3) if kind == "wide" else 0.0
-    after = 330.0 if kind == "wide" else 0.0
+    names = min(max(width_of(one.name, BOLD) for one in found) + 16, width * 0.3) if kind == "wide" else 0.0
+    after = 370.0 if kind == "wide" else 0.0
     pitch = ROW if names else ROW + 32
     x = linear(low, high, names + 8, width - after - 14)
     bottom = len(found) * pitch + 4
@@ -75,19 +77,23 @@ def estimates(found: Sequence[Estimate], width: float, kind: str, what: str, zer
         parts.append(line(x(interval.low), y, x(interval.high), y, style=style))
         parts += [line(x(end), y - 5, x(end), y + 5, style=style) for end in (interval.low, interval.high)]
         parts.append(mark(1 if zero else 0, x(interval.mean), y, "fill: var(--accent)"))
-        parts.append(text(0, y + 4, fit(one.name, names - 8), "strong") if names else text(0, y - 12, fit(one.name, width), "strong halo"))
+        parts.append(
+            text(0, y + 4, fit(one.name, names - 8, BOLD), "strong")
+            if names
+            else text(0, y - 12, fit(one.name, width, BOLD), "strong halo")
+        )
         parts.append(text(width - after, y + 4, fit(one.says, after)) if names else text(0, y + 21, fit(one.says, width), "soft halo"))
     return drawing(width, bottom + 22, f"{what}: " + "; ".join(f"{one.name} {one.says}" for one in found), kind, *parts)
 
 
 def groups(found: Sequence[Group], arms: Sequence[str], width: float, kind: str) -> Markup:
     """Each slice's score by model, as bars with intervals."""
-    names = min(max(width_of(one.name) for group in found for one in group.scores) + 24, width * 0.3)
+    names = min(max(width_of(one.name) for group in found for one in group.scores) + 30, width * 0.3)
     after = 140.0
     x = linear(0, max(1.0, *(one.interval.high for group in found for one in group.scores)), names, width - after - 8)
     parts, top = [], 0.0
     for group in found:
-        parts.append(text(0, top + 16, fit(f"{group.name}, {group.held_out:,} seeds", width), "strong"))
+        parts.append(text(0, top + 16, fit(f"{group.name}, {group.held_out:,} seeds", width, BOLD), "strong"))
         top += 24
         for one in group.scores:
             style = f"fill: {colour(one.name, arms)}"
@@ -100,32 +106,38 @@ def groups(found: Sequence[Group], arms: Sequence[str], width: float, kind: str)
             parts.append(text(width, top + 13, one.says, anchor="end"))
             top += 20
         top += 14
-    title = "Score by group: " + "; ".join(f"{group.name}: {', '.join(f'{one.name} {one.says}' for one in group.scores)}" for group in found)
+    title = "Score by group: " + "; ".join(
+        f"{group.name}: {', '.join(f'{one.name} {one.says}' for one in group.scores)}" for group in found
+    )
     return drawing(width, top, title, kind, *parts)
 
 
 def curves(panel: Panel, arms: Sequence[str]) -> Markup:
     """Lines over steps, each named at its end."""
-    width, height, left, bottom, top = PANEL, 210.0, 44.0, 182.0, 10.0
+    width, height, left, bottom, top = PANEL, 220.0, 44.0, 182.0, 10.0
     values = [value for one in panel.curves for _, value in one.points]
     steps = [step for one in panel.curves for step, _ in one.points]
-    labels = [_named(one, panel) for one in panel.curves]
-    right = width - max(map(width_of, labels)) - 12
+    named = [one for one in panel.curves if not one.points_only] or list(panel.curves)
+    labels = [_named(one, named) for one in named]
+    right = width - max(width_of(name, BOLD) for name in labels) - 12
     x = linear(min(steps), max(steps), left + 4, right)
     y, marks = _y_scale(values, panel.unit, bottom, top)
     percent = panel.unit == "%"
-    parts = [*_y_axis(y, marks, left, right + 4, percent), *_x_axis(x, ticks(min(steps), max(steps), 3) or [min(steps)], bottom, bottom)]
-    ends = apart([y(one.points[-1][1]) + 4 for one in panel.curves], 14.0, top + 4, bottom + 4)
-    for one, name, place in zip(panel.curves, labels, ends, strict=True):
-        parts += _curve(one, panel, arms, x, y)
-        parts.append(text(right + 10, place, name))
-    parts.append(text(width, height - 8, "step", "soft", "end"))
-    said = "; ".join(f"{name} from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one, name in zip(panel.curves, labels, strict=True))
+    parts = [*_y_axis(y, marks, left, right + 4, percent), *_x_axis(x, ticks(min(steps), max(steps)) or [min(steps)], bottom, bottom)]
+    parts.append(line(left, bottom, right + 4, bottom, "axis"))
+    ends = apart([y(one.points[-1][1]) + 4 for one in named], 14.0, top + 4, bottom + 4)
+    parts += [mark for one in panel.curves for mark in _curve(one, panel, arms, x, y)]
+    for one, name, place in zip(named, labels, ends, strict=True):
+        parts.append(text(right + 10, place, name, "strong halo", style=f"fill: {colour(one.arm, arms)}"))
+    parts.append(text(right + 4, height - 4, "step", "soft", "end"))
+    said = "; ".join(f"{one.arm}, {one.name}: from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in panel.curves)
     return drawing(width, height, f"{panel.title} by training step: {said}", "", *parts)
 
 
-def _named(one: Curve, panel: Panel) -> str:
-    return one.arm if len({other.name for other in panel.curves}) == 1 else f"{one.arm} {one.name}"
+def _named(one: Curve, among: Sequence[Curve]) -> str:
+    if len({other.name for other in among}) == 1:
+        return one.arm
+    return one.name if len({other.arm for other in among}) == 1 else f"{one.arm}, {one.name}"
 
 
 def _curve(one: Curve, panel: Panel, arms: Sequence[str], x: svg.Scale, y: svg.Scale) -> list[Markup]:
@@ -155,7 +167,7 @@ def scatter(found: Cost, arms: Sequence[str], metric: str) -> Markup:
         parts.append(mark(shape(one.model, arms), x(one.cost), y(one.score.mean), f"fill: {style}", 5.5))
     frame = Box(left, top - 6, width, bottom)
     for one in found.points:
-        box = _room(x(one.cost), y(one.score.mean), width_of(one.model), taken, frame)
+        box = _room(x(one.cost), y(one.score.mean), width_of(one.model, BOLD), taken, frame)
         taken.append(box)
         parts.append(text(box.left, box.bottom - 3, one.model, "strong halo"))
     parts.append(text(width, height - 8, found.unit, "soft", "end"))
@@ -165,8 +177,10 @@ def scatter(found: Cost, arms: Sequence[str], metric: str) -> Markup:
 
 def _room(x: float, y: float, width: float, taken: Sequence[Box], frame: Box) -> Box:
     """Where a label of this width fits beside a point; beside it, then farther up and down."""
-    corners = [(side, step) for step in (0, -14, 14, -28, 28, -42, 42, -56, 56) for side in (x + 10, x - 10 - width, x - width / 2)]
-    boxes = [Box(left, y + step - 8, left + width, y + step + 7) for left, step in corners]
+    sides = (x + 10, x - 10 - width, x - width / 2)
+    near = [(side, step) for side in sides[:2] for step in (0, 12, -12)]
+    corners = near + [(side, step) for step in [sign * 10.0 * number for number in range(2, 20) for sign in (-1, 1)] for side in sides]
+    boxes = [Box(left, y + step - 7, left + width, y + step + 7) for left, step in corners]
     free = [box for box in boxes if frame.holds(box) and not any(box.meets(other) for other in taken)]
     return (free or boxes)[0]
 
@@ -214,6 +228,6 @@ def _y_axis(y: svg.Scale, marks: Sequence[float], left: float, right: float, per
 
 
 def _x_axis(x: svg.Scale, marks: Sequence[float], top: float, bottom: float, signed: bool = False, percent: bool = False) -> list[Markup]:
-    lines = [line(x(value), top, x(value), bottom, "grid") for value in marks] + ([line(x(marks[0]), bottom, x(marks[-1]), bottom, "axis")] if top == bottom else [])
+    lines = [line(x(value), top, x(value), bottom, "grid") for value in marks]
     names = [f"{value:.0%}" if percent else f"{value:+.4g}" if signed and abs(value) > 1e-9 else short(value) for value in marks]
     return lines + [text(x(value), bottom + 16, name, "soft", "middle") for value, name in zip(marks, names, strict=True)]

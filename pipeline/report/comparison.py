@@ -49,7 +49,7 @@ def interval(*keys: str) -> Callable[[Found], str | None]:
 
 
 def quality(results: Found) -> Table:
-    """How good each model's answers are; columns that have figures."""
+    """How good each model's answers are."""
     named = sorted({name for model in results["models"].values() for name in at(model, "metrics") or {}})
     return _table(
         results,
@@ -60,6 +60,15 @@ def quality(results: Found) -> Table:
             ("unreadable", words("{:,.0f}", "unreadable")),
             ("macro-F1", words("{:.3f}", "macro_f1")),
             *((METRICS.get(name, name), interval("metrics", name)) for name in named),
+        ],
+    )
+
+
+def closeness(results: Found) -> Table:
+    """How near each model's probabilities are to the truth and to the teacher's."""
+    return _table(
+        results,
+        [
             ("calibration error", words("{:.3f}", "calibration", "ece")),
             ("Brier", words("{:.3f}", "calibration", "brier")),
             ("KL to teacher, nats/token", interval("fidelity", "kl")),
@@ -71,7 +80,7 @@ def quality(results: Found) -> Table:
 
 
 def cost(results: Found) -> Table:
-    """What each model costs; columns that have figures."""
+    """What each model costs."""
     return _table(
         results,
         [
@@ -79,16 +88,24 @@ def cost(results: Found) -> Table:
             ("on disk", words("{:,.0f} MB", "nbytes", factor=1e-6)),
             ("tokens/s", words("{:,.0f}", "tokens_per_s")),
             ("answers/s", words("{:,.1f}", "answers_per_s")),
-            ("latency p50", words("{:,.0f} ms", "load", "p50_s", factor=1e3)),
-            ("latency p95", words("{:,.0f} ms", "load", "p95_s", factor=1e3)),
-            ("first token p50", words("{:,.0f} ms", "load", "first_token_p50_s", factor=1e3)),
-            ("first token p95", words("{:,.0f} ms", "load", "first_token_p95_s", factor=1e3)),
+            ("latency p50, p95", _latency("p50_s", "p95_s")),
+            ("first token p50, p95", _latency("first_token_p50_s", "first_token_p95_s")),
             ("tokens/s under load", words("{:,.0f}", "load", "tokens_per_s")),
             ("answers/s under load", words("{:,.1f}", "load", "answers_per_s")),
             ("peak memory", words("{:,.0f} MB", "load", "peak_bytes", factor=1e-6)),
             ("price of 1,000", words("{:,.4f}", "load", "price_per_1000")),
         ],
     )
+
+
+def _latency(half: str, most: str) -> Callable[[Found], str | None]:
+    """A cell: what half and what 95 % of the requests take at most."""
+
+    def cell(model: Found) -> str | None:
+        found = [at(model, "load", half), at(model, "load", most)]
+        return None if None in found else ", ".join(f"{value * 1e3:,.0f}" for value in found) + " ms"
+
+    return cell
 
 
 def costs(results: Found) -> Iterator[Cost]:
@@ -110,11 +127,20 @@ def differences(results: Found) -> list[Estimate]:
 
 
 def verdict_of(one: Found) -> str:
-    """-0.017 [-0.043, +0.007], p = 0.231: a difference is not shown, the interval holds 0"""
+    """-0.017 [-0.043, +0.007], p = 0.231: not shown"""
+    said = {1: "better, shown", 0: "not shown", -1: "worse, shown"}[side(one)]
+    return f"{tested(one)}: {said}"
+
+
+def tested(one: Found) -> str:
+    """-0.017 [-0.043, +0.007], p = 0.231"""
     p = one.get("p")
-    chance = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
-    said = "better, shown" if one["low"] > 0 else "worse, shown" if one["high"] < 0 else "a difference is not shown, the interval holds 0"
-    return f"{signed(one)}{chance}: {said}"
+    return signed(one) + ("" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}")
+
+
+def side(one: Found) -> int:
+    """1 or -1 if the whole interval lies on that side of 0, else 0."""
+    return int(one["low"] > 0) - int(one["high"] < 0)
 
 
 def groups(results: Found) -> Iterator[Group]:
@@ -135,27 +161,27 @@ def gaps(results: Found) -> Iterator[str]:
     teacher = at(models, TEACHER, "gap")
     if teacher is None or len(models[TEACHER]["groups"]) < 2:
         return
-    yield f"teacher: {_apart(models[TEACHER])}."
+    yield f"The teacher's best and worst group are {_apart(models[TEACHER])}."
     for name, model in models.items():
         if name not in (TEACHER, BASE) and model.get("gap") is not None:
-            yield f"{name}: {_apart(model)}; {_inherited(model, models[TEACHER])}."
+            yield f"{name}: its best and worst group are {_apart(model)}: {_inherited(model, models[TEACHER])}."
 
 
 def _apart(model: Found) -> str:
     worst, best = _ends(model["groups"])
-    return f"{model['gap']:.3f} between {best} and {worst}"
+    return f"{model['gap']:.3f} apart ({best}, {worst})"
 
 
 def _inherited(model: Found, teacher: Found) -> str:
     """A gap is told from another one only beyond the noise of the two groups that it lies between."""
     gap, own, noise = model["gap"], teacher["gap"], _noise(model["groups"])
     if gap - own > noise:
-        return f"amplified, the teacher's own is {own:.3f}"
+        return f"amplified, the teacher's own are {own:.3f} apart"
     if own - gap > noise:
-        return f"narrower than the teacher's own, {own:.3f}"
+        return f"narrowed, the teacher's own are {own:.3f} apart"
     if gap <= noise:
-        return f"no gap is shown, the intervals of its groups are as wide (the teacher's own: {own:.3f})"
-    return f"inherited, the teacher's own is {own:.3f} and the intervals do not tell the two apart"
+        return f"no gap is shown, the intervals of the groups are as wide (the teacher's own: {own:.3f})"
+    return f"inherited, the teacher's own are {own:.3f} apart and the intervals do not tell these from those"
 
 
 def _ends(found: Mapping[str, Found]) -> tuple[str, str]:
@@ -192,7 +218,7 @@ def memorisation(results: Found) -> tuple[Table | None, Table | None]:
         for name, model in results["models"].items()
         for canary in at(model, "memorisation", "canaries") or []
     ]
-    return rows if len(rows.head) > 1 else None, Table(("model", "canary", "exposure, bits"), tuple(canaries)) if canaries else None
+    return rows if rows.rows else None, Table(("model", "canary", "exposure, bits"), tuple(canaries)) if canaries else None
 
 
 def elsewhere(results: Found) -> Table | None:
@@ -213,7 +239,7 @@ def _table(results: Found, columns: Sequence[Column]) -> Table:
     """A row a model, a column for whatever at least one of them has."""
     cells = [(head, [cell(model) for model in results["models"].values()]) for head, cell in columns]
     there = [(head, values) for head, values in cells if any(value is not None for value in values)]
-    rows = [
-        (label(name), *(values[number] or "-" for _, values in there)) for number, name in enumerate(results["models"])
-    ]
+    rows = (
+        [(label(name), *(values[number] or "-" for _, values in there)) for number, name in enumerate(results["models"])] if there else []
+    )
     return Table(("model", *(head for head, _ in there)), tuple(rows))

@@ -1,4 +1,4 @@
-"""How far a run has come: its parts, the flow with its counts, what is missing, learning curves, settings and times. From its files alone."""
+"""How far a run has come: its parts, the flow with its counts, what is missing, learning curves, settings, times; from its files alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +13,34 @@ from pydantic import ValidationError
 from pipeline import status
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.progress import clock
 from pipeline.report.facts import Curve, Missing, Panel, Settings, Step, Table, Waterfall
 from pipeline.store import read_json
 
 Tree = Mapping[str, Any]
+STAGES = ("generate", "filter", "score", "train", "evaluate")
+PANELS = (  # title, unit, what is drawn, what to read off
+    (
+        "Loss",
+        "",
+        ("loss", "held out"),
+        "The arm's own objective; dots: on seeds held out of training. KD and SFT are not on one scale; read the shape.",
+    ),
+    (
+        "Share of KD",
+        "%",
+        ("of the loss", "of the gradient"),
+        "What the teacher's probabilities give of loss and gradient; cross-entropy gives the rest. Near 0 they do nothing.",
+    ),
+    ("Held-out score", "", ("score",), "The student's own greedy answers to seeds held out of training."),
+    ("Learning rate", "", ("learning rate",), "The size of the steps, as scheduled."),
+)
+LOGGED = {
+    "loss": "loss",
+    "held out": "eval_loss",
+    "of the gradient": "kd_gradient_share",
+    "score": "eval_score",
+    "learning rate": "learning_rate",
+}
 
 
 @dataclass(frozen=True)
@@ -53,14 +76,15 @@ class Run:
 
 def read(folder: Path) -> Run:
     """Raises PipelineError if nothing was begun here."""
-    parts = [path.parent for stage in ("generate", "filter", "score", "train", "evaluate") for path in sorted((folder / stage).glob("**/begun.json"))]
+    parts = [path.parent for stage in STAGES for path in sorted((folder / stage).glob("**/begun.json"))]
     if not parts:
         raise PipelineError(f"{folder}: no stage was begun here; give a run folder, such as runs/quickstart")
     names = {str(part.relative_to(folder)): part for part in parts}
     finished = {name: part / "manifest.json" for name, part in names.items() if (part / "manifest.json").exists()}
+    begun = {name: read_json(part / "begun.json") for name, part in names.items()}
     return Run(
         folder,
-        {name: read_json(part / "begun.json") for name, part in names.items()},
+        dict(sorted(begun.items(), key=lambda item: str(item[1]["begun"]))),
         {name: read_json(path) for name, path in finished.items()},
     )
 
@@ -95,7 +119,12 @@ def flow(run: Run, held_out: int) -> list[Step]:
             bool(chosen),
         ),
         Step("rows in training", _span(list(rows.values())), ", ".join(rows) or "no arm is trained yet", bool(rows)),
-        Step("held-out seeds", f"{held_out:,}" if held_out else "-", "asked of every model" if held_out else "not evaluated yet", bool(held_out)),
+        Step(
+            "held-out seeds",
+            f"{held_out:,}" if held_out else "-",
+            "asked of every model" if held_out else "not evaluated yet",
+            bool(held_out),
+        ),
     ]
 
 
@@ -112,13 +141,10 @@ def _span(numbers: Sequence[int]) -> str:
 def panels(run: Run) -> Iterator[Panel]:
     """Learning curves, a panel a measure; only what was logged."""
     logs = {arm: found for arm in run.arms if (found := _history(run.folder / "train" / arm))}
-    for title, unit, caption, measures in (
-        ("Loss", "", "The arm's own objective a step; dots: on seeds held out of training. Values of KD and SFT are not on one scale; read the shape.", ("loss", "held out")),
-        ("Share of KD", "%", "What distillation from the teacher's probabilities gives of the loss and of its gradient; the rest is cross-entropy. Near 0 it does nothing.", ("of the loss", "of the gradient")),
-        ("Held-out score", "", "The student's own greedy answers to seeds held out of training.", ("score",)),
-        ("Learning rate", "", "The size of the steps, as scheduled.", ("learning rate",)),
-    ):
-        curves = [Curve(arm, name, points, name == "held out") for arm, log in logs.items() for name in measures if (points := _points(log, name))]
+    for title, unit, measures, caption in PANELS:
+        curves = [
+            Curve(arm, name, points, name == "held out") for arm, log in logs.items() for name in measures if (points := _points(log, name))
+        ]
         if curves:
             yield Panel(title, caption, tuple(curves), unit)
 
@@ -140,8 +166,7 @@ def _value(entry: Tree, name: str) -> float | None:
     if name == "of the loss":
         whole = entry.get("loss_ce", 0.0) + entry.get("loss_kd", 0.0)
         return entry["loss_kd"] / whole if "loss_kd" in entry and "loss" in entry and whole else None
-    keys = {"loss": "loss", "held out": "eval_loss", "of the gradient": "kd_gradient_share", "score": "eval_score", "learning rate": "learning_rate"}
-    return entry.get(keys[name])
+    return entry.get(LOGGED[name])
 
 
 def settings(run: Run, shown_as: str) -> Settings:
@@ -164,11 +189,6 @@ def settings(run: Run, shown_as: str) -> Settings:
 def _time(run: Run, part: str) -> tuple[str, str, str]:
     begun = datetime.fromisoformat(run.begun[part]["begun"]).strftime("%Y-%m-%d %H:%M UTC")
     return part, begun, f"{run.done[part]['seconds']:,.1f}" if part in run.done else "not finished"
-
-
-def took(run: Run) -> str:
-    """The time of all finished parts."""
-    return clock(sum(one["seconds"] for one in run.done.values()))
 
 
 def _changed(tree: Tree) -> Tree:

@@ -160,6 +160,7 @@ class Facts:
     missing: tuple[Missing, ...]
     note: str
     quality: Table
+    closeness: Table
     cost: Table
     metric: str
     held_out: int

@@ -21,10 +21,13 @@ def gather(run_dir: Path) -> Facts:
         run=run_dir.resolve().name,
         task=_task(run.config),
         arms=tuple(dict.fromkeys([*run.arms, *results["models"]])),
-        verdict=verdict.verdict(results, _judged(run.config)) if found else verdict.unfinished(len(run.wanted) - len(missing), len(run.wanted)),
+        verdict=verdict.verdict(results, _judged(run.config))
+        if found
+        else verdict.unfinished(len(run.wanted) - len(missing), len(run.wanted)),
         missing=missing,
         note=results.get("note") or "",
         quality=comparison.quality(results),
+        closeness=comparison.closeness(results),
         cost=comparison.cost(results),
         metric=results["metric"],
         held_out=results["held_out"],
@@ -67,4 +70,8 @@ def _ablation(found: Any) -> Ablation | None:
         for name, one in found["sets"].items()
     ]
     about = f"{found['arm']}, {found['repeats']} training seeds each, {found['held_out']:,} held-out seeds"
-    return Ablation(tuple(sets), tuple(ablation.said(found)), f"{about}. {found['note'] or ''}".strip())
+    return Ablation(
+        tuple(sets),
+        tuple(line.strip() for said in ablation.said(found) for line in said.split("\n")),
+        f"{about}. {found['note'] or ''}".strip(),
+    )

@@ -1,9 +1,9 @@
 """report.md: the facts for a pull request."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from pipeline.report.facts import Facts, Table
+from pipeline.report.facts import Estimate, Facts, Table, Waterfall
 
 SPECIAL = re.compile(r"[\\`*|<>~&]|(?<!\w)_|_(?!\w)|(?<=\])(?=[(\[])|^\s*(?=[#+-]\s|\d+[.)]\s)|\s+")
 
@@ -31,20 +31,20 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield from _section("What is missing", Table(("part", "state", "command"), rows), left=True)
     if facts.quality.rows:
         yield from _section("Models", facts.quality)
-    if facts.quality.rows and len(facts.cost.head) > 1:
+    if facts.closeness.rows:
+        yield from _section("Probabilities", facts.closeness)
+    if facts.cost.rows:
         yield from _section("Cost", facts.cost)
     if facts.differences:
         yield from _section("Differences, paired by held-out seed", _said(facts.differences), left=True)
-    yield from _section("From seeds to figures", Table(("", "count", ""), tuple((one.name, one.count, one.note) for one in facts.flow)), left=True)
+    flow = tuple((one.name, one.count, one.note) for one in facts.flow)
+    yield from _section("From seeds to figures", Table(("", "count", ""), flow), left=True)
     if facts.waterfall:
-        found = facts.waterfall
-        drops = [(reason, f"-{number:,}") for reason, number in found.drops]
-        rows = (("written by the teacher", f"{found.given:,}"), *drops, ("kept", f"{found.kept:,}"))
-        yield from _section("What the filters took", Table(("reason", "samples"), rows))
+        yield from _section("What the filters took", _drops(facts.waterfall))
     if facts.groups:
         models = [one.name for one in facts.groups[0].scores]
-        rows = tuple((f"{group.name}, {group.held_out:,} seeds", *(one.says for one in group.scores)) for group in facts.groups)
-        yield from _section("Score by group", Table(("group", *models), rows))
+        scores = tuple((f"{group.name}, {group.held_out:,} seeds", *(one.says for one in group.scores)) for group in facts.groups)
+        yield from _section("Score by group", Table(("group", *models), scores))
         yield from ("", *(f"- {plain(line)}" for line in facts.gaps))
     if facts.reliability:
         yield from _section("Calibration", Table(("model", ""), tuple((one.model, one.says) for one in facts.reliability)), left=True)
@@ -56,7 +56,12 @@ def _lines(facts: Facts) -> Iterator[str]:
         yield from ("", *(f"- {plain(line)}" for line in facts.ablation.says))
 
 
-def _said(estimates: Iterator | tuple) -> Table:
+def _drops(found: Waterfall) -> Table:
+    taken = [(reason, f"-{number:,}") for reason, number in found.drops]
+    return Table(("reason", "samples"), (("written by the teacher", f"{found.given:,}"), *taken, ("kept", f"{found.kept:,}")))
+
+
+def _said(estimates: Iterable[Estimate]) -> Table:
     return Table(("", ""), tuple((one.name, one.says) for one in estimates))
 
 
@@ -67,5 +72,5 @@ def _section(title: str, table: Table, left: bool = False) -> Iterator[str]:
     yield from map(_row, table.rows)
 
 
-def _row(cells: tuple[str, ...] | list[str], escape: bool = True) -> str:
+def _row(cells: Iterable[str], escape: bool = True) -> str:
     return "| " + " | ".join(plain(cell) if escape else cell for cell in cells) + " |"

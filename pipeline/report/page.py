@@ -15,8 +15,8 @@ from pipeline.report import charts
 from pipeline.report.facts import Facts, Table
 
 HERE = Path(__file__).parent
-SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
-POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'self' file: {}"
+SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'strict-dynamic' {}"
 
 
 def page(facts: Facts, samples: Markup | None) -> str:
@@ -73,10 +73,14 @@ def _charts(facts: Facts) -> dict[str, Any]:
         "waterfall": charts.both(partial(charts.waterfall, facts.waterfall)) if facts.waterfall else None,
         "panels": [(panel, charts.curves(panel, arms), _curves(panel.curves)) for panel in facts.panels],
         "costs": [(cost, charts.scatter(cost, arms, facts.metric), _points(cost)) for cost in facts.costs],
-        "differences": charts.both(partial(charts.estimates, facts.differences, what="Differences", zero=True)) if facts.differences else None,
+        "differences": charts.both(partial(charts.estimates, facts.differences, what="Differences", zero=True))
+        if facts.differences
+        else None,
         "groups": charts.both(partial(charts.groups, facts.groups, arms)) if facts.groups else None,
         "reliability": [(one, charts.reliability(one, arms), _bins(one)) for one in facts.reliability],
-        "ablation": charts.both(partial(charts.estimates, facts.ablation.sets, what="Score by set", zero=False)) if facts.ablation else None,
+        "ablation": charts.both(partial(charts.estimates, facts.ablation.sets, what="Score by set", zero=False))
+        if facts.ablation
+        else None,
     }
 
 

@@ -1,10 +1,9 @@
 """The verdict in words that need no statistics: what the gate says, or, without one, what was kept, at what cost, and what is not shown."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from pipeline.evaluation.results import shown
-from pipeline.report.comparison import BASE, TEACHER, Found, at, gaps, label, verdict_of
+from pipeline.report.comparison import BASE, TEACHER, Found, at, gaps, label, side, tested, verdict_of
 from pipeline.report.facts import Verdict
 
 
@@ -44,21 +43,36 @@ def _title(results: Found, best: str) -> str:
 
 def _says(results: Found, best: str) -> Iterator[str]:
     models = results["models"]
-    others = [f"{'the untouched student' if name == BASE else f'the {name}'} {shown(models[name]['score'])}" for name in (TEACHER, BASE) if name in models]
-    yield f"On {results['held_out']:,} held-out seeds {best} scores {shown(models[best]['score'])}" + "".join(f", {one}" for one in others) + "."
-    yield from _runners_up(models, best)
+    others = [
+        f"{'the untouched student' if name == BASE else f'the {name}'} {shown(models[name]['score'])}"
+        for name in (TEACHER, BASE)
+        if name in models
+    ]
+    yield (
+        f"On {results['held_out']:,} held-out seeds {best} scores {shown(models[best]['score'])}"
+        + "".join(f", {one}" for one in others)
+        + "."
+    )
+    yield from _runners_up(results, best)
     yield from _kd_and_sft(results)
     if against := at(results, "differences", f"{best} - {TEACHER}"):
         yield f"Against the teacher, seed by seed, {best} is {verdict_of(against)}."
-    yield from (f"Between groups of seeds, {line}" for line in gaps(results) if line.startswith(f"{best}: "))
+    yield from (line for line in gaps(results) if line.startswith(f"{best}: "))
 
 
-def _runners_up(models: Mapping[str, Any], best: str) -> Iterator[str]:
-    low = models[best]["score"]["low"]
-    near = [name for name in models if name not in (TEACHER, BASE, best) and models[name]["score"]["high"] >= low]
+def _runners_up(results: Found, best: str) -> Iterator[str]:
+    """Arms that the best one is not shown to be ahead of: by the paired difference where there is one, else by intervals that overlap."""
+    models, behind = results["models"], _behind(results, best)
+    near = [name for name in models if name not in (TEACHER, BASE, best, *behind)]
+    near = [name for name in near if models[name]["score"]["high"] >= models[best]["score"]["low"]]
     if near:
         whose = "interval overlaps with that" if len(near) == 1 else "interval overlaps with those"
         yield f"{best} has the highest score of the arms, but its {whose} of {', '.join(near)}: a lead is not shown by the scores alone."
+
+
+def _behind(results: Found, best: str) -> list[str]:
+    found = [(name.partition(" - "), side(one)) for name, one in (results.get("differences") or {}).items()]
+    return [b for (a, _, b), sign in found if a == best and sign > 0] + [a for (a, _, b), sign in found if b == best and sign < 0]
 
 
 def _kd_and_sft(results: Found) -> Iterator[str]:
@@ -67,13 +81,8 @@ def _kd_and_sft(results: Found) -> Iterator[str]:
         left, _, right = name.partition(" - ")
         if (_method(results, left), _method(results, right)) != ("kd", "sft"):
             continue
-        if one["low"] > 0:
-            said = "shown"
-        elif one["high"] < 0:
-            said = "no, SFT is better"
-        else:
-            said = "not shown"
-        yield f"Does KD beat SFT? {said[0].upper()}{said[1:]}. {name} is {verdict_of(one)}."
+        said = {1: "KD beats SFT, and that is shown", 0: "That KD beats SFT is not shown", -1: "SFT beats KD, and that is shown"}[side(one)]
+        yield f"{said}: {name} is {tested(one)}, paired by seed."
 
 
 def _method(results: Found, name: str) -> str | None:
@@ -88,13 +97,16 @@ def _figures(results: Found, best: str) -> Iterator[tuple[str, str]]:
     model, teacher = results["models"][best], results["models"][TEACHER]
     if at(model, "retained") is not None:
         yield f"of the teacher's {results['metric']} score kept by {best}", f"{model['retained']:.1%}"
-    yield f"{results['metric']} score of {best}, {model['score']['low']:.3f} to {model['score']['high']:.3f}", f"{model['score']['mean']:.3f}"
+    yield (
+        f"{results['metric']} score of {best}, {model['score']['low']:.3f} to {model['score']['high']:.3f}",
+        f"{model['score']['mean']:.3f}",
+    )
     if size := _share(results, best, "parameters"):
         yield f"of the teacher's {teacher['parameters'] / 1e6:,.1f}M parameters", f"{size:.0%}"
     if speed := _faster(results, best):
-        yield "as many answers a second as the teacher", f"{speed:.1f}×"
+        yield "as many answers a second as the teacher", f"{speed:.1f}x"
     if (prices := [at(one, "load", "price_per_1000") for one in (model, teacher)]) and all(prices):
-        yield f"for 1,000 answers; the teacher {prices[1]:,.4f}", f"{prices[0]:,.4f}"
+        yield f"is the price of 1,000 answers; the teacher's {prices[1]:,.4f}", f"{prices[0]:,.4f}"
     if at(model, "agreement") is not None:
         yield f"of {label(best)}'s answers are the teacher's", f"{model['agreement']:.1%}"
 
