@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from pipeline.report import svg
-from pipeline.report.facts import Cost, Curve, Estimate, Group, Panel, Reliability, Waterfall
+from pipeline.report.facts import Cost, Curve, Estimate, Group, Panel, Point, Reliability, Waterfall
 from pipeline.report.svg import BOLD, Box, apart, bar, drawing, fit, line, linear, logarithmic, mark, path, short, text, ticks, width_of
 
 WIDE, NARROW, PANEL = 1040.0, 326.0, 326.0
 ROW = 30.0
 DASHES = ("none", "7 4", "2 4", "9 3 2 3", "1 3")
-LOG_FROM = 20.0  # times the smallest value: from here on a logarithmic axis
+LOG_FROM, COST_LOG_FROM = 20.0, 4.0  # times the smallest value: from here on a logarithmic axis
 
 
 def both(draw: Callable[[float, str], Markup]) -> Markup:
@@ -151,36 +151,65 @@ def _curve(one: Curve, panel: Panel, arms: Sequence[str], x: svg.Scale, y: svg.S
 
 
 def scatter(found: Cost, arms: Sequence[str], metric: str) -> Markup:
-    """Score with its interval over what it costs."""
+    """Score with its interval over what it costs. The untouched student may lie far below the others; then it stands on the lower edge."""
     width, height, left, bottom, top = PANEL, 250.0, 44.0, 206.0, 12.0
-    costs = [one.cost for one in found.points]
-    wide = max(costs) / min(costs) > LOG_FROM
-    edge = 1.25 if wide else 1.0
-    low, high = (min(costs) / edge, max(costs) * edge) if wide else (0.0, max(costs) * 1.08)
-    x = (logarithmic if wide else linear)(low, high, left + 6, width - 12)
-    y, marks = _y_scale([one.score.low for one in found.points] + [one.score.high for one in found.points], "", bottom, top)
-    parts = [*_y_axis(y, marks, left, width - 4), *_x_axis(x, svg.decades(low, high) if wide else ticks(low, high), top, bottom)]
-    taken = [Box(x(one.cost) - 7, y(one.score.high) - 2, x(one.cost) + 7, y(one.score.low) + 2) for one in found.points]
-    for one in found.points:
-        style = colour(one.model, arms)
-        parts.append(line(x(one.cost), y(one.score.low), x(one.cost), y(one.score.high), style=f"stroke: {style}; stroke-width: 2"))
-        parts.append(mark(shape(one.model, arms), x(one.cost), y(one.score.mean), f"fill: {style}", 5.5))
-    frame = Box(left, top - 6, width, bottom)
-    for one in found.points:
-        box = _room(x(one.cost), y(one.score.mean), width_of(one.model, BOLD), taken, frame)
+    x, costs = _cost_scale([one.cost for one in found.points], left + 6, width - 12)
+    judged = [one for one in found.points if one.model != "base"] or found.points
+    y, marks = _y_scale([one.score.low for one in judged] + [one.score.high for one in judged], "", bottom, top)
+    parts = [*_y_axis(y, marks, left, width - 4), *_x_axis(x, costs, top, bottom), line(left, bottom, width - 4, bottom, "axis")]
+    spots = [_spot(one, arms, x, y, bottom) for one in found.points]
+    taken = [Box(spot.left, spot.top - 2, spot.right, spot.bottom + 2) for spot, _, _ in spots]
+    for (spot, name, drawn), one in zip(spots, found.points, strict=True):
+        box = _room(spot, min(y(one.score.mean), bottom - 7), width_of(name, BOLD), taken, Box(left, 0, width, bottom))
         taken.append(box)
-        parts.append(text(box.left, box.bottom - 3, one.model, "strong halo"))
+        parts += [drawn, text(box.left, box.bottom - 3, name, "strong halo")]
     parts.append(text(width, height - 8, found.unit, "soft", "end"))
     said = "; ".join(f"{one.model} {one.score.mean:.3f} at {short(one.cost)}" for one in found.points)
     return drawing(width, height, f"{metric} score over {found.unit}: {said}", "", *parts)
 
 
-def _room(x: float, y: float, width: float, taken: Sequence[Box], frame: Box) -> Box:
-    """Where a label of this width fits beside a point; beside it, then farther up and down."""
-    sides = (x + 10, x - 10 - width, x - width / 2)
-    near = [(side, step) for side in sides[:2] for step in (0, 12, -12)]
-    corners = near + [(side, step) for step in [sign * 10.0 * number for number in range(2, 20) for sign in (-1, 1)] for side in sides]
-    boxes = [Box(left, y + step - 7, left + width, y + step + 7) for left, step in corners]
+def _spot(one: Point, arms: Sequence[str], x: svg.Scale, y: svg.Scale, bottom: float) -> tuple[Box, str, Markup]:
+    """(what it covers, its label, its drawing)."""
+    place, style = x(one.cost), colour(one.model, arms)
+    if y(one.score.mean) > bottom:
+        return (
+            Box(place - 7, bottom - 14, place + 7, bottom),
+            f"{one.model} {one.score.mean:.3f}",
+            mark(4, place, bottom - 6, f"fill: {style}", 5.5),
+        )
+    high, low = y(one.score.high), min(y(one.score.low), bottom)
+    whisker = line(place, high, place, low, style=f"stroke: {style}; stroke-width: 2")
+    return (
+        Box(place - 7, high, place + 7, low),
+        one.model,
+        whisker + mark(shape(one.model, arms), place, y(one.score.mean), f"fill: {style}", 5.5),
+    )
+
+
+def _cost_scale(costs: Sequence[float], start: float, end: float) -> tuple[svg.Scale, list[float]]:
+    """(scale, ticks): from 0, or logarithmic where costs are of several magnitudes."""
+    if max(costs) / min(costs) > COST_LOG_FROM:
+        low, high = min(costs) / 1.25, max(costs) * 1.25
+        return logarithmic(low, high, start, end), svg.decades(low, high)
+    return linear(0, max(costs) * 1.08, start, end), ticks(0, max(costs) * 1.08)
+
+
+def _room(spot: Box, y: float, width: float, taken: Sequence[Box], frame: Box) -> Box:
+    """Where a label of this width fits: beside its point at height `y`, over or under it, then farther up and down."""
+    middle = (spot.left + spot.right - width) / 2
+    right, left = spot.right + 3, spot.left - 3 - width
+    near = [
+        (right, y),
+        (right, y + 13),
+        (right, y - 13),
+        (middle, spot.top - 9),
+        (middle, spot.bottom + 10),
+        (left, y),
+        (left, y + 13),
+        (left, y - 13),
+    ]
+    far = [(side, y + sign * 10.0 * number) for number in range(2, 20) for sign in (-1, 1) for side in (right, left, middle)]
+    boxes = [Box(side, height - 7, side + width, height + 7) for side, height in near + far]
     free = [box for box in boxes if frame.holds(box) and not any(box.meets(other) for other in taken)]
     return (free or boxes)[0]
 

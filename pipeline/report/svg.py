@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-LETTER, BOLD = 6.3, 7.2  # pixels that a letter of 12 px takes, on average
+LETTER, BOLD = 6.9, 7.8  # pixels that a letter of 12 px takes, on average
 
 Scale = Callable[[float], float]
 
