@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import cli
+from pipeline.evaluation.results import shown
 from pipeline.store import read_lines
 from tests.conftest import ROOT
 
@@ -62,6 +63,9 @@ def test_ends_with_the_report(tiny: Path) -> None:
         done = pipeline(command, "configs/tiny.yaml", f"run_dir={tiny}")
         assert done.stdout.splitlines()[-1] == f"report: {page}"
         assert page.is_file()
+    text = page.with_name("report.md").read_text()
+    results = json.loads((tiny / "evaluate" / "results.json").read_text())
+    assert all(shown(model["score"]) in text for model in results["models"].values())
     page.unlink()
     page.mkdir()
     held = pipeline("evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}")

@@ -82,7 +82,7 @@ def estimates(found: Sequence[Estimate], width: float, kind: str, what: str, zer
             if names
             else text(0, y - 12, fit(one.name, width, BOLD), "strong halo")
         )
-        parts.append(text(width - after, y + 4, fit(one.says, after)) if names else text(0, y + 21, fit(one.says, width), "soft halo"))
+        parts.append(text(width - after, y + 4, fit(one.says, after)) if names else text(0, y + 21, fit(one.says, width, 6.3), "soft halo"))
     return drawing(width, bottom + 22, f"{what}: " + "; ".join(f"{one.name} {one.says}" for one in found), kind, *parts)
 
 

@@ -15,5 +15,4 @@
     try { localStorage.setItem("pipeline-report-theme", root.dataset.theme); } catch { /* a page from a file may have no storage */ }
     label();
   });
-  addEventListener("beforeprint", () => document.querySelectorAll("details.figures").forEach((one) => { one.open = true; }));
 })();
