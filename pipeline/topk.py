@@ -35,7 +35,7 @@ NATS = np.append(-DEEPEST * (np.arange(ZERO) / (ZERO - 1)) ** 2, -np.inf)  # by 
 class Header(BaseModel):
     """What makes the numbers of a file meaningful; training refuses what does not fit its student."""
 
-    stage: str  # generate: while the tokens were made; score: by prefill
+    stage: str  # generate, evaluate: while the tokens were made; score: by prefill
     teacher: str
     revision: str | None
     tokenizer: str  # hash of the token-to-id map

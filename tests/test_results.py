@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.config import Arm, load
-from pipeline.evaluation.results import repeats, results, table
+from pipeline.evaluation.results import repeats, results
+from pipeline.evaluation.table import table
 from pipeline.records import Score, Scored, Usage
 from pipeline.scoring import bootstrap, bootstrap_repeats
 
