@@ -128,7 +128,7 @@ class Scored(Identified):
     """One model's answer to one held-out seed.
 
     `confidence` is the probability that the model gave to its answer's tokens, all together; None where that is not known. The teacher's
-    have token ids and frames under evaluate.fidelity.
+    have token ids and frames under evaluate.fidelity, and `tails`: the mass outside each frame's entries, which frames round away.
     """
 
     seed_id: str
@@ -142,6 +142,7 @@ class Scored(Identified):
     confidence: float | None = None
     token_ids: list[int] | None = None
     frame: Frame | None = None
+    tails: list[float] | None = None
 
 
 class Faithful(Identified):

@@ -50,7 +50,7 @@ def _value(name: str, answer: Scored) -> float:
 
 
 def _of_json(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
-    """Validity: the share of answers that are JSON, and fit the schema if there is one. Field F1: over the fields of all answers together."""
+    """Validity: the share of answers that are JSON and fit the schema, if any. Field F1: over the fields of all answers together."""
     how = verifiers.check(config.task)
     # held against itself, an answer is right if it can be read and fits
     valid = [verifiers.score(how, answer.score.answer, answer.score.answer or "").value for answer in answers]

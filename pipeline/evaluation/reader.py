@@ -6,18 +6,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import prompts, replies, scoring, seeds, students
 from pipeline.encode import Encoder, Example, NoAnswerError
-from pipeline.errors import PipelineError
 from pipeline.models import Completion, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.records import Sample, Scored, Seed
+from pipeline.records import Frame, Sample, Scored, Seed
 from pipeline.stage import Job
-from pipeline.topk import TopKFolder
+from pipeline.topk import TopK, TopKFolder, with_tail
 from pipeline.vocabulary import Vocabulary
 
 Sums = dict[str, tuple[int, float, int]]  # by seed: tokens, nats, tokens with the same likeliest
+
+
+class _Frames(TopKFolder):
+    """The frames of the teacher's answers, with the tails that they had before they were rounded."""
+
+    def __init__(self, folder: Path, answers: Sequence[Scored]):
+        super().__init__(folder)
+        self._tails = {answer.frame: answer.tails for answer in answers}
+
+    def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:
+        return with_tail(super().frame(place, token_ids), np.array(self._tails[place]))
 
 
 @dataclass(frozen=True)
@@ -32,30 +44,25 @@ class Reader:
     frames: TopKFolder
 
     @classmethod
-    def of(cls, job: Job, trained: str, teachers: Path) -> "Reader":
-        """`trained` is where in the run the student is, `teachers` where the teacher's answers are. Raises PipelineError if they have not
-        the same tokenizer."""
+    def of(cls, job: Job, trained: str, teachers: Path, answers: Sequence[Scored]) -> "Reader":
+        """`trained` is where in the run the student is, `teachers` where the teacher's `answers` are. Raises PipelineError if they have
+        not the same tokenizer."""
         import torch
 
         from pipeline.probe import check_logits, logits_of
 
         config = job.config
         path, revision = students.made(job.run_dir / trained)
-        student, vocabulary = Tokenizer(path, revision), Vocabulary.read(path)
-        teacher = Tokenizer(tokenizer_of(config.teacher), config.teacher.revision)
-        if teacher.hash != (vocabulary.tokenizer if vocabulary else student.hash):
-            raise PipelineError(
-                f"fidelity {job.part}: the tokenizer of {path} differs from that of the teacher {config.teacher.model}, so their "
-                "distributions cannot be compared; leave evaluate.fidelity out (and run evaluate with --redo), or choose a student of the "
-                "teacher's family"
-            )
+        student = Tokenizer(path, revision)
+        students.check_fidelity(config, student)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_weights(path, revision, "auto" if device == "cuda" else torch.float32).to(device).eval()
         check_logits(model, logits_of(model))
         arm = config.train.arms.get(job.part)
-        encoder = Encoder(student, prompts.load(config.train.prompt), True, arm.form if arm else "whole", vocabulary=vocabulary)
+        encoder = Encoder(student, prompts.load(config.train.prompt), True, arm.form if arm else "whole", vocabulary=Vocabulary.read(path))
+        teacher = Tokenizer(tokenizer_of(config.teacher), config.teacher.revision)
         held_out = {seed.id: seed for seed in seeds.load(config.task.eval_seeds)}
-        return cls(job, model, encoder, teacher, held_out, TopKFolder(job.run_dir / teachers))
+        return cls(job, model, encoder, teacher, held_out, _Frames(job.run_dir / teachers, answers))
 
     def measure(self, answers: Sequence[Scored]) -> Iterator[Sums]:
         """A batch of answers at a time, those of about one length together; what cannot be measured comes first, with 0 tokens."""

@@ -6,7 +6,7 @@ Dimension names: N tokens, K entries of a token, V vocabulary, H hidden.
 import torch
 from torch import Tensor
 
-from pipeline.losses.divergence import fold, forward_kl
+from pipeline.losses.divergence import RAREST, fold, forward_kl
 from pipeline.losses.kd import Teacher
 from pipeline.losses.sparse import BLOCK_ELEMENTS, Logits, Terms, fused_loss
 
@@ -24,7 +24,8 @@ def token_kl(hidden: Tensor, weight: Tensor, teacher: Teacher, logits: Logits) -
     found = hidden.new_zeros(len(hidden))
 
     def keep(head: Tensor, rest: Tensor, part: slice) -> Tensor:
-        found[part] = forward_kl(whole[part], torch.cat([head, rest[:, None]], 1)).to(found.dtype)
+        student = torch.cat([head, rest[:, None]], 1).clamp(min=RAREST)  # far from what it rules out, not endlessly
+        found[part] = forward_kl(whole[part], student).to(found.dtype)
         return found[part]
 
     with torch.no_grad():

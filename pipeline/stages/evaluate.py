@@ -216,8 +216,9 @@ class _Examiner:
             return scored, None
         if completion.topk is None:
             raise PipelineError(f"evaluate {self.job.part}: its server gives no logprobs, which evaluate.fidelity needs; leave that out")
-        frame = topk.encode(completion.topk.ids, completion.topk.logprobs, self.header, 0)
-        return scored.model_copy(update={"token_ids": completion.token_ids}), frame
+        ids, logprobs = completion.topk.ids, completion.topk.logprobs
+        tails = [float(f"{mass:.3g}") for mass in topk.tail_mass(ids, logprobs)]
+        return scored.model_copy(update={"token_ids": completion.token_ids, "tails": tails}), topk.encode(ids, logprobs, self.header, 0)
 
 
 def _confidence(completion: Completion, tokens: Range | None) -> float | None:

@@ -53,7 +53,7 @@ def run(job: Job) -> dict[str, Any]:
     there = len(answers) - sum(len(shard.missing) for shard in shards)
     if shards:
         own = {answer.seed_id: answer for answer in read_records(job.run_dir / "evaluate" / job.part, Scored)}
-        reader = Reader.of(job, _trained(job.part), TEACHERS)
+        reader = Reader.of(job, _trained(job.part), TEACHERS, list(answers.values()))
         progress = Progress(f"fidelity {job.part}", len(answers), there, unit="answers")
         for shard in shards:
             _fill(shard, reader, answers, own, progress)
