@@ -13,6 +13,7 @@ from pipeline.encode import Encoder, Example, NoAnswerError
 from pipeline.models import Completion, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
+from pipeline.prompts import Prompt
 from pipeline.records import Frame, Sample, Scored, Seed
 from pipeline.stage import Job
 from pipeline.topk import TopK, TopKFolder, with_tail
@@ -88,7 +89,7 @@ class Reader:
         if not answer.token_ids or (self._kept is not None and not self._kept.issuperset(answer.token_ids)):
             return []
         completion = Completion(answer.seed_id, answer.text, answer.token_ids, answer.finish_reason, answer.usage)
-        reading = replies.read(prompts.load(self.job.config.generate.prompt[0]), completion, self.teacher)
+        reading = replies.read(self._asked, completion, self.teacher)
         sample = Sample(
             id=answer.seed_id,
             seed=self.seeds[answer.seed_id],
@@ -109,6 +110,11 @@ class Reader:
             return self.encoder.sample(sample)
         except NoAnswerError:
             return []
+
+    @cached_property
+    def _asked(self) -> Prompt:
+        """What the teacher was asked with, which says how its replies are read."""
+        return prompts.load(self.job.config.generate.prompt[0])
 
     @cached_property
     def _kept(self) -> frozenset[int] | None:
