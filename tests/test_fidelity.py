@@ -68,7 +68,7 @@ def test_a_tail_that_was_rounded_away_comes_back() -> None:
     mended = topk.with_tail(stored, exact)
     assert np.exp(mended.tail) == pytest.approx(exact)
     assert np.exp(mended.logprobs).sum() == pytest.approx(1.0 - 2e-6, abs=1e-6)
-    assert np.exp(mended.logprobs[0]) == pytest.approx([0.97, 0.02, 0.01], rel=0.03)
+    assert np.exp(mended.logprobs[0]) == pytest.approx([0.97, 0.02, 0.01], rel=0.06)
 
 
 def test_every_seed_is_measured_as_its_dense_logits_say(workshop: Path) -> None:
