@@ -70,10 +70,10 @@ class Reader:
         rows = [(answer, self._examples(answer)) for answer in answers]
         yield {answer.seed_id: (0, 0.0, 0) for answer, examples in rows if not examples}
         left = sorted((pair for pair in rows if pair[1]), key=lambda pair: max(len(example.input_ids) for example in pair[1]))
-        settings = self.job.config.evaluate.fidelity
-        assert settings is not None
-        for first in range(0, len(left), settings.batch_size):
-            batch = left[first : first + settings.batch_size]
+        fidelity = self.job.config.evaluate.fidelity
+        assert fidelity is not None
+        for first in range(0, len(left), fidelity.batch_size):
+            batch = left[first : first + fidelity.batch_size]
             yield self._sums([(answer.seed_id, example) for answer, examples in batch for example in examples])
 
     def overlap(self, own: Scored, teacher: Scored) -> dict[str, float]:
