@@ -4,7 +4,7 @@
 
 TASK is question_types, leg_counting or rewriting. Every step is a command of the pipeline in runs/quality/TASK-SCALE, so the same
 command goes on where it was stopped. KEY=VALUE overrides the student's config. With --dev its figures are about dev.jsonl, which is
-for choosing settings, in a folder of its own. leg_counting and rewriting need `pip install '.[tasks]'`.
+for choosing settings, in a folder of its own. leg_counting needs `pip install '.[tasks]'`.
 """
 
 import argparse
@@ -29,7 +29,6 @@ class Task:
     sizes: dict[str, dict[str, int]]
     tuned: bool = True
     needs_wheel: bool = False
-    free_text: bool = False
 
 
 TASKS = {
@@ -49,7 +48,6 @@ TASKS = {
     "rewriting": Task(
         {"small": {"eval": 60, "dev": 30, "seeds": 200}, "full": {"eval": 100, "dev": 50, "seeds": 491}},
         tuned=False,
-        free_text=True,
     ),
 }
 
@@ -78,12 +76,6 @@ def main(arguments: Sequence[str]) -> int:
     arms = repeated(load(config, [*settings, *overrides]).train.arms, given.repeats, given.arms)
     options = [*settings, *overrides, f"run_dir={student}", f"train.arms={json.dumps(arms)}"]
     pipeline("run", config, *options)
-    if task.free_text:
-        held_out = folder / ("held_out-dev" if given.dev else "held_out")
-        pipeline(
-            "generate", config, *settings, settings[1].replace("eval_seeds", "seeds"), "teacher.logprob_threshold=0", f"run_dir={held_out}"
-        )
-        python("benchmarks/free_text.py", str(student), str(held_out))
     return 0
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pipeline import stage
 from pipeline.config import Arm, Config, load
 from pipeline.errors import PipelineError
-from pipeline.evaluation.results import FAKE, shown, signed
+from pipeline.evaluation.results import FAKE
+from pipeline.evaluation.table import shown, signed
 from pipeline.progress import clock
 from pipeline.records import Scored
 from pipeline.scoring import Interval, bootstrap_repeats, bootstrap_sum

@@ -144,23 +144,28 @@ class Capture(Generic[S]):
     def _header(self, model: Model) -> topk.Header | None:
         if not self.k:
             return None
-        if model.tokenizer is None:
-            raise PipelineError(f"{self.job.stage}: logprobs need the tokenizer; set teacher.tokenizer")
         teacher = self.job.config.teacher
-        return topk.Header(
-            stage=self.job.stage,
-            teacher=model.facts.name,
-            revision=model.facts.revision,
-            tokenizer=model.tokenizer.hash,
-            chat_template=model.tokenizer.template_hash,
-            vocab_size=model.tokenizer.vocab_size,
-            k=self.k,
-            mass=teacher.logprob_mass,
-            threshold=teacher.logprob_threshold,
-            logprobs_mode=model.facts.logprobs_mode,
-            head_dtype=model.facts.head_dtype,
-            engine=model.facts.engine,
-        )
+        return header(self.job, model, self.k, teacher.logprob_mass, teacher.logprob_threshold)
+
+
+def header(job: Job, model: Model, k: int, mass: float, threshold: float) -> topk.Header:
+    """What a file of this teacher's frames begins with. Raises PipelineError for a server of which no tokenizer is known."""
+    if model.tokenizer is None:
+        raise PipelineError(f"{job.stage}: logprobs need the tokenizer; set teacher.tokenizer")
+    return topk.Header(
+        stage=job.stage,
+        teacher=model.facts.name,
+        revision=model.facts.revision,
+        tokenizer=model.tokenizer.hash,
+        chat_template=model.tokenizer.template_hash,
+        vocab_size=model.tokenizer.vocab_size,
+        k=k,
+        mass=mass,
+        threshold=threshold,
+        logprobs_mode=model.facts.logprobs_mode,
+        head_dtype=model.facts.head_dtype,
+        engine=model.facts.engine,
+    )
 
 
 def keep_prompts(paths: Sequence[Path | str], folder: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 STAGES = ("generate", "filter", "score", "train", "evaluate")
+MEASURES = ("fidelity",)  # stages that evaluate runs when all models have answered, each if its settings ask for it
 LOOPBACK = "127.0.0.1"
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -240,16 +241,21 @@ def _load(config: Path, overrides: tuple[str, ...]) -> "Config":
     return load(config, overrides)
 
 
-def _modules() -> "dict[str, Any]":
-    return {name: importlib.import_module(f"pipeline.stages.{name}") for name in STAGES}
+def _modules(names: tuple[str, ...] = STAGES) -> "dict[str, Any]":
+    return {name: importlib.import_module(f"pipeline.stages.{name}") for name in names}
+
+
+def _with_measures(module: "Stage") -> "list[Stage]":
+    return [module, *(_modules(MEASURES).values() if module.NAME == "evaluate" else ())]
 
 
 def _is_done(module: "Stage", settings: "Config") -> bool:
-    """Whether a stage is done. One that waits for another to finish is not."""
+    """Whether a stage is done, with all that is measured behind it. One that waits for another to finish is not."""
     from pipeline import stage
 
-    begun = any((Path(settings.run_dir) / module.NAME).glob("**/begun.json"))
-    return begun and stage.done(module, settings)
+    asked = [one for one in _with_measures(module) if one.parts(settings)]
+    begun = all(any((Path(settings.run_dir) / one.NAME).glob("**/begun.json")) for one in asked)
+    return begun and all(stage.done(one, settings) for one in asked)
 
 
 def _child(name: str, config: Path, *arguments: str) -> int:
@@ -272,9 +278,14 @@ def _execute(
     settings = _load(config, overrides)
     module = _modules()[name]
     prepare = stage.set_aside if redo else work.retry_errors if retry_errors else None
-    if not stage.execute(module, settings, only or None, prepare):
+    worked = stage.execute(module, settings, only or None, prepare)
+    finished = not only or stage.done(module, settings)
+    for measure in _with_measures(module)[1:] if finished else ():
+        measured = [part for part in measure.parts(settings) if not only or part in only]
+        worked |= bool(measured) and stage.execute(measure, settings, measured, prepare)
+    if not worked:
         click.echo(f"{name}: done already")
-    if only and not stage.done(module, settings):
+    if not finished:
         return DONE
     click.echo(module.summary(settings))
     code = _failures(module, settings)

@@ -125,7 +125,11 @@ class Score(Record):
 
 
 class Scored(Identified):
-    """One model's answer to one held-out seed."""
+    """One model's answer to one held-out seed.
+
+    `confidence` is the probability that the model gave to its answer's tokens, all together; None where that is not known. The teacher's
+    have token ids and frames under evaluate.fidelity, and `tails`: the mass outside each frame's entries, which frames round away.
+    """
 
     seed_id: str
     group: str | None = None
@@ -135,3 +139,22 @@ class Scored(Identified):
     finish_reason: FinishReason
     usage: Usage
     score: Score
+    confidence: float | None = None
+    token_ids: list[int] | None = None
+    frame: Frame | None = None
+    tails: list[float] | None = None
+
+
+class Faithful(Identified):
+    """How near a student is to the teacher over the teacher's answer to one held-out seed, whose id it has.
+
+    `tokens` are those of the answer that the student could be asked about; `nats` is the sum of their forward KL, `same` how many of them
+    have the same likeliest token. 0 tokens: the student's form or vocabulary has no place for this answer. `rouge_l` and `chrf` are of the
+    student's own answer to the teacher's.
+    """
+
+    tokens: int
+    nats: float
+    same: int
+    rouge_l: float
+    chrf: float

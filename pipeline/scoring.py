@@ -1,8 +1,9 @@
-"""How an answer is held against the ground truth, and how sure the averages are."""
+"""How an answer is held against the ground truth, and how sure the averages are. The tests of differences: evaluation/significance.py."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from pipeline.records import Score
 
 RESAMPLES = 10_000
+BLOCK = 1 << 20  # draws that are held at once
 SHOWN = 80  # characters of an unreadable answer in an explanation
+WORD = re.compile(r"\w+")
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s*/\s*\d+)?")
 
 Scorer = Callable[[str | None, str, Sequence[str] | None], Score]
@@ -69,7 +72,49 @@ def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None
     return Score(value=float(right), answer=f"{given:.15g}", explanation="same number" if right else f"is {wanted:.15g}")
 
 
-SCORERS: dict[str, Scorer] = {"label": label, "exact": exact, "numeric": numeric}
+def rouge_l(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
+    """F-measure of the longest common subsequence of words (Lin 2004), by rouge-score, without stemming. Words are of any script that
+    puts something between them; case does not count."""
+    return _overlap("rouge_l", _rouge_l, answer, target)
+
+
+def chrf(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
+    """chrF: F2 of character n-grams up to 6 (Popović 2015), by sacrebleu, as a share of 1. Case counts, spacing does not."""
+    return _overlap("chrf", _chrf, answer, target)
+
+
+def _overlap(name: str, measure: Callable[[str, str], float], answer: str | None, target: str) -> Score:
+    if answer is None or not answer.strip():
+        return Score(value=0.0, explanation="no answer found")
+    value = measure(answer, target)
+    return Score(value=value, answer=answer, explanation=f"{name} {value:.3f}")
+
+
+def _rouge_l(answer: str, target: str) -> float:
+    return float(_rouge().score(target, answer)["rougeL"].fmeasure)
+
+
+def _chrf(answer: str, target: str) -> float:
+    from sacrebleu import sentence_chrf
+
+    return min(1.0, sentence_chrf(answer, [target]).score / 100.0)
+
+
+class _Words:
+    """rouge-score's own words are of a to z alone."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return WORD.findall(text.casefold())
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+SCORERS: dict[str, Scorer] = {"label": label, "exact": exact, "numeric": numeric, "rouge_l": rouge_l, "chrf": chrf}
 
 
 @dataclass(frozen=True)
@@ -85,10 +130,16 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
     """Mean and 95 % percentile bootstrap interval over items (Efron & Tibshirani 1993, ch. 13). For a paired difference, pass the
     differences item by item."""
     data: NDArray[np.float64] = np.asarray(values, np.float64)
-    random = np.random.default_rng(seed)
-    means = np.array([data[random.integers(len(data), size=len(data))].mean() for _ in range(RESAMPLES)])
-    low, high = np.quantile(means, (0.025, 0.975))
+    low, high = np.quantile(np.concatenate([data[drawn].mean(axis=1) for drawn in _drawn(len(data), seed)]), (0.025, 0.975))
     return Interval(float(data.mean()), float(low), float(high))
+
+
+def bootstrap_ratio(over: Sequence[float], under: Sequence[float], seed: int = 0) -> Interval:
+    """The ratio of two sums over items, 0 where there is nothing to divide by, with its 95 % percentile bootstrap interval."""
+    above, below = np.asarray(over, np.float64), np.asarray(under, np.float64)
+    sums = [(above[drawn].sum(axis=1), below[drawn].sum(axis=1)) for drawn in _drawn(len(above), seed)]
+    low, high = np.quantile(np.concatenate([_ratio(*pair) for pair in sums]), (0.025, 0.975))
+    return Interval(float(_ratio(above.sum(), below.sum())), float(low), float(high))
 
 
 def bootstrap_repeats(runs: NDArray[np.float64], against: NDArray[np.float64] | None = None, seed: int = 0) -> Interval:
@@ -114,6 +165,18 @@ def bootstrap_sum(sides: Sequence[NDArray[np.float64]], weights: Sequence[float]
 
     low, high = np.quantile([drawn() for _ in range(RESAMPLES)], (0.025, 0.975))
     return Interval(float(_sum([side.mean() for side in sides], weights)), float(low), float(high))
+
+
+def _drawn(items: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """RESAMPLES rows of `items` numbers below `items`, some rows at a time."""
+    random = np.random.default_rng(seed)
+    rows = max(1, BLOCK // max(items, 1))
+    for first in range(0, RESAMPLES, rows):
+        yield random.integers(items, size=(min(rows, RESAMPLES - first), items))
+
+
+def _ratio(over: Any, under: Any) -> Any:
+    return np.divide(over, under, out=np.zeros_like(over), where=np.asarray(under) > 0)
 
 
 def _sum(values: Sequence[Any], weights: Sequence[float]) -> Any:

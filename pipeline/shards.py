@@ -154,7 +154,7 @@ class Shard(Generic[T]):
                 record = record.model_copy(update={"frame": old.model_copy(update={"file": f"{self.name}.topk", "offset": offset})})
                 offset += old.nbytes
             lines.append(record.to_line())
-        if self.header:
+        if header:
             write_atomic(self.folder / f"{self.name}.topk", b"".join(frames))
         write_atomic(self.sealed, pack_lines(lines))
         self.lines_path.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ NATS = np.append(-DEEPEST * (np.arange(ZERO) / (ZERO - 1)) ** 2, -np.inf)  # by 
 class Header(BaseModel):
     """What makes the numbers of a file meaningful; training refuses what does not fit its student."""
 
-    stage: str  # generate: while the tokens were made; score: by prefill
+    stage: str  # generate, evaluate: while the tokens were made; score: by prefill
     teacher: str
     revision: str | None
     tokenizer: str  # hash of the token-to-id map
@@ -118,6 +118,20 @@ def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
             ids[draws].astype(header.id_dtype).tobytes(),
         )
     )
+
+
+def tail_mass(ids: NDArray, logprobs: NDArray) -> NDArray[np.float64]:
+    """(T,): the mass outside the entries of (T, 1 + k) as `encode` takes them."""
+    live = (np.arange(ids.shape[1]) == 0) | (ids != ids[:, :1])
+    return np.maximum(1.0 - np.where(live, np.exp(logprobs, dtype=np.float64), 0.0).sum(axis=1), 0.0)
+
+
+def with_tail(topk: TopK, mass: NDArray[np.float64]) -> TopK:
+    """Distributions of exact entries alone, whose tails have this `mass` (T,). A frame's own tail is what its rounded entries leave, up to
+    some thousandths that were not there."""
+    probability = np.exp(topk.logprobs, dtype=np.float64)
+    probability *= ((1.0 - mass) / probability.sum(axis=1))[:, None]
+    return TopK(topk.ids, _log(probability).astype(np.float32), _log(mass).astype(np.float32), topk.exact)
 
 
 def checksum(frame: bytes | memoryview, token_ids: Sequence[int]) -> int:

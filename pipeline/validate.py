@@ -74,6 +74,8 @@ def _check_local_student(config: Config, name: str) -> None:
         students.check(config, name, load_config(name, None), tokenizer)
         for arm in config.train.arms if there else ():
             students.check_vocabulary(config, arm, tokenizer)
+        if there:
+            students.check_fidelity(config, tokenizer)
 
 
 def _check_teacher(config: Config) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import cli
-from pipeline.evaluation.results import shown
+from pipeline.evaluation.table import shown
 from pipeline.store import read_lines
 from tests.conftest import ROOT
 
@@ -38,7 +38,7 @@ def test_the_whole_way(tiny: Path) -> None:
     assert results["held_out"] == 16
     for model in results["models"].values():
         assert 0 <= model["score"]["low"] <= model["score"]["mean"] <= model["score"]["high"] <= 1
-    assert set(results["differences"]) == {"kd - sft"}
+    assert set(results["differences"]) == {"kd - sft", "kd - base", "sft - base", "kd - teacher", "sft - teacher"}
     assert "measure nothing" in results["note"]
     for arm in ("kd", "sft"):
         assert (tiny / "train" / arm / "model" / "model.safetensors").is_file()

@@ -155,6 +155,7 @@ BARE = ("language", "leak", "calibrated", "agreement", "prompts_agree", "teacher
 WHOLE = [  # sections that are left out by default
     "student.lora={}",
     "evaluate.gate={}",
+    "evaluate.fidelity={}",
     *(f"filter.{name}={{}}" for name in BARE),
     *(f"filter.{name}={{{needed}}}" for name, needed in ASKING.items()),
 ]

@@ -16,7 +16,7 @@ import yaml
 from pipeline import report
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation.results import shown, signed
+from pipeline.evaluation.table import shown, signed
 from pipeline.report import charts, svg
 from pipeline.report.facts import Cost, Estimate, Facts, Group, Point, Waterfall
 from pipeline.report.gather import gather

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.config import Arm, load
-from pipeline.evaluation.results import repeats, results, table
+from pipeline.evaluation.results import repeats, results
+from pipeline.evaluation.table import table
 from pipeline.records import Score, Scored, Usage
 from pipeline.scoring import bootstrap, bootstrap_repeats
 
@@ -64,7 +65,7 @@ def test_table_of_repeats(workshop: Path) -> None:
     values = {"teacher": [1.0, 1.0], "base": [0.0, 0.0], "kd-0": [1.0, 0.0], "kd-1": [1.0, 1.0], "sft-0": [0.0, 1.0], "sft-1": [0.0, 0.0]}
     found = results(config, {name: (answers(value), COST) for name, value in values.items()})
     assert found["repeats"]["kd"]["each"] == [0.5, 1.0]
-    assert set(found["differences"]) == {"kd - sft"}
+    assert list(found["differences"]) == ["kd - sft", "kd - base", "sft - base", "kd - teacher", "sft - teacher"]
     assert found["differences"]["kd - sft"]["mean"] == pytest.approx(0.5)
     assert "kd, mean of 2 repeats: 0.750" in table(found)
 

@@ -9,7 +9,7 @@ from typing import Any, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline.config.asking import Engine, Evaluate, Gate, Generate, Licences, Score, Source, Task, Teacher, Verifier
+from pipeline.config.asking import Engine, Evaluate, Fidelity, Gate, Generate, Licences, Score, Source, Task, Teacher, Verifier
 from pipeline.config.curation import Confidence, Filter, Judge
 from pipeline.config.learning import Arm, Form, Lora, Shape, Student, Train
 from pipeline.config.section import Section, is_runtime, walk
@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "Engine",
     "Evaluate",
+    "Fidelity",
     "Filter",
     "Form",
     "Gate",
@@ -87,6 +88,15 @@ class Config(Section):
             raise ValueError(
                 f"arm {drawn[0]} draws from all samples, and score has only some; set train.rows: filter, or the arm's selection: kept"
             )
+        return self
+
+    @model_validator(mode="after")
+    def answers_can_be_measured(self) -> Self:
+        teacher = self.teacher
+        if self.evaluate.fidelity and teacher.backend == "openai" and teacher.tokenizer is None:
+            raise ValueError("evaluate.fidelity needs the teacher's token ids and logprobs; set teacher.tokenizer, or leave it out")
+        if self.evaluate.also and self.task.metric == "code":
+            raise ValueError("evaluate.also: under metric code the ground truth is tests, which no answer can be held against as text")
         return self
 
     @model_validator(mode="after")

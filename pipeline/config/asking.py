@@ -58,7 +58,7 @@ class Task(Section):
 
     seeds: SeedSource = Field(description="what the teacher is asked")
     eval_seeds: SeedSource = Field(description="held-out seeds with ground truth, never trained on")
-    metric: Literal["label", "exact", "numeric", "math", "json", "code"] = Field(
+    metric: Literal["label", "exact", "numeric", "math", "json", "code", "rouge_l", "chrf"] = Field(
         "exact", description="how an answer is held against the ground truth: docs/verifiers.md", examples=["numeric"]
     )
     verifier: Verifier = Verifier()
@@ -186,10 +186,23 @@ class Gate(Section):
     certain: bool = Field(False, description="score and over: the low end of the 95 % interval must reach it", examples=[True])
 
 
+class Fidelity(Section):
+    """How near the student is to the teacher on the teacher's own answers to the held-out seeds, which need no right answer."""
+
+    logprobs: int = Field(
+        64, ge=1, le=4096, description="k of the top-k logprobs that the teacher is asked for; the rest is one bucket", examples=[256]
+    )
+    batch_size: int = runtime(16, ge=1, description="answers of the teacher that a student reads at once", examples=[64])
+
+
 class Evaluate(Section):
     """How teacher, untouched student and every arm answer the held-out seeds."""
 
     max_tokens: int = Field(512, ge=1, description="longest answer, tokens", examples=[768])
     backend: Literal["vllm", "fake"] = Field("vllm", description="what runs the students; the teacher keeps its own", examples=["fake"])
     engine: Engine = Engine()
+    also: list[Literal["exact", "numeric", "rouge_l", "chrf"]] = Field(
+        [], description="metrics beside task.metric, from the stored answers: nobody is asked anew", examples=[["rouge_l", "chrf"]]
+    )
+    fidelity: Fidelity | None = Field(None, description="compare every student with the teacher's logprobs and text; {} turns it on")
     gate: Gate | None = Field(None, description="what the student must reach")

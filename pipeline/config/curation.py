@@ -273,7 +273,9 @@ class Filter(Section):
         [], description="filters of one's own: Python functions, sample -> None or a reason", examples=[["my_module:my_filter"]]
     )
     correct: bool = Field(True, description="drop answers that differ from the ground truth, where a seed has one", examples=[False])
-    threshold: float = Field(1.0, gt=0, le=1, description="correct: the share of a program's tests that must pass", examples=[0.5])
+    threshold: float = Field(
+        1.0, gt=0, le=1, description="correct: what an answer must be worth at least, such as the share of tests that pass", examples=[0.5]
+    )
     unknown: Literal["keep", "drop"] = Field(
         "drop", description="correct: what becomes of answers whose check took too long or broke", examples=["keep"]
     )

@@ -2,22 +2,36 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Arm, Config
+from pipeline.evaluation import fidelity, metrics, significance
+from pipeline.evaluation.calibration import calibration
+from pipeline.evaluation.fidelity import Readings
 from pipeline.records import Scored
 from pipeline.scoring import bootstrap, bootstrap_repeats, normalise
+from pipeline.store import read_json, read_records
+
+TEACHER, BASE = "teacher", "base"
 
 Measured = Mapping[str, tuple[Sequence[Scored], Mapping[str, Any]]]  # per model: its answers, what they cost
 FAKE = "made by the fake backend: these figures test the machinery and measure nothing"
 
 
-def results(config: Config, measured: Measured) -> dict[str, Any]:
-    """Everything that results.json holds. `measured` has the teacher first."""
+def measured(config: Config, names: Sequence[str]) -> Measured:
+    """What `evaluate` has of these models."""
+    folders = {name: Path(config.run_dir) / "evaluate" / name for name in names}
+    return {name: (list(read_records(folder, Scored)), read_json(folder / "cost.json")) for name, folder in folders.items()}
+
+
+def results(config: Config, measured: Measured, faithful: Readings | None = None) -> dict[str, Any]:
+    """Everything that results.json holds. `measured` has the teacher first; `faithful` is what `fidelity.readings` finds."""
+    faithful = faithful or {}
     teacher = _values(measured["teacher"][0])
     teacher_mean = sum(teacher.values()) / len(teacher)
     models = {}
@@ -30,20 +44,21 @@ def results(config: Config, measured: Measured) -> dict[str, Any]:
             "unreadable": sum(answer.score.answer is None for answer in answers),
             "agreement": _agreement(answers, measured["teacher"][0]),
             **_groups(answers),
-            **({"macro_f1": _macro_f1(answers, config.task.labels)} if config.task.labels else {}),
+            **({"macro_f1": metrics.macro_f1(answers, config.task.labels)} if config.task.labels else {}),
+            "metrics": {metric: dataclasses.asdict(interval) for metric, interval in metrics.further(config, answers).items()},
+            "calibration": calibration(answers, config.task.metric),
+            "fidelity": fidelity.figures(faithful[name]) if name in faithful else None,
             **cost,
         }
-    arms = config.train.arms
-    groups = repeats(arms)
+    groups = repeats(config.train.arms)
     runs = {group: _runs(measured, names) for group, names in groups.items()}
-    kds, sfts = ([group for group, names in groups.items() if arms[names[0]].method == method] for method in ("kd", "sft"))
     return {
         "metric": config.task.metric,
         "held_out": len(teacher),
         "models": models,
         "repeats": {group: _repeated(names, runs[group], teacher_mean) for group, names in groups.items() if len(names) > 1},
         "gate": _against(config, measured),
-        "differences": {f"{kd} - {sft}": dataclasses.asdict(bootstrap_repeats(runs[kd], runs[sft])) for kd in kds for sft in sfts},
+        "differences": _differences(config, measured, faithful),
         "note": FAKE if any(str(cost["engine"]).startswith("fake") for _, cost in measured.values()) else None,
     }
 
@@ -60,46 +75,30 @@ def repeats(arms: Mapping[str, Arm]) -> dict[str, list[str]]:
     return found
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """The results as the terminal shows them."""
-    head = ("model", f"{found['metric']} [95 %]", "retained", "parameters", "on disk", "tokens/s", "answers/s")
-    rows = [head, *(_row(name, model) for name, model in found["models"].items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    lines += [_repeats_line(name, group) for name, group in found["repeats"].items()]
-    over = f"paired, {found['held_out']} held-out seeds" + (", over repeats" if found["repeats"] else "")
-    lines += [f"{name}: {signed(interval)}, {over}" for name, interval in found["differences"].items()]
-    if found["note"]:
-        lines.append(f"({found['note']})")
-    return "\n".join(lines)
+def _differences(config: Config, measured: Measured, faithful: Readings) -> dict[str, Any]:
+    """By "one - other": every group of arms minus the sft ones, the untouched student and the teacher, with `significance.p_value`;
+    under `kl` the same of their divergence from the teacher, where both have one."""
+    groups = {**repeats(config.train.arms), **{name: [name] for name in (BASE, TEACHER) if name in measured}}
+    found: dict[str, Any] = {}
+    for one, other in _pairs(config):
+        if one in groups and other in groups:
+            found[f"{one} - {other}"] = _difference(_runs(measured, groups[one]), _runs(measured, groups[other]))
+            nats = [fidelity.nats(faithful, groups[one] + groups[other], names) for names in (groups[one], groups[other])]
+            if all(len(side) for side in nats):
+                found[f"{one} - {other}"]["kl"] = _difference(*nats)
+    return found
 
 
-def _row(name: str, model: Mapping[str, Any]) -> tuple[str, ...]:
-    return (
-        {"base": "base (untouched)"}.get(name, name),
-        shown(model["score"]),
-        f"{model['retained']:.1%}" if model["retained"] is not None else "-",
-        f"{model['parameters'] / 1e6:,.1f}M" if model["parameters"] else "-",
-        f"{model['nbytes'] / 1e6:,.0f} MB" if model["nbytes"] else "-",
-        f"{model['tokens_per_s']:,.0f}" if model["tokens_per_s"] else "-",
-        f"{model['answers_per_s']:,.1f}" if model["answers_per_s"] else "-",
-    )
+def _pairs(config: Config) -> Iterator[tuple[str, str]]:
+    arms, groups = config.train.arms, repeats(config.train.arms)
+    kds, sfts = ([group for group, names in groups.items() if arms[names[0]].method == method] for method in ("kd", "sft"))
+    yield from ((kd, sft) for kd in kds for sft in sfts)
+    yield from ((later, sft) for number, sft in enumerate(sfts) for later in sfts[number + 1 :])
+    yield from ((group, other) for other in (BASE, TEACHER) for group in groups)
 
 
-def shown(interval: Mapping[str, float]) -> str:
-    """0.920 [0.890, 0.950]"""
-    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
-
-
-def signed(interval: Mapping[str, float]) -> str:
-    """-0.017 [-0.043, +0.007]"""
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float]:
+    return {**dataclasses.asdict(bootstrap_repeats(one, other)), "p": significance.p_value(one, other)}
 
 
 def _against(config: Config, measured: Measured) -> dict[str, float] | None:
@@ -129,18 +128,6 @@ def _groups(answers: Sequence[Scored]) -> dict[str, Any]:
     return {"groups": groups, "gap": max(means) - min(means) if means else None}
 
 
-def _macro_f1(answers: Sequence[Scored], labels: Sequence[str]) -> float:
-    """The mean over labels of 2 right / (said + meant), 0 for one that is neither; unreadable answers are said to be none."""
-    said = [normalise(answer.score.answer or "") for answer in answers]
-    meant = [normalise(answer.target or "") for answer in answers]
-    found = []
-    for label in map(normalise, labels):
-        right = sum(a == b == label for a, b in zip(said, meant, strict=True))
-        either = said.count(label) + meant.count(label)
-        found.append(2 * right / either if either else 0.0)
-    return float(np.mean(found))
-
-
 def _values(answers: Sequence[Scored]) -> dict[str, float]:
     return {answer.seed_id: answer.score.value for answer in answers}
 
@@ -160,9 +147,3 @@ def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: flo
         "each": runs.mean(1).tolist(),
         "retained": score.mean / teacher_mean if teacher_mean else None,
     }
-
-
-def _repeats_line(name: str, group: Mapping[str, Any]) -> str:
-    each = group["each"]
-    kept = f", {group['retained']:.1%} retained" if group["retained"] is not None else ""
-    return f"{name}, mean of {len(each)} repeats: {shown(group['score'])}, from {min(each):.3f} to {max(each):.3f}{kept}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.results import shown, signed
+from pipeline.evaluation.table import shown, signed
 from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability, Table
 from pipeline.scoring import Interval
 

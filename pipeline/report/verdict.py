@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.evaluation.results import shown
+from pipeline.evaluation.table import shown
 from pipeline.report.comparison import BASE, TEACHER, Found, at, gaps, label, side, tested, verdict_of
 from pipeline.report.facts import Verdict
 

@@ -7,16 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import prompts, replies, seeds, students, verifiers
+import numpy as np
+
+from pipeline import capture, prompts, replies, seeds, students, topk, verifiers
 from pipeline.collect import Collector, Question, claim_all
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import results
+from pipeline.evaluation import fidelity, results, table
 from pipeline.models import Completion, Failure, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
 from pipeline.prompts import Prompt
-from pipeline.records import Failed, Scored, Seed, digest
+from pipeline.records import Failed, Range, Scored, Seed, digest
 from pipeline.stage import Job, begun_with
 from pipeline.store import read_json, read_records, sha256, write_json
 from pipeline.verifiers import Check
@@ -34,6 +36,7 @@ def parts(config: Config) -> list[str]:
 def sections(config: Config, part: str) -> list[str]:
     task = ["task.eval_seeds", "task.metric", "task.labels", "task.verifier", "evaluate.max_tokens"]
     if part == TEACHER:
+        task += ["evaluate.fidelity"] if config.evaluate.fidelity else []
         return [*task, *(f"teacher.{name}" for name in ("backend", "model", "revision", "tokenizer", "replies", "engine"))]
     return [*task, "evaluate.backend", "evaluate.engine", f"train.arms.{part}.form"]
 
@@ -80,14 +83,11 @@ def run(job: Job) -> dict[str, Any]:
 
 def summary(config: Config) -> str:
     """Write results.json from what is on disk, and return the table."""
-    run_dir = Path(config.run_dir)
-    found = results.results(config, {part: _measured(run_dir / NAME / part) for part in parts(config)})
-    write_json(run_dir / NAME / "results.json", found)
-    return results.table(found) + f"\n{run_dir / NAME / 'results.json'}"
-
-
-def _measured(folder: Path) -> tuple[list[Scored], dict[str, Any]]:
-    return list(read_records(folder, Scored)), read_json(folder / "cost.json")
+    path = Path(config.run_dir) / NAME / "results.json"
+    names = parts(config)
+    found = results.results(config, results.measured(config, names), fidelity.readings(config, names))
+    write_json(path, found)
+    return f"{table.table(found)}\n{path}"
 
 
 def _prompt_path(config: Config, part: str) -> str:
@@ -117,7 +117,7 @@ def _check_as_trained(job: Job) -> None:
 def _open(job: Job) -> Model:
     config = job.config
     if job.part == TEACHER:
-        return open_teacher(config.teacher.model_copy(update={"logprobs": 0}), job.engine_log)
+        return open_teacher(config.teacher.model_copy(update={"logprobs": _logprobs(config, TEACHER)}), job.engine_log)
     path, revision = _student(job)
     return open_student(config.evaluate, path, revision, config.teacher.replies or [], job.engine_log)
 
@@ -128,15 +128,34 @@ def _student(job: Job) -> tuple[str, str | None]:
 
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:
-    prompt = _prompt(job.config, job.part)
-    sampling = Sampling(job.config.evaluate.max_tokens)
+    sampling = Sampling(job.config.evaluate.max_tokens, logprobs=_logprobs(job.config, job.part))
+    examiner = _Examiner(job, model, _prompt(job.config, job.part), wanted, verifiers.check(job.config.task), _header(job, model))
+    if examiner.header:
+        for shard in shards:
+            shard.recover(shard.order, examiner.header.to_bytes())
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()
-    Collector(partial(_question, job, model, prompt, wanted, verifiers.check(job.config.task)), _never, progress).run(
-        lambda requests: model.generate(requests, sampling), shards
-    )
+    Collector(examiner.question, _never, progress).run(lambda requests: model.generate(requests, sampling), shards)
     seconds = time.monotonic() - began
     _write_cost(job, model.facts.engine, None if there else (progress.tokens / seconds, len(wanted) / seconds))
+
+
+def _logprobs(config: Config, part: str) -> int:
+    """k of the top-k logprobs that this model is asked for: of the teacher what fidelity needs, of others the token's own. None of a server
+    that is not known to give them."""
+    if part != TEACHER:
+        return 1
+    if config.evaluate.fidelity:
+        return config.evaluate.fidelity.logprobs
+    asked = config.teacher.backend != "openai" or (config.teacher.tokenizer is not None and config.teacher.logprobs > 0)
+    return int(asked)
+
+
+def _header(job: Job, model: Model) -> topk.Header | None:
+    """Of the frames that are kept: the teacher's whole top k, no draws, since what is measured on them is not linear in them."""
+    if job.part != TEACHER or job.config.evaluate.fidelity is None:
+        return None
+    return capture.header(job, model, job.config.evaluate.fidelity.logprobs, mass=1.0, threshold=0.0)
 
 
 def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None) -> None:
@@ -156,31 +175,55 @@ def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None)
     )
 
 
-def _question(job: Job, model: Model, prompt: Prompt, wanted: Mapping[str, Seed], check: Check, identifier: str) -> Question[Scored]:
-    seed = wanted[identifier]
-    rendered = prompt.render(seed, model.tokenizer.control_tokens if model.tokenizer else ())
-    token_ids = model.tokenizer.encode(rendered) if model.tokenizer else None
-    request = Request(identifier, rendered, token_ids, stop=tuple(prompt.front.stop))
-    return Question(request, partial(_scored, job, model, prompt, seed, identifier, check))
-
-
 def _never(failure: Failure) -> Failed:
     raise AssertionError(f"a held-out seed that cannot be answered ends the stage: {failure}")
 
 
-def _scored(
-    job: Job, model: Model, prompt: Prompt, seed: Seed, identifier: str, check: Check, completion: Completion
-) -> tuple[Scored, None]:
-    answer = replies.read(prompt, completion, model.tokenizer).answer
-    assert seed.target is not None
-    return Scored(
-        id=identifier,
-        seed_id=seed.id,
-        group=seed.group,
-        target=seed.target,
-        model=job.part,
-        text=completion.text,
-        finish_reason=completion.finish_reason,
-        usage=completion.usage,
-        score=verifiers.score(check, answer, seed.target),
-    ), None
+@dataclasses.dataclass(frozen=True)
+class _Examiner:
+    """Puts the questions to one model, and scores its answers."""
+
+    job: Job
+    model: Model
+    prompt: Prompt
+    wanted: Mapping[str, Seed]
+    check: Check
+    header: topk.Header | None  # of the frames, if they are kept
+
+    def question(self, identifier: str) -> Question[Scored]:
+        seed, tokenizer = self.wanted[identifier], self.model.tokenizer
+        rendered = self.prompt.render(seed, tokenizer.control_tokens if tokenizer else ())
+        token_ids = tokenizer.encode(rendered) if tokenizer else None
+        request = Request(identifier, rendered, token_ids, stop=tuple(self.prompt.front.stop))
+        return Question(request, partial(self._scored, seed))
+
+    def _scored(self, seed: Seed, completion: Completion) -> tuple[Scored, bytes | None]:
+        reading = replies.read(self.prompt, completion, self.model.tokenizer)
+        assert seed.target is not None
+        scored = Scored(
+            id=completion.id,
+            seed_id=seed.id,
+            group=seed.group,
+            target=seed.target,
+            model=self.job.part,
+            text=completion.text,
+            finish_reason=completion.finish_reason,
+            usage=completion.usage,
+            score=verifiers.score(self.check, reading.answer, seed.target),
+            confidence=_confidence(completion, reading.answer_tokens),
+        )
+        if self.header is None:
+            return scored, None
+        if completion.topk is None:
+            raise PipelineError(f"evaluate {self.job.part}: its server gives no logprobs, which evaluate.fidelity needs; leave that out")
+        ids, logprobs = completion.topk.ids, completion.topk.logprobs
+        tails = [float(f"{mass:.3g}") for mass in topk.tail_mass(ids, logprobs)]
+        return scored.model_copy(update={"token_ids": completion.token_ids, "tails": tails}), topk.encode(ids, logprobs, self.header, 0)
+
+
+def _confidence(completion: Completion, tokens: Range | None) -> float | None:
+    """The probability of the answer's tokens, all together."""
+    if completion.topk is None or tokens is None or tokens[0] == tokens[1]:
+        return None
+    logprobs = completion.topk.logprobs[slice(*tokens), 0].astype(np.float64)
+    return min(1.0, float(np.exp(logprobs.sum())))

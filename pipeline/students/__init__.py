@@ -67,6 +67,15 @@ def check_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
     return same
 
 
+def check_fidelity(config: Config, student: Tokenizer) -> None:
+    """Raise PipelineError under evaluate.fidelity if teacher and student have not the same vocabulary, a trimmed one aside."""
+    if config.evaluate.fidelity and not _is_teachers(config, student):
+        raise PipelineError(
+            f"evaluate.fidelity: the tokenizer of {student.name} differs from that of the teacher {config.teacher.model}, so their "
+            "distributions cannot be compared; leave it out, or choose a student of the teacher's family"
+        )
+
+
 def made(folder: Path) -> tuple[str, str | None]:
     """(folder or hub id, revision) of the model of a finished part of train; an untouched one may lie elsewhere."""
     found = read_json(folder / "student.json")

@@ -1,0 +1,151 @@
+"""A student that reads what the teacher wrote: its distributions against the stored ones, its own text against the teacher's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import prompts, replies, scoring, seeds, students
+from pipeline.encode import Encoder, Example, NoAnswerError
+from pipeline.models import Completion, tokenizer_of
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.weights import load_weights
+from pipeline.prompts import Prompt
+from pipeline.records import Frame, Sample, Scored, Seed
+from pipeline.stage import Job
+from pipeline.topk import TopK, TopKFolder, with_tail
+from pipeline.vocabulary import Vocabulary
+
+Sums = dict[str, tuple[int, float, int]]  # by seed: tokens, nats, tokens with the same likeliest
+
+
+class _Frames(TopKFolder):
+    """The frames of the teacher's answers, with the tails that they had before they were rounded."""
+
+    def __init__(self, folder: Path, answers: Sequence[Scored]):
+        super().__init__(folder)
+        self._tails = {answer.frame: answer.tails for answer in answers}
+
+    def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:
+        return with_tail(super().frame(place, token_ids), np.array(self._tails[place]))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One student that reads the teacher's answers."""
+
+    job: Job
+    model: Any
+    encoder: Encoder
+    teacher: Tokenizer
+    seeds: Mapping[str, Seed]
+    frames: TopKFolder
+
+    @classmethod
+    def of(cls, job: Job, trained: str, teachers: Path, answers: Sequence[Scored]) -> "Reader":
+        """`trained` is where in the run the student is, `teachers` where the teacher's `answers` are. Raises PipelineError if they have
+        not the same tokenizer."""
+        import torch
+
+        from pipeline.probe import check_logits, logits_of
+
+        config = job.config
+        path, revision = students.made(job.run_dir / trained)
+        student = Tokenizer(path, revision)
+        students.check_fidelity(config, student)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_weights(path, revision, "auto" if device == "cuda" else torch.float32).to(device).eval()
+        check_logits(model, logits_of(model))
+        arm = config.train.arms.get(job.part)
+        encoder = Encoder(student, prompts.load(config.train.prompt), True, arm.form if arm else "whole", vocabulary=Vocabulary.read(path))
+        teacher = Tokenizer(tokenizer_of(config.teacher), config.teacher.revision)
+        held_out = {seed.id: seed for seed in seeds.load(config.task.eval_seeds)}
+        return cls(job, model, encoder, teacher, held_out, _Frames(job.run_dir / teachers, answers))
+
+    def measure(self, answers: Sequence[Scored]) -> Iterator[Sums]:
+        """A batch of answers at a time, those of about one length together; what cannot be measured comes first, with 0 tokens."""
+        rows = [(answer, self._examples(answer)) for answer in answers]
+        yield {answer.seed_id: (0, 0.0, 0) for answer, examples in rows if not examples}
+        left = sorted((pair for pair in rows if pair[1]), key=lambda pair: max(len(example.input_ids) for example in pair[1]))
+        fidelity = self.job.config.evaluate.fidelity
+        assert fidelity is not None
+        for first in range(0, len(left), fidelity.batch_size):
+            batch = left[first : first + fidelity.batch_size]
+            yield self._sums([(answer.seed_id, example) for answer, examples in batch for example in examples])
+
+    def overlap(self, own: Scored, teacher: Scored) -> dict[str, float]:
+        """How much of the teacher's wording comes back; of the answer alone, where the student was not taught the rest."""
+        if self.encoder.form == "whole":
+            mine, theirs = own.text.strip(), teacher.text.strip()
+        else:
+            mine, theirs = own.score.answer or "", teacher.score.answer or ""
+        return {name: scoring.SCORERS[name](mine, theirs, None).value for name in ("rouge_l", "chrf")}
+
+    def _examples(self, answer: Scored) -> list[Example]:
+        """The answer as rows of this student; none where its form or its vocabulary has no place for it."""
+        if not answer.token_ids or (self._kept is not None and not self._kept.issuperset(answer.token_ids)):
+            return []
+        completion = Completion(answer.seed_id, answer.text, answer.token_ids, answer.finish_reason, answer.usage)
+        reading = replies.read(self._asked, completion, self.teacher)
+        sample = Sample(
+            id=answer.seed_id,
+            seed=self.seeds[answer.seed_id],
+            index=0,
+            teacher=answer.model,
+            prompt_digest="",
+            token_ids=answer.token_ids,
+            text=answer.text,
+            rationale=reading.rationale,
+            rationale_tokens=reading.rationale_tokens,
+            answer=reading.answer,
+            answer_tokens=reading.answer_tokens,
+            finish_reason=answer.finish_reason,
+            usage=answer.usage,
+            frame=answer.frame,
+        )
+        try:
+            return self.encoder.sample(sample)
+        except NoAnswerError:
+            return []
+
+    @cached_property
+    def _asked(self) -> Prompt:
+        """What the teacher was asked with, which says how its replies are read."""
+        return prompts.load(self.job.config.generate.prompt[0])
+
+    @cached_property
+    def _kept(self) -> frozenset[int] | None:
+        return frozenset(self.encoder.vocabulary.kept) if self.encoder.vocabulary else None
+
+    def _sums(self, rows: Sequence[tuple[str, Example]]) -> Sums:
+        import torch
+
+        from pipeline import adapters, batches
+        from pipeline.losses.kd import Teacher
+        from pipeline.losses.nearness import likeliest, token_kl
+        from pipeline.probe import logits_of
+
+        examples = [example for _, example in rows]
+        frames = batches.Frames(self.frames, examples, self.encoder.vocabulary)
+        collated = batches.Collator(self.encoder.tokenizer.pad_id, frames)(list(batches.dataset(examples)))
+        batch = {name: value.to(self.model.device) for name, value in collated.items()}
+        bearing = batches.bearing_of(batch)  # (B, T - 1)
+        teacher = batches.teacher_of(batch)
+        assert teacher is not None
+        with torch.no_grad():
+            states = adapters.body(self.model)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            hidden = states.last_hidden_state[:, :-1][bearing][teacher.known].float()  # (N, H)
+            known = Teacher(*(tensor[teacher.known] for tensor in vars(teacher).values()))
+            head, logits = adapters.head(self.model), logits_of(self.model)
+            nats = token_kl(hidden, head, known, logits)
+            same = likeliest(hidden, head, logits) == known.ids[:, 0]  # greedy: what the teacher wrote is what it found likeliest
+        owners = bearing.nonzero()[:, 0][teacher.known].tolist()
+        sums: Sums = dict.fromkeys((name for name, _ in rows), (0, 0.0, 0))
+        for owner, loss, alike in zip(owners, nats.tolist(), same.tolist(), strict=True):
+            name = rows[owner][0]
+            tokens, total, agreed = sums[name]
+            sums[name] = tokens + 1, total + loss, agreed + alike
+        return sums
