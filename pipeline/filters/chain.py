@@ -234,9 +234,9 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
 
 def _known(config: Config, labels: list[list[int]]) -> calibration.Known:
     """What filter.calibrated has to go by. Asks the teacher about inputs without content if that has not been done."""
-    settings = config.filter.calibrated
-    assert settings is not None
-    return calibration.Known(settings.shares, content_free.distributions(config, labels) if settings.content_free else None)
+    calibrated = config.filter.calibrated
+    assert calibrated is not None
+    return calibration.Known(calibrated.shares, content_free.distributions(config, labels) if calibrated.content_free else None)
 
 
 def _safety(config: Config) -> Iterator[NamedFilter]:

@@ -26,21 +26,22 @@ def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np
 
     A row is nan where the answer held none. Raises PipelineError if all are, or if the teacher gives no logprobs.
     """
-    settings, generated = config.filter.calibrated, Path(config.run_dir) / "generate"
-    assert settings is not None
-    assert settings.content_free is not None
+    calibrated, generated = config.filter.calibrated, Path(config.run_dir) / "generate"
+    assert calibrated is not None
+    assert calibrated.content_free is not None
     path = prompts.kept(generated)[0]
-    asked = [config.settings("teacher"), models.identities(config.teacher), sha256(path), labels, settings.content_free]
+    asked = [config.settings("teacher"), models.identities(config.teacher), sha256(path), labels, calibrated.content_free]
     kept = Path(config.run_dir) / "measured" / f"content_free-{digest(asked)}.json"
     if not kept.exists():
         example = Samples(generated)[0].seed
         kept.parent.mkdir(exist_ok=True)
-        seeds = [_without_content(example, number, text) for number, text in enumerate(settings.content_free)]
-        write_json(kept, {"texts": settings.content_free, "masses": _ask(config, prompts.load(path), seeds, labels, kept)})
+        seeds = [_without_content(example, number, text) for number, text in enumerate(calibrated.content_free)]
+        write_json(kept, {"texts": calibrated.content_free, "masses": _ask(config, prompts.load(path), seeds, labels, kept)})
     masses = np.array([[np.nan if mass is None else mass for mass in row] for row in read_json(kept)["masses"]], np.float32)
     if not calibration.readable(masses).any():
+        texts = ", ".join(map(repr, calibrated.content_free))
         raise PipelineError(
-            f"filter.calibrated.content_free: the teacher gave none of the labels to any of {', '.join(map(repr, settings.content_free))}; "
+            f"filter.calibrated.content_free: the teacher gave none of the labels to any of {texts}; "
             "choose other texts, or leave content_free out for batch calibration"
         )
     return masses
