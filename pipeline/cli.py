@@ -277,12 +277,13 @@ def _execute(
 
     settings = _load(config, overrides)
     module = _modules()[name]
-    prepare = stage.set_aside if redo else work.retry_errors if retry_errors else None
+    again = stage.set_aside if redo else None
+    prepare = again or (work.retry_errors if retry_errors else getattr(module, "reopen", None))
     worked = stage.execute(module, settings, only or None, prepare)
     finished = not only or stage.done(module, settings)
     for measure in _with_measures(module)[1:] if finished else ():
         measured = [part for part in measure.parts(settings) if not only or part in only]
-        worked |= bool(measured) and stage.execute(measure, settings, measured, prepare)
+        worked |= bool(measured) and stage.execute(measure, settings, measured, again)
     if not worked:
         click.echo(f"{name}: done already")
     if not finished:

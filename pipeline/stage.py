@@ -262,6 +262,7 @@ def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     without records: a retry in which all failed again has changed nothing for whoever comes after."""
     left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "samples.jsonl", "work.json"}
     left_out |= {"filters.json", "calibration.json", "judge.json"}  # what a filter said of itself
+    left_out |= {"cost.json"}  # how fast answers came, which does not change them
     passed_over = {"checkpoints", "tensorboard", "errors", "quarantine"}
     names = [
         str(path.relative_to(folder))

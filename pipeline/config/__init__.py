@@ -9,7 +9,7 @@ from typing import Any, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline.config.asking import Engine, Evaluate, Fidelity, Gate, Generate, Licences, Score, Source, Task, Teacher, Verifier
+from pipeline.config.asking import Engine, Evaluate, Fidelity, Gate, Generate, Licences, Load, Score, Source, Task, Teacher, Verifier
 from pipeline.config.curation import Confidence, Filter, Judge
 from pipeline.config.learning import Arm, Form, Lora, Shape, Student, Train
 from pipeline.config.section import Section, is_runtime, walk
@@ -28,6 +28,7 @@ __all__ = [
     "Generate",
     "Judge",
     "Licences",
+    "Load",
     "Lora",
     "Score",
     "Section",

@@ -183,6 +183,13 @@ class Gate(Section):
     over: str | None = Field(None, description="a model that it must be better than, on the same held-out seeds", examples=["sft"])
     margin: float = Field(0.0, ge=-1, le=1, description="over: by more than this; below 0 it may be so much worse", examples=[0.01])
     gap: float | None = Field(None, ge=0, le=1, description="from the best group to the worst, at most", examples=[0.1])
+    p95_s: float | None = Field(
+        None, gt=0, description="latency that 95 % of the requests of evaluate.load stay under, seconds", examples=[0.5]
+    )
+    price_per_1000: float | None = Field(
+        None, ge=0, description="price of 1,000 requests, at most; needs evaluate.price_per_hour", examples=[0.02]
+    )
+    ece: float | None = Field(None, ge=0, le=1, description="expected calibration error, at most", examples=[0.05])
     certain: bool = Field(False, description="score and over: the low end of the 95 % interval must reach it", examples=[True])
 
 
@@ -195,6 +202,13 @@ class Fidelity(Section):
     batch_size: int = runtime(16, ge=1, description="answers of the teacher that a student reads at once", examples=[64])
 
 
+class Load(Section):
+    """Under what load latency and speed are measured, by held-out prompts: docs/evaluation.md."""
+
+    requests: int = runtime(32, ge=1, description="held-out prompts that are asked, fewer where there are not so many", examples=[200])
+    concurrency: int = runtime(4, ge=1, description="requests in flight at any time", examples=[16])
+
+
 class Evaluate(Section):
     """How teacher, untouched student and every arm answer the held-out seeds."""
 
@@ -205,4 +219,8 @@ class Evaluate(Section):
         [], description="metrics beside task.metric, from the stored answers: nobody is asked anew", examples=[["rouge_l", "chrf"]]
     )
     fidelity: Fidelity | None = Field(None, description="compare every student with the teacher's logprobs and text; {} turns it on")
+    load: Load | None = runtime(Load(), description="latency and speed of every model under a stated load; null: not measured")
+    price_per_hour: float | None = runtime(
+        None, ge=0, description="what the machine costs an hour, in any currency: gives the price of 1,000 requests", examples=[2.5]
+    )
     gate: Gate | None = Field(None, description="what the student must reach")

@@ -13,6 +13,7 @@ from pipeline.config import Arm, Config
 from pipeline.evaluation import fidelity, metrics, significance
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.fidelity import Readings
+from pipeline.evaluation.load import priced
 from pipeline.records import Scored
 from pipeline.scoring import bootstrap, bootstrap_repeats, normalise
 from pipeline.store import read_json, read_records
@@ -49,6 +50,7 @@ def results(config: Config, measured: Measured, faithful: Readings | None = None
             "calibration": calibration(answers, config.task.metric),
             "fidelity": fidelity.figures(faithful[name]) if name in faithful else None,
             **cost,
+            "load": priced(cost.get("load"), config.evaluate.price_per_hour),
         }
     groups = repeats(config.train.arms)
     runs = {group: _runs(measured, names) for group, names in groups.items()}
