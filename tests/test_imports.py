@@ -13,7 +13,7 @@ LAYERS = [
     {"store", "topk", "prompts", "seeds"},
     {"shards", "samples", "models", "vocabulary", "soft_labels", "adapters"},
     {"stage", "work", "replies", "scoring"},
-    {"verifiers", "students", "encode", "losses", "collect", "filters"},
+    {"verifiers", "students", "encode", "canaries", "losses", "collect", "filters"},
     {"answers", "batches", "callbacks", "rows"},
     {"arguments", "heldout", "launch"},
     {"trainer", "recipe", "probe"},

@@ -209,6 +209,18 @@ class Load(Section):
     concurrency: int = runtime(4, ge=1, description="requests in flight at any time", examples=[16])
 
 
+class Memorisation(Section):
+    """Whether a student says its training rows word by word, when it is given how they begin, and knows the secrets of train.canaries."""
+
+    rows: int = Field(100, ge=0, description="training rows that are tried, and as many unseen ones; 0: canaries alone", examples=[500])
+    prefix: float = Field(0.5, ge=0, lt=1, description="share of a reply that the student is given, behind its prompt", examples=[0.25])
+    tokens: int = Field(20, ge=1, description="so many in a row are verbatim; rows with fewer left are not taken", examples=[50])
+    alternatives: int = Field(
+        255, ge=1, description="other secrets that a canary is ranked among; 255 make 8 bits at most", examples=[1023]
+    )
+    seed: int = Field(0, ge=0, description="which rows and other secrets are drawn", examples=[1])
+
+
 class Evaluate(Section):
     """How teacher, untouched student and every arm answer the held-out seeds."""
 
@@ -223,4 +235,5 @@ class Evaluate(Section):
     price_per_hour: float | None = runtime(
         None, ge=0, description="what the machine costs an hour, in any currency: gives the price of 1,000 requests", examples=[2.5]
     )
+    memorisation: Memorisation | None = Field(None, description="verbatim training rows and canaries; {} turns it on")
     gate: Gate | None = Field(None, description="what the student must reach")

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from pipeline import capture, prompts, replies, seeds, students, topk, verifiers
-from pipeline.collect import Collector, Question, claim_all
+from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.evaluation import fidelity, gate, load, results, table
-from pipeline.models import Completion, Failure, Model, Request, Sampling, locate, open_student, open_teacher
+from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
 from pipeline.prompts import Prompt
-from pipeline.records import Failed, Range, Scored, Seed, digest
+from pipeline.records import Range, Scored, Seed, digest
 from pipeline.stage import Job, begun_with
 from pipeline.store import read_json, read_records, sha256, write_json
 from pipeline.verifiers import Check
@@ -147,7 +147,7 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there:
             shard.recover(shard.order, examiner.header.to_bytes())
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()
-    Collector(examiner.question, _never, progress).run(lambda requests: model.generate(requests, sampling), shards)
+    Collector(examiner.question, never, progress).run(lambda requests: model.generate(requests, sampling), shards)
     seconds = time.monotonic() - began
     _write_cost(job, model.facts.engine, None if there else (progress.tokens / seconds, len(wanted) / seconds))
 
@@ -204,10 +204,6 @@ def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None)
             **(dataclasses.asdict(size) if size else {"parameters": None, "nbytes": None}),
         },
     )
-
-
-def _never(failure: Failure) -> Failed:
-    raise AssertionError(f"a held-out seed that cannot be answered ends the stage: {failure}")
 
 
 @dataclasses.dataclass(frozen=True)
