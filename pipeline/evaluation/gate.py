@@ -9,7 +9,7 @@ from pipeline.errors import PipelineError
 BOUNDS = (  # of the gate: its key, where in a model's figures it stands, and what has it measured
     ("p95_s", "load", "set evaluate.load, such as {}"),
     ("price_per_1000", "load", "set evaluate.load, such as {}, and evaluate.price_per_hour"),
-    ("ece", "calibration", "set evaluate.calibration: true"),
+    ("ece", "calibration", "its answers were kept without their probabilities, so evaluate it with --redo"),
 )
 
 

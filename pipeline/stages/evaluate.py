@@ -14,7 +14,7 @@ from pipeline import capture, prompts, replies, seeds, students, topk, verifiers
 from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import fidelity, gate, load, results, table
+from pipeline.evaluation import fidelity, gate, load, results, stored, table
 from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
@@ -99,7 +99,7 @@ def summary(config: Config) -> str:
     write_json(path, found)
     if config.evaluate.gate:
         write_json(path, {**found, "verdicts": gate.failed(config, found)})
-    return f"{table.table(found)}\n{path}"
+    return "\n".join([table.table(found), *stored.lines(found), str(path)])
 
 
 def _prompt_path(config: Config, part: str) -> str:

@@ -79,14 +79,8 @@ def run(job: Job) -> dict[str, Any]:
     return {"rows": len(wanted), "canaries": config.train.canaries}
 
 
-def figures(config: Config, part: str) -> dict[str, Any] | None:
-    """What results.json says of a model; None where it was not asked."""
-    path = Path(config.run_dir) / NAME / part / "figures.json"
-    return read_json(path) if part in parts(config) and path.exists() else None
-
-
 def summary(config: Config) -> str:
-    return "\n".join(_line(part, found) for part in parts(config) if (found := figures(config, part)))
+    return f"{NAME}: {', '.join(parts(config))}"
 
 
 def _arm(config: Config, part: str) -> str:
@@ -219,17 +213,3 @@ def _share(found: Sequence[Memorised], tokens: int) -> dict[str, Any]:
         "verbatim": sum(one.same >= tokens for one in found) / len(found),
         "longest": median(one.same for one in found),
     }
-
-
-def _line(part: str, found: Mapping[str, Any]) -> str:
-    said = []
-    if found["difference"] is not None:
-        trained, unseen = found["trained"], found["unseen"]
-        said.append(
-            f"{trained['verbatim']:.1%} of {trained['rows']} training rows come back for {found['tokens']} tokens or more, "
-            f"{unseen['verbatim']:.1%} of {unseen['rows']} unseen ones"
-        )
-    if found["canaries"]:
-        bits = [canary["exposure"] for canary in found["canaries"]]
-        said.append(f"exposure of {len(bits)} canaries {sum(bits) / len(bits):.1f} bits (about 1.4 by chance)")
-    return f"{NAME} {part}: {'; '.join(said)}"
