@@ -138,7 +138,10 @@ def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str,
 @_stage_options
 @click.option("--model", "models", multiple=True, help="Evaluate only this one: teacher, base or an arm (may be given again).")
 def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple[str, ...]) -> int:
-    """Hold the student against teacher, untouched student and SFT control."""
+    """Hold the student against teacher, untouched student and SFT control; measure what each costs in use.
+
+    evaluate.fidelity, evaluate.memorisation and evaluate.lm_eval have more measured: docs/evaluation.md, docs/cost.md.
+    """
     return _execute("evaluate", config, overrides, redo, models)
 
 
