@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 STAGES = ("generate", "filter", "score", "train", "evaluate")
-MEASURES = (
-    "fidelity",
-    "memorisation",
-    "forgotten",
-)  # stages that evaluate runs when all models have answered, each if its settings ask for it
+# stages that evaluate runs when all models have answered, each if its settings ask for it
+MEASURES = ("fidelity", "memorisation", "forgotten")
 LOOPBACK = "127.0.0.1"
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",

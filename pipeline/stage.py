@@ -11,6 +11,7 @@ A stage is a module with
     identities  (config, part) -> {name: identity} of the models that it uses
     run         (job) -> counts, recomputed from disk
     summary     (config) -> what to print when all parts are done
+    reopen      (job) -> None, if it has one: has a finished part run again for what is no output of it, such as how fast it was
 
 `execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished. A part's folder has
 two locks: `lock` is held by who works there, alone or together; door.lock for the moments of coming and of finishing.

@@ -42,11 +42,11 @@ def trained(workshop: Path) -> Config:
 
 
 def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every student has the task's metric with its error; a fake teacher has no weights that could be measured."""
+    """A student has the task's metric with its error; a fake teacher has no weights that could be measured."""
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert forgotten.parts(trained) == ["base", "sft"]
-    assert stage.execute(forgotten, trained)
+    assert stage.execute(forgotten, trained, ["sft"])
     found = stored(trained, "sft")["lm_eval"]
     assert found["parity"]["acc"]["value"] in [number / 8 for number in range(9)]
     assert found["parity"]["acc"]["stderr"] is not None

@@ -107,7 +107,9 @@ def test_bounds_of_the_gate(workshop: Path, setting: str, missed: str | None) ->
     assert (not lines) if missed is None else (len(lines) == 1 and missed in lines[0])
 
 
-@pytest.mark.parametrize(("key", "advice"), [("p95_s", "set evaluate.load"), ("price_per_1000", "price_per_hour"), ("ece", "calibration")])
+@pytest.mark.parametrize(
+    ("key", "advice"), [("p95_s", "set evaluate.load"), ("price_per_1000", "price_per_hour"), ("ece", "evaluate it with --redo")]
+)
 def test_a_gate_on_a_figure_that_is_not_there(workshop: Path, key: str, advice: str) -> None:
     """It must not pass for want of a figure."""
     with pytest.raises(PipelineError, match=rf"evaluate.gate.{key}: was not measured for kd; .*{advice}"):
