@@ -6,12 +6,6 @@ from typing import Any
 from pipeline.config import Config, Gate
 from pipeline.errors import PipelineError
 
-BOUNDS = (  # of the gate: its key, where in a model's figures it stands, and what has it measured
-    ("p95_s", "load", "set evaluate.load, such as {}"),
-    ("price_per_1000", "load", "set evaluate.load, such as {}, and evaluate.price_per_hour"),
-    ("ece", "calibration", "its answers were kept without their probabilities, so evaluate it with --redo"),
-)
-
 
 def failed(config: Config, results: Mapping[str, Any]) -> list[str]:
     """A line for each threshold that the judged student misses; empty if it passes, or if there is no gate.
@@ -47,9 +41,15 @@ def _lines(config: Config, results: Mapping[str, Any], name: str) -> Iterator[st
 
 def _beyond(gate: Gate, model: Mapping[str, Any], name: str) -> Iterator[str]:
     """Figures that are measured only where that is asked for, and may be so high at most."""
-    for key, inside, needs in BOUNDS:
-        most, found = getattr(gate, key), (model.get(inside) or {}).get(key)
-        if most is not None and found is None:
+    for key, most, inside, needs in (
+        ("p95_s", gate.p95_s, "load", "set evaluate.load, such as {}"),
+        ("price_per_1000", gate.price_per_1000, "load", "set evaluate.load, such as {}, and evaluate.price_per_hour"),
+        ("ece", gate.ece, "calibration", "its answers were kept without their probabilities, so evaluate it with --redo"),
+    ):
+        found = (model.get(inside) or {}).get(key)
+        if most is None:
+            continue
+        if found is None:
             raise PipelineError(f"evaluate.gate.{key}: was not measured for {name}; {needs}, and give pipeline evaluate again")
-        if most is not None and found > most:
+        if found > most:
             yield f"{key} is {found:.4g}, more than evaluate.gate.{key}={most:g}"

@@ -59,7 +59,9 @@ def run(job: Job) -> dict[str, Any]:
     print(f"{NAME} {job.part}: {', '.join(settings.tasks)}; the harness's own words go to {job.engine_log}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder, "job.json"), Path(folder, "result.json")
-        write_json(asked, {"model": path, "revision": revision, **settings.model_dump()})
+        what = {"tasks": settings.tasks, "limit": settings.limit, "examples": settings.examples}
+        how = {"include_path": settings.include_path, "batch_size": settings.batch_size}
+        write_json(asked, {"model": path, "revision": revision, **what, **how})
         code = run_child([sys.executable, "-m", "pipeline.harness", str(asked), str(found), str(job.engine_log)])
         result = read_json(found) if found.exists() else {}
     if "figures" not in result:
