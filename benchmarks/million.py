@@ -71,6 +71,12 @@ class Pretended:
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         raise NotImplementedError
 
+    def forget(self) -> None:
+        pass
+
+    def peak_bytes(self) -> int | None:
+        return None
+
     def close(self) -> None:
         pass
 

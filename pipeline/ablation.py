@@ -73,7 +73,7 @@ def plan(path: Path, overrides: Sequence[str], arm: str | None, repeats: int, sh
         if share < 1
     }
     arms = {f"{group}-{seed}": _given(settings, seed) for seed in range(repeats) for group, settings in sets.items()}
-    added = [f"run_dir={Path(config.run_dir) / NAME}", "train.rows=filter", f"train.arms={json.dumps(arms)}"]
+    added = [f"run_dir={Path(config.run_dir) / NAME}", "train.rows=filter", "evaluate.load=null", f"train.arms={json.dumps(arms)}"]
     groups = {group: [f"{group}-{seed}" for seed in range(repeats)] for group in sets}
     return Plan(load(path, [*overrides, *added]), [*overrides, *added], name, groups, sizes)
 

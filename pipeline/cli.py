@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 STAGES = ("generate", "filter", "score", "train", "evaluate")
-MEASURES = ("fidelity",)  # stages that evaluate runs when all models have answered, each if its settings ask for it
+# stages that evaluate runs when all models have answered, each if its settings ask for it
+MEASURES = ("fidelity", "memorisation", "forgotten")
 LOOPBACK = "127.0.0.1"
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -134,7 +135,10 @@ def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str,
 @_stage_options
 @click.option("--model", "models", multiple=True, help="Evaluate only this one: teacher, base or an arm (may be given again).")
 def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple[str, ...]) -> int:
-    """Hold the student against teacher, untouched student and SFT control."""
+    """Hold the student against teacher, untouched student and SFT control; measure what each costs in use.
+
+    evaluate.fidelity, evaluate.memorisation and evaluate.lm_eval have more measured: docs/evaluation.md, docs/cost.md.
+    """
     return _execute("evaluate", config, overrides, redo, models)
 
 
@@ -277,12 +281,13 @@ def _execute(
 
     settings = _load(config, overrides)
     module = _modules()[name]
-    prepare = stage.set_aside if redo else work.retry_errors if retry_errors else None
+    again = stage.set_aside if redo else None
+    prepare = again or (work.retry_errors if retry_errors else getattr(module, "reopen", None))
     worked = stage.execute(module, settings, only or None, prepare)
     finished = not only or stage.done(module, settings)
     for measure in _with_measures(module)[1:] if finished else ():
         measured = [part for part in measure.parts(settings) if not only or part in only]
-        worked |= bool(measured) and stage.execute(measure, settings, measured, prepare)
+        worked |= bool(measured) and stage.execute(measure, settings, measured, again)
     if not worked:
         click.echo(f"{name}: done already")
     if not finished:

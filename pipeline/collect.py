@@ -123,6 +123,11 @@ class Collector(Generic[T]):
         self._open = {}
 
 
+def never(failure: Failure) -> Failed:
+    """How a failure is noted where the first one ends the stage."""
+    raise AssertionError(f"this request must be answered: {failure}")
+
+
 def claim_all(folder: Path, ids: list[str], record: type[T], shard_size: int) -> list[Shard[T]]:
     """The unfinished shards of all that hold `ids` in order. For a stage with few records, which one process does alone."""
     shards = []

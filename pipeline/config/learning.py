@@ -168,6 +168,13 @@ class Train(Section):
         description="stop after so many looks without improvement, and keep the best weights; null: all epochs, the last weights",
         examples=[3],
     )
+    canaries: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="made-up secrets among every arm's rows; evaluate.memorisation says what is known of them",
+        examples=[8],
+    )
     best_by: Literal["loss", "score"] = Field(
         "loss",
         description="what patience watches: the held-out loss, or the score of the student's own answers to held-out seeds (up to 200)",

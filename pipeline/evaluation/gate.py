@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, Gate
 from pipeline.errors import PipelineError
 
 
 def failed(config: Config, results: Mapping[str, Any]) -> list[str]:
     """A line for each threshold that the judged student misses; empty if it passes, or if there is no gate.
 
-    Raises PipelineError if the gate names a model that was not evaluated.
+    Raises PipelineError if the gate names a model that was not evaluated, or a figure that was not measured.
     """
     gate = config.evaluate.gate
     if gate is None:
@@ -36,3 +36,20 @@ def _lines(config: Config, results: Mapping[str, Any], name: str) -> Iterator[st
     if gate.gap is not None and (model["gap"] or 0.0) > gate.gap:
         widest = f"{results['models']['teacher']['gap'] or 0.0:.3f}"
         yield f"its groups are {model['gap']:.3f} apart, more than evaluate.gate.gap={gate.gap:g} (the teacher's: {widest})"
+    yield from _beyond(gate, model, name)
+
+
+def _beyond(gate: Gate, model: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Figures that are measured only where that is asked for, and may be so high at most."""
+    for key, most, inside, needs in (
+        ("p95_s", gate.p95_s, "load", "set evaluate.load, such as {}"),
+        ("price_per_1000", gate.price_per_1000, "load", "set evaluate.load, such as {}, and evaluate.price_per_hour"),
+        ("ece", gate.ece, "calibration", "its answers were kept without their probabilities, so evaluate it with --redo"),
+    ):
+        found = (model.get(inside) or {}).get(key)
+        if most is None:
+            continue
+        if found is None:
+            raise PipelineError(f"evaluate.gate.{key}: was not measured for {name}; {needs}, and give pipeline evaluate again")
+        if found > most:
+            yield f"{key} is {found:.4g}, more than evaluate.gate.{key}={most:g}"

@@ -13,6 +13,8 @@ from pipeline.config import Arm, Config
 from pipeline.evaluation import fidelity, metrics, significance
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.fidelity import Readings
+from pipeline.evaluation.load import priced
+from pipeline.evaluation.stored import stored
 from pipeline.records import Scored
 from pipeline.scoring import bootstrap, bootstrap_repeats, normalise
 from pipeline.store import read_json, read_records
@@ -49,6 +51,8 @@ def results(config: Config, measured: Measured, faithful: Readings | None = None
             "calibration": calibration(answers, config.task.metric),
             "fidelity": fidelity.figures(faithful[name]) if name in faithful else None,
             **cost,
+            **stored(config, name),
+            "load": priced(cost.get("load"), config.evaluate.price_per_hour),
         }
     groups = repeats(config.train.arms)
     runs = {group: _runs(measured, names) for group, names in groups.items()}

@@ -27,7 +27,7 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Head and one row a model; of the further figures those that some model has."""
     score = f"{found['metric']} [95 %]"
     further = dict.fromkeys(name for model in found["models"].values() for name in _further(model))
-    columns = ("model", score, "retained", *further, "parameters", "on disk", "tokens/s", "answers/s")
+    columns = ("model", score, "retained", *further, "parameters", "on disk", "answers/s", "p95 latency")
     rows = [{score: shown(model["score"]), **_cells(name, model), **_further(model)} for name, model in found["models"].items()]
     return [columns, *(tuple(cells.get(column, "-") for column in columns) for cells in rows)]
 
@@ -46,13 +46,14 @@ def _further(model: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cells(name: str, model: Mapping[str, Any]) -> dict[str, str]:
+    p95_s = (model.get("load") or {}).get("p95_s")
     return {
         "model": {"base": "base (untouched)"}.get(name, name),
         "retained": f"{model['retained']:.1%}" if model["retained"] is not None else "-",
         "parameters": f"{model['parameters'] / 1e6:,.1f}M" if model["parameters"] else "-",
         "on disk": f"{model['nbytes'] / 1e6:,.0f} MB" if model["nbytes"] else "-",
-        "tokens/s": f"{model['tokens_per_s']:,.0f}" if model["tokens_per_s"] else "-",
         "answers/s": f"{model['answers_per_s']:,.1f}" if model["answers_per_s"] else "-",
+        "p95 latency": f"{p95_s:.2f} s" if p95_s is not None else "-",
     }
 
 

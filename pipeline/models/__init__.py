@@ -21,13 +21,17 @@ from pipeline.records import FailureReason, FinishReason, Usage
 
 @dataclass(frozen=True)
 class Sampling:
-    """What holds for all requests of one stage. temperature 0 is greedy; logprobs is k, 0 for none."""
+    """What holds for all requests of one stage. temperature 0 is greedy; logprobs is k, 0 for none.
+
+    `at_once`: keep just so many requests in flight and time each of them; None: as many as the engine takes, untimed.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     logprobs: int = 0
+    at_once: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class RawTopK:
 
 @dataclass(frozen=True)
 class Completion:
-    """What came back for one request. `token_ids` is None where a server gives no ids."""
+    """What came back for one request. `token_ids` is None where a server gives no ids.
+
+    `seconds` from asking to the whole answer, `first_token_s` to its first token; None where not asked for or not known.
+    """
 
     id: str
     text: str
@@ -63,6 +70,8 @@ class Completion:
     finish_reason: FinishReason
     usage: Usage
     topk: RawTopK | None = None
+    seconds: float | None = None
+    first_token_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,14 @@ class Model(Protocol):
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         """The same for the `given` tokens of every request: a completion that is just them, with what the model thinks of each."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what is cached of earlier prompts, where that can be done. Only while nothing is in flight."""
+        ...
+
+    def peak_bytes(self) -> int | None:
+        """The most memory that the model has taken since it was opened; None where it runs elsewhere."""
         ...
 
     def close(self) -> None: ...

@@ -4,6 +4,7 @@ It answers every request with one of the texts it was given, chosen by a hash of
 tokenizer, with made-up but well-formed distributions. Figures measured on it mean nothing.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import time
@@ -32,22 +33,31 @@ class FakeModel:
         self._delay_s = delay_s
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        return self._feed(requests, lambda request: self._answer(request, sampling))
+        return self._feed(requests, lambda request: self._answer(request, sampling), sampling.at_once)
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         return self._feed(
             requests, lambda request: self._completed(request, request.given or [], "stop", k, _dice(self.facts.name, request))
         )
 
+    def forget(self) -> None:
+        pass
+
+    def peak_bytes(self) -> int | None:
+        return None
+
     def close(self) -> None:
         pass
 
-    def _feed(self, requests: Iterable[Request], answer: Callable[[Request], Answer]) -> Iterator[list[Answer]]:
+    def _feed(self, requests: Iterable[Request], answer: Callable[[Request], Answer], at_once: int | None = None) -> Iterator[list[Answer]]:
         waiting = iter(requests)
-        while batch := list(itertools.islice(waiting, self._engine.max_in_flight)):
+        most = self._engine.max_in_flight
+        while batch := list(itertools.islice(waiting, min(most, at_once or most))):
+            began = time.monotonic()
             time.sleep(self._delay_s)
             # the last come first, so that nothing can rely on the order
-            yield [self._too_long(request) or answer(request) for request in reversed(batch)]
+            answers = [self._too_long(request) or answer(request) for request in reversed(batch)]
+            yield [_timed(one, time.monotonic() - began) for one in answers] if at_once else answers
 
     def _too_long(self, request: Request) -> Failure | None:
         length, limit = len(request.token_ids or ()) + len(request.given or ()), self._engine.max_model_len
@@ -70,6 +80,13 @@ class FakeModel:
         usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
         topk = _distributions(ids, k, self.tokenizer.vocab_size, random) if k else None
         return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
+
+
+def _timed(answer: Answer, seconds: float) -> Answer:
+    """As if the first token had come after one share of so many equal ones."""
+    if isinstance(answer, Failure):
+        return answer
+    return dataclasses.replace(answer, seconds=seconds, first_token_s=seconds / max(answer.usage.completion_tokens, 1))
 
 
 def _dice(*parts: object) -> np.random.Generator:

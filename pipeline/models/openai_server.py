@@ -26,7 +26,7 @@ from pydantic_core import from_json
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
-from pipeline.models import Answer, Facts, Failure, Request, Sampling, openai_replies, tokenizer_of
+from pipeline.models import Answer, Completion, Facts, Failure, Request, Sampling, openai_replies, tokenizer_of
 from pipeline.models.openai_replies import GOES_ON, Trouble
 from pipeline.models.tokenizer import Tokenizer
 
@@ -60,17 +60,23 @@ class ServerModel:
         self._told = False
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        return self._answers(requests, partial(self._generation, sampling))
+        return self._answers(requests, partial(self._generation, sampling), sampling.at_once)
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         if self.tokenizer is None:
             raise PipelineError("teacher.tokenizer: scoring is by token ids; set it to the folder or hub id of the server's tokenizer")
         return self._answers(requests, partial(self._scoring, self.tokenizer, k))
 
+    def forget(self) -> None:
+        pass
+
+    def peak_bytes(self) -> int | None:
+        return None
+
     def close(self) -> None:
         pass
 
-    def _answers(self, requests: Iterable[Request], call: Callable[[Request], Call]) -> Iterator[list[Answer]]:
+    def _answers(self, requests: Iterable[Request], call: Callable[[Request], Call], at_once: int | None = None) -> Iterator[list[Answer]]:
         """The event loop runs in a thread of its own. `requests` is drawn in the caller's, where it can share the caller's state.
 
         A few more are drawn than may be in flight, so that none of the room is empty while the caller is busy with answers.
@@ -78,10 +84,11 @@ class ServerModel:
         todo: asyncio.Queue[Request] = asyncio.Queue()
         answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        work = loop.create_task(self._work(todo, answers, call))
+        workers = min(self._teacher.engine.max_in_flight, at_once or self._teacher.engine.max_in_flight)
+        work = loop.create_task(self._work(todo, answers, call, workers))
         thread = threading.Thread(target=_run, args=(loop, work, answers), name="openai", daemon=True)
         thread.start()
-        most = self._teacher.engine.max_in_flight * 5 // 4 + 1
+        most = workers * 5 // 4 + 1
         waiting, asked = iter(requests), 0
         try:
             while True:
@@ -99,16 +106,21 @@ class ServerModel:
             loop.close()
 
     async def _work(
-        self, todo: asyncio.Queue[Request], answers: "queue.SimpleQueue[Answer | BaseException]", call: Callable[[Request], Call]
+        self,
+        todo: asyncio.Queue[Request],
+        answers: "queue.SimpleQueue[Answer | BaseException]",
+        call: Callable[[Request], Call],
+        workers: int,
     ) -> None:
         """As many workers as requests may be in flight, until cancelled or one of them fails."""
 
         async def worker(client: Any) -> None:
             while True:
                 request = await todo.get()
-                answers.put(await self._answer(client, request, call(request)))
+                began = time.monotonic()
+                answer = await self._answer(client, request, call(request))
+                answers.put(replace(answer, seconds=time.monotonic() - began) if isinstance(answer, Completion) else answer)
 
-        workers = self._teacher.engine.max_in_flight
         async with AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(self._client()) for _ in range(math.ceil(workers / POOL))]
             group = await stack.enter_async_context(asyncio.TaskGroup())

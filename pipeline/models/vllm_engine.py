@@ -1,5 +1,6 @@
 """In-process vLLM: a continuous feed, flat logprobs, token ids in and out. The only file that imports vllm."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -18,6 +19,7 @@ import numpy as np
 from pipeline.config import Engine, Teacher
 from pipeline.errors import EngineError, PipelineError
 from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling, locate
+from pipeline.models.memory import forget_peak, peak_of_tree, used_on_gpus
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.records import FinishReason, Usage
@@ -63,6 +65,7 @@ class VllmModel:
         self._timeout_s = timeout_s
         self._stop_options: dict[tuple[str, ...], dict[str, Any]] = {}
         self._log = log
+        forget_peak()
         self._watchdog = _watch()
         self._llm = _start(path, revision, engine, k, log)
         _tell_up(self._watchdog)
@@ -71,14 +74,20 @@ class VllmModel:
         )
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        return self._feed(requests, lambda request: _params(sampling, self._stops(request.stop), request.seed), self._completion)
+        return self._feed(
+            requests, lambda request: _params(sampling, self._stops(request.stop), request.seed), self._completion, sampling.at_once
+        )
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         """By prefill of prompt and reply together. Every position is checked against the ids that were given."""
         return self._feed(requests, lambda request: _score_params(k), self._scored)
 
     def _feed(
-        self, requests: Iterable[Request], params: Callable[[Request], Any], answer: Callable[[Request, Any], Answer]
+        self,
+        requests: Iterable[Request],
+        params: Callable[[Request], Any],
+        answer: Callable[[Request, Any], Answer],
+        at_once: int | None = None,
     ) -> Iterator[list[Answer]]:
         """Keep the engine full. What it turns down, and what takes longer than the time-out, comes back as a failure."""
         engine = self._llm.llm_engine
@@ -86,8 +95,10 @@ class VllmModel:
         first = list(itertools.islice(waiting, 2))
         waiting = itertools.chain(first, waiting)
         asked: dict[str, tuple[Request, float]] = {}  # oldest first
+        first_tokens: dict[str, float] = {}  # when they came, of what is timed
+        most = at_once or self._room
         # the first request goes alone where prompts share much, so that this is cached before the others come
-        room = 1 if _shared(first) >= LONG_PREFIX else self._room
+        room = 1 if _shared(first) >= LONG_PREFIX and not at_once else most
         while True:
             answers: list[Answer] = []
             for request in itertools.islice(waiting, max(0, room - len(asked))):
@@ -100,11 +111,26 @@ class VllmModel:
                 return
             if asked:
                 outputs = self._step(engine)
+                now = time.monotonic()
+                for output in outputs if at_once else ():
+                    first_tokens.setdefault(output.request_id, now)
                 done = [output for output in outputs if output.finished and output.request_id in asked]
-                answers += [answer(asked.pop(output.request_id)[0], output) for output in done]
+                for output in done:
+                    request, began = asked.pop(output.request_id)
+                    made = answer(request, output)
+                    answers.append(_timed(made, began, first_tokens.pop(request.id), now) if at_once else made)
                 answers += self._abort_overdue(asked)
-            room = self._room
+            room = most
             yield answers
+
+    def forget(self) -> None:
+        self._llm.llm_engine.reset_prefix_cache()
+
+    def peak_bytes(self) -> int | None:
+        """On a CPU of this process and the engine's together, on GPUs what is in use there, with what vLLM has set aside for its cache."""
+        from vllm.platforms import current_platform
+
+        return peak_of_tree(without=self._watchdog.pid) if current_platform.is_cpu() else used_on_gpus()
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
@@ -184,6 +210,12 @@ class VllmModel:
         return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
 
 
+def _timed(answer: Answer, began: float, first_token: float, done: float) -> Answer:
+    if isinstance(answer, Failure):
+        return answer
+    return dataclasses.replace(answer, seconds=done - began, first_token_s=first_token - began)
+
+
 def _await_output(core: Any) -> None:
     """Wait until the engine has answered. vLLM's own client would wait for ever for one that was killed, as by a lack of memory."""
     outputs = getattr(core, "outputs_queue", None)
@@ -226,7 +258,7 @@ def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
         seed=seed if sampling.temperature > 0 else None,
         logprobs=sampling.logprobs or None,
         flat_logprobs=sampling.logprobs > 0,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.CUMULATIVE if sampling.at_once else RequestOutputKind.FINAL_ONLY,
         **stops,
     )
 

@@ -4,21 +4,22 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import capture, prompts, replies, seeds, students, topk, verifiers
-from pipeline.collect import Collector, Question, claim_all
+from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import fidelity, results, table
-from pipeline.models import Completion, Failure, Model, Request, Sampling, locate, open_student, open_teacher
+from pipeline.evaluation import fidelity, gate, load, results, stored, table
+from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
 from pipeline.prompts import Prompt
-from pipeline.records import Failed, Range, Scored, Seed, digest
+from pipeline.records import Range, Scored, Seed, digest
 from pipeline.stage import Job, begun_with
 from pipeline.store import read_json, read_records, sha256, write_json
 from pipeline.verifiers import Check
@@ -71,23 +72,34 @@ def run(job: Job) -> dict[str, Any]:
     there = len(wanted) - sum(len(shard.missing) for shard in shards)
     if not (job.folder / "cost.json").exists():
         _write_cost(job, None, None)
-    if there < len(wanted):
+    if there < len(wanted) or _lacks_load(job):
         print(f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model", flush=True)
         model = _open(job)
         try:
-            _ask(job, model, wanted, shards, there)
+            if there < len(wanted):
+                _ask(job, model, wanted, shards, there)
+            if _lacks_load(job):
+                _measure_load(job, model, wanted)
         finally:
             model.close()
     return {"answers": sum(1 for _ in read_records(job.folder, Scored))}
+
+
+def reopen(job: Job) -> None:
+    """Have a finished part run again if the load is to be measured and was not, or was another."""
+    if (job.folder / "manifest.json").exists() and _lacks_load(job):
+        (job.folder / "manifest.json").unlink()
 
 
 def summary(config: Config) -> str:
     """Write results.json from what is on disk, and return the table."""
     path = Path(config.run_dir) / NAME / "results.json"
     names = parts(config)
-    found = results.results(config, results.measured(config, names), fidelity.readings(config, names))
+    found = {**results.results(config, results.measured(config, names), fidelity.readings(config, names)), "verdicts": None}
     write_json(path, found)
-    return f"{table.table(found)}\n{path}"
+    if config.evaluate.gate:
+        write_json(path, {**found, "verdicts": gate.failed(config, found)})
+    return "\n".join([table.table(found), *stored.lines(found), str(path)])
 
 
 def _prompt_path(config: Config, part: str) -> str:
@@ -135,7 +147,7 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there:
             shard.recover(shard.order, examiner.header.to_bytes())
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()
-    Collector(examiner.question, _never, progress).run(lambda requests: model.generate(requests, sampling), shards)
+    Collector(examiner.question, never, progress).run(lambda requests: model.generate(requests, sampling), shards)
     seconds = time.monotonic() - began
     _write_cost(job, model.facts.engine, None if there else (progress.tokens / seconds, len(wanted) / seconds))
 
@@ -158,6 +170,25 @@ def _header(job: Job, model: Model) -> topk.Header | None:
     return capture.header(job, model, job.config.evaluate.fidelity.logprobs, mass=1.0, threshold=0.0)
 
 
+def _lacks_load(job: Job) -> bool:
+    """Whether latency and speed at the load that the config asks for are still to be measured."""
+    wanted = job.config.evaluate.load
+    found = read_json(job.folder / "cost.json").get("load") or {}
+    return wanted is not None and (wanted.requests, wanted.concurrency) != (found.get("asked"), found.get("concurrency"))
+
+
+def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
+    config = job.config
+    asked = config.evaluate.load
+    assert asked is not None
+    examiner = _Examiner(job, model, _prompt(config, job.part), wanted, verifiers.check(config.task), None)
+    requests = [examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)]
+    print(f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once", flush=True)
+    figures = load.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
+    cost = read_json(job.folder / "cost.json")
+    write_json(job.folder / "cost.json", {**cost, "engine": model.facts.engine, "load": {"asked": asked.requests, **figures}})
+
+
 def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None) -> None:
     """Sizes, and (tokens/s, answers/s) if all answers were measured in one go; a remainder alone would measure its cold start."""
     config = job.config
@@ -173,10 +204,6 @@ def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None)
             **(dataclasses.asdict(size) if size else {"parameters": None, "nbytes": None}),
         },
     )
-
-
-def _never(failure: Failure) -> Failed:
-    raise AssertionError(f"a held-out seed that cannot be answered ends the stage: {failure}")
 
 
 @dataclasses.dataclass(frozen=True)

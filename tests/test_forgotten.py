@@ -1,0 +1,81 @@
+"""lm-eval's tasks on every model: from a task of one's own, with nothing from any network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import stage
+from pipeline.config import Config, load
+from pipeline.errors import PipelineError
+from pipeline.evaluation.stored import stored
+from pipeline.harness import figures
+from pipeline.stages import evaluate, forgotten, generate, train
+from pipeline.stages import filter as filter_stage
+
+TASK = """task: parity
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "Is {{{{number}}}} even?"
+doc_to_target: "{{{{right}}}}"
+doc_to_choice: [" yes", " no"]
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+@pytest.fixture
+def trained(workshop: Path) -> Config:
+    """A run with students, and a task beside it."""
+    tasks = workshop / "tasks"
+    tasks.mkdir()
+    documents = [{"number": number, "right": number % 2} for number in range(12)]
+    (tasks / "parity.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
+    (tasks / "parity.yaml").write_text(TASK.format(data=tasks / "parity.jsonl"))
+    asked = f"evaluate.lm_eval={{tasks: [parity], limit: 8, include_path: {tasks}}}"
+    config = load(workshop / "config.yaml", ["train.arms={sft: {method: sft}}", "evaluate.load=null", asked])
+    for module in (generate, filter_stage, train, evaluate):
+        stage.execute(module, config)
+    return config
+
+
+def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student has the task's metric with its error; a fake teacher has no weights that could be measured."""
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert forgotten.parts(trained) == ["base", "sft"]
+    assert stage.execute(forgotten, trained, ["sft"])
+    found = stored(trained, "sft")["lm_eval"]
+    assert found["parity"]["acc"]["value"] in [number / 8 for number in range(9)]
+    assert found["parity"]["acc"]["stderr"] is not None
+    assert "sft: parity: acc 0." in evaluate.summary(trained)
+    assert stored(trained, "teacher")["lm_eval"] is None
+
+
+def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:
+    """The harness's trace is in its log; what is wrong is said in a line."""
+    pytest.importorskip("lm_eval")
+    task = workshop / "tasks" / "parity.yaml"
+    task.write_text(task.read_text().replace("right", "left"))
+    with pytest.raises(PipelineError, match=r"forgotten base: lm-eval: .+; its own words are in .*engine.log"):
+        stage.execute(forgotten, trained, ["base"])
+    assert "Traceback" in (workshop / "run" / "forgotten" / "base" / "engine.log").read_text()
+
+
+def test_without_the_harness() -> None:
+    """It is an extra; whoever asks for it without must hear how to get it."""
+    with pytest.raises(PipelineError, match=r"no_such_harness is not installed; pip install 'pipeline\[lm-eval\]'"):
+        forgotten.check_installed("no_such_harness")
+
+
+def test_figures_of_the_harness() -> None:
+    """Two filters of one metric must not overwrite each other, and a metric without an error is no error."""
+    found: dict[str, dict[str, Any]] = {
+        "t": {
+            "alias": "t", "acc,none": 0.5, "acc_stderr,none": 0.1, "exact_match,strict": 0.25, "exact_match_stderr,strict": "N/A",
+            "sample_len": 8,
+        }
+    }  # fmt: skip
+    assert figures(found) == {"t": {"acc": {"value": 0.5, "stderr": 0.1}, "exact_match,strict": {"value": 0.25, "stderr": None}}}

@@ -1,0 +1,128 @@
+"""Latency and speed at a stated load: by what they are measured, when they are measured again, what they cost."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import stage
+from pipeline.config import Config, Engine, load
+from pipeline.errors import PipelineError
+from pipeline.evaluation import gate
+from pipeline.evaluation.load import measure, priced
+from pipeline.models import Request
+from pipeline.models.fake import FakeModel
+from pipeline.models.memory import forget_peak, peak_of_tree
+from pipeline.prompts import Rendered
+from pipeline.stages import evaluate, generate, train
+from pipeline.stages import filter as filter_stage
+from pipeline.store import read_json
+
+STAGES = (generate, filter_stage, train)
+
+
+def requests(count: int) -> list[Request]:
+    return [Request(f"r{number}", Rendered(None, f"{number}?"), [number + 1]) for number in range(count)]
+
+
+def run(workshop: Path, *overrides: str) -> Config:
+    config = load(workshop / "config.yaml", ["train.arms={sft: {method: sft}}", *overrides])
+    for module in STAGES:
+        stage.execute(module, config)
+    stage.execute(evaluate, config, prepare=evaluate.reopen)
+    evaluate.summary(config)
+    return config
+
+
+def results(config: Config) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(Path(config.run_dir) / "evaluate" / "results.json")
+    return found
+
+
+def test_each_request_is_timed_at_the_load_asked_for() -> None:
+    """Four at once of a model that takes 20 ms a batch: two batches for the eight measured; the first request only warms up."""
+    model = FakeModel("fake", [" yes\n"], Engine(), delay_s=0.02)
+    found = measure(model, requests(9), 8, concurrency=4)
+    assert (found["requests"], found["concurrency"]) == (8, 4)
+    assert 0.02 <= found["p50_s"] <= found["p95_s"] <= 8 / found["answers_per_s"]
+    assert 0 < found["first_token_p50_s"] < found["p50_s"]
+    assert found["peak_bytes"] is None
+
+
+def test_one_held_out_seed_is_enough() -> None:
+    """The warm-up must not leave nothing to measure."""
+    assert measure(FakeModel("fake", [" yes\n"], Engine()), requests(1), 8, concurrency=4)["requests"] == 1
+
+
+def test_a_request_that_fails_ends_it() -> None:
+    """A figure over those that happened to work would flatter the model."""
+    with pytest.raises(PipelineError, match=r"failed, refused: .*set evaluate.load=null"):
+        measure(FakeModel("fake", ["!refuse"], Engine()), requests(3), 8, concurrency=2)
+
+
+def test_price_of_a_thousand_requests() -> None:
+    """An hour at 3.60 in which 2 requests are answered each second: 7,200 for 3.60."""
+    found = priced({"answers_per_s": 2.0}, 3.6)
+    assert found is not None
+    assert found["price_per_1000"] == pytest.approx(0.5)
+    assert priced({"answers_per_s": 2.0}, None) == {"answers_per_s": 2.0, "price_per_1000": None}
+
+
+def test_another_load_is_measured_without_asking_again(workshop: Path) -> None:
+    """Answers stay as they are; a load that was never measured, or was another, is made up for; the same one is left."""
+    found = results(run(workshop, "evaluate.load=null"))
+    assert found["models"]["sft"]["load"] is None
+    answers = workshop / "run" / "evaluate" / "sft" / "00000.jsonl.gz"
+    before = answers.stat().st_mtime_ns
+    assert results(run(workshop))["models"]["sft"]["load"]["requests"] == 7
+    config = run(workshop, "evaluate.load={requests: 3, concurrency: 2}", "evaluate.price_per_hour=1.0")
+    figures = results(config)["models"]["sft"]["load"]
+    assert (figures["requests"], figures["concurrency"]) == (3, 2)
+    assert figures["price_per_1000"] > 0
+    assert answers.stat().st_mtime_ns == before
+    assert not stage.execute(evaluate, config, prepare=evaluate.reopen)
+
+
+def test_verdicts_stand_with_the_figures(workshop: Path) -> None:
+    """A report must not have to know the config to say why a student was held back."""
+    assert results(run(workshop))["verdicts"] is None
+    assert results(run(workshop, "evaluate.gate={p95_s: 1000}"))["verdicts"] == []
+    assert "p95_s is" in results(run(workshop, "evaluate.gate={p95_s: 1e-9}"))["verdicts"][0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "missed"),
+    [
+        ("{p95_s: 0.2}", None),
+        ("{p95_s: 0.1}", "p95_s is 0.15, more than evaluate.gate.p95_s=0.1"),
+        ("{price_per_1000: 0.4}", "price_per_1000 is 0.5, more than"),
+        ("{ece: 0.25}", None),
+        ("{ece: 0.1}", "ece is 0.2, more than evaluate.gate.ece=0.1"),
+    ],
+)
+def test_bounds_of_the_gate(workshop: Path, setting: str, missed: str | None) -> None:
+    """On either side of each."""
+    model = {"score": {}, "load": {"p95_s": 0.15, "price_per_1000": 0.5}, "calibration": {"ece": 0.2}}
+    lines = gate.failed(load(workshop / "config.yaml", [f"evaluate.gate={setting}"]), {"models": {"kd": model}})
+    assert (not lines) if missed is None else (len(lines) == 1 and missed in lines[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"), [("p95_s", "set evaluate.load"), ("price_per_1000", "price_per_hour"), ("ece", "evaluate it with --redo")]
+)
+def test_a_gate_on_a_figure_that_is_not_there(workshop: Path, key: str, advice: str) -> None:
+    """It must not pass for want of a figure."""
+    with pytest.raises(PipelineError, match=rf"evaluate.gate.{key}: was not measured for kd; .*{advice}"):
+        gate.failed(load(workshop / "config.yaml", [f"evaluate.gate={{{key}: 0.5}}"]), {"models": {"kd": {"score": {}, "load": None}}})
+
+
+def test_peak_is_of_now() -> None:
+    """What a process took before, for another model, is not this one's."""
+    block = bytearray(200 << 20)
+    high = peak_of_tree(without=0)
+    del block
+    forget_peak()
+    low = peak_of_tree(without=0)
+    assert high is not None
+    assert low is not None
+    assert low < high - (150 << 20)
