@@ -1,7 +1,7 @@
 # make quickstart   set up and run the main job
 # make test         set up and run the tests
 # make check        format, lint, types
-# make bench-generate, bench-train, bench-filter   the bars of capture, of training and of curation, as tables
+# make bench-generate, bench-train, bench-filter, bench-report   the bars of each, as tables
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -9,12 +9,12 @@ BIN := .venv/bin
 KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
-.PHONY: quickstart test check setup clean bench-generate bench-train bench-filter
+.PHONY: quickstart test check setup clean chromium bench-generate bench-train bench-filter bench-report
 
 quickstart: .venv/ready
 	$(BIN)/pipeline run configs/quickstart.yaml
 
-test: .venv/ready-dev
+test: .venv/ready-dev chromium
 	$(BIN)/pytest
 
 check: .venv/ready-dev
@@ -24,6 +24,16 @@ check: .venv/ready-dev
 
 bench-generate bench-train: bench-%: .venv/ready-dev
 	$(BIN)/python -m benchmarks.$*
+
+bench-report: .venv/ready-dev chromium
+	$(BIN)/python -m benchmarks.report
+
+# The tests of the report need it. Without the right to install it they are skipped, but not in CI, where they fail.
+chromium:
+	@command -v chromium >/dev/null || { \
+	  SUDO=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+	  $$SUDO true 2>/dev/null && { $$SUDO apt-get update -qq; $$SUDO apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	    || echo "chromium is not installed: the tests of the report in it are skipped (apt-get install chromium)"; }
 
 bench-filter: .venv/ready-dev build/peers
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.filter

@@ -46,7 +46,7 @@ def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None)
         return
     if not (run_dir / "filter" / "rejected").is_dir():
         raise PipelineError(f"{run_dir}: no filter has turned anything down here yet; run pipeline filter first")
-    if not _judged(run_dir):
+    if not is_judged(run_dir):
         raise PipelineError(f"{run_dir}: filter was run on other samples than are there now; run pipeline filter again with --redo")
     samples = Samples(run_dir / "generate")
     chosen = (r for r in read_records(run_dir / "filter" / "rejected", Rejected) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
@@ -78,7 +78,7 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     begun = read_json(run_dir / "generate" / "begun.json")
     config = Config.model_validate(begun["config"])
     asked = prompts.load(prompts.kept(run_dir / "generate")[sample.prompt])
-    judged = _judged(run_dir)
+    judged = is_judged(run_dir)
     said = next((r for r in _rejected(run_dir) if r.row == row), None) if judged else None
     done = judged and (run_dir / "filter" / "manifest.json").exists()
     fate = (
@@ -108,7 +108,7 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
         yield from _training(run_dir, sample)
 
 
-def _judged(run_dir: Path) -> bool:
+def is_judged(run_dir: Path) -> bool:
     """Whether filter was run on just what is generated now. (Failed requests that were asked again make it more.)"""
     begun = run_dir / "filter" / "begun.json"
     return begun.exists() and read_json(begun)["fingerprint"]["output of generate"] == content(

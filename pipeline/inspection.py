@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
@@ -23,24 +25,48 @@ SHADES = ((0.9, 28), (0.5, 100), (0.2, 130), (0.0, 124))  # from this probabilit
 SURE = 0.9  # without colours, a token is marked that was less likely
 
 
+@dataclass(frozen=True)
+class Thought:
+    """What the teacher thought of each of T tokens that it wrote, as probabilities."""
+
+    written: NDArray[np.float64]  # (T,) of the token itself
+    ids: NDArray[np.int64]  # (T, K) the likeliest others, in falling order
+    others: NDArray[np.float64]  # (T, K) theirs; 0 where fewer are known
+    rest: NDArray[np.float64]  # (T,) of all that is in neither
+
+
+def thought(topk: TopK, top: int) -> Thought:
+    """The `top` likeliest other tokens at each place. Draws, which stand for many, count as the rest."""
+    ids, logprobs = topk.ids[:, 1 : top + 1], topk.logprobs[:, 1 : top + 1].astype(np.float64)
+    exact = np.arange(1, ids.shape[1] + 1) < topk.exact[:, None]
+    written, others = np.exp(topk.logprobs[:, 0].astype(np.float64)), np.where(exact, np.exp(logprobs), 0.0)
+    return Thought(written, ids, others, np.maximum(0.0, 1.0 - written - others.sum(axis=1)))
+
+
 def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> Iterator[str]:
     """The lines that show one sample, or a seed's, or the first of the run; with `top` so many of the likeliest tokens at each place."""
     samples = [sample for _, sample in found(run_dir, identifier)] if identifier else list(islice(Samples(run_dir / "generate"), 1))
     if not samples:
         raise unknown(run_dir, identifier or "")
-    teacher = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"]).teacher
-    tokenizer = Tokenizer(tokenizer_of(teacher), teacher.revision)
+    tokenizer = teachers_tokenizer(run_dir)
     for sample in samples:
         yield f"{sample.id}: answer {sample.answer!r}, ground truth {sample.seed.target or 'unknown'}; {_legend(colours)}"
         if sample.frame is None or sample.token_ids is None:
             yield sample.text + "  (no logprobs)"
             continue
         topk = TopKFolder(run_dir / "generate").of(sample)
-        pieces = [tokenizer.decode([token]) for token in sample.token_ids]
-        yield "".join(_token(piece, float(np.exp(p)), colours) for piece, p in zip(pieces, topk.logprobs[:, 0], strict=True))
+        pieces = tokenizer.pieces(sample.token_ids)
+        thoughts = thought(topk, top)
+        yield "".join(_token(piece, p, colours) for piece, p in zip(pieces, thoughts.written.tolist(), strict=True))
         if top:
-            yield from _table(sample, topk, pieces, tokenizer, top)
+            yield from _table(sample, thoughts, pieces, tokenizer)
         yield ""
+
+
+def teachers_tokenizer(run_dir: Path) -> Tokenizer:
+    """That of the teacher that a run was begun with. Raises PipelineError if it cannot be loaded here."""
+    teacher = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"]).teacher
+    return Tokenizer(tokenizer_of(teacher), teacher.revision)
 
 
 def _legend(colours: bool) -> str:
@@ -60,16 +86,13 @@ def _shaded(text: str, shade: int) -> str:
     return f"\x1b[48;5;{shade}m\x1b[97m{text}\x1b[0m"
 
 
-def _table(sample: Sample, topk: TopK, pieces: list[str], tokenizer: Tokenizer, top: int) -> Iterator[str]:
-    """A line a token: what was written, what else was likely (draws, which stand for many, left out), what is outside."""
+def _table(sample: Sample, thoughts: Thought, pieces: list[str], tokenizer: Tokenizer) -> Iterator[str]:
+    """A line a token: what was written, what else was likely, and all others together."""
     for place, piece in enumerate(pieces):
         part = next((name for name in ("rationale", "answer") if _is_in(place, getattr(sample, f"{name}_tokens"))), "")
-        exact = int(topk.exact[place])
-        likely = [(float(np.exp(p)), int(token)) for token, p in zip(topk.ids[place, 1:exact], topk.logprobs[place, 1:exact], strict=True)]
-        others = ", ".join(f"{tokenizer.decode([token])!r} {p:.3f}" for p, token in sorted(likely, reverse=True)[:top])
-        rest = max(0.0, 1.0 - float(np.exp(topk.logprobs[place, 0])) - sum(p for p, _ in likely))
-        own = np.exp(topk.logprobs[place, 0])
-        yield f"  {place:>4} {part:<9} {piece!r:<16} {own:.3f}  {others}{', ' if others else ''}others {rest:.3f}"
+        likely = zip(thoughts.ids[place].tolist(), thoughts.others[place].tolist(), strict=True)
+        others = "".join(f"{tokenizer.piece(token)!r} {p:.3f}, " for token, p in likely if p)
+        yield f"  {place:>4} {part:<9} {piece!r:<16} {thoughts.written[place]:.3f}  {others}others {thoughts.rest[place]:.3f}"
 
 
 def _is_in(place: int, span: tuple[int, int] | None) -> bool:

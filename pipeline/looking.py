@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.report import MOST
+
 
 @click.command(epilog="Example: pipeline status runs/quickstart")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
@@ -120,7 +122,10 @@ def schema(prefix: str, markdown: bool) -> None:
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--serve", "serving", is_flag=True, help="Then serve it on this machine, until Ctrl-C.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8010, show_default=True, help="Where --serve listens.")
-def report(run_dir: Path, serving: bool, port: int) -> None:
+@click.option(
+    "--samples", "most", type=click.IntRange(1), default=MOST, show_default=True, help="To look through; those rejected come first."
+)
+def report(run_dir: Path, serving: bool, port: int, most: int) -> None:
     """Write RUN/report: index.html to look at, report.md for pull requests.
 
     Also of a run that is not finished: what is there so far, what is missing, and which command makes it.
@@ -128,7 +133,7 @@ def report(run_dir: Path, serving: bool, port: int) -> None:
     from pipeline import report as reports
     from pipeline.report import serve
 
-    path = reports.write(run_dir)
+    path = reports.write(run_dir, most)
     click.echo(f"report: {path}")
     if serving:
         serve.serve(path.parent, port)

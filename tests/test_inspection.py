@@ -29,7 +29,7 @@ def test_tokens_bear_their_own_probabilities(generated: Config) -> None:
     head, text, *_ = inspection.inspect(run_dir, "n3/1", 0, False)
     item = next(item for item in Captured(run_dir / "generate").rows() if item["id"] == "n3/1")
     assert re.match(r"n3/1: answer '(yes|no)', ground truth no", head)
-    assert re.sub(r"\[\d\.\d\d\]", "", text) == item["text"]
+    assert re.sub(r"\[\d\.\d\d\]", "", text) == item["text"] + "<|end|>"  # which has a probability, too
     shown = [float(value) for value in re.findall(r"\[(\d\.\d\d)\]", text)]
     known = np.exp(item["topk_logprobs"][:, 0])
     assert shown == [pytest.approx(p, abs=0.006) for p in known if p < inspection.SURE]

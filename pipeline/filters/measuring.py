@@ -72,11 +72,16 @@ class Measured:
         """What one row of a measure, by its name, holds; None if it is not in the cache."""
         for shard in self.shards:
             if row < shard.records:
-                path = self._path_of(measure, shard)
-                found = columns.load(path)[row] if path.exists() else None
-                return found.item() if isinstance(found, np.generic) else found
+                found = self.of_shard(measure, shard)
+                value = None if found is None else found[row]
+                return value.item() if isinstance(value, np.generic) else value
             row -= shard.records
         raise IndexError(row)
+
+    def of_shard(self, measure: str, shard: Shard) -> Column | None:
+        """One shard's rows of a measure, by its name; None if they are not in the cache."""
+        path = self._path_of(measure, shard)
+        return columns.load(path) if path.exists() else None
 
     def _path(self, measure: Measure, shard: Shard) -> Path:
         return self._path_of(measure.name, shard)

@@ -11,6 +11,8 @@ from pipeline.errors import PipelineError
 from pipeline.prompts import Rendered
 from pipeline.records import digest
 
+BROKEN = "\ufffd"  # what a part of a character is decoded to
+
 
 class Tokenizer:
     """Wraps a transformers tokenizer."""
@@ -27,6 +29,7 @@ class Tokenizer:
             ) from None
         self.name = name
         self._pieces: dict[int, str] = {}
+        self._shown: dict[int, str] = {}
 
     @cached_property
     def hash(self) -> str:
@@ -69,6 +72,29 @@ class Tokenizer:
         """The text of a reply, without control tokens."""
         return str(self.hf.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def piece(self, token: int) -> str:
+        """The text of one token as it stands behind others, control tokens by their names; U+FFFD where it is a part of a character."""
+        if token not in self._shown:
+            before = self.hf("a", add_special_tokens=False)["input_ids"]  # at the beginning some tokenizers take a space off
+            head, whole = (self.hf.decode(ids, clean_up_tokenization_spaces=False) for ids in (before, [*before, token]))
+            self._shown[token] = str(whole)[len(head) :]
+        return self._shown[token]
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text. A character that is spread over several stands at its last, and the others are empty."""
+        found = [self.piece(token) for token in token_ids]
+        first = None  # of the tokens that a character is spread over
+        for place, piece in enumerate(found):
+            if BROKEN not in piece:
+                first = None
+                continue
+            first = place if first is None else first
+            whole = str(self.hf.decode(list(token_ids[first : place + 1]), clean_up_tokenization_spaces=False))
+            if BROKEN not in whole:
+                found[first : place + 1] = [*[""] * (place - first), whole]
+                first = None
+        return found
+
     def containing(self, text: str) -> list[int]:
         """The ids of all tokens whose text holds `text`."""
         pieces = self.hf.batch_decode([[token] for token in range(self.vocab_size)], clean_up_tokenization_spaces=False)
@@ -77,7 +103,7 @@ class Tokenizer:
     def token_range(self, token_ids: Sequence[int], text: str, begin: int, end: int) -> tuple[int, int]:
         """The tokens (first, last + 1) that hold the characters `begin` to `end` - 1 of their `text`."""
         lengths = [0, *accumulate(len(self._piece(token)) for token in token_ids)]
-        whole = lengths[-1] == len(text) and not any("\ufffd" in self._piece(token) for token in token_ids)
+        whole = lengths[-1] == len(text) and not any(BROKEN in self._piece(token) for token in token_ids)
 
         def length(count: int) -> int:
             """Of the text of the first tokens. Where a character is spread over several, it has to be decoded."""

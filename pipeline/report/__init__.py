@@ -9,8 +9,12 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-def write(run_dir: Path) -> Path:
-    """Write index.html, report.md and config.yaml (all settings, to make the run again); returns the page's path.
+MOST = 200_000  # samples that a browser looks through with ease
+
+
+def write(run_dir: Path, most: int = MOST) -> Path:
+    """Write index.html, samples/ with at most `most` samples to look through, report.md and config.yaml (all settings, to make the run
+    again); returns the page's path.
 
     Raises PipelineError if nothing was begun in `run_dir`.
     """
@@ -24,17 +28,17 @@ def write(run_dir: Path) -> Path:
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "config.yaml", facts.settings.config)
     write_atomic(folder / "report.md", markdown(facts))
-    write_atomic(folder / "index.html", page(facts, _samples(run_dir, folder)))
+    write_atomic(folder / "index.html", page(facts, _samples(run_dir, folder, most)))
     return folder / "index.html"
 
 
-def _samples(run_dir: Path, folder: Path) -> "Markup | None":
+def _samples(run_dir: Path, folder: Path, most: int) -> "Markup | None":
     """The section of the samples. Where they cannot be read, the rest of the report is still worth having: the section says why."""
     from markupsafe import Markup
 
     from pipeline.report import browser
 
     try:
-        return browser.write(run_dir, folder)
+        return browser.write(run_dir, folder, most)
     except PipelineError as error:
         return Markup("<p>{}</p>").format(f"They cannot be shown: {error}")
