@@ -69,3 +69,22 @@ def test_inputs_of_several_values_are_refused(generated: Path) -> None:
     stage.execute(generate, config)
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
         content_free.distributions(config, label_tokens(config))
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "change", "refused"),
+    [
+        ("content_free: [N/A]", "teacher.temperature=0.5", True),
+        ("content_free: [N/A]", "teacher.patience_s=1.0", False),
+        ("agree: true", "teacher.temperature=0.5", False),
+        ("agree: true", "teacher.model=other", True),
+    ],
+)
+def test_another_teacher_than_the_samples(generated: Path, calibrated: str, change: str, refused: bool) -> None:
+    """Its bias, or its tokenizer's labels, would be taken for those of the teacher that wrote the samples."""
+    config = of(generated, f"filter.calibrated={{{calibrated}}}", change)
+    if refused:
+        with pytest.raises(PipelineError, match=f"not the one that wrote the samples.*\n  {change.partition('=')[0]}"):
+            stage.execute(filter_stage, config)
+    else:
+        assert stage.execute(filter_stage, config)

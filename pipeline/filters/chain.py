@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, seeds, soft_labels, verifiers
+from pipeline import models, prompts, seeds, soft_labels, stage, verifiers
 from pipeline.config import Config, Filter, Source
 from pipeline.errors import PipelineError
 from pipeline.filters import (
@@ -36,8 +36,10 @@ from pipeline.filters.verdict import Verdict, objections
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.scoring import SCORERS
+from pipeline.store import read_json
 
 CALIBRATED, JUDGE = "calibrated", "judge"
+NAMES_TOKENIZER = ("backend", "model", "revision", "tokenizer")
 
 
 def active(config: Config) -> list[NamedFilter]:
@@ -217,6 +219,7 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("confidence", (CERTAINTY,), partial(confidence.confident, bounds=confidence.bounds(settings.confidence)))
     if settings.calibrated:
         assert labels is not None  # Config sees to it
+        _check_teacher(config)
         ids = _label_tokens(config)
         how = partial(
             calibration.calibrated,
@@ -230,6 +233,23 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
             return how(left, *columns, known=_known(config, ids))
 
         yield NamedFilter(CALIBRATED, measures, calibrated)
+
+
+def _check_teacher(config: Config) -> None:
+    """Raise PipelineError if the teacher is not the one that wrote the samples: the tokens of its labels, and what it says to inputs
+    without content, would not be those of the samples."""
+    generated = Path(config.run_dir) / "generate"
+    if not (generated / "manifest.json").exists():
+        return
+    assert config.filter.calibrated is not None
+    counts = ["teacher"] if config.filter.calibrated.content_free else [f"teacher.{name}" for name in NAMES_TOKENIZER]
+    mine = stage.settings(config, *counts) | {f"model {name}": found for name, found in models.identities(config.teacher).items()}
+    begun = read_json(generated / "begun.json")["fingerprint"]
+    if changed := stage.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
+        raise PipelineError(
+            "filter.calibrated: the teacher is not the one that wrote the samples; put its settings back, or make generate again with --redo\n"
+            + "\n".join(changed)
+        )
 
 
 def _known(config: Config, labels: list[list[int]]) -> calibration.Known:
