@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.filters import contamination
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict
-from pipeline.filters.wording import placed, units, words
+from pipeline.filters.wording import is_sentence, placed, units, words
 from pipeline.records import Sample, Seed
 from pipeline.topk import TopKFolder
 
@@ -120,6 +120,24 @@ def test_scripts_without_spaces(judge: Judge, script: int) -> None:
 def test_arithmetic_signs_make_a_difference(judge: Judge) -> None:
     """3 * 4 is no copy of 3 + 4, though all their words and numbers are the same."""
     assert reasons(judge("Add 3+4.", "Add 3 * 4", "Add 4 + 3")) == ["holds_held_out", None, None]
+
+
+@pytest.mark.parametrize("before", ["1" + " " * 20_000, "1 \n" * 9, ", " * 50_000])
+def test_long_gaps_beside_a_hit(judge: Judge, before: str) -> None:
+    """Whether a hit is part of a list was once looked for in all of the text before it, in time that grew with the cube of a gap's length."""
+    item = "I have 3 dogs and a large garden"
+    assert reasons(judge(f"{before} {item}", f"{item} {before} x", f"1 cat,  \n {item}", held_out=[item])) == [
+        "holds_held_out",
+        "holds_held_out",
+        None,
+    ]
+
+
+def test_a_sentence_behind_a_long_gap() -> None:
+    """As above."""
+    text = "x" + " " * 200_000 + "y. What is it? x" + " " * 200_000
+    assert is_sentence(text, text.index("What"), text.index("?"))
+    assert not is_sentence(text, text.index("What") + 5, text.index("?"))
 
 
 TEMPLATE = "How many legs are there in total if you have {}?"

@@ -247,7 +247,7 @@ def _check_teacher(config: Config) -> None:
     begun = read_json(generated / "begun.json")["fingerprint"]
     if changed := stage.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
         raise PipelineError(
-            "filter.calibrated: the teacher is not the one that wrote the samples; put its settings back, or make generate again with --redo\n"
+            "filter.calibrated: the teacher is not the one that wrote the samples; put it back, or make generate again with --redo\n"
             + "\n".join(changed)
         )
 
