@@ -124,7 +124,7 @@ def test_arithmetic_signs_make_a_difference(judge: Judge) -> None:
 
 @pytest.mark.parametrize("before", ["1" + " " * 20_000, "1 \n" * 9, ", " * 50_000])
 def test_long_gaps_beside_a_hit(judge: Judge, before: str) -> None:
-    """Whether a hit is part of a list was once looked for in all of the text before it, in time that grew with the cube of a gap's length."""
+    """Whether a hit is part of a list was once looked for in all of the text, in time cubic in the length of a gap."""
     item = "I have 3 dogs and a large garden"
     assert reasons(judge(f"{before} {item}", f"{item} {before} x", f"1 cat,  \n {item}", held_out=[item])) == [
         "holds_held_out",

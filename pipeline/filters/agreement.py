@@ -160,7 +160,7 @@ def _numbers(text: str) -> Iterator[str]:
 
 
 def _digits(text: str) -> list[str]:
-    return [match.group() for match in scoring.NUMBER.finditer(text.replace("\u2212", "-")) if re.search(r"\d", match.group())]
+    return [match.group() for match in scoring.numbers(text)]
 
 
 def _label(text: str, labels: Sequence[str]) -> Iterator[str]:
