@@ -196,7 +196,16 @@ def test_the_threshold_is_the_judges(sample: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Don\u2019t pay £2.50—call 0870-1234!", "3 \u2212 4 and 5*6", "黄金 is gold", "naïve cafe\u0301", " \u200b "]
+    "text",
+    [
+        "Don\u2019t pay £2.50—call 0870-1234!",
+        "3 \u2212 4 and 5*6",
+        "黄金 is gold",
+        "naïve cafe\u0301",
+        "きょうか\u3099っこうに行く",
+        "\u1025\u102e\u1000\u102e",
+        " \u200b ",
+    ],
 )
 def test_words_and_their_places_agree(text: str) -> None:
     """The span that is shown is found by counting words a second time."""

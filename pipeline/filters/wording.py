@@ -8,7 +8,8 @@ from functools import lru_cache
 UNSPACED = (  # Thai and Lao, Burmese, Khmer, Japanese and Chinese
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-PIECE = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+JOINED = "\u3099\u309a\u102e"  # marks that NFKC makes one character with the one before them, as か and ゙ are が
+PIECE = re.compile(rf"[{UNSPACED}][{JOINED}]*|[^\s{UNSPACED}]+")
 ONE = re.compile(f"[{UNSPACED}]")
 SIGN = re.compile(r"(?<=\d)(?:\s+[-/\u2212]\s+|\s*[+*=<>^\u00d7÷]\s*)(?=[\d(])")
 SIGNS = dict(
