@@ -49,7 +49,7 @@ def number(text: str) -> float | None:
 def _value(match: re.Match[str]) -> float | None:
     part = match.groupdict()
     if part["whole"] is not None:
-        above, below = int(part["whole"]) * int(part["parts"]) + int(part["part"]), float(part["parts"])
+        above, below = str(int(part["whole"]) * int(part["parts"]) + int(part["part"])), float(part["parts"])
     else:
         above, below = re.sub(r"[,\s]", "", part["above"]), float(part["below"] or 1)
     value = float(f"{part['sign']}{above}e{part['power'] or 0}")

@@ -35,6 +35,7 @@ from pipeline.filters.together import CERTAINTY, IDENTITY, SEEDS, answers, choic
 from pipeline.filters.verdict import Verdict, objections
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
+from pipeline.records import Seed
 from pipeline.scoring import SCORERS
 from pipeline.store import read_json
 
@@ -48,9 +49,13 @@ def active(config: Config) -> list[NamedFilter]:
     return [one for room in rooms for one in room(config)]
 
 
-def check(config: Config) -> list[str]:
-    """The names of the filters, as far as can be told before anything is generated. Raises PipelineError for what could not be run."""
+def check(config: Config, found: Sequence[Seed]) -> list[str]:
+    """The names of the filters, as far as can be told from config and seeds. Raises PipelineError for what could not be run."""
     names = [one.name for one in active(config)]
+    if config.filter.judge:
+        judge.check(found)
+    if config.filter.calibrated and config.filter.calibrated.content_free:
+        content_free.check(prompts.load(config.generate.prompt[0]), found)
     if config.filter.language:
         language.check(config.filter.language.allowed)
     if config.filter.format and config.filter.format.pattern is not None:
@@ -285,7 +290,7 @@ def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
 
 
 def _checked(config: Config) -> Measure:
-    return Measure(correctness.of, asdict(verifiers.check(config.task)))
+    return Measure(correctness.of, asdict(verifiers.check(config.task)), slow=config.task.metric not in SCORERS)
 
 
 def _asked(config: Config) -> Sequence[Path | str]:
