@@ -397,3 +397,9 @@ def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) ->
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(PipelineError, match="no encoder can be loaded"):
         embeddings.measure("reply", str(tmp_path))(batch(sample()))
+
+
+def test_inputs_of_several_values_are_compared_by_their_text(sample: Make) -> None:
+    """Brackets, quotes and names of keys made two inputs look more alike than their words are."""
+    inputs = {"options": ["one", {"b": 3, "a": "two"}], "none": None}
+    assert duplicates.texts(batch(sample(seed=Seed(id="n", inputs=inputs))), "input") == ["\none\ntwo\n3"]

@@ -51,15 +51,15 @@ def active(config: Config) -> list[NamedFilter]:
 
 def check(config: Config, found: Sequence[Seed]) -> list[str]:
     """The names of the filters, as far as can be told from config and seeds. Raises PipelineError for what could not be run."""
-    names = [one.name for one in active(config)]
-    if config.filter.judge:
+    names, settings = [one.name for one in active(config)], config.filter
+    if settings.judge:
         judge.check(found)
-    if config.filter.calibrated and config.filter.calibrated.content_free:
+    if settings.calibrated and settings.calibrated.content_free:
         content_free.check(prompts.load(config.generate.prompt[0]), found)
-    if config.filter.language:
-        language.check(config.filter.language.allowed)
-    if config.filter.format and config.filter.format.pattern is not None:
-        formats.check_pattern(config.filter.format.pattern)
+    if settings.language:
+        language.check(settings.language.allowed)
+    if settings.format and settings.format.pattern is not None:
+        formats.check_pattern(settings.format.pattern)
     missing = [path for path in files(config) if not path.is_file()]
     if missing:
         raise PipelineError(f"{missing[0]}: no such file; the filters of the config need it (of another run: a finished stage)")
