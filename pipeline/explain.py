@@ -48,8 +48,12 @@ def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None)
         raise PipelineError(f"{run_dir}: no filter has turned anything down here yet; run pipeline filter first")
     if not is_judged(run_dir):
         raise PipelineError(f"{run_dir}: filter was run on other samples than are there now; run pipeline filter again with --redo")
+    if reason is not None:
+        given = sorted({name for r in _rejected(run_dir) for name in (f"{r.filter}.{r.reason}", r.reason)})
+        if reason not in given:
+            raise PipelineError(f"{run_dir}: nothing was turned down for '{reason}'; there are {', '.join(n for n in given if '.' in n)}")
     samples = Samples(run_dir / "generate")
-    chosen = (r for r in read_records(run_dir / "filter" / "rejected", Rejected) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
+    chosen = (r for r in _rejected(run_dir) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
     for one in islice(chosen, limit):
         why = {"filter": one.filter, "reason": one.reason, "value": one.value}
         yield json.dumps(why | samples[one.row].model_dump(exclude_none=True), ensure_ascii=False)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError
+from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -126,6 +126,7 @@ class Prompt:
     front: FrontMatter
     template: Template
     prefix: str = ""
+    names: frozenset[str] = frozenset()  # what the template names of a seed's inputs
 
     def in_form(self, form: Form) -> "Prompt":
         """The prompt for the answer of a student trained in this form: the whole reply, the answer alone, or the answer on demand."""
@@ -168,7 +169,8 @@ def load(path: str | Path) -> Prompt:
     front, body = _split(path, text)
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_no_null)
     try:
-        return Prompt(str(path), front, environment.from_string(body))
+        named = frozenset(meta.find_undeclared_variables(environment.parse(body)))
+        return Prompt(str(path), front, environment.from_string(body), names=named)
     except TemplateError as error:
         raise PipelineError(f"{path}: template error: {error}; the body is a Jinja template over the seed's inputs") from None
 

@@ -1,5 +1,6 @@
 """How an answer is held against the ground truth, and how sure the averages are. The tests of differences: evaluation/significance.py."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,14 @@ RESAMPLES = 10_000
 BLOCK = 1 << 20  # draws that are held at once
 SHOWN = 80  # characters of an unreadable answer in an explanation
 WORD = re.compile(r"\w+")
-NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s*/\s*\d+)?")
+WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|(?<!\d )\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?!\d)|\d+)"
+NUMBER = re.compile(  # 2 1/2; or -1,234.5, 1 000, .5, 3e8, 3 x 10^8, 3/4
+    rf"(?P<sign>[-+]?)(?:(?P<whole>\d{{1,3}}) (?P<part>[1-9]\d{{0,2}})/(?P<parts>\d{{1,3}})(?!\d)"
+    rf"|(?P<above>{WHOLE}(?:\.\d+)?|(?<!\w)\.\d+)(?:(?:e|\s?[x*\u00d7]\s?10\s?\^\s?)(?P<power>[-+]?\d+))?"
+    r"(?:\s*/\s*(?P<below>\d+(?:\.\d+)?))?)",
+    re.IGNORECASE,
+)
+GLUED = re.compile(r"[A-Za-z_^]")  # in front of a digit: m2, cm^3, CO2
 
 Scorer = Callable[[str | None, str, Sequence[str] | None], Score]
 
@@ -25,17 +33,27 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .,;:!?\"'`*")
 
 
+def numbers(text: str) -> list[re.Match[str]]:
+    """The numbers in a text, in order; those directly behind a letter or ^ only where there are no others."""
+    found = list(NUMBER.finditer(text.replace("\u2212", "-")))
+    return [match for match in found if not GLUED.match(text, match.start() - 1, match.start())] or found
+
+
 def number(text: str) -> float | None:
-    """The last number in a text: sign, thousands commas, decimals and a/b fractions; units and currency are passed over."""
-    for match in reversed(list(NUMBER.finditer(text.replace("\u2212", "-")))):
-        digits = match.group().replace(",", "").replace(" ", "")
-        if not re.search(r"\d", digits):
-            continue
-        above, _, below = digits.partition("/")
-        if not below:
-            return float(above)
-        return float(above) / float(below) if float(below) else None
-    return None
+    """The last of `numbers`: sign, thousands by commas or spaces, decimals, powers of ten, fractions, mixed ones; None if it is beyond all
+    floats, or a division by 0."""
+    found = numbers(text)
+    return _value(found[-1]) if found else None
+
+
+def _value(match: re.Match[str]) -> float | None:
+    part = match.groupdict()
+    if part["whole"] is not None:
+        above, below = str(int(part["whole"]) * int(part["parts"]) + int(part["part"])), float(part["parts"])
+    else:
+        above, below = re.sub(r"[,\s]", "", part["above"]), float(part["below"] or 1)
+    value = float(f"{part['sign']}{above}e{part['power'] or 0}")
+    return value / below if below and math.isfinite(value) else None
 
 
 def label(answer: str | None, target: str, labels: Sequence[str] | None) -> Score:

@@ -121,7 +121,7 @@ def done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> boo
 
 def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
     """Everything that decides the result, by name. Raises PipelineError if something upstream is not finished."""
-    fields = {key: json.dumps(value, ensure_ascii=False) for key, value in config.settings(*stage.sections(config, part)).items()}
+    fields = settings(config, *stage.sections(config, part))
     for path in stage.files(config, part):
         if not path.is_file():
             raise PipelineError(f"{path}: no such file; the config names it")
@@ -131,6 +131,11 @@ def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
     for upstream in stage.reads(config, part):
         fields[f"output of {upstream}"] = outputs(Path(config.run_dir), upstream, f"{stage.NAME} {part}".strip())
     return fields
+
+
+def settings(config: Config, *sections: str) -> dict[str, str]:
+    """The values of some parts of the config as they stand in a fingerprint."""
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in config.settings(*sections).items()}
 
 
 def _file_field(path: Path | str | None) -> str:

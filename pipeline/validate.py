@@ -25,7 +25,7 @@ def check(config: Config) -> list[str]:
     first = teacher_prompts[0].render(found[0])
     _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
     verifiers.check(config.task)
-    chosen = chain.check(config)
+    chosen = chain.check(config, found)
     _check_teacher(config)
     name, _ = students.source(config)
     if name != "random":

@@ -109,6 +109,14 @@ def test_contextual_calibration() -> None:
     assert found[0] == pytest.approx(calibration.batch_calibrated(p, np.array([0.75, 0.25]))[0])
 
 
+def test_a_label_that_inputs_without_content_never_get() -> None:
+    """Divided by nothing at all it would be impossible whatever the input, just where the bias is strongest."""
+    p = np.array([[0.9, 0.1], [1.0, 0.0]], np.float32)
+    found = calibration.contextually_calibrated(p, np.array([[1.0, 0.0]], np.float32))
+    assert found[0, 1] > 0.99
+    assert found[1].tolist() == [1.0, 0.0]
+
+
 def test_a_strong_bias_is_known_from_inputs_without_content() -> None:
     """What the prompt says to nothing is what it adds to everything, whatever the labels' shares."""
     p, written, truth = biased(-9.0, share=0.9)

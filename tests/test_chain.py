@@ -71,6 +71,7 @@ def test_the_order_is_the_documented_one(generated: Path) -> None:
     (generated / "encoder" / "config.json").write_text("{}")
     folder = {"RUN": str(generated / "run"), "FOLDER": str(generated / "encoder")}
     overrides = [re.sub("RUN|FOLDER", lambda match: folder[match.group()], text) for text in ALL]
+    overrides.append(f"generate.prompt=[{generated / 'prompt.md'}, {generated / 'prompt.md'}]")
     names = [one.name for one in chain.active(load(generated / "config.yaml", overrides))]
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "filters.md").read_text(), re.MULTILINE)
     assert [name for name in rows if name != "custom"] == names

@@ -74,12 +74,35 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
         ("train.show=2", "show needs held-out rows; set holdout"),
         ("train.best_by=score", "chooses nothing without patience"),
         ("run_dir=2024-13-45", "is not a YAML value"),
+        ("filter.prompts_agree={}", "filter.prompts_agree needs several prompts"),
+        ("filter.judge.api_key_env=MINE", "api_key_env is for a judge of its own"),
     ],
 )
 def test_bad_value_is_refused_with_its_key(workshop: Path, override: str, expected: str) -> None:
     """Bounds and combinations are checked before anything runs."""
     with pytest.raises(PipelineError, match=re.escape(expected)):
         load(workshop / "config.yaml", [override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [
+        (["filter.consistent=true", "task.metric=json"], "says nothing under metric json"),
+        (["filter.consistent=true", "task.metric=math"], "says nothing under metric math"),
+        (["filter.consistent=true", "task.metric=exact"], None),
+        (["filter.agreement={}", "generate.samples=1"], "filter.agreement counts votes, and a seed has one sample"),
+        (["filter.difficulty={lowest: 0.5}", "generate.samples=1"], "filter.difficulty counts votes"),
+        (["filter.difficulty={lowest: 0.5, losses: runs/other}", "generate.samples=1"], None),
+        (["filter.agreement={}", "generate.samples=1", "generate.prompt=[a.md, b.md]"], None),
+    ],
+)
+def test_filters_that_would_take_all_or_nothing(workshop: Path, overrides: list[str], refused: str | None) -> None:
+    """Such a filter did nothing, or turned down what is right, and did not say so."""
+    if refused is None:
+        load(workshop / "config.yaml", ["task.labels=null", "task.metric=exact", *overrides])
+    else:
+        with pytest.raises(PipelineError, match=refused):
+            load(workshop / "config.yaml", ["task.labels=null", "task.metric=exact", *overrides])
 
 
 def test_override_wins_and_its_origin_is_told(workshop: Path) -> None:
@@ -152,7 +175,8 @@ ASKING = {
     "budget": "number: 9",
 }
 BARE = ("language", "leak", "calibrated", "agreement", "prompts_agree", "teachers_agree", "pii", "near", "semantic", "judge")
-WHOLE = [  # sections that are left out by default
+WHOLE = [  # sections that are left out by default, and what they need
+    "generate.prompt=[a.md, b.md]",
     "student.lora={}",
     "evaluate.gate={}",
     "evaluate.fidelity={}",
@@ -175,8 +199,9 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "student.keep_layers": ["student.model=teacher"],
     **{
         f"filter.judge.{key}": ["filter.judge.model=other", "filter.judge.base_url=http://127.0.0.1:1"]
-        for key in ("revision", "backend", "base_url", "replies")
+        for key in ("revision", "backend", "base_url", "api_key_env", "replies")
     },
+    "filter.prompts_agree.min_share": ["generate.prompt=[a.md, b.md]"],
     "filter.format.schema_file": ["filter.format.pattern=a"],
     "filter.calibrated.shares": ["filter.calibrated={}"],
     "filter.calibrated.content_free": ["filter.calibrated={}"],

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.filters import contamination
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict
-from pipeline.filters.wording import placed, units, words
+from pipeline.filters.wording import is_sentence, placed, units, words
 from pipeline.records import Sample, Seed
 from pipeline.topk import TopKFolder
 
@@ -122,6 +122,24 @@ def test_arithmetic_signs_make_a_difference(judge: Judge) -> None:
     assert reasons(judge("Add 3+4.", "Add 3 * 4", "Add 4 + 3")) == ["holds_held_out", None, None]
 
 
+@pytest.mark.parametrize("before", ["1" + " " * 20_000, "1 \n" * 9, ", " * 50_000])
+def test_long_gaps_beside_a_hit(judge: Judge, before: str) -> None:
+    """Whether a hit is part of a list was once looked for in all of the text, in time cubic in the length of a gap."""
+    item = "I have 3 dogs and a large garden"
+    assert reasons(judge(f"{before} {item}", f"{item} {before} x", f"1 cat,  \n {item}", held_out=[item])) == [
+        "holds_held_out",
+        "holds_held_out",
+        None,
+    ]
+
+
+def test_a_sentence_behind_a_long_gap() -> None:
+    """As above."""
+    text = "x" + " " * 200_000 + "y. What is it? x" + " " * 200_000
+    assert is_sentence(text, text.index("What"), text.index("?"))
+    assert not is_sentence(text, text.index("What") + 5, text.index("?"))
+
+
 TEMPLATE = "How many legs are there in total if you have {}?"
 KINDS = ["ants", "dogs", "birds", "crabs", "cats", "flatworms", "hens", "bees"]
 
@@ -178,7 +196,16 @@ def test_the_threshold_is_the_judges(sample: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Don\u2019t pay £2.50—call 0870-1234!", "3 \u2212 4 and 5*6", "黄金 is gold", "naïve cafe\u0301", " \u200b "]
+    "text",
+    [
+        "Don\u2019t pay £2.50—call 0870-1234!",
+        "3 \u2212 4 and 5*6",
+        "黄金 is gold",
+        "naïve cafe\u0301",
+        "きょうか\u3099っこうに行く",
+        "\u1025\u102e\u1000\u102e",
+        " \u200b ",
+    ],
 )
 def test_words_and_their_places_agree(text: str) -> None:
     """The span that is shown is found by counting words a second time."""

@@ -9,8 +9,9 @@ import pytest
 from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
-from pipeline.filters import content_free
+from pipeline.filters import chain, content_free
 from pipeline.filters.chain import _label_tokens as label_tokens
+from pipeline.seeds import load as load_seeds
 from pipeline.soft_labels import SoftLabels
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
@@ -62,10 +63,36 @@ def test_no_label_at_all_is_an_error(generated: Path) -> None:
 
 
 def test_inputs_of_several_values_are_refused(generated: Path) -> None:
-    """A template that walks over a list would walk over the letters of the text."""
+    """A template that walks over a list would walk over the letters of the text; one that it does not name is of no concern."""
     seeds = generated / "seeds.jsonl"
-    seeds.write_text('{"id": "a", "number": 2, "options": ["a", "b"], "target": "spam"}\n')
+    seeds.write_text('{"id": "a", "number": 2, "options": ["a", "b"], "target": "yes"}\n')
     config = of(generated, "filter.calibrated={content_free: [N/A]}", f"task.seeds.path={seeds}", f"run_dir={generated / 'other'}")
+    prompt = generated / "prompt.md"
+    text = prompt.read_text()
     stage.execute(generate, config)
+    content_free.distributions(config, label_tokens(config))
+    prompt.write_text(text.replace("even?", "even or one of {{ options[0] }}?"))
+    with pytest.raises(PipelineError, match="input 'options' holds several values"):
+        chain.check(config, load_seeds(config.task.seeds))
+    stage.execute(generate, config, prepare=stage.set_aside)
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
         content_free.distributions(config, label_tokens(config))
+
+
+@pytest.mark.parametrize(
+    ("calibrated", "change", "refused"),
+    [
+        ("content_free: [N/A]", "teacher.temperature=0.5", True),
+        ("content_free: [N/A]", "teacher.patience_s=1.0", False),
+        ("agree: true", "teacher.temperature=0.5", False),
+        ("agree: true", "teacher.model=other", True),
+    ],
+)
+def test_another_teacher_than_the_samples(generated: Path, calibrated: str, change: str, refused: bool) -> None:
+    """Its bias, or its tokenizer's labels, would be taken for those of the teacher that wrote the samples."""
+    config = of(generated, f"filter.calibrated={{{calibrated}}}", change)
+    if refused:
+        with pytest.raises(PipelineError, match=f"not the one that wrote the samples.*\n  {change.partition('=')[0]}"):
+            stage.execute(filter_stage, config)
+    else:
+        assert stage.execute(filter_stage, config)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import scoring
+from pipeline import scoring, stage
+from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.filters import duplicates, embeddings, folding, keepers, minhash, prefixes
 from pipeline.filters.buckets import Buckets, Rows
@@ -23,6 +24,8 @@ from pipeline.filters.shingles import CHARACTERS, shingled
 from pipeline.filters.verdict import Verdict
 from pipeline.models import locate
 from pipeline.records import Sample, Seed
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate
 from pipeline.topk import TopKFolder
 
 Make = Callable[..., Sample]
@@ -359,6 +362,18 @@ def test_vectors_do_not_depend_on_their_neighbours(sample: Make, encoder: Path) 
     assert gone(duplicates.semantic(np.arange(5), numbered(5), together, threshold=0.999)) == {4: "q1"}
 
 
+def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) -> None:
+    """filter.against was once for duplicate and near alone, and what a student had learnt in other words was kept again."""
+    stage.execute(generate, load(workshop / "config.yaml"))
+    stage.execute(filter_stage, load(workshop / "config.yaml"))
+    (workshop / "run").rename(workshop / "before")
+    semantic = [f"filter.semantic={{model: {encoder}, of: [reply]}}", f"filter.against=[{workshop / 'before'}]", "filter.duplicate=false"]
+    config = load(workshop / "config.yaml", ["generate.seed=1", "filter.correct=false", *semantic])
+    stage.execute(generate, config)
+    with pytest.raises(PipelineError, match=r"nothing is left: filter 'semantic' .*'before:n\d"):
+        stage.execute(filter_stage, config)
+
+
 def test_an_encoder_of_a_package_is_unpacked_once(tmp_path: Path, encoder: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some packages carry a model's folder as an archive; half of one must not be taken for the whole."""
     package = tmp_path / "site"
@@ -382,3 +397,9 @@ def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) ->
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(PipelineError, match="no encoder can be loaded"):
         embeddings.measure("reply", str(tmp_path))(batch(sample()))
+
+
+def test_inputs_of_several_values_are_compared_by_their_text(sample: Make) -> None:
+    """Brackets, quotes and names of keys made two inputs look more alike than their words are."""
+    inputs = {"options": ["one", {"b": 3, "a": "two"}], "none": None}
+    assert duplicates.texts(batch(sample(seed=Seed(id="n", inputs=inputs))), "input") == ["\none\ntwo\n3"]

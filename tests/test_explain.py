@@ -74,6 +74,13 @@ def test_samples_are_listed_by_their_reason(filtered: Config) -> None:
     assert [json.loads(line)["filter"] for line in some] == ["duplicate", "duplicate"]
 
 
+def test_a_reason_that_there_is_not_is_told(filtered: Config) -> None:
+    """Nothing at all for a misspelt reason reads as if nobody had been turned down for it."""
+    with pytest.raises(PipelineError, match=r"nothing was turned down for 'wrong_anwser'; there are .*correct\.wrong_answer"):
+        list(explain.listed(Path(filtered.run_dir), True, "wrong_anwser", None))
+    assert list(explain.listed(Path(filtered.run_dir), True, "correct.wrong_answer", None))
+
+
 def test_the_life_before_the_filter(workshop: Path) -> None:
     """An unfinished run tells what there is so far."""
     config = load(workshop / "config.yaml")

@@ -1,7 +1,9 @@
 """One case a reason, and a sample that each filter keeps."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.filters import chain, columns, correctness, custom, form
 from pipeline.filters.columns import Batch, Measure, Ragged
+from pipeline.filters.measuring import Measured
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, Usage
 from pipeline.stages import filter as filter_stage
@@ -120,6 +123,19 @@ def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
         stage.execute(filter_stage, config)
 
 
+def test_what_a_filter_of_ones_own_imports_counts(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of words has no __module__; a change in the file that it came from was not seen, and old verdicts were taken."""
+    monkeypatch.chdir(workshop)
+    (workshop / "words_deep.py").write_text("MORE = ['rude']\n")
+    (workshop / "words_bad.py").write_text("import json\nfrom words_deep import MORE as BAD\n")
+    (workshop / "filter_words.py").write_text("from words_bad import BAD\ndef rude(sample):\n    return None\n")
+    (workshop / "bystander.py").write_text("")
+    assert [path.name for path in custom.files("filter_words:rude")] == ["filter_words.py", "words_bad.py", "words_deep.py"]
+    before = custom.measure("filter_words:rude").name
+    (workshop / "words_deep.py").write_text("MORE = ['ruder']\n")
+    assert custom.measure("filter_words:rude").name != before
+
+
 def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What docs/filters.md shows must work as it stands there."""
     example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "filters.md").read_text(), re.DOTALL)
@@ -144,6 +160,7 @@ def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch)
         ("bad_d:f", "def f(sample: return", "cannot be imported: SyntaxError"),
         ("':f'", "", "names no function"),
         ("bad_e:f", "def f(sample): return 'x', float('nan')", "must return None"),
+        ("bad_g:f", "def f(sample): return 'x', float('inf')", "must return None"),
         ("bad_b:f", "def f(sample): return 'Too Rude'", "must return None"),
         ("bad_c:f", "def f(sample): raise KeyError('x')", "fails on sample n0/0: KeyError"),
     ],
@@ -153,6 +170,24 @@ def test_a_bad_filter_of_ones_own_is_named(workshop: Path, made: Config, name: s
     (workshop / f"{name.strip(chr(39)).partition(':')[0] or 'none'}.py").write_text(code)
     with pytest.raises(PipelineError, match=expected):
         stage.execute(filter_stage, load(workshop / "config.yaml", [f"filter.custom=[{name}]"]))
+
+
+def pids(batch: Batch) -> np.ndarray:
+    return np.full(len(batch.samples), os.getpid())
+
+
+def test_few_samples_of_a_slow_measure_take_all_cores(workshop: Path, made: Config) -> None:
+    """2,000 programs and their tests were run one after the other, by one core of many."""
+    measured = Measured(Path(made.run_dir))
+    quick, slow = Measure(pids), Measure(pids, {}, slow=True)
+    measured.find([quick], 2)
+    assert set(np.asarray(measured.column(quick))) == {os.getpid()}
+    shutil.rmtree(measured.cache / quick.name)
+    measured.find([slow], 2)
+    assert os.getpid() not in np.asarray(measured.column(slow))
+    assert [one.measures[0].slow for one in chain.active(made) if one.name == "correct"] == [False]
+    code = load(workshop / "config.yaml", ["task.metric=code", "task.labels=null", "train.arms={sft: {method: sft}}"])
+    assert [one.measures[0].slow for one in chain.active(code) if one.name == "correct"] == [True]
 
 
 def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:

@@ -74,6 +74,11 @@ def test_unknown_language() -> None:
         ("Ha ha ha, that is 1000000000000000000000000000000.", None),
         ("| a | b |\n|---------------------------------|---|\n| 1 | 2 |", None),
         ("[[0, 0, 0], [0, 0, 0]]", None),
+        ("dp = [0, 0, 0, 0, 0, 0, 0, 0]", None),
+        ("2 * 2 * 2 * 2 * 2 * 2 * 2 * 2 = 256", None),
+        ("| --- | --- | --- | --- | --- | --- | --- |", None),
+        ("-> = " * 120, "loop"),
+        ("0, " * 8 + "and so on " * 5, "loop"),
         ("\n".join(["it is spam", "it sells a thing"] * 5), "repeated_lines"),
         (SENTENCE.format(1, 2, 3) * 3, "repeated_words"),
         ("", None),
@@ -147,6 +152,13 @@ def test_phrases_of_the_input_are_the_tasks_own(sample: Make) -> None:
     letter = "We open at 9. Let me know if you have any questions."
     assert "boilerplate" in said(sample(text=letter))
     assert said(sample(text=letter, seed=Seed(id="n", inputs={"mail": [{"body": letter.upper()}]}))) == {}
+
+
+def test_a_phrase_of_the_input_hides_no_other(sample: Make) -> None:
+    """Only the first phrase was looked at, and the input's own let a chat token behind it pass."""
+    mail = Seed(id="n", inputs={"mail": "Dear [Your Name], the {{ mail }} of {{ other }}"})
+    assert said(sample(text="Dear [Your Name], we open at 9.<|im_end|>", seed=mail)) == {"boilerplate": "<|im_end|>"}
+    assert said(sample(text="Dear [Your Name], {{ mail }} {{ mail | upper }}", seed=mail)) == {"boilerplate": "{{ mail | upper }}"}
 
 
 def test_placeholders_of_the_prompt(sample: Make) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stage
+from pipeline import stage, validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.filters.judge import Bench, agreement, low
@@ -110,6 +110,24 @@ def test_the_judge_has_the_teachers_settings_but_for_its_own(workshop: Path) -> 
         7.0,
     )
     assert Bench(load(workshop / "config.yaml", ["filter.judge={}"])).model.model == "fake"
+
+
+def test_the_judge_has_the_teachers_key_unless_it_has_its_own(workshop: Path) -> None:
+    """A default of the judge's hid the teacher's; with another model on the teacher's server every request was refused."""
+    overrides = ["filter.judge={model: other, backend: openai, base_url: http://127.0.0.1:1/v1}", "teacher.api_key_env=TEACHERS"]
+    assert Bench(load(workshop / "config.yaml", overrides)).model.api_key_env == "TEACHERS"
+    assert Bench(load(workshop / "config.yaml", [*overrides, "filter.judge.api_key_env=OWN"])).model.api_key_env == "OWN"
+
+
+def test_an_input_with_a_name_of_the_rubrics(workshop: Path, judged: list[str]) -> None:
+    """The judge was shown the teacher's reply in the place of the seed's own input, or the other way round."""
+    (workshop / "seeds.jsonl").write_text('{"id": "a", "number": 2, "reply": "hello", "target": "yes"}\n')
+    config = load(workshop / "config.yaml", [*judged, f"run_dir={workshop / 'other'}"])
+    with pytest.raises(PipelineError, match="seed a has an input 'reply', which the rubric has for its own; rename the input"):
+        validate.check(config)
+    stage.execute(generate, config)
+    with pytest.raises(PipelineError, match="seed a has an input 'reply'"):
+        stage.execute(filter_stage, config)
 
 
 def test_low_is_strict_at_the_bar() -> None:

@@ -1,11 +1,16 @@
 """The gate on terms: what passes, what is refused, and that nobody passes it unawares."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from pipeline import stage
+from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.licences import KNOWN, TABLE, check
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate, train
 
 ASKED = {
     "apache-2.0",
@@ -107,6 +112,14 @@ def test_allowed_is_not_acknowledged() -> None:
 def test_spellings(name: str) -> None:
     """SPDX writes capitals and suffixes, hubs write small letters."""
     assert check(name, None).record["teacher"]["ruling"] in ("allowed", "with_conditions")
+
+
+def test_what_is_declared_after_generate_stops_training(workshop: Path) -> None:
+    """The gate stood before generate and score only, and a licence that was looked up later stopped nothing."""
+    for each in (generate, filter_stage):
+        stage.execute(each, load(workshop / "config.yaml"))
+    with pytest.raises(PipelineError, match="openai-terms forbids this training"):
+        stage.execute(train, load(workshop / "config.yaml", ["licences.teacher=openai-terms"]))
 
 
 def test_the_table() -> None:

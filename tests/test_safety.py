@@ -33,6 +33,11 @@ def test_numbers_are_left_alone(text: str) -> None:
     assert list(personal.find(text, personal.KINDS, ["US"])) == []
 
 
+def test_beginnings_of_a_web_token_one_after_the_other() -> None:
+    """Each was once read to the end of the text; a reply of this kind took minutes."""
+    assert list(credentials.find("eyJ-" * 200_000)) == []
+
+
 @pytest.mark.parametrize(("kind", "text"), secret_cases.HELD)
 def test_secrets_are_found(kind: str, text: str) -> None:
     """A key that a student learns by heart is a key that it tells."""

@@ -1,6 +1,7 @@
 """Each verifier: right, wrong, unparsable, empty; and what becomes of answers that cannot be checked."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,16 @@ def test_code_that_hangs_is_unknown() -> None:
     forever = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
     with pytest.raises(UnknownError, match="took too long"):
         verify(check("code", timeout_s=1.0), forever, TESTS)
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 250])
+def test_a_program_that_digs_deep_ends_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders in folders, deeper than a recursion or a path may go, once ended the whole stage when they were cleaned up."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dig = f"import os\nfor _ in range(1500):\n    os.mkdir({name!r}); os.chdir({name!r}); open('file', 'w').close()\n"
+    found = verify(check("code"), dig + "os.mkdir('shut', 0)\ndef double(x): return 2 * x", TESTS)
+    assert found.value == 1.0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_long_is_not_even_tried() -> None:

@@ -144,8 +144,8 @@ class Config(Section):
         names = [name.partition(":")[2] for name in self.filter.custom]
         if len(set(names)) < len(names):
             raise ValueError("filter.custom: two functions of the same name could not be told apart; rename one")
-        if self.filter.against and not (self.filter.duplicate or self.filter.near):
-            raise ValueError("filter.against is for duplicate and near; turn one of them on, or leave it out")
+        if self.filter.against and not (self.filter.duplicate or self.filter.near or self.filter.semantic):
+            raise ValueError("filter.against is for duplicate, near and semantic; turn one of them on, or leave it out")
         judge = self.filter.judge
         backend = judge and (judge.backend or self.teacher.backend)
         if judge and judge.model and backend == "openai" and not (judge.base_url or self.teacher.base_url):
@@ -155,6 +155,21 @@ class Config(Section):
         truth = [name for name, arm in self.train.arms.items() if arm.corrected or arm.text == "truth"]
         if self.task.metric == "code" and truth:
             raise ValueError(f"arm {truth[0]}: under metric code the ground truth is tests, which nobody wants a student to write")
+        return self
+
+    @model_validator(mode="after")
+    def answers_can_be_compared(self) -> Self:
+        settings, prompts = self.filter, len(self.generate.prompt)
+        if settings.consistent and self.task.metric in ("math", "json", "code"):
+            raise ValueError(
+                f"filter.consistent holds texts beside one another, which says nothing under metric {self.task.metric}; leave it out"
+            )
+        by_votes = settings.difficulty is not None and settings.difficulty.losses is None
+        votes = [name for name, on in (("agreement", settings.agreement), ("difficulty", by_votes)) if on]
+        if votes and self.generate.samples * prompts == 1:
+            raise ValueError(f"filter.{votes[0]} counts votes, and a seed has one sample; raise generate.samples, or leave it out")
+        if settings.prompts_agree and prompts == 1:
+            raise ValueError("filter.prompts_agree needs several prompts, and generate.prompt is one; leave it out")
         return self
 
     def settings(self, *paths: str) -> dict[str, Any]:

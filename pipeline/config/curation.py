@@ -22,14 +22,15 @@ Bound = Annotated[float | str, AfterValidator(_bound)]
 
 
 class Demand(Section):
-    """A section that asks for something: one of its keys `NEEDS` is not at its default."""
+    """A section that asks for something: one of its keys `NEEDS`, of all of them if it names none, is not at its default."""
 
-    NEEDS: ClassVar[tuple[str, ...]]
+    NEEDS: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="after")
     def something(self) -> Self:
-        if all(getattr(self, name) == type(self).model_fields[name].default for name in self.NEEDS):
-            raise ValueError(f"asks for nothing; set {', '.join(self.NEEDS[:-1])} or {self.NEEDS[-1]}")
+        needs = self.NEEDS or tuple(type(self).model_fields)
+        if all(getattr(self, name) == type(self).model_fields[name].default for name in needs):
+            raise ValueError(f"asks for nothing; set {', '.join(needs[:-1])} or {needs[-1]}")
         return self
 
 
@@ -45,7 +46,6 @@ class Contamination(Section):
 class Format(Demand):
     """What the answer has to look like; every one that is set has to hold."""
 
-    NEEDS: ClassVar[tuple[str, ...]] = ("pattern", "schema_file", "choices")
     pattern: str | None = Field(None, description="regular expression that the whole answer matches", examples=["[A-D]"])
     schema_file: str | None = Field(None, description="JSON schema, a file, that the answer keeps to", examples=["prompts/schema.json"])
     choices: list[str] | None = Field(None, min_length=1, description="the answers there may be", examples=[["yes", "no"]])
@@ -65,7 +65,12 @@ class Repetition(Section):
 
     lines: float = Field(0.3, ge=0, le=1, description="share of the characters in lines that were there before", examples=[0.2])
     words: float = Field(0.3, ge=0, le=1, description="share of the words in sequences of ten that were there before", examples=[0.1])
-    loop: int = Field(12, ge=1, description="words and marks of one stretch that is copies, back to back", examples=[24])
+    loop: int = Field(
+        12,
+        ge=1,
+        description="words and marks of one stretch that is copies, back to back; sixteen for one if it has no letters",
+        examples=[24],
+    )
     run: int = Field(24, ge=1, description="the same character in a row", examples=[40])
 
 
@@ -75,7 +80,7 @@ class Leak(Section):
     fields: list[str] | None = Field(None, min_length=1, description="inputs that are looked at; null: all", examples=[["question"]])
 
 
-class Confidence(Section):
+class Confidence(Demand):
     """How sure the teacher was of what it wrote, by its stored logprobs; 10% turns down the worst tenth of what is left."""
 
     min_mean_logprob: Bound | None = Field(None, description="of the tokens written, nats", examples=[-1.0])
@@ -85,12 +90,6 @@ class Confidence(Section):
         None, description="of the answer's tokens over the likeliest others, at least, nats", examples=["10%"]
     )
     max_rationale_perplexity: Bound | None = Field(None, description="of the rationale", examples=[4.0])
-
-    @model_validator(mode="after")
-    def something(self) -> Self:
-        if all(value is None for value in self.model_dump().values()):
-            raise ValueError("asks for nothing; set a bound, such as min_mean_logprob: 10%")
-        return self
 
 
 class Calibrated(Section):
@@ -184,7 +183,9 @@ class Judge(Section):
     base_url: str | None = runtime(
         None, description="openai: where it answers; null: teacher.base_url", examples=["http://127.0.0.1:8001/v1"]
     )
-    api_key_env: str = runtime("OPENAI_API_KEY", description="openai: the environment variable that holds its key", examples=["JUDGE_KEY"])
+    api_key_env: str | None = runtime(
+        None, description="openai: the environment variable that holds its key; null: teacher.api_key_env", examples=["JUDGE_KEY"]
+    )
     replies: list[str] | None = Field(None, min_length=1, description="fake: the texts it answers with", examples=[["Score: 5"]])
     max_tokens: int = Field(256, ge=1, description="longest opinion, tokens", examples=[64])
     lowest: float = Field(1.0, description="the scale's end; a mark below it is none", examples=[0.0])
@@ -196,7 +197,7 @@ class Judge(Section):
     def on_the_scale(self) -> Self:
         if not self.lowest <= self.least <= self.highest:
             raise ValueError("least must lie between lowest and highest")
-        own = [name for name in ("revision", "backend", "base_url", "replies") if getattr(self, name) is not None]
+        own = [name for name in ("revision", "backend", "base_url", "api_key_env", "replies") if getattr(self, name) is not None]
         if own and self.model is None:
             raise ValueError(f"{own[0]} is for a judge of its own; set model, or leave {own[0]} out")
         return self
@@ -291,7 +292,7 @@ class Filter(Section):
     near: Near | None = Field(None, description="samples that are nearly the same")
     semantic: Semantic | None = Field(None, description="samples that say the same in other words")
     against: list[str] = Field(
-        [], description="runs whose kept rows count as earlier ones for duplicate and near", examples=[["runs/last_month"]]
+        [], description="runs whose kept rows count as earlier ones for duplicate, near and semantic", examples=[["runs/last_month"]]
     )
     judge: Judge | None = Field(None, description="a model that marks replies by a rubric")
     difficulty: Difficulty | None = Field(None, description="how hard a seed may be")

@@ -28,7 +28,7 @@ def seeds(batch: Batch) -> NDArray[np.uint64]:
 
 def answers(batch: Batch, metric: str) -> NDArray[np.uint64]:
     """(N,): the key of each answer, NOTHING where there is none. Case, outer punctuation and spacing do not count; under the metric
-    numeric answers are the same if their values are, to six digits where they are not whole."""
+    numeric answers are the same if their values are, to six digits where they are not whole; under math, json and code texts count."""
     return np.array([key(_normalised(sample.answer, metric)) for sample in batch.samples], np.uint64)
 
 
@@ -160,7 +160,7 @@ def _numbers(text: str) -> Iterator[str]:
 
 
 def _digits(text: str) -> list[str]:
-    return [match.group() for match in scoring.NUMBER.finditer(text.replace("\u2212", "-")) if re.search(r"\d", match.group())]
+    return [match.group() for match in scoring.numbers(text)]
 
 
 def _label(text: str, labels: Sequence[str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from pipeline.topk import TopK
 UNKNOWN = -1  # no label
 MATCHED = 1e-4  # how near the labels' means come to their shares
 MATCHING_STEPS = 100  # a dozen are usual; a label that no row has any mass for is never matched
+UNSEEN = float(np.finfo(np.float32).eps)  # mass that a sum of float32 near one hides
 
 
 def label_tokens(tokenizer: Tokenizer, labels: Sequence[str], before: str = "") -> list[list[int]]:
@@ -105,6 +106,7 @@ def batch_calibrated(p: NDArray[np.float32], prior: NDArray | None = None) -> ND
     rows = _distributions(p)
     if prior is None:
         prior = rows[readable(rows)].mean(axis=0, dtype=np.float64) if readable(rows).any() else np.ones(p.shape[1])
+    # who has a prior of 0 has no mass in any row
     divided = np.divide(rows, prior, where=prior > 0, out=np.where(np.isnan(rows), np.nan, np.zeros_like(rows)))
     return _distributions(divided.astype(np.float32))
 
@@ -126,9 +128,9 @@ def prior_matched(p: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np
 def contextually_calibrated(p: NDArray[np.float32], content_free: NDArray[np.float32]) -> NDArray[np.float32]:
     """Contextual calibration (Zhao et al., Calibrate Before Use, ICML 2021): the prior is the mean of what the labels get for inputs
     without content, such as "N/A", an empty text and "[MASK]": `content_free` (M, L), of which rows of nan count for nothing. Rows are
-    normalised, where the paper has a softmax.
+    normalised, where the paper has a softmax. A label that got nothing there got at most `UNSEEN`.
     """
-    return batch_calibrated(p, _distributions(content_free[readable(content_free)]).mean(axis=0))
+    return batch_calibrated(p, np.maximum(_distributions(content_free[readable(content_free)]).mean(axis=0), UNSEEN))
 
 
 def calibrated(

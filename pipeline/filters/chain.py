@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, seeds, soft_labels, verifiers
+from pipeline import models, prompts, seeds, soft_labels, stage, verifiers
 from pipeline.config import Config, Filter, Source
 from pipeline.errors import PipelineError
 from pipeline.filters import (
@@ -35,9 +35,12 @@ from pipeline.filters.together import CERTAINTY, IDENTITY, SEEDS, answers, choic
 from pipeline.filters.verdict import Verdict, objections
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
+from pipeline.records import Seed
 from pipeline.scoring import SCORERS
+from pipeline.store import read_json
 
 CALIBRATED, JUDGE = "calibrated", "judge"
+NAMES_TOKENIZER = ("backend", "model", "revision", "tokenizer")
 
 
 def active(config: Config) -> list[NamedFilter]:
@@ -46,13 +49,17 @@ def active(config: Config) -> list[NamedFilter]:
     return [one for room in rooms for one in room(config)]
 
 
-def check(config: Config) -> list[str]:
-    """The names of the filters, as far as can be told before anything is generated. Raises PipelineError for what could not be run."""
-    names = [one.name for one in active(config)]
-    if config.filter.language:
-        language.check(config.filter.language.allowed)
-    if config.filter.format and config.filter.format.pattern is not None:
-        formats.check_pattern(config.filter.format.pattern)
+def check(config: Config, found: Sequence[Seed]) -> list[str]:
+    """The names of the filters, as far as can be told from config and seeds. Raises PipelineError for what could not be run."""
+    names, settings = [one.name for one in active(config)], config.filter
+    if settings.judge:
+        judge.check(found)
+    if settings.calibrated and settings.calibrated.content_free:
+        content_free.check(prompts.load(config.generate.prompt[0]), found)
+    if settings.language:
+        language.check(settings.language.allowed)
+    if settings.format and settings.format.pattern is not None:
+        formats.check_pattern(settings.format.pattern)
     missing = [path for path in files(config) if not path.is_file()]
     if missing:
         raise PipelineError(f"{missing[0]}: no such file; the filters of the config need it (of another run: a finished stage)")
@@ -217,6 +224,7 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("confidence", (CERTAINTY,), partial(confidence.confident, bounds=confidence.bounds(settings.confidence)))
     if settings.calibrated:
         assert labels is not None  # Config sees to it
+        _check_teacher(config)
         ids = _label_tokens(config)
         how = partial(
             calibration.calibrated,
@@ -230,6 +238,23 @@ def _doubts(config: Config) -> Iterator[NamedFilter]:
             return how(left, *columns, known=_known(config, ids))
 
         yield NamedFilter(CALIBRATED, measures, calibrated)
+
+
+def _check_teacher(config: Config) -> None:
+    """Raise PipelineError if the teacher is not the one that wrote the samples: the tokens of its labels, and what it says to inputs
+    without content, would not be those of the samples."""
+    generated = Path(config.run_dir) / "generate"
+    if not (generated / "manifest.json").exists():
+        return
+    assert config.filter.calibrated is not None
+    counts = ["teacher"] if config.filter.calibrated.content_free else [f"teacher.{name}" for name in NAMES_TOKENIZER]
+    mine = stage.settings(config, *counts) | {f"model {name}": found for name, found in models.identities(config.teacher).items()}
+    begun = read_json(generated / "begun.json")["fingerprint"]
+    if changed := stage.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
+        raise PipelineError(
+            "filter.calibrated: the teacher is not the one that wrote the samples; put it back, or make generate again with --redo\n"
+            + "\n".join(changed)
+        )
 
 
 def _known(config: Config, labels: list[list[int]]) -> calibration.Known:
@@ -265,7 +290,7 @@ def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
 
 
 def _checked(config: Config) -> Measure:
-    return Measure(correctness.of, asdict(verifiers.check(config.task)))
+    return Measure(correctness.of, asdict(verifiers.check(config.task)), slow=config.task.metric not in SCORERS)
 
 
 def _asked(config: Config) -> Sequence[Path | str]:

@@ -55,10 +55,12 @@ class Measure:
     Args:
         of: a function of a module, `of(batch, **settings)` -> one row a sample. Worker processes call it.
         settings: JSON values.
+        slow: whether a few samples take longer than a process to start.
     """
 
     of: Callable[..., Column]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    slow: bool = False
 
     @cached_property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.held_out import CHANGED, Index, Text
+from pipeline.filters.parts import flat, given
 from pipeline.filters.verdict import Verdict
 from pipeline.filters.wording import units, words
 from pipeline.records import Sample, Seed, digest
@@ -73,7 +74,7 @@ def held_out(name: str, source: Source) -> Iterator[Item]:
     rows = seeds.load(source)
     single = Counter(text for row in rows for text in set(_single(row)))
     for row in rows:
-        yield f"{name} {row.id}", _flat(row.inputs)
+        yield f"{name} {row.id}", flat(row.inputs)
         yield from ((f"{name} {row.id}", text) for text in _single(row) if single[text] == 1 and units(words(text)) >= CHANGED)
 
 
@@ -86,17 +87,8 @@ def _lines(name: str, path: Path) -> Iterator[Item]:
 
 
 def _single(row: Seed) -> list[str]:
-    inputs = [_flat(value) for value in row.inputs.values()] if len(row.inputs) > 1 else []
+    inputs = [flat(value) for value in row.inputs.values()] if len(row.inputs) > 1 else []
     return inputs + ([row.target] if row.target is not None else [])
-
-
-def _flat(value: Any) -> str:
-    """All text of a JSON value; of an object in the order of its keys, so that two with the same content are the same."""
-    if isinstance(value, Mapping):
-        return "\n".join(_flat(value[key]) for key in sorted(value))
-    if isinstance(value, list):
-        return "\n".join(map(_flat, value))
-    return "" if value is None else str(value)
 
 
 def _shown(name: str, span: str) -> str:
@@ -116,6 +108,6 @@ def _index(sources: tuple[tuple[str, Source], ...], texts: str) -> Index:
 
 def _parts(sample: Sample) -> Iterator[Text]:
     """Inputs and reply; rationale and answer by themselves only if the reply has them in other words."""
-    yield Text(_flat(sample.seed.inputs), inputs=True)
+    yield Text(given(sample), inputs=True)
     yield Text(sample.text)
     yield from (Text(part) for part in (sample.rationale, sample.answer) if part is not None and part not in sample.text)

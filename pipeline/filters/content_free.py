@@ -4,7 +4,7 @@ The teacher is asked once, with the prompt that the samples were made with and o
 RUN/measured/content_free-KEY.json keeps what it said.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,11 @@ def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np
     asked = [config.settings("teacher"), models.identities(config.teacher), sha256(path), labels, calibrated.content_free]
     kept = Path(config.run_dir) / "measured" / f"content_free-{digest(asked)}.json"
     if not kept.exists():
-        example = Samples(generated)[0].seed
+        prompt, example = prompts.load(path), Samples(generated)[0].seed
+        check(prompt, [example])
         kept.parent.mkdir(exist_ok=True)
-        seeds = [_without_content(example, number, text) for number, text in enumerate(calibrated.content_free)]
-        write_json(kept, {"texts": calibrated.content_free, "masses": _ask(config, prompts.load(path), seeds, labels, kept)})
+        seeds = [Seed(id=str(number), inputs=dict.fromkeys(example.inputs, text)) for number, text in enumerate(calibrated.content_free)]
+        write_json(kept, {"texts": calibrated.content_free, "masses": _ask(config, prompt, seeds, labels, kept)})
     masses = np.array([[np.nan if mass is None else mass for mass in row] for row in read_json(kept)["masses"]], np.float32)
     if not calibration.readable(masses).any():
         texts = ", ".join(map(repr, calibrated.content_free))
@@ -47,13 +48,14 @@ def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np
     return masses
 
 
-def _without_content(example: Seed, number: int, text: str) -> Seed:
-    many = [name for name, value in example.inputs.items() if isinstance(value, list | dict)]
-    if many:
-        raise PipelineError(
-            f"filter.calibrated.content_free: input '{many[0]}' holds several values, and no text can stand for them; leave it out"
-        )
-    return Seed(id=str(number), inputs=dict.fromkeys(example.inputs, text))
+def check(prompt: Prompt, seeds: Iterable[Seed]) -> None:
+    """Raise PipelineError for a seed with an input that the prompt names and no text can stand for."""
+    for seed in seeds:
+        many = [name for name, value in seed.inputs.items() if name in prompt.names and isinstance(value, list | dict)]
+        if many:
+            raise PipelineError(
+                f"filter.calibrated.content_free: input '{many[0]}' holds several values, and no text can stand for them; leave it out"
+            )
 
 
 def _ask(config: Config, prompt: Prompt, seeds: Sequence[Seed], labels: Sequence[Sequence[int]], kept: Path) -> list[list[float | None]]:

@@ -56,7 +56,7 @@ SECRETS = (
     Secret("mailgun_key", ("key-",), r"\b(key-[0-9a-f]{32})\b", 3.0),
     Secret("telegram_token", (":aa",), r"(?<!\w)(\d{8,10}:AA[\w-]{33})(?![\w-])"),
     Secret("azure_storage_key", ("accountkey",), r"AccountKey=([A-Za-z0-9+/]{86}==)"),
-    Secret("jwt", ("eyj",), r"\b(eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"),
+    Secret("jwt", ("eyj",), r"(?<![\w-])(eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"),
     Secret("password_in_url", ("://",), r"(?<![\w+.-])[a-zA-Z][\w+.-]{1,20}://[^\s/:@]{1,64}:([^\s/@]{3,64})@", 2.0),
     Secret(
         "assigned_key",

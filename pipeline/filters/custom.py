@@ -1,13 +1,14 @@
 """Filters of one's own: a Python function that looks at a sample and says why not, or None."""
 
+import ast
 import importlib
+import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -55,23 +56,25 @@ def find(name: str) -> Function:
 def files(name: str) -> list[Path]:
     """The files whose content decides what the function says: that of its module, and those in the same folder that it uses."""
     find(name)
-    first = _file(sys.modules[name.partition(":")[0]])
+    first = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
     if first is None:
         raise PipelineError(f"filter.custom: {name} has no source file; put it into a module of its own")
-    found, open_ = {first}, [sys.modules[name.partition(":")[0]]]
+    found, open_ = {Path(first)}, [Path(first)]
     while open_:
-        for value in vars(open_.pop()).values():
-            module = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
-            file = _file(module) if module else None
-            if module and file and file.parent == first.parent and file not in found:
-                found.add(file)
-                open_.append(module)
+        path = open_.pop()
+        beside = {path.with_name(f"{module}.py") for module in _imported(path)}
+        open_ += [other for other in beside - found if other.is_file()]
+        found |= set(open_)
     return sorted(found)
 
 
-def _file(module: ModuleType) -> Path | None:
-    file = getattr(module, "__file__", None)
-    return Path(file) if file else None
+def _imported(path: Path) -> Iterator[str]:
+    """Every part of a name that a Python file imports: whichever of them is a module."""
+    nodes = ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ()
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            yield from (part for name in names for part in name.split("."))
 
 
 def _ask(name: str, function: Function, sample: Sample) -> Any:
@@ -85,7 +88,8 @@ def _read(name: str, sample: Sample, words: Any) -> Objection | None:
     if words is None:
         return None
     reason, value = words if isinstance(words, tuple) and len(words) == 2 else (words, "")
-    if not isinstance(reason, str) or not REASON.fullmatch(reason) or not isinstance(value, (str, int, float)) or value != value:
+    told = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    if not isinstance(reason, str) or not REASON.fullmatch(reason) or not told:
         raise PipelineError(
             f"filter.custom: {name} says {words!r} of sample {sample.id}; "
             "it must return None, a reason such as 'too_rude', or (reason, value)"

@@ -13,6 +13,7 @@ from pipeline.filters.columns import Batch, Ragged
 from pipeline.filters.keepers import Kept
 from pipeline.filters.meaning import Vectors
 from pipeline.filters.near import Sets
+from pipeline.filters.parts import given
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
@@ -64,10 +65,8 @@ def _trimmed(text: str) -> str:
 
 
 def texts(batch: Batch, of: str) -> list[str]:
-    """What is compared: the "reply", or the "input", its values in the order of their names."""
-    if of == "reply":
-        return [sample.text for sample in batch.samples]
-    return ["\n".join(str(value) for _, value in sorted(sample.seed.inputs.items())) for sample in batch.samples]
+    """What is compared: the "reply", or the "input"."""
+    return [sample.text if of == "reply" else given(sample) for sample in batch.samples]
 
 
 def sets(batch: Batch, of: str, size: int) -> Ragged:

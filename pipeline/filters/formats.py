@@ -10,6 +10,8 @@ from pipeline import scoring
 from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Objection
+from pipeline.verifiers import structured
+from pipeline.verifiers.text import unfenced
 
 SHOWN = 80
 TIMEOUT_S = 1.0  # for one pattern and one answer; a pattern that takes longer backtracks without end
@@ -22,10 +24,10 @@ def matches(batch: Batch, pattern: str) -> list[Objection | None]:
     return [None if sample.answer is None else _match(pattern, sample.answer) for sample in batch.samples]
 
 
-def valid(batch: Batch, schema: Mapping[str, Any]) -> list[Objection | None]:
-    """not_json: the answer is no JSON text (RFC 8259). breaks_schema: it is, and says what the schema does not allow; the value: where
-    and why. format_timed_out: a pattern of the schema ran for a second. No answer passes."""
-    check_schema(schema)
+def valid(batch: Batch, schema: Any) -> list[Objection | None]:
+    """not_json: the answer is no JSON text (RFC 8259). breaks_schema: it is, and says what the schema (draft 2020-12, or what `$schema`
+    names) does not allow; the value: where and why. format_timed_out: a pattern of the schema ran for a second. A Markdown code block
+    around an answer is taken off. No answer passes."""
     validator = _validator(json.dumps(schema))
     return [None if sample.answer is None else _validate(validator, sample.answer) for sample in batch.samples]
 
@@ -47,27 +49,11 @@ def check_pattern(pattern: str) -> None:
         raise PipelineError(f"filter.format: {pattern!r} is no regular expression ({error}); mend it, or quote it in YAML") from None
 
 
-def check_schema(schema: Mapping[str, Any]) -> None:
-    """Raise PipelineError if it is no JSON schema, or has a keyword that cannot be checked safely."""
-    import jsonschema
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise PipelineError(f"filter.format: no JSON schema: {error.message} at {error.json_path}; mend it") from None
+def read_schema(path: str | Path) -> Any:
+    """The JSON schema in a file. Raises PipelineError if there is none, or if it has a keyword that cannot be checked safely."""
+    schema = structured.load_schema(Path(path))
     if any(UNTIMED in below for below in _objects(schema)):
-        raise PipelineError(f"filter.format: {UNTIMED} is not supported; use properties and additionalProperties")
-
-
-def read_schema(path: str | Path) -> dict[str, Any]:
-    """The schema in a .json file. Raises PipelineError if there is none."""
-    try:
-        schema = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise PipelineError(f"{path}: no JSON schema can be read: {error}; give a JSON file") from None
-    if not isinstance(schema, dict):
-        raise PipelineError(f"{path}: holds {type(schema).__name__}, no JSON schema; it must be an object")
-    check_schema(schema)
+        raise PipelineError(f"{path}: {UNTIMED} is not supported by filter.format; use properties and additionalProperties")
     return schema
 
 
@@ -93,13 +79,15 @@ def _validate(validator: Any, answer: str) -> Objection | None:
     from referencing.exceptions import Unresolvable
 
     try:
-        content = json.loads(answer, parse_constant=_refuse)
+        content = json.loads(unfenced(answer), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return "not_json", answer[:SHOWN]
     try:
         error = best_match(validator.iter_errors(content))
     except TimeoutError:
         return "format_timed_out", answer[:SHOWN]
+    except ArithmeticError as error:  # of a number beyond all floats, and multipleOf
+        return "breaks_schema", f"{error}: {answer}"[:SHOWN]
     except (Unresolvable, RecursionError) as error:
         raise PipelineError(
             f"filter.format: the schema cannot be followed: {error}; a $ref must stay within it, and come to an end"
@@ -110,11 +98,12 @@ def _validate(validator: Any, answer: str) -> Objection | None:
 @lru_cache
 def _validator(schema: str) -> Any:
     """A validator that fetches nothing from elsewhere, and whose patterns are limited in time."""
-    from jsonschema import Draft202012Validator, validators
+    from jsonschema import validators
     from referencing import Registry
 
-    timed = validators.extend(Draft202012Validator, {"pattern": _pattern})
-    return timed(json.loads(schema), registry=Registry())
+    content = json.loads(schema)
+    timed = validators.extend(validators.validator_for(content), {"pattern": _pattern})
+    return timed(content, registry=Registry())
 
 
 def _pattern(validator: Any, pattern: str, content: Any, schema: Any) -> Any:

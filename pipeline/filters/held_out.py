@@ -35,6 +35,7 @@ NEARLY = 0.999
 FRAME, TEMPLATE = 0.75, 0.05  # an item is made by a template if it shares so many of its words, numbers aside, with so many of the items
 FAMILY, SAMPLED = 4, 500  # least items of a template, the item itself among them; how many are looked at
 SLOT = 0.25  # most items that may have a word for it to be what fills a slot
+BESIDE = 60  # characters beside a hit in which a list goes on
 GOES_ON = re.compile(r"\W*(?:,|\band\b|&)\W*(?:\w+\s+)?\d")
 WENT_BEFORE = re.compile(r"\d\s*\w*\s*(?:,|,?\s*\band|&)\s*$")
 
@@ -154,7 +155,8 @@ class Index:
         if not number(self.items[hit.item]):
             return False
         start, end = _characters(text, hit)
-        return bool(GOES_ON.match(text.text, end - 1) or GOES_ON.match(text.text, end) or WENT_BEFORE.search(text.text[:start]))
+        before, after = text.text[max(0, start - BESIDE) : start], text.text[end - 1 : end + BESIDE]
+        return bool(GOES_ON.match(after) or GOES_ON.match(after, 1) or WENT_BEFORE.search(" ".join(before.split())))
 
     def _alike(self) -> list[float]:
         """The least score of a copy of each item: more than of its nearest sibling, for that near are different items of this task."""

@@ -5,7 +5,7 @@ threshold before it sends more, and only these are asked. A mark belongs to a sa
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline import models, prompts, replies
 from pipeline.collect import Collector, Question
 from pipeline.config import Config, Judge, Teacher
+from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.measuring import Measured, processes
 from pipeline.filters.verdict import Verdict
@@ -32,6 +33,7 @@ SHARD_SIZE = 8192
 SHOWN = 80  # characters of an opinion without a mark
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 ID = re.compile(r'^\{"id":"([0-9a-f]+)"', re.MULTILINE)  # at the beginning of a line of a journal
+TOLD = ("reply", "reply_answer", "reply_rationale", "ground_truth")  # what a rubric may name besides the seed's inputs
 Marks = tuple[Mapping[int, str], NDArray[np.float64]]  # by row why there is no mark; (N,) marks, nan where there is none
 
 
@@ -67,8 +69,8 @@ class Bench:
         teacher, judge = self.config.teacher, self.judge
         if judge.model is None:
             return teacher.model_copy(update={"logprobs": 0})
-        own = {"backend": judge.backend, "base_url": judge.base_url, "replies": judge.replies}
-        other = {"model": judge.model, "revision": judge.revision, "api_key_env": judge.api_key_env, "tokenizer": None, "logprobs": 0}
+        own = {"backend": judge.backend, "base_url": judge.base_url, "api_key_env": judge.api_key_env, "replies": judge.replies}
+        other = {"model": judge.model, "revision": judge.revision, "tokenizer": None, "logprobs": 0}
         given = {name: value for name, value in own.items() if value is not None}
         return Teacher.model_validate({**teacher.model_dump(), **other, **given})
 
@@ -157,8 +159,19 @@ def _shards(folder: Path, keys: Sequence[str]) -> Iterator[Shard[Mark]]:
 
 def _asked(sample: Sample) -> Seed:
     """What the judge's prompt may name: the seed's inputs, reply, reply_answer, reply_rationale and ground_truth."""
-    told = {"reply": sample.text, "reply_answer": sample.answer or "", "reply_rationale": sample.rationale or ""}
-    return Seed(id=sample.id, inputs={**sample.seed.inputs, **told, "ground_truth": sample.seed.target or ""})
+    check([sample.seed])
+    told = (sample.text, sample.answer or "", sample.rationale or "", sample.seed.target or "")
+    return Seed(id=sample.id, inputs={**sample.seed.inputs, **dict(zip(TOLD, told, strict=True))})
+
+
+def check(seeds: Iterable[Seed]) -> None:
+    """Raise PipelineError for a seed with an input that would be another thing in the rubric."""
+    for seed in seeds:
+        for name in TOLD:
+            if name in seed.inputs:
+                raise PipelineError(
+                    f"filter.judge: seed {seed.id} has an input '{name}', which the rubric has for its own; rename the input"
+                )
 
 
 def _failed(failure: Failure) -> Failed:

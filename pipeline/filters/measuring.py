@@ -25,7 +25,7 @@ from pipeline.records import Sample
 from pipeline.store import read_json, read_lines
 from pipeline.topk import TopKFolder
 
-FEW = 2000  # samples that are measured sooner than a process is started
+FEW = 2000  # samples that are measured sooner than a process is started, if the measure is not slow
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Measured:
         samples = sum(shard.records for shard, _ in todo)
         progress = Progress("filter", self.samples, done=self.samples - samples)
         tasks = [(shard, [(measure, self._path(measure, shard)) for measure in lacking]) for shard, lacking in todo]
-        workers = min(workers, len(tasks)) if samples > FEW else 1
+        workers = min(workers, len(tasks)) if samples > FEW or any(measure.slow for measure in wanted) else 1
         for shard in _in_processes(tasks, workers) if workers > 1 else _here(tasks):
             progress.add(shard.records)
             progress.show()

@@ -1,6 +1,5 @@
 """Whose words are whose: what the teacher wrote, and what it was given."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from pipeline.records import Sample
@@ -12,17 +11,15 @@ def written(sample: Sample) -> list[str]:
 
 
 def given(sample: Sample, fields: list[str] | None = None) -> str:
-    """All that the seed's inputs say, or those of `fields`, a line a value."""
+    """All that the seed's inputs say, or those of `fields`."""
     inputs = sample.seed.inputs
-    return "\n".join(text for name in inputs if fields is None or name in fields for text in _texts(inputs[name]))
+    return flat(inputs if fields is None else {name: value for name, value in inputs.items() if name in fields})
 
 
-def _texts(value: Any) -> Iterator[str]:
+def flat(value: Any) -> str:
+    """All text of a JSON value, a line a leaf; of an object in the order of its keys, so that two with the same content are the same."""
     if isinstance(value, dict):
-        for below in value.values():
-            yield from _texts(below)
-    elif isinstance(value, list):
-        for below in value:
-            yield from _texts(below)
-    elif value is not None:
-        yield str(value)
+        return "\n".join(flat(value[key]) for key in sorted(value))
+    if isinstance(value, list):
+        return "\n".join(map(flat, value))
+    return "" if value is None else str(value)

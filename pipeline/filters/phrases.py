@@ -6,7 +6,7 @@ its close, or wherever a sentence begins. One that the seed's inputs hold too is
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -175,21 +175,23 @@ def _found(sample: Sample) -> dict[str, str]:
     texts = [text.replace("\u2019", "'") for text in several if text]
     words: dict[str, str] = {}
     for (reason, place), shape in SHAPES.items():
-        matches = (shape.search(text[-CLOSE:] if place == "close" else text) for text in texts)
-        match = next(filter(None, matches), None)
-        if match and reason not in words and not _is_own(sample, match.group()):
-            words[reason] = match.group().strip()[:SHOWN]
-    hole = _hole(sample)
-    return words if hole is None or "boilerplate" in words else {**words, "boilerplate": hole}
+        if reason not in words:
+            words |= _foreign(sample, reason, (text[-CLOSE:] if place == "close" else text for text in texts), shape)
+    return words if "boilerplate" in words else words | _hole(sample)
 
 
-def _hole(sample: Sample) -> str | None:
+def _foreign(sample: Sample, reason: Reason, texts: Iterable[str], shape: re.Pattern[str]) -> dict[str, str]:
+    """The first words of this shape that the inputs do not hold, by their reason."""
+    said = dict.fromkeys(match.group() for text in texts for match in shape.finditer(text))
+    return next(({reason: words.strip()[:SHOWN]} for words in said if not _is_own(sample, words)), {})
+
+
+def _hole(sample: Sample) -> dict[str, str]:
     """A placeholder of the prompt, {{ name }}, in the reply."""
     if "{{" not in sample.text:
-        return None
+        return {}
     names = "|".join(map(re.escape, sample.seed.inputs))
-    match = re.search(rf"\{{\{{-?\s*(?:{names})\b[^{{}}\n]{{0,40}}\}}\}}", sample.text)
-    return match.group()[:SHOWN] if match and not _is_own(sample, match.group()) else None
+    return _foreign(sample, "boilerplate", [sample.text], re.compile(rf"\{{\{{-?\s*(?:{names})\b[^{{}}\n]{{0,40}}\}}\}}"))
 
 
 def _is_own(sample: Sample, words: str) -> bool:

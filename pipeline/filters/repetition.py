@@ -19,6 +19,7 @@ N = 10  # words of an n-gram
 LEAST_LINES, LEAST_WORDS = 4, 50  # shorter texts have no share of repeated lines, or of n-grams
 LONGEST_PERIOD = 32  # units of what a loop repeats
 LEAST_COPIES = 4  # fewer in a row are no loop
+WORDLESS = 16  # units of a loop without letters, as a row of zeros or a table's rule, that count as one
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # no spaces between words
 UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]+")  # a word, a character of such a script, or marks
 RULES = "=_*~^#+.|─━═-"  # drawn across a page
@@ -28,7 +29,8 @@ REASONS = ("repeated_lines", "repeated_words", "loop", "character_run")
 
 def measure(batch: Batch) -> NDArray[np.float32]:
     """(N, 4): share of the characters in lines that an earlier one equals; share of the words in 10-grams that were there before; units
-    (words and marks) of the longest loop; characters of the longest run of one character, spaces, digits and short rules (-----) aside."""
+    (words and marks) of the longest loop, where sixteen count as one if it has no letters; characters of the longest run of one character,
+    spaces, digits and short rules (-----) aside."""
     rows = [_measured(sample.text) for sample in batch.samples]
     return np.array(rows, np.float32).reshape(len(rows), len(REASONS))
 
@@ -80,12 +82,13 @@ def _frequent(ids: NDArray[np.int32]) -> int:
 
 
 def _loops(units: Sequence[str]) -> Iterator[int]:
-    """For each period, the units of the longest stretch that is at least LEAST_COPIES copies, back to back, of as many units."""
+    """For each period, the units of every stretch that is at least LEAST_COPIES copies, back to back, of as many units."""
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(unit, len(numbers)) for unit in units], np.int32)
     for period in range(1, min(LONGEST_PERIOD, _frequent(ids) // LEAST_COPIES) + 1):
         breaks = np.flatnonzero(ids[period:] != ids[:-period])
         bounds = np.concatenate([[-1], breaks, [len(ids) - period]])
-        longest = int(np.diff(bounds).max()) - 1
-        if longest >= (LEAST_COPIES - 1) * period:
-            yield longest + period
+        lengths = np.diff(bounds) - 1
+        for at in np.flatnonzero(lengths >= (LEAST_COPIES - 1) * period).tolist():
+            start, size = int(bounds[at]) + 1, int(lengths[at]) + period
+            yield size if any(map(str.isalpha, "".join(units[start : start + period]))) else size // WORDLESS

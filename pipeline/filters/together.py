@@ -45,7 +45,9 @@ def copies(config: Config) -> Iterator[NamedFilter]:
         yield _scored("near", (IDENTITY,), sets, settings.near.best_by, near, config)
     if settings.semantic:
         vectors = tuple(embeddings.measure(of, settings.semantic.model, settings.semantic.revision) for of in settings.semantic.of)
-        alike = partial(duplicates.semantic, threshold=settings.semantic.threshold, scored=settings.semantic.best_by is not None)
+        alike = partial(
+            against(duplicates.semantic, vectors), threshold=settings.semantic.threshold, scored=settings.semantic.best_by is not None
+        )
         yield _scored("semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config)
 
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 UNSPACED = (  # Thai and Lao, Burmese, Khmer, Japanese and Chinese
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-PIECE = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+JOINED = "\u3099\u309a\u102e"  # marks that NFKC makes one character with the one before them, as か and ゙ are が
+PIECE = re.compile(rf"[{UNSPACED}][{JOINED}]*|[^\s{UNSPACED}]+")
 ONE = re.compile(f"[{UNSPACED}]")
 SIGN = re.compile(r"(?<=\d)(?:\s+[-/\u2212]\s+|\s*[+*=<>^\u00d7÷]\s*)(?=[\d(])")
 SIGNS = dict(
@@ -19,7 +20,7 @@ MARKS = frozenset(SIGNS.values())
 FOREIGN = re.compile(rf"[{UNSPACED}\u02bc]|[^\w\x00-\x7f]")
 ASCII = bytes(byte if byte > 127 or chr(byte).isalnum() else 32 for byte in range(256))
 SENTENCE_ENDS = frozenset('\n.!?;:…"“”„«»()[]{}|。「」『』\uff01\uff1f\uff1b\uff1a\uff08\uff09')
-BEFORE, AFTER = re.compile(r"\W*\Z"), re.compile(r"\W*")
+AFTER = re.compile(r"\W*")
 LETTER_UNIT = 0.5
 
 
@@ -65,10 +66,17 @@ def number(spelled: Sequence[str]) -> str:
 
 def is_sentence(text: str, first: int, last: int) -> bool:
     """Do the pieces from character `first` to `last` - 1 stand alone, between ends of sentences, quotation marks or brackets?"""
-    start, end = len(BEFORE.sub("", text[:first])), last + len(AFTER.match(text, last).group())  # type: ignore[union-attr]
+    start, end = _words_end(text, first), last + len(AFTER.match(text, last).group())  # type: ignore[union-attr]
     piece = text[first:last]
-    opening, closing = text[start:first] + AFTER.match(piece).group(), BEFORE.search(piece).group() + text[last:end]  # type: ignore[union-attr]
+    opening, closing = text[start:first] + AFTER.match(piece).group(), piece[_words_end(piece, len(piece)) :] + text[last:end]  # type: ignore[union-attr]
     return (not start or not SENTENCE_ENDS.isdisjoint(opening)) and (end == len(text) or not SENTENCE_ENDS.isdisjoint(closing))
+
+
+def _words_end(text: str, end: int) -> int:
+    """Where the last word before `end` ends."""
+    while end and not (text[end - 1].isalnum() or text[end - 1] == "_"):
+        end -= 1
+    return end
 
 
 def _signed(text: str) -> str:

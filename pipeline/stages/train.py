@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import adapters, launch, prompts, seeds, students, verifiers
+from pipeline import adapters, launch, licences, prompts, seeds, students, verifiers
 from pipeline.config import Config, Student, Train
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
@@ -77,7 +77,9 @@ def _seeds_count(config: Config, part: str) -> bool:
 
 
 def run(job: Job) -> dict[str, Any]:
+    terms = licences.of(job.config.licences)  # those that were declared after generate count, too
     if job.part == INIT:
+        print("\n".join(terms.lines), flush=True)
         return _init(job)
     return _arm(job)
 

@@ -6,7 +6,9 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.records import Score
@@ -29,14 +31,11 @@ def check(answer: str, target: str, timeout_s: float, memory_mib: int) -> Score:
     }
     # what -I is, but for the order of sets: with the same program it would be another one each time
     command = [sys.executable, "-P", "-s", "-S", str(RUNNER), str(os.getpid())]
-    with tempfile.TemporaryDirectory(prefix="program.") as folder:
-        inmate = Inmate(command, memory_mib, env={"PYTHONHASHSEED": "0"}, cwd=folder)
-        try:
-            until = time.monotonic() + timeout_s
-            inmate.send(request, until)
-            found = inmate.receive(until)
-        finally:
-            inmate.end()
+    folder = Path(tempfile.mkdtemp(prefix="program."))
+    try:
+        found = _asked(command, request, memory_mib, timeout_s, folder)
+    finally:
+        _remove(folder)
     if not isinstance(found, dict) or found.get("token") != token:
         raise UnknownError("the check talked nonsense")
     if "unlocked" in found:
@@ -46,3 +45,37 @@ def check(answer: str, target: str, timeout_s: float, memory_mib: int) -> Score:
     if "unknown" in found:
         raise UnknownError(str(found["unknown"]))
     return Score(value=found["passed"] / found["total"], answer=answer, explanation=found["explanation"])
+
+
+def _asked(command: Sequence[str], request: Any, memory_mib: int, timeout_s: float, folder: Path) -> Any:
+    """What a program says that may write to a folder below `folder`."""
+    (folder / "own").mkdir()
+    inmate = Inmate(command, memory_mib, env={"PYTHONHASHSEED": "0"}, cwd=str(folder / "own"))
+    try:
+        until = time.monotonic() + timeout_s
+        inmate.send(request, until)
+        return inmate.receive(until)
+    finally:
+        inmate.end()
+
+
+def _remove(folder: Path) -> None:
+    """Remove it with all in it. Raises UnknownError if the program has left what cannot be removed.
+
+    Folders in folders are moved up first, so that neither a path nor a recursion goes as deep as a program may go.
+    """
+    try:
+        below, moved = list(folder.iterdir()), 0
+        while below:
+            inner = below.pop()
+            for entry in list(os.scandir(inner)):
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)
+                    moved += 1
+                    below.append(Path(entry.path).rename(folder / str(moved)))
+                else:
+                    os.unlink(entry.path)
+            inner.rmdir()
+        folder.rmdir()
+    except OSError as error:
+        raise UnknownError(f"its folder cannot be removed: {error}") from None

@@ -34,17 +34,17 @@ def judge(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_schema(path: Path) -> Any:
-    """A JSON schema from a file. Raises PipelineError if it is none."""
+    """A JSON schema (draft 2020-12, or what `$schema` names) from a file. Raises PipelineError if it is none."""
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
 
     try:
         schema = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(schema, dict | bool):
+            raise ValueError(f"holds {type(schema).__name__}, no schema")
         validator_for(schema).check_schema(schema)
     except (OSError, ValueError) as error:
-        raise PipelineError(
-            f"{path}: cannot be read as JSON ({error}); task.verifier.json_schema names a file with a JSON schema"
-        ) from None
+        raise PipelineError(f"{path}: cannot be read as JSON ({error}); the config names it as a file with a JSON schema") from None
     except SchemaError as error:
         raise PipelineError(f"{path}: is no JSON schema: {error.json_path}: {error.message}; mend it") from None
     return schema
@@ -79,7 +79,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _misfit(answer: str, schema: Any) -> str | None:
-    """How an answer breaks its JSON schema (draft 2020-12, or what `$schema` names), if it does."""
+    """How an answer breaks its JSON schema, if it does."""
     from jsonschema.validators import validator_for
     from referencing import Registry
 
