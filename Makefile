@@ -14,8 +14,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-dep
 quickstart: .venv/ready
 	$(BIN)/pipeline run configs/quickstart.yaml
 
+# Files of tests are shared out among the cores; each process computes with one thread, since two that wait for each other's cores take far longer.
 test: .venv/ready-dev chromium
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 
 check: .venv/ready-dev
 	$(BIN)/ruff format --check .
