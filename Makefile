@@ -16,7 +16,7 @@ quickstart: .venv/ready
 
 # Files of tests are shared out among the cores; each process computes with one thread, since two that wait for each other's cores take far longer.
 test: .venv/ready-dev chromium
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready-dev
 	$(BIN)/ruff format --check .

@@ -25,6 +25,11 @@ Is {{ number }} even?
 Answer:"""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that take longest begin first, so that the other processes have something to do meanwhile."""
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
+
+
 @pytest.fixture
 def workshop(tmp_path: Path) -> Path:
     """A folder with seeds, prompts and config.yaml for the fake teacher; paths in the config are absolute."""
