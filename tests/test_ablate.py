@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -254,8 +255,10 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
     while not list(plan.folder.glob("train/random-0/checkpoints/*/trainer_state.json")):
         assert started[-1].poll() is None
         time.sleep(0.01)
+    killed = psutil.Process(started[-1].pid).children(recursive=True)
     os.killpg(started[-1].pid, signal.SIGKILL)
     started[-1].wait()
+    psutil.wait_procs(killed)  # a process that lets go of much memory is there for a while yet, and so is its lock
     assert not (plan.folder / "results.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
