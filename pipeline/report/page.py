@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.report import charts
-from pipeline.report.facts import Facts, Table
+from pipeline.report.comparison import BASE
+from pipeline.report.facts import Estimate, Facts, Table
 
 HERE = Path(__file__).parent
 SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
@@ -73,7 +74,7 @@ def _charts(facts: Facts) -> dict[str, Any]:
         "waterfall": charts.both(partial(charts.waterfall, facts.waterfall)) if facts.waterfall else None,
         "panels": [(panel, charts.curves(panel, arms), _curves(panel.curves)) for panel in facts.panels],
         "costs": [(cost, charts.scatter(cost, arms, facts.metric), _points(cost)) for cost in facts.costs],
-        "differences": charts.both(partial(charts.estimates, facts.differences, what="Differences", zero=True))
+        "differences": (charts.both(partial(charts.estimates, _close(facts), what="Differences", zero=True)), _differences(facts))
         if facts.differences
         else None,
         "groups": charts.both(partial(charts.groups, facts.groups, arms)) if facts.groups else None,
@@ -82,6 +83,15 @@ def _charts(facts: Facts) -> dict[str, Any]:
         if facts.ablation
         else None,
     }
+
+
+def _close(facts: Facts) -> Sequence[Estimate]:
+    """The differences but for those against the untouched student, beside which the others would be dots."""
+    return [one for one in facts.differences if not one.name.endswith(f" - {BASE}")] or facts.differences
+
+
+def _differences(facts: Facts) -> Table:
+    return Table(("difference", "mean [95 %]"), tuple((one.name, one.says) for one in facts.differences))
 
 
 def _curves(curves: Any) -> Table:
