@@ -29,7 +29,7 @@ bench-generate bench-train: bench-%: .venv/ready-dev
 bench-report: .venv/ready-dev chromium
 	$(BIN)/python -m benchmarks.report
 
-# The tests of the report need it. Without the right to install it they are skipped, but not in CI, where they fail.
+# The tests of the report need it. Where it cannot be installed they are skipped, and this says so.
 chromium:
 	@command -v chromium >/dev/null || { \
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
