@@ -124,10 +124,7 @@ class Capture(Generic[S]):
             sampling_seed=ask.sampling_seed,
             token_ids=completion.token_ids,
             text=completion.text,
-            rationale=reading.rationale,
-            rationale_tokens=reading.rationale_tokens,
-            answer=reading.answer,
-            answer_tokens=reading.answer_tokens,
+            **vars(reading),
             finish_reason=ask.finish_reason or completion.finish_reason,
             usage=completion.usage,
         )

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import prompts, replies, scoring, seeds, students
-from pipeline.encode import Encoder, Example, NoAnswerError
+from pipeline import prompts, replies, rows, scoring, seeds, students
+from pipeline.encode import Encoder, Example
 from pipeline.models import Completion, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
@@ -98,18 +98,12 @@ class Reader:
             prompt_digest="",
             token_ids=answer.token_ids,
             text=answer.text,
-            rationale=reading.rationale,
-            rationale_tokens=reading.rationale_tokens,
-            answer=reading.answer,
-            answer_tokens=reading.answer_tokens,
+            **vars(reading),
             finish_reason=answer.finish_reason,
             usage=answer.usage,
             frame=answer.frame,
         )
-        try:
-            return self.encoder.sample(sample)
-        except NoAnswerError:
-            return []
+        return rows.examples(self.encoder, sample)
 
     @cached_property
     def _asked(self) -> Prompt:

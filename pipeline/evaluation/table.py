@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.evaluation import BASE
+
 
 def table(found: Mapping[str, Any]) -> str:
     """The results as the terminal shows them. Of the differences only kd - sft; results.json has the others."""
@@ -48,13 +50,17 @@ def _further(model: Mapping[str, Any]) -> dict[str, str]:
 def _cells(name: str, model: Mapping[str, Any]) -> dict[str, str]:
     p95_s = (model.get("load") or {}).get("p95_s")
     return {
-        "model": {"base": "base (untouched)"}.get(name, name),
+        "model": label(name),
         "retained": f"{model['retained']:.1%}" if model["retained"] is not None else "-",
         "parameters": f"{model['parameters'] / 1e6:,.1f}M" if model["parameters"] else "-",
         "on disk": f"{model['nbytes'] / 1e6:,.0f} MB" if model["nbytes"] else "-",
         "answers/s": f"{model['answers_per_s']:,.1f}" if model["answers_per_s"] else "-",
         "p95 latency": f"{p95_s:.2f} s" if p95_s is not None else "-",
     }
+
+
+def label(name: str) -> str:
+    return "base (untouched)" if name == BASE else name
 
 
 def shown(interval: Mapping[str, float]) -> str:

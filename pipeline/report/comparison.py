@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.table import shown, signed
+from pipeline.evaluation import BASE, TEACHER
+from pipeline.evaluation.table import label, shown, signed
 from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability, Table
 from pipeline.scoring import Interval
 
 Found = Mapping[str, Any]
 Column = tuple[str, Callable[[Found], str | None]]
-TEACHER, BASE = "teacher", "base"
 METRICS = {"rouge_l": "ROUGE-L", "chrf": "chrF", "json_valid": "valid JSON", "json_field_f1": "JSON field F1"}
 
 
@@ -18,10 +18,6 @@ def at(tree: Any, *keys: str) -> Any:
     for key in keys:
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree
-
-
-def label(name: str) -> str:
-    return "base (untouched)" if name == BASE else name
 
 
 def of(found: Found) -> Interval:

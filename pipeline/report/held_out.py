@@ -7,12 +7,13 @@ from typing import Any
 from pipeline import seeds
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.evaluation import BASE, TEACHER
 from pipeline.records import Scored, Seed
-from pipeline.report.generated import NO_GROUP, PARTLY, RIGHT, WRONG, verdict_of
+from pipeline.report.generated import NO_GROUP, PARTLY, RIGHT, UNKNOWN, WRONG, verdict_of
 from pipeline.report.pages import Facet, Index, in_pages, lined, write_data
 from pipeline.store import read_json, read_records
 
-FIRST = ("teacher", "base")
+FIRST = (TEACHER, BASE)
 NOT_ASKED = "not asked yet"
 SORTS = (("input", "in input order"), ("id", "by id"), ("rising", "most models wrong first"), ("falling", "most models right first"))
 
@@ -25,7 +26,7 @@ def write(run_dir: Path, folder: Path) -> Index | None:
         return None
     held_out = _seeds(run_dir)
     ids = list(dict.fromkeys([*held_out, *(seed for by_seed in answers.values() for seed in by_seed)]))
-    facets = [Facet(f"model-{model}", model, [RIGHT, PARTLY, WRONG, "unknown", NOT_ASKED]) for model in answers]
+    facets = [Facet(f"model-{model}", model, [RIGHT, PARTLY, WRONG, UNKNOWN, NOT_ASKED]) for model in answers]
     index = Index([*facets, Facet("slice", "Slice", [NO_GROUP])], sorts=SORTS)
     for name, rows in in_pages({model: by_seed.get(seed) for model, by_seed in answers.items()} | {"": held_out.get(seed)} for seed in ids):
         write_data(folder, name, [_page_row(row) for row in rows])

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.evaluation import BASE
 from pipeline.report import charts
-from pipeline.report.comparison import BASE
 from pipeline.report.facts import Estimate, Facts, Table
 
 HERE = Path(__file__).parent

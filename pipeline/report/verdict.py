@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.evaluation.table import shown
-from pipeline.report.comparison import BASE, TEACHER, Found, at, gaps, label, side, tested, verdict_of
+from pipeline.evaluation import BASE, TEACHER
+from pipeline.evaluation.table import label, shown
+from pipeline.report.comparison import Found, at, gaps, side, tested, verdict_of
 from pipeline.report.facts import Verdict
 
 

@@ -14,7 +14,7 @@ from pipeline import capture, prompts, replies, seeds, students, topk, verifiers
 from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import fidelity, gate, load, results, stored, table
+from pipeline.evaluation import BASE, TEACHER, fidelity, gate, load, results, stored, table, trained
 from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
 from pipeline.progress import Progress
@@ -26,7 +26,6 @@ from pipeline.verifiers import Check
 
 NAME = "evaluate"
 SHARED = False
-TEACHER, BASE = "teacher", "base"
 SHARD_SIZE = 512
 
 
@@ -43,7 +42,7 @@ def sections(config: Config, part: str) -> list[str]:
 
 
 def reads(config: Config, part: str) -> list[str]:
-    return {TEACHER: [], BASE: ["train/init"]}.get(part, [f"train/{part}"])
+    return [] if part == TEACHER else [trained(part)]
 
 
 def files(config: Config, part: str) -> list[Path]:
@@ -136,7 +135,7 @@ def _open(job: Job) -> Model:
 
 def _student(job: Job) -> tuple[str, str | None]:
     """(folder or hub id, revision) of the student that this part asks."""
-    return students.made(job.run_dir / reads(job.config, job.part)[0])
+    return students.made(job.run_dir / trained(job.part))
 
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:

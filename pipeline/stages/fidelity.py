@@ -11,6 +11,7 @@ from typing import Any
 from pipeline import seeds, students
 from pipeline.collect import claim_all
 from pipeline.config import Config
+from pipeline.evaluation import BASE, TEACHER, trained
 from pipeline.evaluation.reader import Reader
 from pipeline.progress import Progress
 from pipeline.records import Faithful, Scored
@@ -20,9 +21,8 @@ from pipeline.store import read_records
 
 NAME = "fidelity"
 SHARED = False
-BASE = "base"
 SHARD_SIZE = 512
-TEACHERS = Path("evaluate") / "teacher"
+TEACHERS = Path("evaluate") / TEACHER
 
 
 def parts(config: Config) -> list[str]:
@@ -34,7 +34,7 @@ def sections(config: Config, part: str) -> list[str]:
 
 
 def reads(config: Config, part: str) -> list[str]:
-    return [str(TEACHERS), f"evaluate/{part}", _trained(part)]
+    return [str(TEACHERS), f"evaluate/{part}", trained(part)]
 
 
 def files(config: Config, part: str) -> list[Path]:
@@ -53,7 +53,7 @@ def run(job: Job) -> dict[str, Any]:
     there = len(answers) - sum(len(shard.missing) for shard in shards)
     if shards:
         own = {answer.seed_id: answer for answer in read_records(job.run_dir / "evaluate" / job.part, Scored)}
-        reader = Reader.of(job, _trained(job.part), TEACHERS, list(answers.values()))
+        reader = Reader.of(job, trained(job.part), TEACHERS, list(answers.values()))
         progress = Progress(f"fidelity {job.part}", len(answers), there, unit="answers")
         for shard in shards:
             _fill(shard, reader, answers, own, progress)
@@ -68,10 +68,6 @@ def run(job: Job) -> dict[str, Any]:
 
 def summary(config: Config) -> str:
     return f"{NAME}: {', '.join(parts(config))}"
-
-
-def _trained(part: str) -> str:
-    return "train/init" if part == BASE else f"train/{part}"
 
 
 def _fill(shard: Shard[Faithful], reader: Reader, answers: Mapping[str, Scored], own: Mapping[str, Scored], progress: Progress) -> None:

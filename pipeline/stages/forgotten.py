@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import students
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.evaluation import BASE, TEACHER, stored, trained
 from pipeline.models import locate
 from pipeline.stage import Job
 from pipeline.stopping import run_child
@@ -21,7 +22,6 @@ from pipeline.store import read_json, write_json
 
 NAME = "forgotten"
 SHARED = False
-TEACHER, BASE = "teacher", "base"
 
 
 def parts(config: Config) -> list[str]:
@@ -35,7 +35,7 @@ def sections(config: Config, part: str) -> list[str]:
 
 
 def reads(config: Config, part: str) -> list[str]:
-    return {TEACHER: [], BASE: ["train/init"]}.get(part, [f"train/{part}"])
+    return [] if part == TEACHER else [trained(part)]
 
 
 def files(config: Config, part: str) -> list[Path]:
@@ -67,7 +67,7 @@ def run(job: Job) -> dict[str, Any]:
     if "figures" not in result:
         why = result.get("error", f"its process ended with code {code}")
         raise PipelineError(f"{NAME} {job.part}: lm-eval: {why}; its own words are in {job.engine_log}")
-    write_json(job.folder / "figures.json", result["figures"])
+    write_json(job.folder / stored.FILE, result["figures"])
     return {"tasks": len(result["figures"])}
 
 
@@ -86,4 +86,4 @@ def check_installed(package: str) -> None:
 def _model(job: Job) -> tuple[str, str | None]:
     if job.part == TEACHER:
         return locate.resolve(job.config.teacher.model), job.config.teacher.revision
-    return students.made(job.run_dir / reads(job.config, job.part)[0])
+    return students.made(job.run_dir / trained(job.part))

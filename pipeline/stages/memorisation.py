@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline import canaries, prompts, rows, seeds, students
+from pipeline import canaries, rows, seeds, students
 from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.encode import IGNORED, Encoder, Example
 from pipeline.errors import PipelineError
+from pipeline.evaluation import BASE, TEACHER, stored, trained
 from pipeline.models import Completion, Failure, Model, Request, Sampling, open_student
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.progress import Progress
@@ -29,7 +30,6 @@ from pipeline.store import read_json, read_records, write_json
 
 NAME = "memorisation"
 SHARED = False
-BASE, TEACHER = "base", "teacher"
 SHARD_SIZE = 512
 FEWEST = 10  # rows, of which a share is worth giving
 NOTHING = Rendered(None, "")  # requests are by ids
@@ -47,7 +47,7 @@ def sections(config: Config, part: str) -> list[str]:
 def reads(config: Config, part: str) -> list[str]:
     learned = ["generate", "filter"] if config.train.rows == "filter" else ["score"]
     taught = config.train.arms[_arm(config, part)].text == "teacher"
-    return [*(learned if taught else []), _trained(part), f"evaluate/{TEACHER}"]
+    return [*(learned if taught else []), trained(part), f"evaluate/{TEACHER}"]
 
 
 def files(config: Config, part: str) -> list[Path]:
@@ -63,7 +63,7 @@ def run(job: Job) -> dict[str, Any]:
     """Ask one student to go on with rows that it was trained on and with others, and rank its canaries."""
     config, settings = job.config, job.config.evaluate.memorisation
     assert settings is not None
-    path, revision = students.made(job.run_dir / _trained(job.part))
+    path, revision = students.made(job.run_dir / trained(job.part))
     wanted = _wanted(job, Tokenizer(path, revision)) if settings.rows else {}
     shards = claim_all(job.folder, list(wanted), Memorised, SHARD_SIZE)
     ranked = job.folder / "canaries.json"
@@ -75,7 +75,7 @@ def run(job: Job) -> dict[str, Any]:
             write_json(ranked, _exposures(job, model))
         finally:
             model.close()
-    write_json(job.folder / "figures.json", _figures(job, list(read_records(job.folder, Memorised))))
+    write_json(job.folder / stored.FILE, _figures(job, list(read_records(job.folder, Memorised))))
     return {"rows": len(wanted), "canaries": config.train.canaries}
 
 
@@ -86,10 +86,6 @@ def summary(config: Config) -> str:
 def _arm(config: Config, part: str) -> str:
     """Whose rows a model is asked about."""
     return next(iter(config.train.arms)) if part == BASE else part
-
-
-def _trained(part: str) -> str:
-    return "train/init" if part == BASE else f"train/{part}"
 
 
 def _wanted(job: Job, tokenizer: Tokenizer) -> dict[str, tuple[bool, Example]]:
@@ -120,9 +116,8 @@ def _answers(job: Job, encoder: Encoder) -> list[Example]:
     """The teacher's answers to held-out seeds as training rows would be, in an order drawn by the seed."""
     config = job.config
     assert config.evaluate.memorisation is not None
-    prompt, drawn = prompts.load(config.train.prompt), config.evaluate.memorisation.seed
-    held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(prompt.render(seed)))
-    by_id = {seed.id: seed for seed in held_out}
+    drawn = config.evaluate.memorisation.seed
+    by_id = {seed.id: seed for seed in seeds.load(config.task.eval_seeds)}
     found: list[Example] = []
     for answer in sorted(read_records(job.run_dir / "evaluate" / TEACHER, Scored), key=lambda answer: digest("drawn", drawn, answer.id)):
         sample = Sample(
