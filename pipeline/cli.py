@@ -207,12 +207,12 @@ def ablate(
 @click.option("--origins", is_flag=True, help="Print every key with its value and where that came from.")
 def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
     """Check all that can be checked without loading a model, and print the first prompt."""
-    from pipeline import config as configs
     from pipeline import validate as checks
+    from pipeline.config import loading
 
     settings = _load(config, overrides)
     if origins:
-        for key, value, origin in configs.describe(config, overrides):
+        for key, value, origin in loading.describe(config, overrides):
             click.echo(f"{key} = {value!r}  ({origin})")
     for line in checks.check(settings):
         click.echo(line)

@@ -112,7 +112,7 @@ def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None
 @click.option("--markdown", is_flag=True, help="Print tables, as they stand in docs/config.md.")
 def schema(prefix: str, markdown: bool) -> None:
     """Every config key with its values, default, meaning and an example; with PREFIX, such as teacher, only those below it."""
-    from pipeline import schema as words
+    from pipeline.config import reference as words
 
     for line in [words.markdown(prefix)] if markdown else words.lines(prefix):
         click.echo(line)

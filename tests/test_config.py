@@ -8,10 +8,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline import config as configs
-from pipeline import schema
 from pipeline.cli import cli
-from pipeline.config import load
+from pipeline.config import load, loading, reference
 from pipeline.errors import PipelineError
 from tests.conftest import ROOT
 
@@ -107,7 +105,7 @@ def test_filters_that_would_take_all_or_nothing(workshop: Path, overrides: list[
 
 def test_override_wins_and_its_origin_is_told(workshop: Path) -> None:
     """Where a value came from must be traceable."""
-    origins = {key: (value, origin) for key, value, origin in configs.describe(workshop / "config.yaml", ["teacher.top_p=0.5"])}
+    origins = {key: (value, origin) for key, value, origin in loading.describe(workshop / "config.yaml", ["teacher.top_p=0.5"])}
     assert origins["teacher.top_p"] == (0.5, "command line")
     assert origins["teacher.logprobs"] == (4, "file")
     assert origins["teacher.max_tokens"] == (512, "default")
@@ -147,7 +145,7 @@ def test_broken_yaml_names_the_place(tmp_path: Path) -> None:
 def test_shipped_files_hold_only_what_differs() -> None:
     """A default that is written down again drifts from the one that counts."""
     for path in (ROOT / "configs").glob("*.yaml"):
-        for key, value, origin in configs.describe(path):
+        for key, value, origin in loading.describe(path):
             default = default_of(key)
             assert origin == "default" or value != default, f"{path.name}: {key} is the default"
 
@@ -165,7 +163,7 @@ def test_yaml_round_trip_of_the_resolved_config(workshop: Path) -> None:
 
 
 TINY = ROOT / "configs" / "tiny.yaml"
-KEYS = dict(schema.keys())
+KEYS = dict(reference.keys())
 ASKING = {
     "format": "pattern: a",
     "confidence": "max_entropy: 1",
@@ -223,8 +221,8 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
 @pytest.mark.parametrize("key", KEYS)
 def test_the_example_of_every_key_loads(key: str) -> None:
     """An example that is refused, or read as something else, is worse than none."""
-    override = schema.example_of(key, KEYS[key])
-    values = {name: value for name, value, _ in configs.describe(TINY, [*NEEDS.get(key, []), override])}
+    override = reference.example_of(key, KEYS[key])
+    values = {name: value for name, value, _ in loading.describe(TINY, [*NEEDS.get(key, []), override])}
     assert values[override.partition("=")[0]] == (KEYS[key].examples or [...])[0]
 
 
@@ -236,8 +234,8 @@ def test_every_key_has_a_meaning_and_an_example_that_is_no_default() -> None:
 
 def test_schema_has_a_line_for_every_key() -> None:
     """A key of a resolved config that the schema hides, or the other way round."""
-    resolved = {re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key) for key, _, _ in configs.describe(TINY, WHOLE)}
-    assert {line.split()[0] for line in schema.lines()} == resolved
+    resolved = {re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key) for key, _, _ in loading.describe(TINY, WHOLE)}
+    assert {line.split()[0] for line in reference.lines()} == resolved
 
 
 @pytest.mark.parametrize(
@@ -256,16 +254,16 @@ def test_schema_has_a_line_for_every_key() -> None:
 )
 def test_schema_line_says_values_and_default(line: str) -> None:
     """Bounds, choices, lists and required keys are read from the models; each kind once."""
-    assert next(schema.lines(line.split()[0])).startswith(line)
+    assert next(reference.lines(line.split()[0])).startswith(line)
 
 
 def test_schema_takes_a_section_an_arm_or_refuses() -> None:
     """An unknown name must not print nothing."""
-    assert {line.split(".")[1] for line in schema.lines("teacher.engine")} == {"engine"}
-    assert [line.split()[0] for line in schema.lines("train.arms.kd.alpha")] == ["train.arms.NAME.alpha"]
+    assert {line.split(".")[1] for line in reference.lines("teacher.engine")} == {"engine"}
+    assert [line.split()[0] for line in reference.lines("train.arms.kd.alpha")] == ["train.arms.NAME.alpha"]
     for typo, meant in (("temprature", "teacher.temperature"), ("teacher.engin", "teacher.engine"), ("train.arms.kd.aplha", "NAME.alpha")):
         with pytest.raises(PipelineError, match=rf"no such key or section; did you mean .*{re.escape(meant)}\?"):
-            list(schema.lines(typo))
+            list(reference.lines(typo))
 
 
 def test_docs_of_the_keys_are_fresh() -> None:

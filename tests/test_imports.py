@@ -17,7 +17,7 @@ LAYERS = [
     {"answers", "batches", "callbacks", "rows"},
     {"arguments", "heldout", "launch", "harness"},
     {"trainer", "recipe", "probe"},
-    {"capture", "evaluation", "validate", "schema", "status", "explain", "verify", "recheck"},
+    {"capture", "evaluation", "validate", "status", "explain", "verify", "recheck"},
     {"inspection"},
     {"stages"},
     {"ablation"},

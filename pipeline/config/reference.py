@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from pipeline.config import Config, Section
+from pipeline.config import Section
+from pipeline.config.run import Config
 from pipeline.errors import PipelineError
 
 ARM, EXAMPLE_ARM = "NAME", "mine"  # what stands for an arm's name, and the one that examples add

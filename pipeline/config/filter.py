@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.section import Section, runtime
+from pipeline.config.base import Section, runtime
 
 Part = Literal["text", "rationale", "answer"]
 BestBy = Literal["votes", "mean_logprob", "answer_margin"]

@@ -1,0 +1,132 @@
+"""Load a config: YAML, overrides from the command line, and errors that name the key."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config.base import walk
+from pipeline.config.run import Config
+from pipeline.config.train import Arm, Train
+from pipeline.errors import PipelineError
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check one config file; each override is "key.sub=value". Raises PipelineError with the key at fault."""
+    return _resolve(Path(path), overrides)[0]
+
+
+def describe(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
+    """(key, resolved value, where it came from) of every key: "file", "command line" or "default"."""
+    config, given, commanded = _resolve(Path(path), overrides)
+
+    def origin(key: str) -> str:
+        return "command line" if key in commanded else "file" if _given(given, key) else "default"
+
+    return [(key, getattr(section, name), origin(key)) for key, section, name in walk(config)]
+
+
+def _given(tree: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(tree, dict):
+            return part == "path"  # the shorthand of a source
+        if part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _resolve(path: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, Any], list[str]]:
+    tree = _read_yaml(path)
+    if any(text.startswith("train.arms.") for text in overrides) and isinstance(tree.get("train"), dict):
+        # an override of one default arm must leave the others as they are
+        default: dict[str, Arm] = Train.model_fields["arms"].default
+        tree["train"].setdefault("arms", {name: arm.model_dump(exclude_defaults=True) for name, arm in default.items()})
+    commanded = [_override(tree, text) for text in overrides]
+    try:
+        return Config.model_validate({"run_dir": f"runs/{path.stem}", **tree}), tree, commanded
+    except ValidationError as error:
+        raise PipelineError(_explain(path, error)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that also reads 1e-5 as a number, as everybody writes it."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = _parse(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+    except OSError as error:
+        raise PipelineError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a config such as configs/quickstart.yaml"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise PipelineError(f"{path}: holds no sections; start from a copy of configs/quickstart.yaml")
+    return tree
+
+
+def _override(tree: dict[str, Any], text: str) -> str:
+    """Put "key.sub=value" into the tree; the value is read as YAML. Returns the key."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise PipelineError(f"command line: '{text}' is not key.sub=value; for example teacher.temperature=0.7")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        below = tree.setdefault(parent, {})
+        if isinstance(below, str) and parent in ("seeds", "eval_seeds"):
+            below = tree[parent] = {"path": below}
+        if not isinstance(below, dict):
+            raise PipelineError(f"command line: {key}: {parent} is a value, not a section")
+        tree = below
+    try:
+        tree[leaf] = _parse(value)
+    except (yaml.YAMLError, ValueError):
+        raise PipelineError(f"command line: {key}: '{value}' is not a YAML value; quote it") from None
+    return key
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path}: {key}: unknown key; {_suggest(item['loc'])}")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: {key}: missing; set it in the file or give {key}=… on the command line")
+        elif item["type"] == "value_error":
+            lines.append(f"{path}: {key + ': ' if key else ''}{item['ctx']['error']}")
+        else:
+            hint = "; put it in quotes" if item["type"] == "string_type" else ""
+            lines.append(f"{path}: {key}: {item['msg']}, got {item['input']!r}{hint}")
+    return "\n".join(lines)
+
+
+def _suggest(loc: tuple[int | str, ...]) -> str:
+    """What the unknown key at `loc` was probably meant to be."""
+    section: type[BaseModel] = Config
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            section = Arm  # below train.arms.<name>
+            continue
+        held = (field.annotation, *get_args(field.annotation))
+        section = next((item for item in held if isinstance(item, type) and issubclass(item, BaseModel)), section)
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
+    prefix = "".join(f"{part}." for part in loc[:-1])
+    return f"did you mean {prefix}{close[0]}?" if close else f"known here: {', '.join(known)}"
