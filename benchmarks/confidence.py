@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline import verifiers
 from pipeline.config import Config
-from pipeline.samples import Samples
-from pipeline.store import read_json
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopKFolder
 
 BINS = (0.0, 0.5, 0.7, 0.9, 0.97, 0.99, 1.0)
 

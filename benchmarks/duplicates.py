@@ -34,7 +34,7 @@ from pipeline import scoring
 from pipeline.filters import duplicates
 from pipeline.filters.columns import Batch, Ragged, joined
 from pipeline.records import Sample, Seed, Usage
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 
 ROWS = int(os.environ.get("ROWS", "5000"))
 TURNS = int(os.environ.get("TURNS", "5"))

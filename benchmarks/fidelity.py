@@ -31,9 +31,9 @@ from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Sample
-from pipeline.samples import Samples
-from pipeline.store import read_json
-from pipeline.topk import TopK, TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopK, TopKFolder
 
 POSITIONS = int(os.environ.get("POSITIONS", "8192"))
 BATCH = 16

@@ -17,9 +17,10 @@ from pathlib import Path
 import psutil
 import yaml
 
+from pipeline.execution.manifest import read_manifest
+from pipeline.execution.runner import execute
 from pipeline.records import Sample, Seed, Usage
-from pipeline.stage import execute, read_manifest
-from pipeline.store import write_json
+from pipeline.storage.files import write_json
 
 SHARD = 10_000
 POOL = 500  # different sentences
@@ -55,7 +56,7 @@ def make(folder: Path, samples: int) -> Path:
 def measure(config: Path, overrides: Sequence[str]) -> tuple[float, float, int]:
     """(seconds, peak GiB of this process and its children, rows kept) of the filter stage; what was measured before is used."""
     from pipeline.config import load
-    from pipeline.stage import set_aside
+    from pipeline.execution.runner import set_aside
     from pipeline.stages import filter as stage
 
     peak = 0

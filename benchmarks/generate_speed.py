@@ -18,10 +18,10 @@ from typing import Any
 from pipeline import prompts, seeds
 from pipeline.capture import keep_prompts
 from pipeline.config import Config, load
+from pipeline.execution.contract import Job
+from pipeline.execution.progress import Progress
 from pipeline.models import Sampling
 from pipeline.models.vllm_engine import VllmModel, _params
-from pipeline.progress import Progress
-from pipeline.stage import Job
 from pipeline.stages import generate
 
 ROUNDS = 5

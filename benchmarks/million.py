@@ -26,13 +26,13 @@ import psutil
 
 from pipeline.capture import keep_prompts
 from pipeline.config import Config, load
+from pipeline.execution.contract import Job
+from pipeline.execution.progress import Progress
 from pipeline.models import Answer, Completion, Facts, Request, Sampling
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.vllm_engine import _flat
-from pipeline.progress import Progress
 from pipeline.records import Usage
-from pipeline.stage import Job
 from pipeline.stages import generate
 
 K = 20
@@ -178,12 +178,12 @@ def resume(config: Config, rounds: int = 5) -> list[float]:
 
 def first_request(folder: str, tokens: int) -> None:
     """Print when the first request is asked for, and how long the model took to open; then stop, leaving everything as it is."""
-    from pipeline import stage
+    from pipeline.execution import fingerprint
 
     options = [f"task.seeds={folder}/seeds.jsonl", f"generate.prompt={folder}/prompt.md", f"run_dir={folder}/run", "teacher.backend=fake"]
     options += ["teacher.model=pretended", "teacher.replies=[x]", f"teacher.logprobs={K}", "student={model: random}"]
     config = load("configs/quickstart.yaml", [*options, f"teacher.max_tokens={tokens}", "generate.shard_size=512", "teacher.temperature=1"])
-    stage.fingerprint(generate, config, "")
+    fingerprint.fingerprint(generate, config, "")
     capturing = generate.capturing(job_of(config))
     capturing.worker.there()
     opened = time.time()

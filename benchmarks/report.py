@@ -16,13 +16,14 @@ from pathlib import Path
 
 from benchmarks import table
 from benchmarks.table import Measurement, Row, middle, python, spread
-from pipeline import stage
 from pipeline.config import Config, load
+from pipeline.execution import runner
 from pipeline.records import Frame, Sample
-from pipeline.samples import Samples
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.store import pack_lines, read_json, sha256, write_json
+from pipeline.storage.files import read_json, sha256, write_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import pack_lines
 
 SAMPLES = int(os.environ.get("SAMPLES", "100000"))
 SHARD = 4096
@@ -40,10 +41,10 @@ def make(folder: Path) -> Config:
     """A run of made-up samples of some 130 tokens, through generate and filter; few frames stand for many."""
     overrides = [f"run_dir={folder / 'run'}", f"teacher.replies={json.dumps(REPLIES)}", "teacher.max_tokens=200", "filter.max_tokens=200"]
     config = load("configs/tiny.yaml", [*overrides, *(f"filter.{name}" for name in UNMEASURED)])
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     generated = Path(config.run_dir) / "generate"
     _multiply(generated, list(Samples(generated)))
-    stage.execute(filter_stage, config)
+    runner.execute(filter_stage, config)
     return config
 
 

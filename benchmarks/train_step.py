@@ -27,10 +27,10 @@ from pipeline.encode import IGNORED, Encoder
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.samples import Samples
 from pipeline.stages.train import student_path
-from pipeline.store import read_json
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopKFolder
 
 ROUNDS, BATCH, STEPS = 12, 16, 4
 TRL_SFT, TRL_GKD = "TRL sft", "TRL gkd"

@@ -16,17 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import stage
 from pipeline.config import Arm, Config, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation.results import FAKE
 from pipeline.evaluation.table import shown, signed
-from pipeline.progress import clock
+from pipeline.execution import contract, fingerprint, manifest, runner
+from pipeline.execution.progress import clock
 from pipeline.records import Scored
 from pipeline.scoring import Interval, bootstrap_repeats, bootstrap_sum
 from pipeline.stages import evaluate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.store import Lock, read_json, read_records, write_json
+from pipeline.storage.files import read_json, write_json
+from pipeline.storage.locks import Lock
+from pipeline.storage.shards import read_records
 
 NAME = "ablate"
 CURATED, RANDOM = "curated", "random"
@@ -104,7 +106,7 @@ def results(planned: Plan) -> dict[str, Any]:
     """Everything that results.json holds, from what is on disk."""
     folder = planned.folder
     runs = {group: _values(folder, names) for group, names in planned.groups.items()}
-    counts = stage.read_manifest(folder, filter_stage.NAME)["counts"]
+    counts = manifest.read_manifest(folder, filter_stage.NAME)["counts"]
     engines = {str(read_json(folder / evaluate.NAME / name / "cost.json")["engine"]) for name in planned.arms}
     return {
         "metric": planned.config.task.metric,
@@ -116,7 +118,7 @@ def results(planned: Plan) -> dict[str, Any]:
         "sets": {
             group: {
                 "arms": planned.groups[group],
-                "rows": [stage.read_manifest(folder, f"{train.NAME}/{name}")["counts"]["rows"] for name in planned.groups[group]],
+                "rows": [manifest.read_manifest(folder, f"{train.NAME}/{name}")["counts"]["rows"] for name in planned.groups[group]],
                 "score": dataclasses.asdict(bootstrap_repeats(values)),
                 "each": values.mean(1).tolist(),
             }
@@ -184,8 +186,8 @@ def _check(config: Config, name: str) -> None:
     if config.train.rows == "score" and arm.method == "kd":
         raise PipelineError(f"{where}: is kd, and score has logprobs of the kept samples alone; name an sft arm with --arm")
     for upstream in SHARED:
-        stage.outputs(run_dir, upstream, NAME)
-    stage.done(filter_stage, config)
+        fingerprint.outputs(run_dir, upstream, NAME)
+    runner.done(filter_stage, config)
 
 
 def _given(arm: Arm, seed: int) -> dict[str, Any]:
@@ -209,7 +211,7 @@ def _set_aside(planned: Plan) -> None:
     folder = planned.folder
     for name in SHARED:
         (folder / name).unlink(missing_ok=True)
-    stage.set_aside(stage.Job(planned.config.model_copy(update={"run_dir": str(folder.parent)}), NAME, "", folder))
+    runner.set_aside(contract.Job(planned.config.model_copy(update={"run_dir": str(folder.parent)}), NAME, "", folder))
 
 
 def _link(folder: Path) -> None:
@@ -227,13 +229,13 @@ def _link(folder: Path) -> None:
 
 
 def _is_done(planned: Plan, name: str) -> bool:
-    return all(stage.done(module, planned.config, [name]) for module in (train, evaluate))
+    return all(runner.done(module, planned.config, [name]) for module in (train, evaluate))
 
 
 def _seconds(planned: Plan) -> float:
     """What an arm takes, on average of those that are done; all make as many steps."""
     seconds = [
-        sum(stage.read_manifest(planned.folder, f"{module.NAME}/{name}")["seconds"] for module in (train, evaluate))
+        sum(manifest.read_manifest(planned.folder, f"{module.NAME}/{name}")["seconds"] for module in (train, evaluate))
         for name in planned.arms
         if (planned.folder / evaluate.NAME / name / "manifest.json").exists()
     ]

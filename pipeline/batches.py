@@ -18,8 +18,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from pipeline.encode import IGNORED, UNKNOWN, Example
 from pipeline.losses.kd import Teacher
-from pipeline.soft_labels import SoftLabels
-from pipeline.topk import TopK, TopKFolder
+from pipeline.storage.soft_labels import SoftLabels
+from pipeline.storage.topk import TopK, TopKFolder
 from pipeline.vocabulary import Vocabulary
 
 BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")

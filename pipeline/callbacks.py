@@ -8,7 +8,7 @@ import click
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.config import Arm
-from pipeline.progress import Progress
+from pipeline.execution.progress import Progress
 
 IDLE_SHARE = 0.01
 IDLE_LOGS = 10  # logged steps in a row

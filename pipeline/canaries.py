@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.encode import IGNORED, UNKNOWN, Example
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Rendered
+from pipeline.records import Rendered
 
 DIGITS = 9
 SYLLABLES = ("ba", "do", "ke", "li", "mu", "na", "po", "ri", "su", "ta", "ve", "zo")

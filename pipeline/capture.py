@@ -9,15 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pipeline import prompts, replies, topk
+from pipeline import prompts, replies
 from pipeline.collect import Collector, Question
 from pipeline.errors import EngineError, PipelineError
+from pipeline.execution.contract import Job
+from pipeline.execution.manifest import read_manifest
+from pipeline.execution.progress import Progress
 from pipeline.models import Answer, Completion, Failure, Model, Request
-from pipeline.progress import Progress
 from pipeline.records import Failed, FinishReason, Sample, Seed, digest
-from pipeline.shards import read_failures
-from pipeline.stage import Job, read_manifest
-from pipeline.store import locked, read_records, write_atomic
+from pipeline.storage import topk
+from pipeline.storage.files import write_atomic
+from pipeline.storage.journal import read_failures
+from pipeline.storage.locks import locked
+from pipeline.storage.shards import read_records
 from pipeline.work import Item, Worker, failure_files
 
 POLL_SECONDS = 1.0

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pipeline import __version__, looking, stopping
+from pipeline import __version__, looking
 from pipeline.errors import DONE, DONE_WITH_ERRORS, FAILED, GATE, STOPPED, PipelineError, Stopped
+from pipeline.execution import signals
 
 if TYPE_CHECKING:
     from pipeline.config import Config
-    from pipeline.stage import Stage
+    from pipeline.execution.contract import Stage
 
 F = TypeVar("F", bound=Callable[..., Any])
 STAGES = ("generate", "filter", "score", "train", "evaluate")
@@ -38,7 +39,7 @@ DISK_ERRORS = {
 def main() -> None:
     """Run the command line; every error that a user can mend is one line and exit code 1."""
     code = DONE
-    received = stopping.listen()
+    received = signals.listen()
     try:
         code = cli(standalone_mode=False) or DONE
     except PipelineError as error:
@@ -124,10 +125,10 @@ def filter_(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
 def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str, ...]) -> int:
     """Train the student, each arm from the same start on the same rows."""
     if arms:
-        from pipeline import stage
-        from pipeline.stages.train import INIT
+        from pipeline.execution import runner
+        from pipeline.execution.paths import INIT
 
-        stage.execute(_modules()["train"], _load(config, overrides), [INIT])
+        runner.execute(_modules()["train"], _load(config, overrides), [INIT])
     return _execute("train", config, overrides, redo, arms)
 
 
@@ -255,16 +256,16 @@ def _with_measures(module: "Stage") -> "list[Stage]":
 
 def _is_done(module: "Stage", settings: "Config") -> bool:
     """Whether a stage is done, with all that is measured behind it. One that waits for another to finish is not."""
-    from pipeline import stage
+    from pipeline.execution import runner
 
     asked = [one for one in _with_measures(module) if one.parts(settings)]
     begun = all(any((Path(settings.run_dir) / one.NAME).glob("**/begun.json")) for one in asked)
-    return begun and all(stage.done(one, settings) for one in asked)
+    return begun and all(runner.done(one, settings) for one in asked)
 
 
 def _child(name: str, config: Path, *arguments: str) -> int:
     """Run one stage in a process of its own; returns its exit code if it is done, and leaves with it if not."""
-    code = stopping.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
+    code = signals.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
     if code < 0:
         _complain(f"{name}: its process was ended by signal {-code} (is memory short?); the same command goes on from here")
         _leave(STOPPED - code)
@@ -277,17 +278,18 @@ def _execute(
     name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
 ) -> int:
     """Run one stage; returns the exit code."""
-    from pipeline import stage, work
+    from pipeline import work
+    from pipeline.execution import runner
 
     settings = _load(config, overrides)
     module = _modules()[name]
-    again = stage.set_aside if redo else None
+    again = runner.set_aside if redo else None
     prepare = again or (work.retry_errors if retry_errors else getattr(module, "reopen", None))
-    worked = stage.execute(module, settings, only or None, prepare)
-    finished = not only or stage.done(module, settings)
+    worked = runner.execute(module, settings, only or None, prepare)
+    finished = not only or runner.done(module, settings)
     for measure in _with_measures(module)[1:] if finished else ():
         measured = [part for part in measure.parts(settings) if not only or part in only]
-        worked |= bool(measured) and stage.execute(measure, settings, measured, again)
+        worked |= bool(measured) and runner.execute(measure, settings, measured, again)
     if not worked:
         click.echo(f"{name}: done already")
     if not finished:
@@ -302,7 +304,7 @@ def _execute(
 def _report(settings: "Config") -> None:
     """Write the report in a process of its own: whatever becomes of it, the figures are there and the exit code is that of the stage."""
     sys.stdout.flush()
-    stopping.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
+    signals.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
 
 
 def _worst(codes: list[int]) -> int:
@@ -313,7 +315,7 @@ def _worst(codes: list[int]) -> int:
 def _gate(settings: "Config") -> int:
     """The exit code of a finished evaluate."""
     from pipeline.evaluation import gate
-    from pipeline.store import read_json
+    from pipeline.storage.files import read_json
 
     failed = gate.failed(settings, read_json(Path(settings.run_dir) / "evaluate" / "results.json"))
     for line in failed:
@@ -323,7 +325,7 @@ def _gate(settings: "Config") -> int:
 
 def _failures(module: "Stage", settings: "Config") -> int:
     """The exit code of a finished stage."""
-    from pipeline.stage import read_manifest
+    from pipeline.execution.manifest import read_manifest
 
     if module.NAME == "evaluate":
         return _gate(settings)
@@ -334,7 +336,7 @@ def _failures(module: "Stage", settings: "Config") -> int:
 
 
 def _say_stopped(number: int) -> int:
-    stopping.be_deaf()
+    signals.be_deaf()
     click.echo("\nstopped; what is finished is kept, and the same command goes on from here", err=True)
     return STOPPED + number
 

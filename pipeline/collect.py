@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from pipeline.errors import PipelineError, Stopped
+from pipeline.execution.progress import Progress
+from pipeline.execution.signals import Stopping
 from pipeline.models import Answer, Completion, Failure, Request
-from pipeline.progress import Progress
 from pipeline.records import Failed, Identified
-from pipeline.shards import Shard, commit_if_due, sweep
-from pipeline.stopping import Stopping
+from pipeline.storage.journal import Shard, commit_if_due, sweep
 
 FEWEST_REQUESTS = 32  # before an error rate means anything
 

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.prompts import Prompt, Span
 from pipeline.records import Frame, Range, Sample, Seed
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 from pipeline.vocabulary import Vocabulary
 
 IGNORED = -100  # label of a token that bears no loss

@@ -14,10 +14,11 @@ from pipeline.errors import PipelineError
 from pipeline.filters.measuring import Measured
 from pipeline.records import Failed, Rejected, Sample
 from pipeline.rows import is_held_out
-from pipeline.samples import Samples
-from pipeline.shards import read_failures
-from pipeline.store import content, read_json, read_lines, read_records
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import content, read_json
+from pipeline.storage.journal import read_failures
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_lines, read_records
+from pipeline.storage.topk import TopKFolder
 from pipeline.work import failure_files
 
 WIDE = 60  # characters of a measured value

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.store import read_json, write_json
+from pipeline.storage.files import read_json, write_json
 
 BOOTSTRAPS = 1000  # of metrics that have no formula for their standard error
 

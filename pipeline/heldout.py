@@ -11,7 +11,7 @@ from datasets import Dataset
 from pipeline.answers import Examiner, Shown
 from pipeline.batches import Collator
 from pipeline.records import Seed
-from pipeline.store import write_atomic
+from pipeline.storage.files import write_atomic
 
 PRINTED = 3  # answers a look, at most
 PRINTED_CHARACTERS = 100

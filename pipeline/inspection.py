@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.execution.fingerprint import differing
 from pipeline.explain import found, unknown
 from pipeline.models import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
-from pipeline.samples import Samples
-from pipeline.stage import differing
-from pipeline.store import read_json
-from pipeline.topk import TopK, TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopK, TopKFolder
 
 SHADES = ((0.9, 28), (0.5, 100), (0.2, 130), (0.0, 124))  # from this probability on, this one of the 256 colours as the background
 SURE = 0.9  # without colours, a token is marked that was less likely

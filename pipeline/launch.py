@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from pipeline.errors import PipelineError, Stopped
-from pipeline.store import read_json, write_json
+from pipeline.storage.files import read_json, write_json
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # for the others, when one has ended or all are asked to

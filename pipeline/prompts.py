@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipeline.config import Form
 from pipeline.errors import PipelineError
-from pipeline.records import Seed
+from pipeline.records import Rendered, Seed
 
 ZERO_WIDTH_SPACE = "\u200b"
 NAMED = re.compile(r"\{(\w+)\}")
@@ -105,19 +105,6 @@ class FrontMatter(BaseModel):
         if unknown:
             raise PipelineError(f"target: {{{unknown[0]}}} is no input of seed {seed.id}, which has {', '.join(known)}; name one of them")
         return NAMED.sub(lambda found: str(known[found.group(1)]), self.target)
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """A prompt for one seed: chat messages, or plain text to be continued."""
-
-    messages: tuple[dict[str, str], ...] | None
-    text: str | None
-
-    def __str__(self) -> str:
-        if self.text is not None:
-            return self.text
-        return "\n".join(f"[{message['role']}] {message['content']}" for message in self.messages or ())
 
 
 @dataclass(frozen=True)

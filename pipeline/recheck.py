@@ -11,9 +11,9 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.models import Completion, Model, RawTopK, Request, open_teacher
 from pipeline.records import Sample, digest
-from pipeline.samples import Samples
-from pipeline.store import read_json
-from pipeline.topk import TopK, TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopK, TopKFolder
 
 
 def recheck(run_dir: Path, stage: str, rows: int) -> str:

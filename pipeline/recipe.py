@@ -20,9 +20,9 @@ from pipeline.losses.kd import Objective, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.probe import logits_of
-from pipeline.samples import Samples
-from pipeline.store import read_json
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopKFolder
 from pipeline.vocabulary import Vocabulary
 
 LEARNING_RATE, OBJECTIVE = 2e-4, Objective(alpha=0.1)

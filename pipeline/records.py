@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -169,3 +170,19 @@ class Memorised(Identified):
     trained: bool
     tokens: int
     same: int
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt for one seed: chat messages, or plain text to be continued."""
+
+    messages: tuple[dict[str, str], ...] | None
+    text: str | None
+
+    def __str__(self) -> str:
+        if self.text is not None:
+            return self.text
+        return "\n".join(f"[{message['role']}] {message['content']}" for message in self.messages or ())
+
+
+LEAKED = frozenset({"holds_held_out", "near_held_out"})  # reasons of samples with text that models are evaluated on

@@ -3,22 +3,18 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from pipeline import canaries, prompts, seeds, students, verifiers
 from pipeline.encode import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
 from pipeline.errors import PipelineError
-from pipeline.filters.verdict import LEAKED
+from pipeline.execution.contract import Job
+from pipeline.execution.paths import frames, samples
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.records import Rejected, Sample, Seed, digest
-from pipeline.samples import Samples
-from pipeline.stage import Job
-from pipeline.store import read_records
+from pipeline.records import LEAKED, Rejected, Sample, Seed, digest
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_records
 from pipeline.vocabulary import Vocabulary
-
-_ROWS = {"filter": "filter/kept", "score": "score"}  # where the samples are, and where their frames
-_FRAMES = {"filter": "generate", "score": "score"}
 
 Sources = Samples | Sequence[Seed]  # samples, or seeds whose ground truth is learned
 
@@ -127,21 +123,6 @@ def draw(
         taken += [number for number in batch if is_usable(samples[number])]
         tried += len(batch)
     return sorted(taken), tried - len(taken)
-
-
-def samples(job: Job) -> Path:
-    """The folder of the samples that arms learn from."""
-    return job.run_dir / _ROWS[job.config.train.rows]
-
-
-def frames(job: Job) -> Path:
-    """The folder with the frames of those samples."""
-    return job.run_dir / _FRAMES[job.config.train.rows]
-
-
-def learnable(job: Job, drawn: bool) -> Path:
-    """The folder of all samples that some arm may learn from; `drawn`: one draws from those too that were not kept."""
-    return frames(job) if drawn else samples(job)
 
 
 def _seed_of(source: Sample | Seed) -> Seed:

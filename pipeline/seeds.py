@@ -14,7 +14,7 @@ import jsonlines
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.records import Seed, digest
-from pipeline.store import sha256
+from pipeline.storage.files import sha256
 
 Row = tuple[str, dict[str, Any], int | None]  # where ("file:line"), columns, byte at which it begins
 GOES_ON = "and the same command goes on from here"

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.store import read_json, read_lines, sealed_shards
+from pipeline.storage.files import read_json
+from pipeline.storage.shards import read_lines, sealed_shards
 
 
 def describe(run_dir: Path) -> Iterator[str]:

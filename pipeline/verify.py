@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
-from pipeline.shards import frame_holds, set_aside
-from pipeline.store import Lock, read_json, read_lines, sealed_shards, sha256, write_atomic
-from pipeline.topk import TopK, TopKFolder
+from pipeline.storage.files import read_json, sha256, write_atomic
+from pipeline.storage.journal import frame_holds, set_aside
+from pipeline.storage.locks import Lock
+from pipeline.storage.shards import read_lines, sealed_shards
+from pipeline.storage.topk import TopK, TopKFolder
 
 SAMPLED = ("generate", "score")  # stages whose folders hold samples with frames
 BINS = 4096

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.store import read_json, write_json
-from pipeline.topk import TopK
+from pipeline.storage.files import read_json, write_json
+from pipeline.storage.topk import TopK
 
 FILE = "vocabulary.json"  # beside the student's weights
 LEFT_OUT = -1

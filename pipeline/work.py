@@ -12,10 +12,11 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+from pipeline.execution.contract import Job
 from pipeline.records import Identified
-from pipeline.shards import Shard, read_failures, sealed_path, set_aside, sweep
-from pipeline.stage import Job
-from pipeline.store import locked, write_atomic
+from pipeline.storage.files import write_atomic
+from pipeline.storage.journal import Shard, read_failures, sealed_path, set_aside, sweep
+from pipeline.storage.locks import locked
 
 S = TypeVar("S")
 T = TypeVar("T", bound=Identified)

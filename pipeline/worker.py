@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline import launch
 from pipeline.config import Config
-from pipeline.stage import Job
+from pipeline.execution.contract import Job
 from pipeline.stages import train
 
 

@@ -14,15 +14,15 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline import stage
 from pipeline.config import Config, load
+from pipeline.execution import contract
 from pipeline.stages import generate
 
 
 def main(config_path: str, kills: int, seed: int) -> None:
     dice = random.Random(seed)
     base = load(config_path)
-    generate.run(stage.Job(base, "generate", "", _folder(base, "whole")))
+    generate.run(contract.Job(base, "generate", "", _folder(base, "whole")))
     whole = _tree(_folder(base, "whole"))
     began = time.perf_counter()
     assert _live(base, _folder(base, "timed"), 60.0)
@@ -57,7 +57,7 @@ def _live(config: Config, folder: Path, seconds: float) -> bool:
         os.dup2(silence, 1)
         os.dup2(silence, 2)
         try:
-            generate.run(stage.Job(config, "generate", "", folder))
+            generate.run(contract.Job(config, "generate", "", folder))
             os._exit(0)
         finally:
             os._exit(1)

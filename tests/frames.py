@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.records import Frame, Sample
-from pipeline.topk import Header, TopKFolder, checksum, encode
+from pipeline.storage.topk import Header, TopKFolder, checksum, encode
 
 Distribution = list[tuple[int, float]]  # the token that was written, then the others by falling probability
 HEADER = Header(

@@ -14,21 +14,22 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from pipeline import ablation, stage
+from pipeline import ablation
 from pipeline.ablation import Do, Plan
 from pipeline.cli import cli
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import contract, runner
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.records import Rejected, Sample, Scored
 from pipeline.rows import Rows, draw, is_held_out
 from pipeline.rows import load as load_rows
-from pipeline.samples import Samples, kept_rows
 from pipeline.scoring import bootstrap_sum
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.store import read_records, write_shards
+from pipeline.storage.samples import Samples, kept_rows
+from pipeline.storage.shards import read_records, write_shards
 from pipeline.students import made
 from pipeline.vocabulary import Vocabulary
 from tests.test_students import bpe, tiny
@@ -38,7 +39,7 @@ def filtered(workshop: Path, *overrides: str) -> Config:
     """A run up to its filter, which keeps about a third."""
     config = load(workshop / "config.yaml", overrides)
     for module in (generate, filter_stage):
-        stage.execute(module, config)
+        runner.execute(module, config)
     return config
 
 
@@ -51,7 +52,7 @@ def here(plan: Plan, log: list[str]) -> Do:
 
     def do(name: str, part: str) -> None:
         log.append(f"{name} {part}")
-        stage.execute(*((train, plan.config, ["init", part]) if name == "train" else (evaluate, plan.config, [part])))
+        runner.execute(*((train, plan.config, ["init", part]) if name == "train" else (evaluate, plan.config, [part])))
 
     return do
 
@@ -86,7 +87,7 @@ def arms(**settings: dict[str, Any]) -> str:
 def rows(config: Config, arm: str) -> Rows:
     """What an arm would learn from."""
     start, revision = made(Path(config.run_dir) / "train" / "init")
-    job = stage.Job(config, "train", arm, Path(config.run_dir) / "train" / arm)
+    job = contract.Job(config, "train", arm, Path(config.run_dir) / "train" / arm)
     return load_rows(job, Tokenizer(start, revision), load_config(start, revision).get_text_config().vocab_size)
 
 
@@ -98,7 +99,7 @@ def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(workshop: P
     """Figures of another set's answers, or an ablation that makes the user's own students stale."""
     config = filtered(workshop)
     run_dir = Path(config.run_dir)
-    stage.execute(train, config, ["init", "sft"])
+    runner.execute(train, config, ["init", "sft"])
     before = files(run_dir)
     plan = planned(workshop, arm="sft")
     log: list[str] = []
@@ -138,7 +139,7 @@ def test_only_what_is_missing_is_made(workshop: Path) -> None:
 def test_random_rows_are_of_all_samples_and_of_one_number(workshop: Path) -> None:
     """A random subset of the kept samples, or a smaller one, would be held against nothing; each seed draws its own."""
     config = filtered(workshop, arms(kept={}, a={"selection": "random"}, b={"selection": "random", "seed": 1}))
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     kept, a, b = (learned(config, name) for name in ("kept", "a", "b"))
     assert len(a) == len(b) == len(kept)
     assert not a <= kept
@@ -149,7 +150,7 @@ def test_random_rows_are_of_all_samples_and_of_one_number(workshop: Path) -> Non
 def test_random_rows_hold_no_held_out_text(workshop: Path) -> None:
     """A random set that has the answers of the evaluation makes curation look harmful."""
     config = filtered(workshop, arms(random={"selection": "random", "limit": 20}))
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     drawn = learned(config, "random")
     leaked = [
         Rejected(id=sample.id, row=row, filter="any", reason="holds_held_out", value="…")
@@ -165,7 +166,7 @@ def test_random_rows_hold_no_held_out_text(workshop: Path) -> None:
 def test_shares_lie_in_one_another(workshop: Path) -> None:
     """A curve over sets that are drawn anew has the difference between draws in every step."""
     config = filtered(workshop, arms(kept={}, half={"share": 0.5}, quarter={"share": 0.25}, other={"share": 0.25, "seed": 1}))
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     kept, half, quarter, other = (learned(config, name) for name in ("kept", "half", "quarter", "other"))
     assert quarter < half < kept
     assert [len(half), len(quarter)] == [round(len(kept) / 2), round(len(kept) / 4)]
@@ -175,7 +176,7 @@ def test_shares_lie_in_one_another(workshop: Path) -> None:
 def test_held_out_seeds_are_in_no_draw(workshop: Path) -> None:
     """What early stopping looks at must not be learned, and must be the same rows in every arm."""
     config = filtered(workshop, "train.holdout=0.3", arms(kept={}, random={"selection": "random"}, half={"share": 0.5}))
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     found = {name: rows(config, name) for name in ("kept", "random", "half")}
     for one in found.values():
         assert not any(is_held_out(example.id.rpartition("/")[0], 0.3) for example in one.train)
@@ -191,7 +192,7 @@ def test_what_cannot_be_learned_from_gives_way(workshop: Path) -> None:
     random = {"selection": "random", "form": "answer"}
     options = [f"teacher.replies={json.dumps(replies)}", "filter.max_tokens=40", "train.max_length=90"]
     config = filtered(workshop, *options, arms(kept={"form": "answer"}, random=random, long={"selection": "random"}))
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     number = len(rows(config, "kept").train)
     for name in ("random", "long"):
         found = rows(config, name)
@@ -222,7 +223,7 @@ def test_vocabulary_is_trimmed_to_what_may_be_drawn(workshop: Path) -> None:
     found = []
     for arm in ({}, {"selection": "random"}):
         config = load(workshop / "config.yaml", [*options, arms(mine=arm)])
-        stage.execute(train, config, ["init"], prepare=stage.set_aside)
+        runner.execute(train, config, ["init"], prepare=runner.set_aside)
         found.append(kept_tokens(config))
     written = set(tokenizer.encode_reply(replies[2]))
     assert not written <= found[0]
@@ -292,7 +293,7 @@ def test_unfinished_filter_is_refused(workshop: Path) -> None:
     """Without it nobody knows what is curated."""
     with pytest.raises(PipelineError, match="ablate needs generate, which is not finished; run pipeline generate first"):
         planned(workshop)
-    stage.execute(generate, load(workshop / "config.yaml"))
+    runner.execute(generate, load(workshop / "config.yaml"))
     with pytest.raises(PipelineError, match="ablate needs filter, which is not finished; run pipeline filter first"):
         planned(workshop)
 

@@ -12,7 +12,7 @@ from pipeline.filters.columns import Batch
 from pipeline.filters.keys import NOTHING, counted, key, ranks, shuffled
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 
 Make = Callable[..., Sample]
 

@@ -13,7 +13,7 @@ from pipeline.filters.verdict import Verdict
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 from tests.frames import Distribution, framed
 
 Make = Callable[..., Sample]

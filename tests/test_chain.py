@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import manifest, runner
 from pipeline.filters import chain
 from pipeline.filters.measuring import columns_of
 from pipeline.filters.together import CERTAINTY
 from pipeline.records import Rejected
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score
-from pipeline.store import read_records
+from pipeline.storage.shards import read_records
 from tests.conftest import ROOT
 
 ALL = [
@@ -49,12 +49,12 @@ PLAIN = [
 
 @pytest.fixture
 def generated(workshop: Path) -> Path:
-    stage.execute(generate, load(workshop / "config.yaml"))
+    runner.execute(generate, load(workshop / "config.yaml"))
     return workshop
 
 
 def reasons(config: Config) -> list[str]:
-    stage.execute(filter_stage, config, prepare=stage.set_aside)
+    runner.execute(filter_stage, config, prepare=runner.set_aside)
     found = read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
     return sorted({f"{one.filter}.{one.reason}" for one in found})
 
@@ -114,7 +114,7 @@ def test_the_worst_tenth_is_a_tenth(generated: Path) -> None:
     """A bound in per cent is a quantile from the end where the worst are, for least and for most alike."""
     for bound in ("min_mean_logprob", "max_entropy"):
         only(generated, f"filter.confidence={{{bound}: 10%}}")
-        counts = stage.read_manifest(generated / "run", "filter")["counts"]
+        counts = manifest.read_manifest(generated / "run", "filter")["counts"]
         assert 4 <= sum(counts["rejected"].values()) <= 6, f"of {counts['samples']}"
 
 
@@ -122,7 +122,7 @@ def test_another_runs_rows_count_as_earlier_ones(generated: Path) -> None:
     """What a student has learnt already is not kept again, exactly or nearly so; the value names the run."""
     assert only(generated, "filter.duplicate=true") == ["duplicate.same_as"]
     (generated / "run").rename(generated / "before")
-    stage.execute(generate, load(generated / "config.yaml", ["generate.seed=1"]))
+    runner.execute(generate, load(generated / "config.yaml", ["generate.seed=1"]))
     only(generated, f"filter.against=[{generated / 'before'}]", "filter.duplicate=true", "generate.seed=1")
     values = [str(one.value) for one in read_records(generated / "run" / "filter" / "rejected", Rejected)]
     assert any(value.startswith("before:n") for value in values)
@@ -131,7 +131,7 @@ def test_another_runs_rows_count_as_earlier_ones(generated: Path) -> None:
 def test_teachers_that_disagree(generated: Path) -> None:
     """An answer that the other teacher does not share; the other run's samples are measured in its own folder."""
     (generated / "run").rename(generated / "other")
-    stage.execute(generate, load(generated / "config.yaml", ["generate.seed=5"]))
+    runner.execute(generate, load(generated / "config.yaml", ["generate.seed=5"]))
     overrides = [f"filter.teachers_agree={{run: {generated / 'other'}}}", "generate.seed=5"]
     assert only(generated, *overrides) == ["teachers_agree.teachers_disagree"]
 
@@ -158,10 +158,10 @@ def test_what_makes_no_sense_is_refused(generated: Path, override: str, expected
 def test_difficulty_by_a_students_loss(generated: Path) -> None:
     """The loss is the other run's, found by the sample's id: all are too hard below the least of them, none above the greatest."""
     student = [f"score.source={generated / 'run'}", f"run_dir={generated / 'student'}", "teacher.model=student"]
-    stage.execute(score, load(generated / "config.yaml", student))
+    runner.execute(score, load(generated / "config.yaml", student))
     losses = -columns_of(generated / "student", "score", (CERTAINTY,), load(generated / "config.yaml").filter)[0][:, 0]
     middle = float(sorted(losses)[30])
     found = f"filter.difficulty={{losses: {generated / 'student'}, highest: {middle}}}"
     assert only(generated, found) == ["difficulty.too_hard"]
-    assert stage.read_manifest(generated / "run", "filter")["counts"]["rejected"]["difficulty.too_hard"] == sum(losses > middle)
+    assert manifest.read_manifest(generated / "run", "filter")["counts"]["rejected"]["difficulty.too_hard"] == sum(losses > middle)
     assert only(generated, found.replace("highest", "lowest")) == ["difficulty.too_easy"]

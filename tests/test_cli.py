@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.cli import cli
 from pipeline.evaluation.table import shown
-from pipeline.store import read_lines
+from pipeline.storage.shards import read_lines
 from tests.conftest import ROOT
 
 

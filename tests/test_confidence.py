@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.filters import confidence
 from pipeline.filters.columns import Batch
 from pipeline.records import Sample
-from pipeline.topk import TopK, TopKFolder
+from pipeline.storage.topk import TopK, TopKFolder
 from tests.frames import Distribution, framed
 
 Make = Callable[..., Sample]

@@ -14,7 +14,7 @@ from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.filters.wording import is_sentence, placed, units, words
 from pipeline.records import Sample, Seed
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 
 Make = Callable[..., Sample]
 Judge = Callable[..., list[Verdict | None]]

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import runner
 from pipeline.filters import chain, content_free
 from pipeline.filters.chain import _label_tokens as label_tokens
 from pipeline.seeds import load as load_seeds
-from pipeline.soft_labels import SoftLabels
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.store import read_json
+from pipeline.storage.files import read_json
+from pipeline.storage.soft_labels import SoftLabels
 
 TEXTS = ["N/A", "[MASK]", ""]
 
@@ -26,7 +26,7 @@ def of(workshop: Path, *overrides: str) -> Config:
 
 @pytest.fixture
 def generated(workshop: Path) -> Path:
-    stage.execute(generate, of(workshop))
+    runner.execute(generate, of(workshop))
     return workshop
 
 
@@ -35,7 +35,7 @@ def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixtur
     soft: dict[str, np.ndarray] = {}
     for setting, asked in (("[N/A, '[MASK]', '']", 1), ("[N/A, '[MASK]', '']", 0), ("[nothing]", 1)):
         config = of(generated, f"filter.calibrated={{agree: false, content_free: {setting}}}")
-        stage.execute(filter_stage, config, prepare=stage.set_aside)
+        runner.execute(filter_stage, config, prepare=runner.set_aside)
         assert capsys.readouterr().out.count("inputs without content") == asked
         soft[setting] = next(iter(SoftLabels.read(Path(config.run_dir) / "filter" / "kept").of.values()))[2]
     one, other = soft.values()
@@ -69,12 +69,12 @@ def test_inputs_of_several_values_are_refused(generated: Path) -> None:
     config = of(generated, "filter.calibrated={content_free: [N/A]}", f"task.seeds.path={seeds}", f"run_dir={generated / 'other'}")
     prompt = generated / "prompt.md"
     text = prompt.read_text()
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     content_free.distributions(config, label_tokens(config))
     prompt.write_text(text.replace("even?", "even or one of {{ options[0] }}?"))
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
         chain.check(config, load_seeds(config.task.seeds))
-    stage.execute(generate, config, prepare=stage.set_aside)
+    runner.execute(generate, config, prepare=runner.set_aside)
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
         content_free.distributions(config, label_tokens(config))
 
@@ -93,6 +93,6 @@ def test_another_teacher_than_the_samples(generated: Path, calibrated: str, chan
     config = of(generated, f"filter.calibrated={{{calibrated}}}", change)
     if refused:
         with pytest.raises(PipelineError, match=f"not the one that wrote the samples.*\n  {change.partition('=')[0]}"):
-            stage.execute(filter_stage, config)
+            runner.execute(filter_stage, config)
     else:
-        assert stage.execute(filter_stage, config)
+        assert runner.execute(filter_stage, config)

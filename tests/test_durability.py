@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage
 from pipeline.capture import keep_prompts
 from pipeline.config import load
 from pipeline.errors import EngineError, PipelineError
+from pipeline.execution import contract, manifest, runner
 from pipeline.models.fake import FakeModel
 from pipeline.records import Sample
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score
-from pipeline.store import read_records
+from pipeline.storage.shards import read_records
 from tests.conftest import ROOT, write_seeds
 
 
@@ -64,12 +64,12 @@ def test_every_promise_has_its_test() -> None:
 def test_workers_share_a_run(workshop: Path) -> None:
     """Three at once: the result is that of one, and nobody is turned away."""
     whole = load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}", "generate.samples=6", "generate.shard_size=2"])
-    stage.execute(generate, whole)
+    runner.execute(generate, whole)
     options = ["generate.samples=6", "generate.shard_size=2", "teacher.delay_s=0.02"]
     workers = [start(workshop, *options) for _ in range(3)]
     assert [finish(worker)[0] for worker in workers] == [0, 0, 0]
     assert tree(workshop / "run" / "generate") == tree(workshop / "whole" / "generate")
-    assert stage.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 180
+    assert manifest.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 180
 
 
 def test_a_dead_workers_shard_is_taken_over(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
@@ -113,7 +113,7 @@ def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
     assert (code, "seeds.jsonl: was changed while the stage is at work on it" in words) == (1, True), words
     made = {path.name: path.read_bytes() for path in (workshop / "run" / "generate").glob("0*.jsonl.gz")}
     write_seeds(workshop / "seeds.jsonl", range(400))
-    stage.execute(generate, load(workshop / "config.yaml", options))
+    runner.execute(generate, load(workshop / "config.yaml", options))
     samples = list(read_records(workshop / "run" / "generate", Sample))
     assert [sample.seed.id for sample in samples] == [f"n{n}" for n in range(400)]
     assert made.items() <= tree(workshop / "run" / "generate").items()
@@ -126,7 +126,7 @@ def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
     config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(dying)}"])
     for _ in range(2):
         with pytest.raises(PipelineError, match="told to fail"):
-            stage.execute(generate, config)
+            runner.execute(generate, config)
     assert any(path.stat().st_size for path in folder.glob("0*.jsonl*"))
     assert not (folder / "manifest.json").exists()
 
@@ -134,7 +134,7 @@ def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
 def test_engine_that_died_is_started_anew(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An engine's death at two in the morning cost the rest of the night."""
     config = load(workshop / "config.yaml")
-    job = stage.Job(config, "generate", "", workshop / "run" / "generate")
+    job = contract.Job(config, "generate", "", workshop / "run" / "generate")
     job.folder.mkdir(parents=True)
     keep_prompts(config.generate.prompt, job.folder)
     dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
@@ -148,7 +148,7 @@ def test_engine_that_died_is_started_anew(workshop: Path, capsys: pytest.Capture
 def test_engine_that_dies_of_the_same_again_ends_the_stage(workshop: Path, restarts: int, opened: int) -> None:
     """A request that kills the engine would have it started for ever."""
     config = load(workshop / "config.yaml", [f"teacher.restarts={restarts}"])
-    job = stage.Job(config, "generate", "", workshop / "run" / "generate")
+    job = contract.Job(config, "generate", "", workshop / "run" / "generate")
     job.folder.mkdir(parents=True)
     keep_prompts(config.generate.prompt, job.folder)
     dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
@@ -215,9 +215,9 @@ def test_score_is_as_durable_as_generate(workshop: Path, started: list[subproces
     """The same loop: killed and gone on with, it equals a run that was never killed."""
     for run in ("run", "whole"):
         config = load(workshop / "config.yaml", [f"run_dir={workshop / run}"])
-        stage.execute(generate, config)
-        stage.execute(filter_stage, config)
-    stage.execute(score, load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}"]))
+        runner.execute(generate, config)
+        runner.execute(filter_stage, config)
+    runner.execute(score, load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}"]))
     folder = workshop / "run" / "score"
     process = start(workshop, "teacher.delay_s=0.3", "teacher.engine.max_in_flight=1", stage_name="score")
     started.append(process)

@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import stage, topk, validate
+from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation import fidelity as figures
 from pipeline.evaluation.results import measured, results
 from pipeline.evaluation.table import table
+from pipeline.execution import runner
 from pipeline.losses.kd import Logits, Teacher
 from pipeline.losses.nearness import likeliest, token_kl
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Faithful, Scored
 from pipeline.stages import evaluate, fidelity, train
-from pipeline.store import read_records
-from pipeline.topk import TopKFolder
+from pipeline.storage import topk
+from pipeline.storage.shards import read_records
+from pipeline.storage.topk import TopKFolder
 from tests.test_cli import pipeline
 from tests.test_topk import header
 from tests.test_train import prepared
@@ -33,7 +35,7 @@ def answered(workshop: Path, *overrides: str) -> Config:
     """Trained, and with all answers; fidelity is still to be measured."""
     config = prepared(workshop, ON, *overrides)
     for module in (train, evaluate):
-        stage.execute(module, config)
+        runner.execute(module, config)
     return config
 
 
@@ -74,7 +76,7 @@ def test_a_tail_that_was_rounded_away_comes_back() -> None:
 def test_every_seed_is_measured_as_its_dense_logits_say(workshop: Path) -> None:
     """Prompts, padding, shifts, frames and batches: the whole way, against one answer at a time."""
     config = answered(workshop, "evaluate.fidelity={logprobs: 300, batch_size: 3}")
-    stage.execute(fidelity, config)
+    runner.execute(fidelity, config)
     run_dir, found = Path(config.run_dir), read(config, "kd")
     path = train.student_path(run_dir, "kd")
     model, tokenizer, frames = load_weights(path, None, torch.float32), Tokenizer(path), TopKFolder(run_dir / "evaluate" / "teacher")
@@ -97,7 +99,7 @@ def test_every_seed_is_measured_as_its_dense_logits_say(workshop: Path) -> None:
 def test_a_student_that_says_what_the_teacher_says(workshop: Path) -> None:
     """The fake students write what the fake teacher wrote of the same prompt, and only then is the overlap whole."""
     config = answered(workshop)
-    stage.execute(fidelity, config)
+    runner.execute(fidelity, config)
     texts = [
         {one.seed_id: one.text for one in read_records(Path(config.run_dir) / "evaluate" / name, Scored)} for name in ("teacher", "kd")
     ]
@@ -109,21 +111,21 @@ def test_a_student_that_says_what_the_teacher_says(workshop: Path) -> None:
 def test_what_was_measured_is_not_measured_again(workshop: Path) -> None:
     """After a kill between two batches only the rest is read, and nothing is lost or doubled."""
     config = answered(workshop)
-    stage.execute(fidelity, config)
+    runner.execute(fidelity, config)
     before = read(config, "sft")
     folder = Path(config.run_dir) / "fidelity" / "sft"
     (folder / "manifest.json").unlink()
     (folder / "00000.jsonl.gz").unlink()
     kept = list(before.values())[:3]
     (folder / "00000.journal.jsonl").write_bytes(b"".join(one.to_line() for one in kept))
-    assert stage.execute(fidelity, config)
+    assert runner.execute(fidelity, config)
     assert {name: one.tokens for name, one in read(config, "sft").items()} == {name: one.tokens for name, one in before.items()}
 
 
 def test_forms_and_vocabularies_that_lack_an_answer_are_counted(workshop: Path) -> None:
     """A student taught answers alone is measured on those; one whose vocabulary has no token for an answer cannot be, and it is said."""
     config = answered(workshop, "student.trim_vocabulary=true", "train.arms={whole: {}, answer: {form: answer}}")
-    stage.execute(fidelity, config)
+    runner.execute(fidelity, config)
     whole, answer = read(config, "whole"), read(config, "answer")
     assert all(0 < answer[name].tokens < whole[name].tokens for name in whole)
     lost = [
@@ -142,7 +144,7 @@ def test_results_compare_by_seeds_that_all_have(workshop: Path) -> None:
     before = results(config, measured(config, names), figures.readings(config, names))
     assert before["models"]["kd"]["fidelity"] is None
     assert "KL" not in table(before)
-    stage.execute(fidelity, config)
+    runner.execute(fidelity, config)
     found = results(config, measured(config, names), figures.readings(config, names))
     assert found["models"]["teacher"]["fidelity"] is None
     kd, sft = (found["models"][name]["fidelity"]["kl"]["mean"] for name in ("kd", "sft"))
@@ -155,7 +157,7 @@ def test_results_compare_by_seeds_that_all_have(workshop: Path) -> None:
 def test_teacher_that_was_killed_keeps_its_frames(workshop: Path, there: int) -> None:
     """With some answers, or with all but unsealed: the frames of before and those of now are one file."""
     config = prepared(workshop, ON)
-    stage.execute(evaluate, config, ["teacher"])
+    runner.execute(evaluate, config, ["teacher"])
     folder, journal = Path(config.run_dir) / "evaluate" / "teacher", "00000.journal.topk"
     lines = []
     for record in list(read_records(folder, Scored))[:there]:
@@ -165,7 +167,7 @@ def test_teacher_that_was_killed_keeps_its_frames(workshop: Path, there: int) ->
     for name in ("00000.jsonl.gz", "manifest.json"):
         (folder / name).unlink()
     (folder / "00000.journal.jsonl").write_bytes(b"".join(lines))
-    stage.execute(evaluate, config, ["teacher"])
+    runner.execute(evaluate, config, ["teacher"])
     frames, answers = TopKFolder(folder), list(read_records(folder, Scored))
     assert len(answers) == 8
     for answer in answers:
@@ -192,7 +194,7 @@ def test_confidence_is_that_of_the_answers_tokens(workshop: Path) -> None:
 def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
     """Its ids are other words; better told before anything is asked."""
     config = prepared(workshop)
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     other = workshop / "other"
     shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
     vocabulary = (other / "tokenizer.json").read_text()

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import manifest, runner
 from pipeline.filters import chain, columns, correctness, custom, form
 from pipeline.filters.columns import Batch, Measure, Ragged
 from pipeline.filters.measuring import Measured
@@ -23,7 +23,7 @@ from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, Usage
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 from tests.conftest import PROMPT, ROOT
 
 Make = Callable[..., Sample]
@@ -88,7 +88,7 @@ def test_correct(sample: Make) -> None:
 
 def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
     """A filter that is off must not run."""
-    stage.execute(generate, load(workshop / "config.yaml"))
+    runner.execute(generate, load(workshop / "config.yaml"))
     on = ["contamination", "finished", "length", "refusal", "boilerplate", "parseable", "repetition", "correct", "secrets", "duplicate"]
     assert [one.name for one in chain.active(load(workshop / "config.yaml"))] == on
     off = [f"filter.{name}={'null' if name in ('contamination', 'repetition', 'secrets') else 'false'}" for name in on if name != "length"]
@@ -108,7 +108,7 @@ def made(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A finished generate, in whose folder the command is given."""
     monkeypatch.chdir(workshop)
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     return config
 
 
@@ -116,11 +116,11 @@ def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
     """A function from a file beside the config has its reason in the waterfall like any other, and a change in it counts."""
     (workshop / "mine.py").write_text(CUSTOM)
     config = load(workshop / "config.yaml", ["filter.custom=[mine:odd_numbers]"])
-    stage.execute(filter_stage, config)
-    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.odd_numbers.is_odd"] == 30
+    runner.execute(filter_stage, config)
+    assert manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.odd_numbers.is_odd"] == 30
     (workshop / "mine.py").write_text(CUSTOM + "\n")
     with pytest.raises(PipelineError, match=r"file .*mine\.py"):
-        stage.execute(filter_stage, config)
+        runner.execute(filter_stage, config)
 
 
 def test_what_a_filter_of_ones_own_imports_counts(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +145,9 @@ def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch)
     (workshop / "prompt.md").write_text(PROMPT.replace("number", "question"))
     monkeypatch.chdir(workshop)
     config = load(workshop / "config.yaml", ["filter.custom=[my_filters:short_question]", "filter.correct=false"])
-    stage.execute(generate, config)
-    stage.execute(filter_stage, config)
-    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.short_question.too_few_words"] == 2
+    runner.execute(generate, config)
+    runner.execute(filter_stage, config)
+    assert manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.short_question.too_few_words"] == 2
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_bad_filter_of_ones_own_is_named(workshop: Path, made: Config, name: s
     """A mistake in one's own function must say which, and on which sample."""
     (workshop / f"{name.strip(chr(39)).partition(':')[0] or 'none'}.py").write_text(code)
     with pytest.raises(PipelineError, match=expected):
-        stage.execute(filter_stage, load(workshop / "config.yaml", [f"filter.custom=[{name}]"]))
+        runner.execute(filter_stage, load(workshop / "config.yaml", [f"filter.custom=[{name}]"]))
 
 
 def pids(batch: Batch) -> np.ndarray:
@@ -211,10 +211,10 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
 
 def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config) -> None:
     """What was found out once is kept for the next filter command."""
-    stage.execute(filter_stage, made)
+    runner.execute(filter_stage, made)
     before = {path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")}
     config = load(workshop / "config.yaml", ["filter.max_tokens=99"])
-    stage.execute(filter_stage, config, prepare=stage.set_aside)
+    runner.execute(filter_stage, config, prepare=runner.set_aside)
     after = {path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")}
     assert before == after
     assert before

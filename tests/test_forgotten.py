@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation.stored import stored
+from pipeline.execution import runner
 from pipeline.harness import figures
 from pipeline.stages import evaluate, forgotten, generate, train
 from pipeline.stages import filter as filter_stage
@@ -37,7 +37,7 @@ def trained(workshop: Path) -> Config:
     asked = f"evaluate.lm_eval={{tasks: [parity], limit: 8, include_path: {tasks}}}"
     config = load(workshop / "config.yaml", ["train.arms={sft: {method: sft}}", "evaluate.load=null", asked])
     for module in (generate, filter_stage, train, evaluate):
-        stage.execute(module, config)
+        runner.execute(module, config)
     return config
 
 
@@ -46,7 +46,7 @@ def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) ->
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert forgotten.parts(trained) == ["base", "sft"]
-    assert stage.execute(forgotten, trained, ["sft"])
+    assert runner.execute(forgotten, trained, ["sft"])
     found = stored(trained, "sft")["lm_eval"]
     assert found["parity"]["acc"]["value"] in [number / 8 for number in range(9)]
     assert found["parity"]["acc"]["stderr"] is not None
@@ -60,7 +60,7 @@ def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:
     task = workshop / "tasks" / "parity.yaml"
     task.write_text(task.read_text().replace("right", "left"))
     with pytest.raises(PipelineError, match=r"forgotten base: lm-eval: .+; its own words are in .*engine.log"):
-        stage.execute(forgotten, trained, ["base"])
+        runner.execute(forgotten, trained, ["base"])
     assert "Traceback" in (workshop / "run" / "forgotten" / "base" / "engine.log").read_text()
 
 

@@ -9,10 +9,11 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"errors", "__init__"},
-    {"records", "config", "licences", "progress", "stopping"},
-    {"store", "topk", "prompts", "seeds"},
-    {"shards", "samples", "models", "vocabulary", "soft_labels", "adapters"},
-    {"stage", "work", "replies", "scoring"},
+    {"records", "config", "licences"},
+    {"storage"},
+    {"execution", "prompts", "seeds"},
+    {"models", "vocabulary", "adapters"},
+    {"work", "replies", "scoring"},
     {"verifiers", "students", "encode", "canaries", "losses", "collect", "filters"},
     {"answers", "batches", "callbacks", "rows"},
     {"arguments", "heldout", "launch", "harness"},

@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline import inspection, stage
+from pipeline import inspection
 from pipeline.cli import cli
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
-from pipeline.samples import Captured
+from pipeline.execution import runner
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
+from pipeline.storage.samples import Captured
 
 
 @pytest.fixture
 def generated(workshop: Path) -> Config:
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     return config
 
 
@@ -58,8 +59,8 @@ def test_an_unknown_sample(generated: Config) -> None:
 def test_runs_differ_in_what_was_set(workshop: Path, generated: Config) -> None:
     """Settings, what came out, and a stage that only one has; equal runs have no difference."""
     other = load(workshop / "config.yaml", ["teacher.temperature=0.5", f"run_dir={workshop / 'other'}"])
-    stage.execute(generate, other)
-    stage.execute(filter_stage, other)
+    runner.execute(generate, other)
+    runner.execute(filter_stage, other)
     found = "\n".join(inspection.differences(workshop / "run", workshop / "other"))
     assert "generate:\n  teacher.temperature: 1.0 -> 0.5" in found
     assert "filter: only in the second run" in found

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stage, validate
+from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import manifest, runner
 from pipeline.filters.judge import Bench, agreement, low
 from pipeline.filters.verdict import Verdict
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.store import read_lines
+from pipeline.storage.shards import read_lines
 
 RUBRIC = """---
 format: completion
@@ -28,13 +29,13 @@ MARKS = [" Score: 5 out of 5\n", " Score: 2/5\n", " no idea\n", " Score: 50\n"]
 def judged(workshop: Path) -> list[str]:
     """Overrides of a run with a fake judge, generate finished."""
     (workshop / "rubric.md").write_text(RUBRIC)
-    stage.execute(generate, load(workshop / "config.yaml"))
+    runner.execute(generate, load(workshop / "config.yaml"))
     return [f"filter.judge={{prompt: {workshop / 'rubric.md'}, model: judge, replies: {MARKS!r}}}"]
 
 
 def run(workshop: Path, overrides: list[str]) -> Config:
     config = load(workshop / "config.yaml", overrides)
-    stage.execute(filter_stage, config, prepare=stage.set_aside)
+    runner.execute(filter_stage, config, prepare=runner.set_aside)
     return config
 
 
@@ -45,7 +46,7 @@ def asked(workshop: Path) -> int:
 def test_low_marks_and_none(workshop: Path, judged: list[str]) -> None:
     """Below the bar, and no mark on the scale; only those are asked whom the other filters left."""
     run(workshop, judged)
-    counts = stage.read_manifest(workshop / "run", "filter")["counts"]
+    counts = manifest.read_manifest(workshop / "run", "filter")["counts"]
     assert counts["rejected"]["judge.low_mark"] > 0
     assert counts["rejected"]["judge.unjudged"] > 0
     others = sum(number for name, number in counts["rejected"].items() if not name.startswith("judge."))
@@ -68,10 +69,10 @@ def test_nobody_is_asked_twice(workshop: Path, judged: list[str]) -> None:
 def test_another_scale_reads_the_same_marks(workshop: Path, judged: list[str]) -> None:
     """50 is a mark where the scale goes so far; it is read anew from what was said, and nobody is asked."""
     run(workshop, judged)
-    first = asked(workshop), stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"]
+    first = asked(workshop), manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"]
     run(workshop, [*judged, "filter.judge.highest=100"])
     assert asked(workshop) == first[0]
-    assert stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"] < first[1]
+    assert manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"] < first[1]
 
 
 def test_a_kill_loses_no_mark(workshop: Path, judged: list[str]) -> None:
@@ -88,7 +89,7 @@ def test_a_kill_loses_no_mark(workshop: Path, judged: list[str]) -> None:
 
 def test_what_is_not_judged_may_stay(workshop: Path, judged: list[str]) -> None:
     run(workshop, [*judged, "filter.judge.unjudged=keep"])
-    assert "judge.unjudged" not in stage.read_manifest(workshop / "run", "filter")["counts"]["rejected"]
+    assert "judge.unjudged" not in manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]
 
 
 def test_a_rubric_that_names_what_is_not_there(workshop: Path, judged: list[str]) -> None:
@@ -125,9 +126,9 @@ def test_an_input_with_a_name_of_the_rubrics(workshop: Path, judged: list[str]) 
     config = load(workshop / "config.yaml", [*judged, f"run_dir={workshop / 'other'}"])
     with pytest.raises(PipelineError, match="seed a has an input 'reply', which the rubric has for its own; rename the input"):
         validate.check(config)
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     with pytest.raises(PipelineError, match="seed a has an input 'reply'"):
-        stage.execute(filter_stage, config)
+        runner.execute(filter_stage, config)
 
 
 def test_low_is_strict_at_the_bar() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import load
 from pipeline.errors import PipelineError
+from pipeline.execution import runner
 from pipeline.licences import KNOWN, TABLE, check
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, train
@@ -117,9 +117,9 @@ def test_spellings(name: str) -> None:
 def test_what_is_declared_after_generate_stops_training(workshop: Path) -> None:
     """The gate stood before generate and score only, and a licence that was looked up later stopped nothing."""
     for each in (generate, filter_stage):
-        stage.execute(each, load(workshop / "config.yaml"))
+        runner.execute(each, load(workshop / "config.yaml"))
     with pytest.raises(PipelineError, match="openai-terms forbids this training"):
-        stage.execute(train, load(workshop / "config.yaml", ["licences.teacher=openai-terms"]))
+        runner.execute(train, load(workshop / "config.yaml", ["licences.teacher=openai-terms"]))
 
 
 def test_the_table() -> None:

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, Engine, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation import gate
 from pipeline.evaluation.load import measure, priced
+from pipeline.execution import runner
 from pipeline.models import Request
 from pipeline.models.fake import FakeModel
 from pipeline.models.memory import forget_peak, peak_of_tree
-from pipeline.prompts import Rendered
+from pipeline.records import Rendered
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.store import read_json
+from pipeline.storage.files import read_json
 
 STAGES = (generate, filter_stage, train)
 
@@ -28,8 +28,8 @@ def requests(count: int) -> list[Request]:
 def run(workshop: Path, *overrides: str) -> Config:
     config = load(workshop / "config.yaml", ["train.arms={sft: {method: sft}}", *overrides])
     for module in STAGES:
-        stage.execute(module, config)
-    stage.execute(evaluate, config, prepare=evaluate.reopen)
+        runner.execute(module, config)
+    runner.execute(evaluate, config, prepare=evaluate.reopen)
     evaluate.summary(config)
     return config
 
@@ -80,7 +80,7 @@ def test_another_load_is_measured_without_asking_again(workshop: Path) -> None:
     assert (figures["requests"], figures["concurrency"]) == (3, 2)
     assert figures["price_per_1000"] > 0
     assert answers.stat().st_mtime_ns == before
-    assert not stage.execute(evaluate, config, prepare=evaluate.reopen)
+    assert not runner.execute(evaluate, config, prepare=evaluate.reopen)
 
 
 def test_verdicts_stand_with_the_figures(workshop: Path) -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline import topk
 from pipeline.losses import sparse
 from pipeline.losses.divergence import DIVERGENCES, forward_kl, soften
 from pipeline.losses.kd import Logits, Loss, Objective, Teacher, distillation_loss
+from pipeline.storage import topk
 
 N, H, V, K = 9, 16, 60, 5
 DTYPE = torch.float64

@@ -6,18 +6,20 @@ from typing import Any
 
 import pytest
 
-from pipeline import canaries, stage
+from pipeline import canaries
 from pipeline.config import Config, load
 from pipeline.encode import IGNORED
 from pipeline.errors import PipelineError
 from pipeline.evaluation.stored import stored
+from pipeline.execution import runner
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Memorised
 from pipeline.stages import evaluate, generate, memorisation, train
 from pipeline.stages import filter as filter_stage
 from pipeline.stages.memorisation import same
-from pipeline.store import read_json, read_records
+from pipeline.storage.files import read_json
+from pipeline.storage.shards import read_records
 from tests.conftest import write_seeds
 
 ARM = "train.arms={sft: {method: sft}}"
@@ -28,7 +30,7 @@ def run(workshop: Path, *overrides: str) -> Config:
     write_seeds(workshop / "eval.jsonl", range(100, 120))
     config = load(workshop / "config.yaml", [ARM, ASKED, "evaluate.load=null", *overrides])
     for module in (generate, filter_stage, train, evaluate, memorisation):
-        stage.execute(module, config)
+        runner.execute(module, config)
     return config
 
 

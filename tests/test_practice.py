@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import launch, prompts, stage
+from pipeline import launch, prompts
 from pipeline.answers import Examiner
 from pipeline.callbacks import runaway, since_best
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import contract, manifest, runner
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Seed
@@ -47,13 +48,13 @@ def unfinish(folder: Path, last: int) -> None:
 def again(workshop: Path, *overrides: str, arm: str = "kd") -> Config:
     """The arm once more, from the same start, under other settings."""
     config = load(workshop / "config.yaml", [*FAST, *overrides])
-    stage.execute(train, config, [arm], prepare=stage.set_aside)
+    runner.execute(train, config, [arm], prepare=runner.set_aside)
     return config
 
 
 def trained(workshop: Path, *overrides: str) -> Config:
     config = prepared(workshop, *FAST, *overrides)
-    stage.execute(train, config, ["init", "kd"])
+    runner.execute(train, config, ["init", "kd"])
     return config
 
 
@@ -61,8 +62,8 @@ def test_the_same_seeds_are_held_out_of_every_arm(workshop: Path) -> None:
     """Arms that hold out different rows cannot be compared; a seed of which one sample is learned is not held out."""
     arms = "train.arms={kd: {}, truth: {method: sft, text: truth}, few: {method: sft, text: truth, limit: 5}}"
     config = prepared(workshop, "train.holdout=0.3", "train.batch_size=64", arms)
-    stage.execute(train, config)
-    counts = {arm: stage.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"] for arm in config.train.arms}
+    runner.execute(train, config)
+    counts = {arm: manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"] for arm in config.train.arms}
     held = sum(is_held_out(f"n{number}", 0.3) for number in range(30))
     assert (counts["truth"]["held_out"], counts["truth"]["rows"]) == (held, 30 - held)
     assert (counts["few"]["held_out"], counts["few"]["rows"]) == (held, 5)
@@ -90,7 +91,7 @@ def test_patience_stops_and_the_best_weights_are_saved(workshop: Path) -> None:
         "train.warmup=0",
     ]
     config = trained(workshop, *options)
-    values, counts = looks(config), stage.read_manifest(Path(config.run_dir), "train/kd")["counts"]
+    values, counts = looks(config), manifest.read_manifest(Path(config.run_dir), "train/kd")["counts"]
     best = values.index(min(values)) + 1
     assert (counts["saved_step"], counts["steps"]) == (best, best + 2)
     assert counts["held_out_loss"] == pytest.approx(min(values), abs=1e-6)
@@ -105,7 +106,7 @@ def test_an_arm_that_ran_out_of_patience_makes_no_step_more(workshop: Path) -> N
     folder = folder_of(config)
     before, counts, whole = losses(config, "kd"), looks(config), (folder / "model" / "model.safetensors").read_bytes()
     unfinish(folder, last=0)
-    stage.execute(train, config, ["kd"])
+    runner.execute(train, config, ["kd"])
     assert (losses(config, "kd"), looks(config)) == (before, counts)
     assert (folder / "model" / "model.safetensors").read_bytes() == whole
 
@@ -154,14 +155,14 @@ def test_score_needs_ground_truth(workshop: Path) -> None:
     (workshop / "seeds.jsonl").write_text("".join(json.dumps({"id": row["id"], "number": row["number"]}) + "\n" for row in rows))
     config = prepared(workshop, "train.holdout=0.3", "train.patience=1", "train.best_by=score")
     with pytest.raises(PipelineError, match="best_by: score needs ground truth"):
-        stage.execute(train, config, ["init", "kd"])
+        runner.execute(train, config, ["init", "kd"])
 
 
 def test_too_small_a_share_is_refused(workshop: Path) -> None:
     """A held-out loss over no rows is no loss."""
     config = prepared(workshop, "train.holdout=0.0001")
     with pytest.raises(PipelineError, match=r"holdout=0\.0001 holds out none"):
-        stage.execute(train, config, ["init", "kd"])
+        runner.execute(train, config, ["init", "kd"])
 
 
 def test_a_loss_that_is_no_number_stops_the_arm(workshop: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -169,20 +170,20 @@ def test_a_loss_that_is_no_number_stops_the_arm(workshop: Path, capfd: pytest.Ca
     config = prepared(workshop, *FAST, "train.learning_rate=1e38", "train.save_steps=1", "train.warmup=0.5")
     for _ in range(2):
         with pytest.raises(PipelineError, match=r"step 3: a weight is not finite; lower train\.learning_rate.*checkpoint-2, from which"):
-            stage.execute(train, config, ["init", "kd"])
+            runner.execute(train, config, ["init", "kd"])
         assert {path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
     assert "stopped at step 3 the last time: a weight is not finite" in capfd.readouterr().out
     assert not (folder_of(config) / "model").exists()
     late = load(workshop / "config.yaml", [*FAST, "train.learning_rate=1e38", "train.warmup=0.5"])
     with pytest.raises(PipelineError, match=r"step \d: the loss is nan; .* There is no checkpoint yet"):
-        stage.execute(train, late, ["kd"], prepare=stage.set_aside)
+        runner.execute(train, late, ["kd"], prepare=runner.set_aside)
 
 
 def test_a_loss_that_runs_away_stops_the_arm(workshop: Path) -> None:
     """A checkpoint taken while the loss is too high is none to go on from."""
     config = prepared(workshop, *FAST, "train.learning_rate=3", "train.save_steps=1", "train.warmup=0")
     with pytest.raises(PipelineError, match=r"step 4: the loss is .*, for 3 logged steps far above its first, .*checkpoint-1, from which"):
-        stage.execute(train, config, ["init", "kd"])
+        runner.execute(train, config, ["init", "kd"])
     assert losses(config, "kd")[1] > 3 * losses(config, "kd")[0]
     assert [path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")] == ["checkpoint-1"]
 
@@ -223,7 +224,7 @@ def test_stopped_arm_goes_on_alike_with_everything_on(workshop: Path) -> None:
     folder, before, seen = folder_of(config), losses(config, "kd"), looks(config)
     answers = (folder / "samples.jsonl").read_text()
     unfinish(folder, last=1)
-    stage.execute(train, config, ["kd"])
+    runner.execute(train, config, ["kd"])
     assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
     assert looks(config) == pytest.approx(seen, rel=1e-5)
     assert (folder / "samples.jsonl").read_text() == answers
@@ -237,7 +238,7 @@ def test_stopped_arm_goes_on_alike_in_a_later_epoch(workshop: Path, options: lis
     config = trained(workshop, *options, "train.epochs=3", "train.save_steps=2")
     before, tokens = losses(config, "kd"), looks(config, "num_tokens")
     unfinish(folder_of(config), last=1)
-    stage.execute(train, config, ["kd"])
+    runner.execute(train, config, ["kd"])
     assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
     assert looks(config, "num_tokens") == tokens
 
@@ -254,7 +255,7 @@ def test_losses_of_arms_with_other_weights_can_be_compared(workshop: Path) -> No
     """Tokens of weight 0 made a loss look small: a student that knows nothing is as bad at all of them."""
     arms = "train.arms={kd: {}, bare: {rationale_weight: 0}}"
     config = prepared(workshop, *FAST, "train.holdout=0.4", "train.eval_steps=1", "train.learning_rate=1e-12", arms)
-    stage.execute(train, config, ["init", "kd", "bare"])
+    runner.execute(train, config, ["init", "kd", "bare"])
     for key in ("loss", "loss_ce", "eval_loss", "eval_loss_ce"):
         assert looks(config, key, "bare")[0] == pytest.approx(looks(config, key)[0], rel=0.1)
 
@@ -280,7 +281,7 @@ def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) 
     assert (folder_of(two) / "samples.jsonl").read_text() == answers
     (folder_of(two) / "manifest.json").unlink()
     with pytest.raises(PipelineError, match="was begun by 2 processes, and here would be 1"):
-        train.run(stage.Job(load(workshop / "config.yaml", [*FAST, *options]), "train", "kd", folder_of(two)))
+        train.run(contract.Job(load(workshop / "config.yaml", [*FAST, *options]), "train", "kd", folder_of(two)))
 
 
 def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from pipeline.config import load
 from pipeline.models import Completion, Request, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
-from pipeline.samples import Samples
-from pipeline.store import read_records
-from pipeline.topk import TopKFolder
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_records
+from pipeline.storage.topk import TopKFolder
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.real

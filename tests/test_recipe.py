@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM
 
-from pipeline import recipe, stage
+from pipeline import recipe
 from pipeline.config import Shape, load
 from pipeline.errors import PipelineError
+from pipeline.execution import runner
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
@@ -40,9 +41,9 @@ def test_recipes_of_the_readme_train(workshop: Path, model: str, options: str) -
     """A recipe that nobody has cooked."""
     config = load(workshop / "config.yaml", [f"student.model={model}", "train.epochs=2.0", *shlex.split(options)])
     for module in (generate, filter_stage):
-        stage.execute(module, config)
+        runner.execute(module, config)
     meant = re.findall(r"train\.arms\.(\w+)", options) or (["kd"] if "kd" in config.train.arms else list(config.train.arms))
-    stage.execute(train, config, ["init", *dict.fromkeys(meant)])  # the other arms are what they always are
+    runner.execute(train, config, ["init", *dict.fromkeys(meant)])  # the other arms are what they always are
     for arm in meant:
         assert load_weights(train.student_path(Path(config.run_dir), arm), None, "auto").num_parameters() > 0
 
@@ -55,7 +56,7 @@ def test_readme_has_recipes() -> None:
 def test_flat_recipe_minimises_the_same_loss(workshop: Path) -> None:
     """A page that teaches another loss than the one that is used."""
     config = prepared(workshop)
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     losses = recipe.distil(Path(config.run_dir), workshop / "out", batch_size=64)
     assert losses == [pytest.approx(dense_loss(config, 0.1), rel=1e-4)]
     assert load_weights(str(workshop / "out"), None, "auto").config.vocab_size > 0
@@ -64,6 +65,6 @@ def test_flat_recipe_minimises_the_same_loss(workshop: Path) -> None:
 def test_flat_recipe_refuses_what_it_does_not_know(workshop: Path) -> None:
     """Ids of a trimmed vocabulary are other tokens."""
     config = prepared(workshop, "student.trim_vocabulary=true")
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     with pytest.raises(PipelineError, match="neither trimmed vocabularies nor scored rows"):
         recipe.distil(Path(config.run_dir), workshop / "out")

@@ -12,17 +12,18 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
-from pipeline import report, stage
+from pipeline import report
 from pipeline.config import Config, load
+from pipeline.execution import runner
 from pipeline.inspection import thought
 from pipeline.records import Rejected, Sample, Scored
 from pipeline.report.browser import section
 from pipeline.report.pages import Facet, Index, in_pages, write_data
-from pipeline.samples import Samples
 from pipeline.stages import evaluate, generate
 from pipeline.stages import filter as filter_stage
-from pipeline.store import read_records, write_shards
-from pipeline.topk import TopKFolder
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_records, write_shards
+from pipeline.storage.topk import TopKFolder
 from tests.conftest import PROMPT, write_seeds
 
 PATIENCE_MS = 40_000  # two cores that do other things besides
@@ -58,8 +59,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompt.md").write_text(PROMPT)
     config = load(_config(folder))
     for module in (generate, filter_stage):
-        stage.execute(module, config)
-    stage.execute(evaluate, config, ["teacher"])
+        runner.execute(module, config)
+    runner.execute(evaluate, config, ["teacher"])
     _student(config)
     report.write(Path(config.run_dir))
     return Path(config.run_dir)

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
+from pipeline.execution import runner
 from pipeline.inspection import teachers_tokenizer, thought
 from pipeline.models.tokenizer import BROKEN
 from pipeline.records import Rejected
 from pipeline.report import browser
 from pipeline.report.thoughts import PARTS, pack, to_json
-from pipeline.samples import Samples
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.store import read_lines, read_records
-from pipeline.topk import TopKFolder
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_lines, read_records
+from pipeline.storage.topk import TopKFolder
 
 REPLIES = json.dumps([" yes, it is even\n", " no, it is odd ☃\n"])
 
@@ -26,7 +26,7 @@ REPLIES = json.dumps([" yes, it is even\n", " no, it is odd ☃\n"])
 @pytest.fixture
 def config(workshop: Path) -> Config:
     found = load(workshop / "config.yaml", [f"teacher.replies={REPLIES}"])
-    stage.execute(generate, found)
+    runner.execute(generate, found)
     return found
 
 
@@ -46,7 +46,7 @@ def told(index: Any, key: str) -> list[str]:
 
 def test_every_sample_has_its_verdict(config: Config, tmp_path: Path) -> None:
     """One off in the rows, and kept samples would bear the reasons of others."""
-    stage.execute(filter_stage, config)
+    runner.execute(filter_stage, config)
     run_dir = Path(config.run_dir)
     assert browser.write(run_dir, tmp_path, 1000) is not None
     index = data(tmp_path, "generated/index")
@@ -76,7 +76,7 @@ def test_an_unfinished_run_shows_what_is_there(config: Config, tmp_path: Path) -
 @pytest.mark.parametrize("most", [4, 50])
 def test_of_too_many_the_rejected_come_first(config: Config, tmp_path: Path, most: int) -> None:
     """What was thrown away is what one wants to look at; the page says that it is not all."""
-    stage.execute(filter_stage, config)
+    runner.execute(filter_stage, config)
     run_dir = Path(config.run_dir)
     rejected = [one.id for one in read_records(run_dir / "filter" / "rejected", Rejected)]
     browser.write(run_dir, tmp_path, most)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import manifest, runner
 from pipeline.records import Sample
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.store import read_json, read_lines, read_records, sealed_shards
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.shards import read_lines, read_records, sealed_shards
+from pipeline.storage.topk import TopKFolder
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -38,7 +39,7 @@ def lines(folder: Path) -> int:
 def test_killed_three_times_equals_never_killed(workshop: Path) -> None:
     """The promise: kill -9 at any moment, and the same command finishes exactly the rest."""
     whole = load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}", "generate.samples=8"])
-    stage.execute(generate, whole)
+    runner.execute(generate, whole)
     dice = random.Random(7)
     folder = workshop / "run" / "generate"
     sealed: dict[str, int] = {}
@@ -59,7 +60,7 @@ def test_killed_three_times_equals_never_killed(workshop: Path) -> None:
 def test_half_an_n_sample_group_gets_only_what_it_lacks(workshop: Path) -> None:
     """The samples of a seed that are there must be kept, byte for byte."""
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     folder = workshop / "run" / "generate"
     reference = tree(folder)
     records = list(read_lines(folder / "00000.jsonl.gz"))
@@ -76,14 +77,14 @@ def test_half_an_n_sample_group_gets_only_what_it_lacks(workshop: Path) -> None:
         (folder / name).unlink()
     (folder / "00000.journal.topk").write_bytes(frames[:end])
     (folder / "00000.journal.jsonl").write_text("".join(kept))
-    assert stage.execute(generate, config)
+    assert runner.execute(generate, config)
     assert tree(folder) == reference
 
 
 def test_every_seed_has_its_samples_and_every_frame_fits(workshop: Path) -> None:
     """Counts, ids and alignment of what generate wrote."""
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     folder = workshop / "run" / "generate"
     samples = list(read_records(folder, Sample))
     assert [(s.seed.id, s.index) for s in samples] == [(f"n{n}", index) for n in range(30) for index in (0, 1)]
@@ -93,7 +94,7 @@ def test_every_seed_has_its_samples_and_every_frame_fits(workshop: Path) -> None
     for sample in samples:
         assert sample.frame is not None
         assert frames.of(sample).ids[:, 0].tolist() == sample.token_ids
-    assert stage.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 60
+    assert manifest.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 60
 
 
 def test_failure_keeps_what_was_answered(workshop: Path) -> None:
@@ -101,11 +102,11 @@ def test_failure_keeps_what_was_answered(workshop: Path) -> None:
     replies = [f" yes, reason {n}\n" for n in range(30)] + ["!die"]
     config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(replies)}"])
     with pytest.raises(PipelineError, match="told to fail"):
-        stage.execute(generate, config)
+        runner.execute(generate, config)
     folder = workshop / "run" / "generate"
     first = lines(folder)
     with pytest.raises(PipelineError, match="told to fail"):
-        stage.execute(generate, config)
+        runner.execute(generate, config)
     assert lines(folder) >= first > 0
     assert not (folder / "manifest.json").exists()
 
@@ -113,12 +114,12 @@ def test_failure_keeps_what_was_answered(workshop: Path) -> None:
 def test_what_a_kill_left_behind_is_no_output(workshop: Path) -> None:
     """A half-written manifest was once listed in the next one, and downstream refused the run for ever."""
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     folder = workshop / "run" / "generate"
     (folder / "manifest.json").rename(folder / "manifest.json.tmp")
-    assert stage.execute(generate, config)
-    assert "manifest.json.tmp" not in stage.read_manifest(workshop / "run", "generate")["files"]
-    assert stage.execute(filter_stage, config)
+    assert runner.execute(generate, config)
+    assert "manifest.json.tmp" not in manifest.read_manifest(workshop / "run", "generate")["files"]
+    assert runner.execute(filter_stage, config)
 
 
 def test_changed_hub_dataset_is_noticed(workshop: Path) -> None:
@@ -127,21 +128,21 @@ def test_changed_hub_dataset_is_noticed(workshop: Path) -> None:
     folder.mkdir()
     (folder / "train.jsonl").write_text((workshop / "seeds.jsonl").read_text())
     config = load(workshop / "config.yaml", [f"task.seeds={{dataset: {folder}}}"])
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     (folder / "train.jsonl").write_text((workshop / "seeds.jsonl").read_text().replace("29", "31"))
     with pytest.raises(PipelineError, match="model seeds"):
-        stage.execute(generate, config)
+        runner.execute(generate, config)
 
 
 def test_evaluate_killed_before_its_cost_was_written(workshop: Path) -> None:
     """It once could never be finished; and a remainder's speed is not the model's."""
     config = load(workshop / "config.yaml")
     for module in (generate, filter_stage, train, evaluate):
-        stage.execute(module, config)
+        runner.execute(module, config)
     folder = workshop / "run" / "evaluate" / "kd"
     for name in ("manifest.json", "cost.json"):
         (folder / name).unlink()
-    assert stage.execute(evaluate, config)
+    assert runner.execute(evaluate, config)
     evaluate.summary(config)
     assert read_json(folder.parent / "results.json")["models"]["kd"]["answers_per_s"] is None
 
@@ -149,16 +150,16 @@ def test_evaluate_killed_before_its_cost_was_written(workshop: Path) -> None:
 def test_done_is_done(workshop: Path) -> None:
     """Asking again must not touch a thing."""
     config = load(workshop / "config.yaml")
-    assert stage.execute(generate, config)
+    assert runner.execute(generate, config)
     before = tree(workshop / "run" / "generate")
-    assert not stage.execute(generate, config)
+    assert not runner.execute(generate, config)
     assert tree(workshop / "run" / "generate") == before
 
 
 @pytest.fixture
 def generated(workshop: Path) -> Config:
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     return config
 
 
@@ -166,7 +167,7 @@ def test_changed_setting_is_refused_with_its_difference(workshop: Path, generate
     """A run must not be half of one temperature and half of another."""
     changed = load(workshop / "config.yaml", ["teacher.temperature=0.5"])
     with pytest.raises(PipelineError, match=r"(?s)begun from other settings.*--redo\n  teacher\.temperature: 1\.0 -> 0\.5"):
-        stage.execute(generate, changed)
+        runner.execute(generate, changed)
 
 
 def test_edited_seeds_are_refused(workshop: Path, generated: Config) -> None:
@@ -174,23 +175,23 @@ def test_edited_seeds_are_refused(workshop: Path, generated: Config) -> None:
     path = workshop / "seeds.jsonl"
     path.write_text(path.read_text().replace('"number": 3,', '"number": 33,'))
     with pytest.raises(PipelineError, match=r"seeds\.jsonl: [0-9a-f]{12}… -> "):
-        stage.execute(generate, generated)
+        runner.execute(generate, generated)
 
 
 def test_regenerated_upstream_is_refused(workshop: Path, generated: Config) -> None:
     """Kept rows of samples that are no longer there would be trained on."""
-    stage.execute(filter_stage, generated)
+    runner.execute(filter_stage, generated)
     again = load(workshop / "config.yaml", ["generate.seed=5"])
-    stage.execute(generate, again, prepare=stage.set_aside)
+    runner.execute(generate, again, prepare=runner.set_aside)
     with pytest.raises(PipelineError, match="output of generate"):
-        stage.execute(filter_stage, again)
+        runner.execute(filter_stage, again)
     assert len(list((workshop / "run" / "replaced").glob("generate-*/00000.jsonl.gz"))) == 1
 
 
 def test_stage_before_its_upstream_is_refused(workshop: Path) -> None:
     """It says what to run first."""
     with pytest.raises(PipelineError, match="filter needs generate, which is not finished; run pipeline generate first"):
-        stage.execute(filter_stage, load(workshop / "config.yaml"))
+        runner.execute(filter_stage, load(workshop / "config.yaml"))
 
 
 def test_upstream_with_a_file_cut_is_refused(workshop: Path, generated: Config) -> None:
@@ -198,13 +199,13 @@ def test_upstream_with_a_file_cut_is_refused(workshop: Path, generated: Config) 
     path = workshop / "run" / "generate" / "00001.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(PipelineError, match=r"00001\.jsonl\.gz: is not as generate left it"):
-        stage.execute(filter_stage, generated)
+        runner.execute(filter_stage, generated)
 
 
 def test_filter_counts_add_up_and_say_why(workshop: Path, generated: Config) -> None:
     """Every sample is either kept or rejected with filter, reason and value."""
-    stage.execute(filter_stage, generated)
-    counts = stage.read_manifest(workshop / "run", "filter")["counts"]
+    runner.execute(filter_stage, generated)
+    counts = manifest.read_manifest(workshop / "run", "filter")["counts"]
     assert counts["samples"] == 60 == counts["kept"] + sum(counts["rejected"].values())
     rejected = [json.loads(line) for line in read_lines(workshop / "run" / "filter" / "rejected" / "00000.jsonl.gz")]
     assert {"correct.wrong_answer", "duplicate.same_as"} == {f"{r['filter']}.{r['reason']}" for r in rejected}
@@ -215,9 +216,9 @@ def test_filter_counts_add_up_and_say_why(workshop: Path, generated: Config) -> 
 def test_empty_result_names_the_filter_that_ate_it(workshop: Path) -> None:
     """'0 rows' without a reason is the question that users of every tool ask."""
     config = load(workshop / "config.yaml", ["filter.max_tokens=2"])
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     with pytest.raises(PipelineError, match=r"nothing is left: filter 'length' turned down the last 60 samples \(60 as too_long"):
-        stage.execute(filter_stage, config)
+        runner.execute(filter_stage, config)
     assert not (workshop / "run" / "filter" / "manifest.json").exists()
     mended = load(workshop / "config.yaml")  # as the error says; nothing was made, so nothing is in the way
-    assert stage.execute(filter_stage, mended)
+    assert runner.execute(filter_stage, mended)

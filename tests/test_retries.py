@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage, work
+from pipeline import work
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import contract, runner
 from pipeline.records import Sample
-from pipeline.shards import read_failures
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.store import read_records
+from pipeline.storage.journal import read_failures
+from pipeline.storage.shards import read_records
 from pipeline.verify import repair
 from tests.conftest import write_seeds
 from tests.test_durability import finish, start, tree
@@ -21,10 +22,10 @@ GOOD = [" yes, it is even\n", " no, it is odd\n"]
 REFUSING = [f"teacher.replies={json.dumps([*GOOD * 8, '!refuse'])}", "generate.max_error_rate=0.5"]  # some seeds, always
 
 
-def answering(config: Config) -> stage.Job:
+def answering(config: Config) -> contract.Job:
     """The same run, with a teacher that refuses nothing any more."""
     teacher = config.teacher.model_copy(update={"replies": GOOD})
-    return stage.Job(config.model_copy(update={"teacher": teacher}), "generate", "", Path(config.run_dir) / "generate")
+    return contract.Job(config.model_copy(update={"teacher": teacher}), "generate", "", Path(config.run_dir) / "generate")
 
 
 def failures(folder: Path) -> dict[str, str]:
@@ -45,10 +46,10 @@ def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
     assert len(list(read_records(folder, Sample))) == 58
     assert finish(start(workshop, limit))[0] == 3  # done already, with errors
     before = tree(folder)
-    stage.execute(filter_stage, load(workshop / "config.yaml", [limit]))
+    runner.execute(filter_stage, load(workshop / "config.yaml", [limit]))
     code, words = finish(start(workshop, limit, "--retry-errors"))
     assert code == 3  # it is still too long
-    assert not stage.execute(filter_stage, load(workshop / "config.yaml", [limit]))  # nothing has changed for it
+    assert not runner.execute(filter_stage, load(workshop / "config.yaml", [limit]))  # nothing has changed for it
     assert {name: tree(folder)[name] for name in before} == before
     assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
     assert len(list(read_records(folder, Sample))) == 58
@@ -58,12 +59,12 @@ def test_retried_errors_can_succeed(workshop: Path) -> None:
     """Refused at first, answered later: every sample is there once, in shards behind the others, and downstream takes them."""
     folder = workshop / "run" / "generate"
     config = load(workshop / "config.yaml", REFUSING)
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     failed = failures(folder)
     assert failed
     retried = sorted(failed)
-    work.retry_errors(stage.Job(config, "generate", "", folder))
-    work.retry_errors(stage.Job(config, "generate", "", folder))  # as after a crash between its steps
+    work.retry_errors(contract.Job(config, "generate", "", folder))
+    work.retry_errors(contract.Job(config, "generate", "", folder))  # as after a crash between its steps
     generate.run(answering(config))
     samples = list(read_records(folder, Sample))
     assert len(samples) == len({sample.id for sample in samples}) == 60
@@ -75,9 +76,9 @@ def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
     """A shard that is opened again must leave what failed in it to the shard that took it up."""
     folder = workshop / "run" / "generate"
     config = load(workshop / "config.yaml", REFUSING)
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     failed = next(iter(failures(folder)))
-    work.retry_errors(stage.Job(config, "generate", "", folder))
+    work.retry_errors(contract.Job(config, "generate", "", folder))
     generate.run(answering(config))
     shard = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if failed in path.read_text()).stem
     (folder / f"{shard}.topk").write_bytes(b"")
@@ -92,8 +93,8 @@ def test_retry_of_many_lasting_failures_ends(workshop: Path) -> None:
     rows = [{"id": f"n{n}", "number": n if n < 280 else "x" * 4000, "target": "yes"} for n in range(300)]
     (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = load(workshop / "config.yaml", ["teacher.engine.max_model_len=2000", "generate.shard_size=300", "generate.max_error_rate=0.2"])
-    assert stage.execute(generate, config)
-    assert stage.execute(generate, config, prepare=work.retry_errors)
+    assert runner.execute(generate, config)
+    assert runner.execute(generate, config, prepare=work.retry_errors)
     assert len(failures(workshop / "run" / "generate")) == 40
     assert len(list(read_records(workshop / "run" / "generate", Sample))) == 560
 
@@ -101,10 +102,10 @@ def test_retry_of_many_lasting_failures_ends(workshop: Path) -> None:
 def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop: Path) -> None:
     """A refusal must leave a finished stage finished."""
     config = load(workshop / "config.yaml", REFUSING)
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     before = failures(workshop / "run" / "generate")
     with pytest.raises(PipelineError, match="begun from other settings"):
-        stage.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=work.retry_errors)
+        runner.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=work.retry_errors)
     assert failures(workshop / "run" / "generate") == before
     assert (workshop / "run" / "generate" / "manifest.json").exists()
 
@@ -112,8 +113,8 @@ def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop:
 def test_settings_can_change_while_all_has_failed(workshop: Path) -> None:
     """The first try of a new task: nothing was made, so nothing is refused, and old failures do not stick to the new settings."""
     with pytest.raises(PipelineError, match="requests failed"):
-        stage.execute(generate, load(workshop / "config.yaml", ['teacher.replies=["!refuse"]']))
-    assert stage.execute(generate, load(workshop / "config.yaml", ["task.seeds.limit=20"]))
+        runner.execute(generate, load(workshop / "config.yaml", ['teacher.replies=["!refuse"]']))
+    assert runner.execute(generate, load(workshop / "config.yaml", ["task.seeds.limit=20"]))
     assert len(list(read_records(workshop / "run" / "generate", Sample))) == 40
 
 
@@ -121,7 +122,7 @@ def test_template_error_is_one_rows_error(workshop: Path) -> None:
     """A row without the prompt's input, late in the file."""
     path = workshop / "seeds.jsonl"
     path.write_text(path.read_text().replace('"number": 25', '"nummer": 25'))
-    assert stage.execute(generate, load(workshop / "config.yaml"))
+    assert runner.execute(generate, load(workshop / "config.yaml"))
     assert failures(workshop / "run" / "generate") == {"n25/0": "template_error", "n25/1": "template_error"}
 
 
@@ -130,7 +131,7 @@ def test_mostly_failing_run_stops_early(workshop: Path) -> None:
     write_seeds(workshop / "seeds.jsonl", range(5000))
     config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]'])
     with pytest.raises(PipelineError, match=r"32 of 32 requests failed, .*max_error_rate=0.1.*told to refuse"):
-        stage.execute(generate, config)
+        runner.execute(generate, config)
     assert len(failures(workshop / "run" / "generate")) < 100
 
 
@@ -138,7 +139,7 @@ def test_run_in_which_all_fails_is_no_success(workshop: Path) -> None:
     """Too few rows for a rate; nothing at all came back."""
     config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]', "task.seeds.limit=3"])
     with pytest.raises(PipelineError, match=r"no request got an answer \(refused"):
-        stage.execute(generate, config)
+        runner.execute(generate, config)
 
 
 @pytest.mark.parametrize("damaged", ["the seeds' own", "the first retry", "the second retry"])
@@ -146,12 +147,12 @@ def test_repair_of_what_was_retried_twice(workshop: Path, damaged: str) -> None:
     """A sample that failed twice has a place in three shards; only the last of them may have it, whichever is opened again."""
     folder = workshop / "run" / "generate"
     config = load(workshop / "config.yaml", REFUSING)
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     first = len(list(folder.glob("0*.jsonl.gz")))
     failed = failures(folder)
-    stage.execute(generate, config, prepare=work.retry_errors)
+    runner.execute(generate, config, prepare=work.retry_errors)
     assert failures(folder) == failed
-    work.retry_errors(stage.Job(config, "generate", "", folder))
+    work.retry_errors(contract.Job(config, "generate", "", folder))
     generate.run(answering(config))
     own = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if next(iter(failed)) in path.read_text()).stem
     shard = {"the seeds' own": own, "the first retry": f"{first:05d}", "the second retry": f"{first + 1:05d}"}[damaged]

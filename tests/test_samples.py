@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from pipeline import seeds, stage
+from pipeline import seeds
 from pipeline.config import Source, load
 from pipeline.errors import PipelineError
+from pipeline.execution import runner
 from pipeline.records import Sample
-from pipeline.samples import Captured, Samples
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.store import read_records
+from pipeline.storage.samples import Captured, Samples
+from pipeline.storage.shards import read_records
 
 
 @pytest.fixture
 def folder(workshop: Path) -> Path:
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
-    stage.execute(filter_stage, config)
+    runner.execute(generate, config)
+    runner.execute(filter_stage, config)
     return workshop / "run"
 
 
@@ -60,7 +61,7 @@ def test_torch_and_datasets_take_it(folder: Path) -> None:
 def test_a_run_made_again_is_not_taken_for_the_old_one(workshop: Path, folder: Path) -> None:
     """Caches go by the pickled object."""
     before = pickle.dumps(Captured(folder / "generate"))
-    stage.execute(generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=stage.set_aside)
+    runner.execute(generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=runner.set_aside)
     assert pickle.dumps(Captured(folder / "generate")) != before
 
 

@@ -7,25 +7,25 @@ from typing import Any
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import manifest, runner
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.recheck import recheck
 from pipeline.records import Sample
-from pipeline.samples import Samples
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score, train
-from pipeline.store import read_records
-from pipeline.topk import TopKFolder
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_records
+from pipeline.storage.topk import TopKFolder
 from pipeline.verify import verify
 from tests.test_server_backend import Reply, good, row, serving
 
 
 def run(workshop: Path, *overrides: str) -> tuple[Config, list[Sample]]:
     config = load(workshop / "config.yaml", overrides)
-    stage.execute(score, config)
+    runner.execute(score, config)
     folder = Path(config.run_dir) / "score"
     samples = list(read_records(folder, Sample))
     frames = TopKFolder(folder)
@@ -40,7 +40,7 @@ def run(workshop: Path, *overrides: str) -> tuple[Config, list[Sample]]:
 def filtered(workshop: Path) -> Config:
     config = load(workshop / "config.yaml", ["teacher.logprobs=0", "train.arms={sft: {method: sft}}"])
     for module in (generate, filter_stage):
-        stage.execute(module, config)
+        runner.execute(module, config)
     return config
 
 
@@ -88,8 +88,8 @@ def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(workshop: Path, 
 def test_student_learns_from_scored_rows(workshop: Path, filtered: Config) -> None:
     """train is pointed at either stage; kd works with logprobs that only score made."""
     config, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
-    stage.execute(train, config)
-    counts = stage.read_manifest(workshop / "run", "train/kd")["counts"]
+    runner.execute(train, config)
+    counts = manifest.read_manifest(workshop / "run", "train/kd")["counts"]
     assert counts["rows"] == len(samples)
     assert counts["loss_kd"] > 0
 
@@ -108,7 +108,7 @@ def test_seed_without_ground_truth_is_one_rows_error(workshop: Path) -> None:
     path.write_text(path.read_text().replace(', "target": "no"}', "}", 1))
     _, samples = run(workshop, "score.source=targets")
     assert len(samples) == 29
-    assert stage.read_manifest(workshop / "run", "score")["counts"]["failed"] == 1
+    assert manifest.read_manifest(workshop / "run", "score")["counts"]["failed"] == 1
 
 
 def test_another_runs_samples_are_scored(workshop: Path, filtered: Config) -> None:
@@ -145,11 +145,11 @@ def test_several_prompts_a_seed(workshop: Path) -> None:
     (workshop / "other.md").write_text(other)
     prompts = json.dumps([str(workshop / "prompt.md"), str(workshop / "other.md")])
     config = load(workshop / "config.yaml", [f"generate.prompt={prompts}"])
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     samples = list(read_records(workshop / "run" / "generate", Sample))
     assert [(s.id, s.prompt) for s in samples[:4]] == [("n0/0", 0), ("n0/1", 0), ("n0/2", 1), ("n0/3", 1)]
     assert samples[0].prompt_digest == samples[1].prompt_digest != samples[2].prompt_digest
     assert samples[0].rationale is not None
     assert samples[2].rationale is None
-    stage.execute(filter_stage, config)
+    runner.execute(filter_stage, config)
     assert {s.prompt for s in Samples(workshop / "run" / "filter" / "kept")} == {0, 1}

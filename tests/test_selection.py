@@ -11,7 +11,7 @@ from pipeline.filters import selection
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 from tests.test_agreement import ANSWERS, SEEDS, keys
 
 Make = Callable[..., Sample]

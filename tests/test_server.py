@@ -12,15 +12,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import load
 from pipeline.errors import PipelineError
+from pipeline.execution import runner
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
 from pipeline.stages import generate
-from pipeline.store import read_records
-from pipeline.topk import TopKFolder
+from pipeline.storage.shards import read_records
+from pipeline.storage.topk import TopKFolder
 
 REPLY = " yes, it is even\n"
 KEY = "secret-of-the-test"
@@ -96,7 +96,7 @@ def serving(mode: str) -> Iterator[str]:
 def run(workshop: Path, url: str, *overrides: str) -> list[Sample]:
     teacher = ["teacher.backend=openai", f"teacher.base_url={url}", f"teacher.tokenizer={TOKENIZER}"]
     config = load(workshop / "config.yaml", [*teacher, "teacher.retries=1", "teacher.patience_s=1", *overrides])
-    stage.execute(generate, config)
+    runner.execute(generate, config)
     return list(read_records(workshop / "run" / "generate", Sample))
 
 

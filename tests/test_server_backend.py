@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.models import Answer, Completion, Failure, Request, Sampling
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.openai_server import ServerModel
-from pipeline.prompts import Rendered
+from pipeline.records import Rendered
 
 K = 3
 IDS = [70, 71, 72]  # of every reply

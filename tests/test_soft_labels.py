@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stage
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
-from pipeline.soft_labels import SoftLabels, write
+from pipeline.execution import manifest, runner
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, train
-from pipeline.topk import TopK
+from pipeline.storage.soft_labels import SoftLabels, write
+from pipeline.storage.topk import TopK
 
 CALIBRATED = [
     "filter.calibrated={agree: false}",
@@ -55,19 +55,19 @@ def test_a_sample_without_a_readable_label_stays(tmp_path: Path) -> None:
 def config(workshop: Path) -> Config:
     found = load(workshop / "config.yaml", [*CALIBRATED, "train.epochs=1"])
     for one in (generate, filter_stage):
-        stage.execute(one, found)
+        runner.execute(one, found)
     return found
 
 
 def test_an_arm_learns_from_them(config: Config) -> None:
     """From the filter's file into the loss: an arm that is told to learns something else than one that is not."""
-    counts = stage.read_manifest(Path(config.run_dir), "filter")["counts"]
+    counts = manifest.read_manifest(Path(config.run_dir), "filter")["counts"]
     assert counts["calibration"]["rows"] == counts["samples"] - sum(v for k, v in counts["rejected"].items() if not k.startswith("dup"))
-    stage.execute(train, config)
+    runner.execute(train, config)
     plain = load(Path(config.run_dir).parent / "config.yaml", [*CALIBRATED[:2], "train.arms={kd: {alpha: 0.0}}", "train.epochs=1"])
     losses = [_first_loss(config)]
     (Path(config.run_dir) / "train" / "kd").rename(Path(config.run_dir) / "train" / "soft")
-    stage.execute(train, plain, ["init", "kd"])
+    runner.execute(train, plain, ["init", "kd"])
     assert abs(losses[0] - _first_loss(plain)) > 1e-4
 
 

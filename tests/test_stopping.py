@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import stage
 from pipeline.config import load
 from pipeline.errors import Stopped
+from pipeline.execution import runner
+from pipeline.execution.signals import run_child
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.stopping import run_child
-from pipeline.store import Lock
+from pipeline.storage.locks import Lock
 
 LINE = "the same command goes on from here"
 
@@ -58,7 +58,7 @@ def test_signal_while_a_student_is_trained(workshop: Path, started: list[subproc
     """A batch system's SIGTERM; the job's log must say what to do next, and no traceback."""
     config = load(workshop / "config.yaml")
     for module in (generate, filter_stage):
-        stage.execute(module, config)
+        runner.execute(module, config)
     process = start(started, "train", workshop, "train.epochs=100000")
     read_until(process, "rows, from")
     process.send_signal(signal.SIGTERM)

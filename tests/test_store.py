@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import shards, store
 from pipeline.errors import PipelineError
 from pipeline.records import Failed, Sample
-from pipeline.shards import Shard, read_failures, sweep
-from pipeline.store import read_records
-from pipeline.topk import TopKFile
+from pipeline.storage import files, journal
+from pipeline.storage.journal import Shard, read_failures, sweep
+from pipeline.storage.shards import read_records
+from pipeline.storage.topk import TopKFile
 from tests.test_topk import header
 
 HEADER = header().to_bytes()
@@ -32,7 +32,7 @@ def frame(number: int) -> bytes:
 
 def frames_fit(folder: Path) -> bool:
     data = (folder / "00000.topk").read_bytes()
-    return all(shards.frame_holds(s, data) for s in read_records(folder, Sample))
+    return all(journal.frame_holds(s, data) for s in read_records(folder, Sample))
 
 
 def test_sealed_shard_is_in_input_order_whatever_came_first(tmp_path: Path, sample: Make) -> None:
@@ -225,26 +225,26 @@ def test_interrupted_commit_writes_nothing_twice(tmp_path: Path, sample: Make, m
 
 def test_commit_comes_due_by_number_and_by_time(tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The promise is 64 samples or one second at risk, not more."""
-    monkeypatch.setattr(shards, "COMMIT_SAMPLES", 2)
+    monkeypatch.setattr(journal, "COMMIT_SAMPLES", 2)
     shard = shard_of(tmp_path)
     shard.add(sample(0))
-    shards.commit_if_due([shard])
+    journal.commit_if_due([shard])
     assert not shard.lines_path.exists()
     shard.add(sample(1))
-    shards.commit_if_due([shard])
+    journal.commit_if_due([shard])
     assert shard.lines_path.read_bytes().count(b"\n") == 2
-    monkeypatch.setattr(shards, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.0)
     shard.add(sample(2))
-    shards.commit_if_due([shard])
+    journal.commit_if_due([shard])
     assert shard.lines_path.read_bytes().count(b"\n") == 3
 
 
 def test_atomic_write_leaves_old_or_new(tmp_path: Path) -> None:
     """A reader must never see half a manifest."""
-    store.write_json(tmp_path / "m.json", {"a": 1})
-    store.write_json(tmp_path / "m.json", {"a": 2})
-    assert store.read_json(tmp_path / "m.json") == {"a": 2}
+    files.write_json(tmp_path / "m.json", {"a": 1})
+    files.write_json(tmp_path / "m.json", {"a": 2})
+    assert files.read_json(tmp_path / "m.json") == {"a": 2}
     assert os.listdir(tmp_path) == ["m.json"]
     (tmp_path / "m.json").write_text("{")
     with pytest.raises(PipelineError, match=r"m\.json:1: not JSON"):
-        store.read_json(tmp_path / "m.json")
+        files.read_json(tmp_path / "m.json")

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import prompts, seeds, stage, students, topk, validate
+from pipeline import prompts, seeds, students, validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import fingerprint, manifest, runner
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.prompts import Rendered
-from pipeline.records import Frame, Sample
+from pipeline.records import Frame, Rendered, Sample
 from pipeline.stages import train
-from pipeline.store import write_json, write_shards
+from pipeline.storage import topk
+from pipeline.storage.files import write_json
+from pipeline.storage.shards import write_shards
+from pipeline.storage.topk import TopK
 from pipeline.students import layers, trimming
-from pipeline.topk import TopK
 from pipeline.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tests.test_topk import header
@@ -78,8 +80,8 @@ def bpe(folder: Path, kind: str = "byte_level") -> Tokenizer:
 def built(workshop: Path, *overrides: str) -> tuple[dict[str, Any], str]:
     """(counts, folder) of a finished train/init."""
     config = load(workshop / "config.yaml", overrides)
-    stage.execute(train, config, ["init"])
-    return stage.read_manifest(Path(config.run_dir), "train/init")["counts"], train.student_path(Path(config.run_dir), "init")
+    runner.execute(train, config, ["init"])
+    return manifest.read_manifest(Path(config.run_dir), "train/init")["counts"], train.student_path(Path(config.run_dir), "init")
 
 
 def saved(folder: Path, model: Any) -> Path:
@@ -160,7 +162,7 @@ def test_more_layers_than_there_are(workshop: Path, override: str, expected: str
     with pytest.raises(PipelineError, match=expected):
         validate.check(config)
     with pytest.raises(PipelineError, match=expected):
-        stage.execute(train, config, ["init"])
+        runner.execute(train, config, ["init"])
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
@@ -305,7 +307,7 @@ def test_student_of_another_tokenizer_can_be_trimmed(workshop: Path) -> None:
     whole = bpe(workshop / "whole")
     tiny("llama", vocab_size=whole.vocab_size).save_pretrained(workshop / "whole")
     config = prepared(workshop, f"student.model={workshop / 'whole'}", "student.trim_vocabulary=true", "train.arms={sft: {method: sft}}")
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     path = train.student_path(Path(config.run_dir), "init")
     vocabulary, trimmed = Vocabulary.read(path), Tokenizer(path)
     assert vocabulary is not None
@@ -322,14 +324,14 @@ def test_first_weights_depend_on_the_data_only_where_they_do(workshop: Path) -> 
     """Other rows once trimmed must be noticed; a plain start must not ask for rows that nobody made."""
     plain, trimmed = (load(workshop / "config.yaml", [f"student.trim_vocabulary={word}"]) for word in ("false", "true"))
     assert train.reads(plain, "init") == []
-    assert not any(key.startswith(("task", "file", "output")) for key in stage.fingerprint(train, plain, "init"))
+    assert not any(key.startswith(("task", "file", "output")) for key in fingerprint.fingerprint(train, plain, "init"))
     with pytest.raises(PipelineError, match="init needs generate, which is not finished"):
-        stage.fingerprint(train, trimmed, "init")
+        fingerprint.fingerprint(train, trimmed, "init")
     prepared(workshop)
-    fields = stage.fingerprint(train, trimmed, "init")
+    fields = fingerprint.fingerprint(train, trimmed, "init")
     assert {"output of filter", f"file {workshop / 'seeds.jsonl'}", f"file {workshop / 'prompt.md'}", "train.rows"} <= fields.keys()
     adapted = load(workshop / "config.yaml", ["student.lora.rank=8"])
-    assert stage.fingerprint(train, adapted, "init") == stage.fingerprint(train, plain, "init")
+    assert fingerprint.fingerprint(train, adapted, "init") == fingerprint.fingerprint(train, plain, "init")
 
 
 @pytest.mark.real

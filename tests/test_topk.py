@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import topk
 from pipeline.errors import PipelineError
 from pipeline.records import Frame
-from pipeline.topk import Header, TopK, TopKFile
+from pipeline.storage import topk
+from pipeline.storage.topk import Header, TopK, TopKFile
 
 TOKENS = [288, 161, 127, 296, 312]  # what raw(5, 4, 500) samples
 

@@ -10,24 +10,25 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import stage, validate
+from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.execution import manifest, runner
 from pipeline.losses.kd import Loss, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights, size_of
 from pipeline.records import Scored
-from pipeline.samples import Samples
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.store import read_records
-from pipeline.topk import TopKFolder
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_records
+from pipeline.storage.topk import TopKFolder
 
 
 def prepared(workshop: Path, *overrides: str) -> Config:
     config = load(workshop / "config.yaml", overrides)
     for module in (generate, filter_stage):
-        stage.execute(module, config)
+        runner.execute(module, config)
     return config
 
 
@@ -62,14 +63,14 @@ def dense_loss(config: Config, alpha: float) -> float:
 def test_first_loss_equals_the_dense_one(workshop: Path, arm: str, alpha: float) -> None:
     """Shifts, masks, prompt lengths, frames and normalisation, all through TRL's own machinery."""
     config = prepared(workshop, "train.batch_size=64", "train.log_steps=1")
-    stage.execute(train, config, ["init", arm])
+    runner.execute(train, config, ["init", arm])
     assert history(config, arm)[0]["loss"] == pytest.approx(dense_loss(config, alpha), rel=2e-4)
 
 
 def test_shares_of_the_loss_are_logged_and_add_up(workshop: Path) -> None:
     """A KD term that does nothing must be seen."""
     config = prepared(workshop, "train.log_steps=1", "train.epochs=2")
-    stage.execute(train, config, ["init", "kd"])
+    runner.execute(train, config, ["init", "kd"])
     logged = [entry for entry in history(config, "kd") if "loss_kd" in entry and "loss" in entry]
     assert logged
     for entry in logged:
@@ -86,24 +87,24 @@ def test_bfloat16_reaches_the_body(workshop: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("pipeline.trainer.distillation_loss", spy)
     config = prepared(workshop, "train.dtype=bfloat16")
-    stage.execute(train, config, ["init", "sft"])
+    runner.execute(train, config, ["init", "sft"])
     assert set(seen) == {torch.bfloat16}
 
 
 def test_untouched_student_that_changes_is_noticed(workshop: Path) -> None:
     """Weights used where they are, and trained on there, must not pass as the old ones."""
     config = prepared(workshop)
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     other = workshop / "other"
     shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
     outside = load(workshop / "config.yaml", [f"student.model={other}", "train.arms={sft: {method: sft}}"])
-    stage.execute(train, outside, ["init"], prepare=stage.set_aside)
-    stage.execute(train, outside, ["sft"])
+    runner.execute(train, outside, ["init"], prepare=runner.set_aside)
+    runner.execute(train, outside, ["sft"])
     weights = bytearray((other / "model.safetensors").read_bytes())
     weights[len(weights) // 2] ^= 1
     (other / "model.safetensors").write_bytes(weights)
     with pytest.raises(PipelineError, match="model student"):
-        stage.execute(train, outside, ["sft"])
+        runner.execute(train, outside, ["sft"])
 
 
 OPTIONS = ("train.batch_size=64", "train.log_steps=1", "train.epochs=3", "train.learning_rate=0.003")
@@ -116,24 +117,24 @@ def losses(config: Config, arm: str) -> list[float]:
 def test_packed_rows_give_the_same_losses(workshop: Path) -> None:
     """Packing once lost the columns that say whose distribution is whose, and let samples see one another."""
     config = prepared(workshop, *OPTIONS)
-    stage.execute(train, config, ["init", "kd"])
+    runner.execute(train, config, ["init", "kd"])
     plain = losses(config, "kd")
     packed = load(workshop / "config.yaml", [*OPTIONS, "train.packing=true", "train.max_length=128"])
-    stage.execute(train, packed, ["kd"], prepare=stage.set_aside)
+    runner.execute(train, packed, ["kd"], prepare=runner.set_aside)
     assert losses(packed, "kd") == pytest.approx(plain, rel=1e-5)
 
 
 def test_batches_by_length_hold_the_same_rows(workshop: Path) -> None:
     """Grouping must change the order alone."""
     config = prepared(workshop, "train.batch_size=64", "train.log_steps=1", "train.group_by_length=true")
-    stage.execute(train, config, ["init", "kd"])
+    runner.execute(train, config, ["init", "kd"])
     assert losses(config, "kd")[0] == pytest.approx(dense_loss(config, 0.1), rel=2e-4)
 
 
 def test_schedules_go_from_start_to_end(workshop: Path) -> None:
     """An alpha that never moves is no schedule: from pure CE to pure KD the shares must trade places."""
     config = prepared(workshop, "train.log_steps=1", "train.epochs=2", "train.arms={kd: {alpha: 1, alpha_end: 0, temperature_end: 2}}")
-    stage.execute(train, config, ["init", "kd"])
+    runner.execute(train, config, ["init", "kd"])
     logged = [entry for entry in history(config, "kd") if "loss_kd" in entry and "loss" in entry]
     assert logged[0]["loss_kd"] == 0.0 < logged[0]["loss_ce"]
     assert logged[-1]["loss_ce"] == 0.0 < logged[-1]["loss_kd"]
@@ -146,7 +147,7 @@ def test_idle_term_is_told_once(workshop: Path, capfd: pytest.CaptureFixture[str
     config = prepared(
         workshop, "train.log_steps=1", "train.epochs=4", "train.arms={kd: {alpha: 0.9999}, pure: {alpha: 0}, none: {alpha: 1}}"
     )
-    stage.execute(train, config, ["init", "kd", "pure", "none"])
+    runner.execute(train, config, ["init", "kd", "pure", "none"])
     said = capfd.readouterr().err
     assert said.count("it does nothing. Lower the arm's alpha, or train it with method: sft") == 2  # its loss and its gradient
     assert said.count("it does nothing") == 2
@@ -155,8 +156,8 @@ def test_idle_term_is_told_once(workshop: Path, capfd: pytest.CaptureFixture[str
 def test_ground_truth_arm_needs_no_teacher(workshop: Path) -> None:
     """A teacher is fine-tuned before anything can be generated; the first few rows alone are the control of few labels."""
     config = load(workshop / "config.yaml", ["train.arms={few: {method: sft, text: truth, limit: 12}}"])
-    stage.execute(train, config)
-    counts = stage.read_manifest(Path(config.run_dir), "train/few")["counts"]
+    runner.execute(train, config)
+    counts = manifest.read_manifest(Path(config.run_dir), "train/few")["counts"]
     assert (counts["rows"], counts["steps"]) == (12, 2)
 
 
@@ -168,8 +169,8 @@ def test_wrong_answers_give_way_to_the_truth(workshop: Path) -> None:
         "train.arms={kd: {alpha: 0, corrected: true}, plain: {alpha: 0}}",
         "train.log_steps=1",
     )
-    stage.execute(train, config, ["init", "kd", "plain"])
-    rows = [stage.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("kd", "plain")]
+    runner.execute(train, config, ["init", "kd", "plain"])
+    rows = [manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("kd", "plain")]
     assert rows[0] < rows[1]  # a seed with two wrong samples has one truth
     first = {arm: next(entry for entry in history(config, arm) if "loss" in entry) for arm in ("kd", "plain")}
     assert first["plain"]["loss_ce"] == 0.0
@@ -179,10 +180,10 @@ def test_wrong_answers_give_way_to_the_truth(workshop: Path) -> None:
 def test_student_is_asked_in_the_form_it_was_trained_for(workshop: Path) -> None:
     """A student of answers alone that is read like a reasoner scores nothing; the two tasks of step by step are two rows."""
     config = prepared(workshop, "train.arms={answer: {form: answer}, steps: {form: steps, rationale_weight: 0.5}}", "train.log_steps=1")
-    stage.execute(train, config)
-    rows = {arm: stage.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("answer", "steps")}
+    runner.execute(train, config)
+    rows = {arm: manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("answer", "steps")}
     assert rows["steps"] == 2 * rows["answer"] > 0
-    stage.execute(evaluate, config)
+    runner.execute(evaluate, config)
     read = [scored.score.answer for scored in read_records(Path(config.run_dir) / "evaluate" / "answer", Scored)]
     assert any(read)
 
@@ -191,20 +192,20 @@ def test_student_is_not_asked_in_another_form(workshop: Path) -> None:
     """A form changed between training and evaluation once went by without a word, and so did an edited prompt."""
     options = ["train.arms={kd: {form: answer}}"]
     config = prepared(workshop, *options)
-    stage.execute(train, config)
+    runner.execute(train, config)
     whole = load(workshop / "config.yaml", ["train.arms={kd: {form: whole}}"])
     with pytest.raises(PipelineError, match="was trained with form: answer, and is now whole"):
-        stage.execute(evaluate, whole, ["kd"])
+        runner.execute(evaluate, whole, ["kd"])
     with (workshop / "prompt.md").open("a") as file:
         file.write(" ")
     with pytest.raises(PipelineError, match="was trained with another prompt"):
-        stage.execute(evaluate, config, ["kd"], prepare=stage.set_aside)
+        runner.execute(evaluate, config, ["kd"], prepare=runner.set_aside)
 
 
 def test_training_learns(workshop: Path) -> None:
     """Both methods bring their loss down."""
     config = prepared(workshop, "train.epochs=6", "train.learning_rate=0.003", "train.log_steps=1")
-    stage.execute(train, config)
+    runner.execute(train, config)
     for arm in ("kd", "sft"):
         found = losses(config, arm)
         assert found[-1] < 0.8 * found[0]
@@ -214,7 +215,7 @@ def test_stopped_arm_goes_on_to_the_same_weights(workshop: Path) -> None:
     """Resume is on the same curve: rows, order, optimiser and schedule."""
     options = ["train.epochs=6", "train.save_steps=3", "train.log_steps=1"]
     config = prepared(workshop, *options)
-    stage.execute(train, config, ["init", "kd"])
+    runner.execute(train, config, ["init", "kd"])
     folder = Path(config.run_dir) / "train" / "kd"
     whole = (folder / "model" / "model.safetensors").read_bytes()
     before = losses(config, "kd")
@@ -224,7 +225,7 @@ def test_stopped_arm_goes_on_to_the_same_weights(workshop: Path) -> None:
     torn.mkdir()  # killed while it was being written
     for path in (folder / "model", folder / "manifest.json", folder / "history.jsonl"):
         shutil.rmtree(path) if path.is_dir() else os.remove(path)
-    stage.execute(train, config, ["kd"])
+    runner.execute(train, config, ["kd"])
     assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
     assert (folder / "model" / "model.safetensors").read_bytes() == whole
 
@@ -232,10 +233,10 @@ def test_stopped_arm_goes_on_to_the_same_weights(workshop: Path) -> None:
 def test_kept_layers_make_a_smaller_student(workshop: Path) -> None:
     """Layers in the order asked for, nothing else changed."""
     config = prepared(workshop, "student.shape.layers=4")
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     big = train.student_path(Path(config.run_dir), "init")
     cut = load(workshop / "config.yaml", [f"student.model={big}", "student.keep_layers=[0,3]", f"run_dir={workshop / 'cut'}"])
-    stage.execute(train, cut, ["init"])
+    runner.execute(train, cut, ["init"])
     small = load_weights(train.student_path(workshop / "cut", "init"), None, torch.float32)
     whole = load_weights(big, None, torch.float32)
     assert torch.equal(small.model.layers[1].mlp.up_proj.weight, whole.model.layers[3].mlp.up_proj.weight)
@@ -247,7 +248,7 @@ def test_kept_layers_make_a_smaller_student(workshop: Path) -> None:
     with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
         validate.check(beyond)
     with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
-        stage.execute(
+        runner.execute(
             train,
             load(workshop / "config.yaml", [f"student.model={big}", "student.keep_layers=[4]", f"run_dir={workshop / 'no'}"]),
             ["init"],
@@ -257,24 +258,24 @@ def test_kept_layers_make_a_smaller_student(workshop: Path) -> None:
 def test_student_of_another_tokenizer_is_refused_under_kd_only(workshop: Path) -> None:
     """Its ids are other words."""
     config = prepared(workshop)
-    stage.execute(train, config, ["init"])
+    runner.execute(train, config, ["init"])
     other = workshop / "other"
     shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
     vocabulary = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":'))
     swapped = load(workshop / "config.yaml", [f"student.model={other}"])
-    stage.execute(train, swapped, ["init"], prepare=stage.set_aside)
+    runner.execute(train, swapped, ["init"], prepare=runner.set_aside)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
         validate.check(swapped)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
-        stage.execute(train, swapped, ["kd"])
-    stage.execute(train, swapped, ["sft"])
+        runner.execute(train, swapped, ["kd"])
+    runner.execute(train, swapped, ["sft"])
 
 
 def test_retrained_start_is_refused(workshop: Path) -> None:
     """Arms that began from different weights cannot be compared."""
     config = prepared(workshop)
-    stage.execute(train, config)
-    stage.execute(train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], prepare=stage.set_aside)
+    runner.execute(train, config)
+    runner.execute(train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], prepare=runner.set_aside)
     with pytest.raises(PipelineError, match="output of train/init"):
-        stage.execute(train, config, ["kd"])
+        runner.execute(train, config, ["kd"])

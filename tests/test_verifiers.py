@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import stage, verifiers
+from pipeline import verifiers
 from pipeline.config import load
 from pipeline.errors import PipelineError
+from pipeline.execution import manifest, runner
 from pipeline.filters import correctness
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.topk import TopKFolder
+from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import Check, UnknownError, score, verify
 
 SECONDS = 60.0  # of a machine that has much else to do
@@ -270,9 +271,9 @@ def test_the_config_gives_the_schema(workshop: Path) -> None:
 def test_the_filter_stage_checks_by_the_metric_of_the_task(workshop: Path) -> None:
     """The words of the config must reach the verifier: here the same word is right, and another cannot be compared as mathematics."""
     changes = ["task.metric=math", "task.labels=null", "filter.duplicate=false"]
-    stage.execute(generate, load(workshop / "config.yaml", changes))
-    stage.execute(filter_stage, load(workshop / "config.yaml", changes))
-    counts = stage.read_manifest(workshop / "run", "filter")["counts"]
+    runner.execute(generate, load(workshop / "config.yaml", changes))
+    runner.execute(filter_stage, load(workshop / "config.yaml", changes))
+    counts = manifest.read_manifest(workshop / "run", "filter")["counts"]
     assert set(counts["rejected"]) == {"correct.unknown_correctness"}
-    stage.execute(filter_stage, load(workshop / "config.yaml", [*changes, "filter.unknown=keep"]), prepare=stage.set_aside)
-    assert stage.read_manifest(workshop / "run", "filter")["counts"]["kept"] == counts["samples"]
+    runner.execute(filter_stage, load(workshop / "config.yaml", [*changes, "filter.unknown=keep"]), prepare=runner.set_aside)
+    assert manifest.read_manifest(workshop / "run", "filter")["counts"]["kept"] == counts["samples"]

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stage
 from pipeline.config import load
 from pipeline.errors import PipelineError
+from pipeline.execution import runner
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
-from pipeline.store import pack_lines, read_lines
-from pipeline.topk import TopK
+from pipeline.storage.shards import pack_lines, read_lines
+from pipeline.storage.topk import TopK
 from pipeline.verify import Capture, repair, verify
 
 
 @pytest.fixture
 def run_dir(workshop: Path) -> Path:
     config = load(workshop / "config.yaml")
-    stage.execute(generate, config)
-    stage.execute(filter_stage, config)
+    runner.execute(generate, config)
+    runner.execute(filter_stage, config)
     return workshop / "run"
 
 
@@ -92,7 +92,7 @@ def test_damaged_shard_is_repaired(run_dir: Path, workshop: Path, name: str, dam
     assert f"00001.jsonl.gz: set aside, {kept} samples of it kept" in line
     assert (folder / "quarantine" / name).exists() or damage is not flip
     assert not list(repair(run_dir))
-    assert stage.execute(generate, load(workshop / "config.yaml"))
+    assert runner.execute(generate, load(workshop / "config.yaml"))
     assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
 
 
@@ -108,7 +108,7 @@ def test_repair_killed_midway_goes_on(run_dir: Path, workshop: Path, left: list[
     for name in left:
         (folder / "quarantine" / name).rename(folder / name)
     assert len(list(repair(run_dir))) == ("00001.jsonl.gz" in left)
-    assert stage.execute(generate, load(workshop / "config.yaml"))
+    assert runner.execute(generate, load(workshop / "config.yaml"))
     assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
     assert len(list(verify(run_dir))) == 2
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.records import Faithful
 from pipeline.scoring import bootstrap
-from pipeline.store import read_records
+from pipeline.storage.shards import read_records
 
 Readings = Mapping[str, Sequence[Faithful]]  # by model
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from pipeline import prompts, replies, rows, scoring, seeds, students
 from pipeline.encode import Encoder, Example
+from pipeline.execution.contract import Job
 from pipeline.models import Completion, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.prompts import Prompt
 from pipeline.records import Frame, Sample, Scored, Seed
-from pipeline.stage import Job
-from pipeline.topk import TopK, TopKFolder, with_tail
+from pipeline.storage.topk import TopK, TopKFolder, with_tail
 from pipeline.vocabulary import Vocabulary
 
 Sums = dict[str, tuple[int, float, int]]  # by seed: tokens, nats, tokens with the same likeliest

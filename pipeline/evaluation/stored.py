@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.store import read_json
+from pipeline.storage.files import read_json
 
 FILE = "figures.json"
 

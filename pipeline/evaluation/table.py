@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.evaluation import BASE
+from pipeline.execution.paths import BASE
 
 
 def table(found: Mapping[str, Any]) -> str:

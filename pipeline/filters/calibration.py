@@ -17,7 +17,7 @@ from pipeline.filters.confidence import frame
 from pipeline.filters.verdict import Verdict, turned_down
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Range, Sample
-from pipeline.topk import TopK
+from pipeline.storage.topk import TopK
 
 UNKNOWN = -1  # no label
 MATCHED = 1e-4  # how near the labels' means come to their shares

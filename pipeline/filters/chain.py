@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, seeds, soft_labels, stage, verifiers
+from pipeline import models, prompts, seeds, verifiers
 from pipeline.config import Config, Filter, Source
 from pipeline.errors import PipelineError
+from pipeline.execution import fingerprint
 from pipeline.filters import (
     agreement,
     calibration,
@@ -37,7 +38,8 @@ from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Seed
 from pipeline.scoring import SCORERS
-from pipeline.store import read_json
+from pipeline.storage import soft_labels
+from pipeline.storage.files import read_json
 
 CALIBRATED, JUDGE = "calibrated", "judge"
 NAMES_TOKENIZER = ("backend", "model", "revision", "tokenizer")
@@ -248,9 +250,9 @@ def _check_teacher(config: Config) -> None:
         return
     assert config.filter.calibrated is not None
     counts = ["teacher"] if config.filter.calibrated.content_free else [f"teacher.{name}" for name in NAMES_TOKENIZER]
-    mine = stage.settings(config, *counts) | {f"model {name}": found for name, found in models.identities(config.teacher).items()}
+    mine = fingerprint.settings(config, *counts) | {f"model {name}": found for name, found in models.identities(config.teacher).items()}
     begun = read_json(generated / "begun.json")["fingerprint"]
-    if changed := stage.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
+    if changed := fingerprint.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
         raise PipelineError(
             "filter.calibrated: the teacher is not the one that wrote the samples; put it back, or make generate again with --redo\n"
             + "\n".join(changed)

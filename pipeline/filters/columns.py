@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, digest
-from pipeline.store import sha256
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import sha256
+from pipeline.storage.topk import TopKFolder
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict, turned_down
 from pipeline.records import Range, Sample
-from pipeline.topk import DEEPEST, TopK
+from pipeline.storage.topk import DEEPEST, TopK
 
 MEAN_LOGPROB, TOKEN_LOGPROB, ENTROPY, ANSWER_MARGIN, RATIONALE_PERPLEXITY = range(5)  # columns of `certainty`
 

@@ -17,8 +17,8 @@ from pipeline.filters import calibration
 from pipeline.models import Answer, Completion, Model, Request, Sampling, open_teacher
 from pipeline.prompts import Prompt
 from pipeline.records import Seed, digest
-from pipeline.samples import Samples
-from pipeline.store import read_json, sha256, write_json
+from pipeline.storage.files import read_json, sha256, write_json
+from pipeline.storage.samples import Samples
 
 
 def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np.float32]:

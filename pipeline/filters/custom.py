@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.verdict import Objection
 from pipeline.records import Sample
-from pipeline.store import sha256
+from pipeline.storage.files import sha256
 
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 

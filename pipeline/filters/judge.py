@@ -18,16 +18,17 @@ from pipeline import models, prompts, replies
 from pipeline.collect import Collector, Question
 from pipeline.config import Config, Judge, Teacher
 from pipeline.errors import PipelineError
+from pipeline.execution.progress import Progress
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.measuring import Measured, processes
 from pipeline.filters.verdict import Verdict
 from pipeline.models import Completion, Failure, Model, Request, Sampling, open_teacher
-from pipeline.progress import Progress
 from pipeline.prompts import Prompt
 from pipeline.records import Failed, Identified, Sample, Seed, digest
-from pipeline.samples import Samples
-from pipeline.shards import Shard, read_failures, sweep
-from pipeline.store import read_records, sha256
+from pipeline.storage.files import sha256
+from pipeline.storage.journal import Shard, read_failures, sweep
+from pipeline.storage.samples import Samples
+from pipeline.storage.shards import read_records
 
 SHARD_SIZE = 8192
 SHOWN = 80  # characters of an opinion without a mark

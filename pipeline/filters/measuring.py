@@ -18,12 +18,13 @@ import numpy as np
 
 from pipeline.config import Filter
 from pipeline.errors import PipelineError
+from pipeline.execution.progress import Progress
 from pipeline.filters import columns
 from pipeline.filters.columns import Batch, Column, Measure
-from pipeline.progress import Progress
 from pipeline.records import Sample
-from pipeline.store import read_json, read_lines
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.shards import read_lines
+from pipeline.storage.topk import TopKFolder
 
 FEW = 2000  # samples that are measured sooner than a process is started, if the measure is not slow
 

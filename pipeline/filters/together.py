@@ -13,7 +13,7 @@ from pipeline.filters import agreement, confidence, duplicates, embeddings, sele
 from pipeline.filters.columns import Measure, NamedFilter
 from pipeline.filters.measuring import columns_of
 from pipeline.filters.verdict import Verdict
-from pipeline.samples import Samples, kept_rows
+from pipeline.storage.samples import Samples, kept_rows
 
 Judge = Callable[..., dict[int, Verdict]]
 IDENTITY = Measure(duplicates.identity)

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 Value = str | float | int
 Objection = tuple[str, Value]  # reason, value
 
-LEAKED = frozenset({"holds_held_out", "near_held_out"})  # reasons of samples with text that models are evaluated on
-
 
 @dataclass(frozen=True)
 class Verdict:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pipeline.config import Engine, Evaluate, Teacher
 from pipeline.models import locate
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Rendered
-from pipeline.records import FailureReason, FinishReason, Usage
+from pipeline.records import FailureReason, FinishReason, Rendered, Usage
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.prompts import Rendered
-from pipeline.records import digest
+from pipeline.records import Rendered, digest
 
 BROKEN = "\ufffd"  # what a part of a character is decoded to
 

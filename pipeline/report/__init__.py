@@ -21,7 +21,7 @@ def write(run_dir: Path, most: int = MOST) -> Path:
     from pipeline.report.gather import gather
     from pipeline.report.markdown import markdown
     from pipeline.report.page import page
-    from pipeline.store import write_atomic
+    from pipeline.storage.files import write_atomic
 
     facts = gather(run_dir)
     folder = run_dir / "report"

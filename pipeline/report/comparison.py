@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation import BASE, TEACHER
 from pipeline.evaluation.table import label, shown, signed
+from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability, Table
 from pipeline.scoring import Interval
 

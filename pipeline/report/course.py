@@ -14,7 +14,7 @@ from pipeline import status
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.report.facts import Curve, Missing, Panel, Settings, Step, Table, Waterfall
-from pipeline.store import read_json
+from pipeline.storage.files import read_json
 
 Tree = Mapping[str, Any]
 STAGES = ("generate", "filter", "score", "train", "evaluate")

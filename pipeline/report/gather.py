@@ -7,7 +7,7 @@ from pipeline import ablation
 from pipeline.evaluation.table import shown
 from pipeline.report import comparison, course, verdict
 from pipeline.report.facts import Ablation, Estimate, Facts
-from pipeline.store import read_json
+from pipeline.storage.files import read_json
 
 
 def gather(run_dir: Path) -> Facts:

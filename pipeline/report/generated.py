@@ -16,8 +16,9 @@ from pipeline.inspection import teachers_tokenizer
 from pipeline.records import Rejected, Sample, Score
 from pipeline.report.pages import Facet, Index, in_pages, lined, write_data
 from pipeline.report.thoughts import Packed, pack, to_json
-from pipeline.store import read_json, read_lines, read_records, sealed_shards
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import read_json
+from pipeline.storage.shards import read_lines, read_records, sealed_shards
+from pipeline.storage.topk import TopKFolder
 
 KEPT, REJECTED, OPEN = "kept", "rejected", "not judged yet"
 RIGHT, PARTLY, WRONG, UNKNOWN = "right", "partly right", "wrong", "unknown"

@@ -7,11 +7,12 @@ from typing import Any
 from pipeline import seeds
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import BASE, TEACHER
+from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored, Seed
 from pipeline.report.generated import NO_GROUP, PARTLY, RIGHT, UNKNOWN, WRONG, verdict_of
 from pipeline.report.pages import Facet, Index, in_pages, lined, write_data
-from pipeline.store import read_json, read_records
+from pipeline.storage.files import read_json
+from pipeline.storage.shards import read_records
 
 FIRST = (TEACHER, BASE)
 NOT_ASKED = "not asked yet"

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.evaluation import BASE
+from pipeline.execution.paths import BASE
 from pipeline.report import charts
 from pipeline.report.facts import Estimate, Facts, Table
 

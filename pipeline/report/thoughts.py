@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.inspection import Thought, thought
 from pipeline.models.tokenizer import BROKEN, Tokenizer
-from pipeline.topk import TopK
+from pipeline.storage.topk import TopK
 
 TOP = 5  # other tokens at each place
 PARTS = 1000

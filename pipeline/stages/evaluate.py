@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import capture, prompts, replies, seeds, students, topk, verifiers
+from pipeline import capture, prompts, replies, seeds, students, verifiers
 from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import BASE, TEACHER, fidelity, gate, load, results, stored, table, trained
+from pipeline.evaluation import fidelity, gate, load, results, stored, table
+from pipeline.execution.contract import Job
+from pipeline.execution.fingerprint import begun_with
+from pipeline.execution.paths import BASE, TEACHER, trained
+from pipeline.execution.progress import Progress
 from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
 from pipeline.models.weights import size_of
-from pipeline.progress import Progress
 from pipeline.prompts import Prompt
 from pipeline.records import Range, Scored, Seed, digest
-from pipeline.stage import Job, begun_with
-from pipeline.store import read_json, read_records, sha256, write_json
+from pipeline.storage import topk
+from pipeline.storage.files import read_json, sha256, write_json
+from pipeline.storage.shards import read_records
 from pipeline.verifiers import Check
 
 NAME = "evaluate"

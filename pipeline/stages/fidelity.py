@@ -11,13 +11,13 @@ from typing import Any
 from pipeline import seeds, students
 from pipeline.collect import claim_all
 from pipeline.config import Config
-from pipeline.evaluation import BASE, TEACHER, trained
 from pipeline.evaluation.reader import Reader
-from pipeline.progress import Progress
+from pipeline.execution.contract import Job
+from pipeline.execution.paths import BASE, TEACHER, trained
+from pipeline.execution.progress import Progress
 from pipeline.records import Faithful, Scored
-from pipeline.shards import Shard, commit_if_due
-from pipeline.stage import Job
-from pipeline.store import read_records
+from pipeline.storage.journal import Shard, commit_if_due
+from pipeline.storage.shards import read_records
 
 NAME = "fidelity"
 SHARED = False

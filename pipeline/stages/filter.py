@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.execution.contract import Job
+from pipeline.execution.manifest import read_manifest
 from pipeline.filters import chain
 from pipeline.filters.measuring import Measured, processes
 from pipeline.filters.together import IDENTITY
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Rejected
-from pipeline.samples import keep, kept_rows
-from pipeline.stage import Job, read_manifest
-from pipeline.store import read_json, read_records, write_json, write_shards
+from pipeline.storage.files import read_json, write_json
+from pipeline.storage.samples import keep, kept_rows
+from pipeline.storage.shards import read_records, write_shards
 
 NAME = "filter"
 SHARED = False

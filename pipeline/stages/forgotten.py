@@ -14,11 +14,12 @@ from typing import Any
 from pipeline import students
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import BASE, TEACHER, stored, trained
+from pipeline.evaluation import stored
+from pipeline.execution.contract import Job
+from pipeline.execution.paths import BASE, TEACHER, trained
+from pipeline.execution.signals import run_child
 from pipeline.models import locate
-from pipeline.stage import Job
-from pipeline.stopping import run_child
-from pipeline.store import read_json, write_json
+from pipeline.storage.files import read_json, write_json
 
 NAME = "forgotten"
 SHARED = False

@@ -8,9 +8,10 @@ from typing import Any
 from pipeline import capture, licences, models, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
+from pipeline.execution.contract import Job
+from pipeline.execution.fingerprint import begun_with
 from pipeline.models import Model, Sampling, open_teacher
 from pipeline.records import Sample, Seed, digest
-from pipeline.stage import Job, begun_with
 from pipeline.work import Item, Work, Worker
 
 NAME = "generate"

@@ -19,14 +19,15 @@ from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.encode import IGNORED, Encoder, Example
 from pipeline.errors import PipelineError
-from pipeline.evaluation import BASE, TEACHER, stored, trained
+from pipeline.evaluation import stored
+from pipeline.execution.contract import Job
+from pipeline.execution.paths import BASE, TEACHER, trained
+from pipeline.execution.progress import Progress
 from pipeline.models import Completion, Failure, Model, Request, Sampling, open_student
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.progress import Progress
-from pipeline.prompts import Rendered
-from pipeline.records import Memorised, Sample, Scored, digest
-from pipeline.stage import Job
-from pipeline.store import read_json, read_records, write_json
+from pipeline.records import Memorised, Rendered, Sample, Scored, digest
+from pipeline.storage.files import read_json, write_json
+from pipeline.storage.shards import read_records
 
 NAME = "memorisation"
 SHARED = False

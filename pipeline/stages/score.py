@@ -8,12 +8,13 @@ from pipeline import capture, licences, models, prompts, seeds, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.execution.contract import Job
+from pipeline.execution.fingerprint import begun_with
 from pipeline.models import Model, open_teacher, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
-from pipeline.samples import Samples
-from pipeline.stage import Job, begun_with
-from pipeline.store import read_json
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
 from pipeline.work import Item, Work, Worker
 
 NAME = "score"

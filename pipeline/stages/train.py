@@ -10,18 +10,19 @@ from typing import Any
 from pipeline import adapters, launch, licences, prompts, seeds, students, verifiers
 from pipeline.config import Config, Student, Train
 from pipeline.errors import PipelineError
+from pipeline.execution.contract import Job
+from pipeline.execution.manifest import read_manifest
+from pipeline.execution.paths import INIT, frames, learnable
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.rows import Rows, frames, learnable, load, training_seed
-from pipeline.soft_labels import SoftLabels
-from pipeline.stage import Job, read_manifest
-from pipeline.store import read_json, sync_folder, write_atomic, write_json
-from pipeline.topk import TopKFolder
+from pipeline.rows import Rows, load, training_seed
+from pipeline.storage.files import read_json, sync_folder, write_atomic, write_json
+from pipeline.storage.soft_labels import SoftLabels
+from pipeline.storage.topk import TopKFolder
 from pipeline.vocabulary import Vocabulary
 
 NAME = "train"
 SHARED = False
-INIT = "init"
 ANSWERED = 200  # held-out seeds, at most, that a student answers at every look where their score chooses its weights
 SLOW_LOADING = 0.05  # of the time of training
 

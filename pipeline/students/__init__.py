@@ -14,10 +14,10 @@ from pipeline.models import locate, tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
-from pipeline.samples import Samples
-from pipeline.store import read_json
+from pipeline.storage.files import read_json
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopKFolder
 from pipeline.students import layers, trimming
-from pipeline.topk import TopKFolder
 from pipeline.vocabulary import Vocabulary
 
 MEASURED_SEEDS = 64  # prompts on which choose: importance measures

@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Rendered
-from pipeline.store import write_atomic
+from pipeline.records import Rendered
+from pipeline.storage.files import write_atomic
 from pipeline.vocabulary import Vocabulary
 
 Pair = tuple[str, str]

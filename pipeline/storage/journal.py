@@ -18,10 +18,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Generic, TypeVar
 
-from pipeline import topk
 from pipeline.errors import PipelineError
 from pipeline.records import Failed, Frame, Identified
-from pipeline.store import Lock, append, pack_lines, sync_folder, write_atomic
+from pipeline.storage import topk
+from pipeline.storage.files import append, sync_folder, write_atomic
+from pipeline.storage.locks import Lock
+from pipeline.storage.shards import pack_lines
 
 COMMIT_SAMPLES = 64
 COMMIT_SECONDS = 1.0

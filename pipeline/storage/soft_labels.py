@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.store import write_atomic
-from pipeline.topk import TopK
+from pipeline.storage.files import write_atomic
+from pipeline.storage.topk import TopK
 
 FILE = "soft_labels.npz"
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
-from pipeline.store import content, read_json, read_lines, sha256, write_atomic
-from pipeline.topk import TopKFolder
+from pipeline.storage.files import content, read_json, sha256, write_atomic
+from pipeline.storage.shards import read_lines
+from pipeline.storage.topk import TopKFolder
 
 OPEN_SHARDS = 16
 ROWS = "rows.npz"  # what stands in a folder of kept samples: rows, their numbers, and content, of whatever these number

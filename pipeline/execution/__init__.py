@@ -1,0 +1,1 @@
+"""What all stages share: the contract, the runner, fingerprints, manifests, signals, progress."""

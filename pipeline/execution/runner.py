@@ -1,0 +1,154 @@
+"""What all stages share: upstream manifests, the fingerprint, refusal, the run, the manifest.
+
+A stage is a module with
+
+    NAME        the folder of the run that it fills, and its command
+    SHARED      whether many processes may work on a part at once
+    parts       (config) -> names of what is made separately below that folder; [""] for a stage that is one piece
+    sections    (config, part) -> the parts of the config that can change its result, such as "teacher" or "task.seeds"
+    reads       (config, part) -> folders of the run that it reads, each with a manifest
+    files       (config, part) -> outside files whose content counts
+    identities  (config, part) -> {name: identity} of the models that it uses
+    run         (job) -> counts, recomputed from disk
+    summary     (config) -> what to print when all parts are done
+    reopen      (job) -> None, if it has one: has a finished part run again for what is no output of it, such as how fast it was
+
+`execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished. A part's folder has
+two locks: `lock` is held by who works there, alone or together; door.lock for the moments of coming and of finishing.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.execution.contract import Job, Stage
+from pipeline.execution.fingerprint import differing, fingerprint
+from pipeline.execution.manifest import is_barren, now, outputs_of, versions
+from pipeline.storage.files import read_json, write_json
+from pipeline.storage.locks import Lock, locked
+
+
+def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, prepare: Callable[[Job], None] | None = None) -> bool:
+    """Run every part that is not done (or those named in `only`). Returns whether there was anything to do.
+
+    `prepare` is called first for each part, with no other process at work there: `set_aside`, or a stage's own.
+    """
+    wanted = stage.parts(config)
+    unknown = [part for part in only or () if part not in wanted]
+    if unknown:
+        raise PipelineError(f"{stage.NAME}: there is no '{unknown[0]}'; there are {', '.join(wanted)}")
+    worked = False
+    for part in only or wanted:
+        job = _job(stage, config, part)
+        fields = fingerprint(stage, config, part)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(job.folder / "lock")
+        try:
+            with locked(job.folder / "door.lock"):  # one at a time comes in
+                alone = lock.take()
+                if not alone and (prepare or not stage.SHARED or not lock.take(shared=True)):
+                    raise PipelineError(f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it")
+                if prepare:
+                    if prepare is not set_aside:
+                        _refuse_other(job, fields)
+                    prepare(job)
+                if not _begin(stage, job, fields, alone):
+                    continue
+                if stage.SHARED:
+                    lock.take(shared=True)
+            worked = True
+            _run(stage, job)
+        finally:
+            lock.release()
+    return worked
+
+
+def done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> bool:
+    """Whether all parts (or those named in `only`) are finished, and from just these settings and inputs."""
+    for part in only or stage.parts(config):
+        job = _job(stage, config, part)
+        if not (job.folder / "manifest.json").exists():
+            return False
+        _refuse_other(job, fingerprint(stage, config, part))
+    return True
+
+
+def _job(stage: Stage, config: Config, part: str) -> Job:
+    return Job(config, stage.NAME, part, Path(config.run_dir) / stage.NAME / part)
+
+
+def _begin(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
+    """Whether the part has to be run. Raises PipelineError if it was begun from other settings or inputs."""
+    if alone and is_barren(job.folder) and _changed(job, fields):
+        set_aside(job)  # nothing was made under the old settings
+    _refuse_other(job, fields)
+    if (job.folder / "manifest.json").exists():
+        return False
+    if not (job.folder / "begun.json").exists():
+        write_json(
+            job.folder / "begun.json",
+            {
+                "stage": stage.NAME,
+                "part": job.part,
+                "begun": now(),
+                "fingerprint": fields,
+                "config": job.config.model_dump(mode="json"),
+                "versions": versions(),
+            },
+        )
+    return True
+
+
+def _run(stage: Stage, job: Job) -> None:
+    begun = time.time()
+    counts = stage.run(job)
+    with locked(job.folder / "door.lock"):
+        if (job.folder / "manifest.json").exists():  # another worker was first
+            return
+        write_json(
+            job.folder / "manifest.json",
+            {
+                "stage": stage.NAME,
+                "part": job.part,
+                "finished": now(),
+                "seconds": round(time.time() - begun, 1),
+                "counts": counts,
+                "files": outputs_of(job.folder),
+            },
+        )
+
+
+def _changed(job: Job, fields: dict[str, str]) -> list[str]:
+    """What is not as it was when the folder was begun, a line each."""
+    path = job.folder / "begun.json"
+    if not path.exists():
+        return []
+    return differing(read_json(path)["fingerprint"], fields)
+
+
+def _refuse_other(job: Job, fields: dict[str, str]) -> None:
+    """Refuse to go on with a folder that was begun from other settings or inputs."""
+    changed = _changed(job, fields)
+    if changed:
+        raise PipelineError(
+            f"{job.folder}: was begun from other settings or inputs; put them back, choose another run_dir, "
+            "or set this one aside and make it again with --redo\n" + "\n".join(changed)
+        )
+
+
+def set_aside(job: Job) -> None:
+    """Move what was made here to RUN/replaced/, so that nothing is lost."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    target = job.run_dir / "replaced" / f"{'-'.join(job.folder.relative_to(job.run_dir).parts)}-{stamp}"
+    # the manifest goes first and begun.json last: killed in between, what is left is not taken for something else
+    order = {"manifest.json": 0, "begun.json": 2}
+    content = sorted(
+        (path for path in job.folder.iterdir() if path.suffix != ".lock" and path.name != "lock"), key=lambda path: order.get(path.name, 1)
+    )
+    if content:
+        target.mkdir(parents=True)
+        for path in content:
+            path.rename(target / path.name)

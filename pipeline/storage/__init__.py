@@ -1,0 +1,1 @@
+"""Files that survive a crash: shards, journals, top-k frames, locks."""

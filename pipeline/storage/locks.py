@@ -1,0 +1,67 @@
+"""File locks that other processes and machines respect."""
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import PipelineError
+
+LOCK_POLL_SECONDS = 0.1
+
+
+class Lock:
+    """A POSIX record lock on a file: one process alone, or many that share it. It ends with the process, on a shared folder too where
+    the file system keeps locks; forked children have no share in it. One object a file and process: closing another one would end it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: IO[str] | None = None
+
+    def take(self, shared: bool = False) -> bool:
+        """Take the lock if it is free, or change one that is held from alone to shared. Returns whether it is held now."""
+        file = self._file or self.path.open("a+")
+        try:
+            fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            if file is not self._file:
+                file.close()
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise PipelineError(f"{self.path}: the file system keeps no locks ({error.strerror}); use another run_dir") from None
+        self._file = file
+        if not shared:
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        return True
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def holder(self) -> str:
+        """Who took it last, alone."""
+        try:
+            return self.path.read_text().strip() or "?"
+        except OSError:
+            return "?"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock alone, waiting for it: for what takes others only moments."""
+    lock = Lock(path)
+    while not lock.take():
+        time.sleep(LOCK_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
