@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import prompts, students
+from pipeline import students
 from pipeline.batches import stack
 from pipeline.config import Config
+from pipeline.data import prompts
 from pipeline.losses.kd import Objective, distillation_loss
-from pipeline.models import locate
+from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Sample
@@ -87,7 +88,7 @@ def take(run_dir: Path) -> list[Sample]:
 
 
 def prepare(config: Config, run_dir: Path, samples: Sequence[Sample]) -> Case:
-    path = locate.resolve(config.teacher.model)
+    path = resolve.resolve(config.teacher.model)
     tokenizer = Tokenizer(path)
     asked = prompts.load(run_dir / "generate" / "prompts" / "0.md")
     seen = prompts.load(config.train.prompt)

@@ -28,7 +28,7 @@ from pipeline.capture import keep_prompts
 from pipeline.config import Config, load
 from pipeline.execution.contract import Job
 from pipeline.execution.progress import Progress
-from pipeline.models import Answer, Completion, Facts, Request, Sampling
+from pipeline.models.base import Answer, Completion, Facts, Request, Sampling
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.vllm_engine import _flat

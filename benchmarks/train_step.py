@@ -20,11 +20,11 @@ import torch
 
 from benchmarks.loss import status
 from benchmarks.table import python
-from pipeline import prompts
 from pipeline.batches import Collator, Frames, dataset
 from pipeline.config import Arm, Config
-from pipeline.encode import IGNORED, Encoder
-from pipeline.models import locate
+from pipeline.data import prompts
+from pipeline.data.encoding import IGNORED, Encoder
+from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.stages.train import student_path
@@ -90,7 +90,7 @@ class Bench:
         if name == TRL_GKD:
             from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-            teacher = load_weights(locate.resolve(self.config.teacher.model), self.config.teacher.revision, torch.float32)
+            teacher = load_weights(resolve.resolve(self.config.teacher.model), self.config.teacher.revision, torch.float32)
             return GKDTrainer(
                 **common, teacher_model=teacher, args=GKDConfig(**settings, lmbda=0.0, beta=0.0), data_collator=Collator(0, None)
             )

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from pipeline import replies, verifiers
+from pipeline import verifiers
 from pipeline.config import Task
-from pipeline.models import Completion
+from pipeline.data import replies
+from pipeline.data.prompts import Prompt
+from pipeline.models.base import Completion
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Prompt
 from pipeline.records import Identified, Seed, Usage
 from pipeline.verifiers import Check
 

@@ -16,11 +16,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from pipeline.encode import IGNORED, UNKNOWN, Example
+from pipeline.data.encoding import IGNORED, UNKNOWN, Example
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.losses.kd import Teacher
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopK, TopKFolder
-from pipeline.vocabulary import Vocabulary
 
 BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
 COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry a token

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.encode import IGNORED, UNKNOWN, Example
+from pipeline.data.encoding import IGNORED, UNKNOWN, Example
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Rendered
 

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pipeline import prompts, replies
 from pipeline.collect import Collector, Question
+from pipeline.data import prompts, replies
 from pipeline.errors import EngineError, PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
 from pipeline.execution.progress import Progress
-from pipeline.models import Answer, Completion, Failure, Model, Request
+from pipeline.models.base import Answer, Completion, Failure, Model, Request
 from pipeline.records import Failed, FinishReason, Sample, Seed, digest
 from pipeline.storage import topk
 from pipeline.storage.files import write_atomic

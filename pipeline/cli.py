@@ -224,7 +224,7 @@ def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     """Serve the teacher over HTTP on this machine, as a backend openai asks it. Ends with Ctrl-C."""
-    from pipeline.models import tokenizer_of
+    from pipeline.models.resolve import tokenizer_of
     from pipeline.models.vllm_engine import server_command
 
     settings = _load(config, overrides)

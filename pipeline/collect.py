@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from pipeline.errors import PipelineError, Stopped
 from pipeline.execution.progress import Progress
 from pipeline.execution.signals import Stopping
-from pipeline.models import Answer, Completion, Failure, Request
+from pipeline.models.base import Answer, Completion, Failure, Request
 from pipeline.records import Failed, Identified
 from pipeline.storage.journal import Shard, commit_if_due, sweep
 

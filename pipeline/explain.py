@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import prompts
 from pipeline.config import Config
+from pipeline.data import prompts
 from pipeline.errors import PipelineError
 from pipeline.filters.measuring import Measured
 from pipeline.records import Failed, Rejected, Sample

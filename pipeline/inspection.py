@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.execution.fingerprint import differing
 from pipeline.explain import found, unknown
-from pipeline.models import tokenizer_of
+from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
 from pipeline.storage.files import read_json

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import prompts
 from pipeline.config import Config
+from pipeline.data import prompts
 from pipeline.errors import PipelineError
-from pipeline.models import Completion, Model, RawTopK, Request, open_teacher
+from pipeline.models.backends import open_teacher
+from pipeline.models.base import Completion, Model, RawTopK, Request
 from pipeline.records import Sample, digest
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples

@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline import batches, prompts, students
+from pipeline import batches, students
 from pipeline.config import Config
-from pipeline.encode import Encoder
+from pipeline.data import prompts
+from pipeline.data.encoding import Encoder
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.losses.kd import Objective, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
@@ -23,7 +25,6 @@ from pipeline.probe import logits_of
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
-from pipeline.vocabulary import Vocabulary
 
 LEARNING_RATE, OBJECTIVE = 2e-4, Objective(alpha=0.1)
 

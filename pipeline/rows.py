@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline import canaries, prompts, seeds, students, verifiers
-from pipeline.encode import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
+from pipeline import canaries, students, verifiers
+from pipeline.data import prompts, seeds
+from pipeline.data.encoding import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import frames, samples
@@ -14,7 +16,6 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import LEAKED, Rejected, Sample, Seed, digest
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_records
-from pipeline.vocabulary import Vocabulary
 
 Sources = Samples | Sequence[Seed]  # samples, or seeds whose ground truth is learned
 

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-from pipeline import licences, prompts, seeds, students, verifiers
+from pipeline import students, verifiers
 from pipeline.config import Config, Student
+from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
 from pipeline.filters import chain
-from pipeline.models import locate, tokenizer_of
+from pipeline.models import resolve
+from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.scoring import normalise
@@ -29,7 +31,7 @@ def check(config: Config) -> list[str]:
     _check_teacher(config)
     name, _ = students.source(config)
     if name != "random":
-        locate.check(name)
+        resolve.check(name)
     _check_local_student(config, name)
     return [
         f"seeds: {len(found):,}, of which {targets:,} with ground truth; held out: {len(held_out):,}, none of them among the seeds",
@@ -81,7 +83,7 @@ def _check_local_student(config: Config, name: str) -> None:
 def _check_teacher(config: Config) -> None:
     teacher = config.teacher
     if teacher.backend == "vllm":
-        locate.check(teacher.model)
+        resolve.check(teacher.model)
     remote = teacher.backend == "openai" and not any(host in str(teacher.base_url) for host in ("://127.0.0.1", "://localhost"))
     if remote and not os.environ.get(teacher.api_key_env):
         raise PipelineError(

@@ -18,6 +18,7 @@ from pipeline import ablation
 from pipeline.ablation import Do, Plan
 from pipeline.cli import cli
 from pipeline.config import Config, load
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.execution import contract, runner
 from pipeline.models.tokenizer import Tokenizer
@@ -31,7 +32,6 @@ from pipeline.stages import filter as filter_stage
 from pipeline.storage.samples import Samples, kept_rows
 from pipeline.storage.shards import read_records, write_shards
 from pipeline.students import made
-from pipeline.vocabulary import Vocabulary
 from tests.test_students import bpe, tiny
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from pipeline.config import Config, load
+from pipeline.data.seeds import load as load_seeds
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
 from pipeline.filters import chain, content_free
 from pipeline.filters.chain import _label_tokens as label_tokens
-from pipeline.seeds import load as load_seeds
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.files import read_json

@@ -23,7 +23,7 @@ from pipeline.filters.meaning import Vectors
 from pipeline.filters.near import Sets, jaccard
 from pipeline.filters.shingles import CHARACTERS, shingled
 from pipeline.filters.verdict import Verdict
-from pipeline.models import locate
+from pipeline.models import resolve
 from pipeline.records import Sample, Seed
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
@@ -386,11 +386,11 @@ def test_an_encoder_of_a_package_is_unpacked_once(tmp_path: Path, encoder: Path,
             archive.write(file, file.name)
     monkeypatch.syspath_prepend(package)
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    folder = Path(locate.resolve("package:carrier/model.zip"))
+    folder = Path(resolve.resolve("package:carrier/model.zip"))
     assert json.loads((folder / "config.json").read_text())["hidden_size"] == 16
     assert len(embeddings.measure("input", "package:carrier/model.zip")(batch(sample()))) == 1
     with pytest.raises(PipelineError, match=r"carrier 1.0 has no other.zip; its models: model.zip"):
-        locate.resolve("package:carrier/other.zip")
+        resolve.resolve("package:carrier/other.zip")
 
 
 def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) -> None:

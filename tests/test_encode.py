@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import prompts
-from pipeline.encode import IGNORED, UNKNOWN, Encoder, Example, check_frames, check_lengths
+from pipeline.data import prompts
+from pipeline.data.encoding import IGNORED, UNKNOWN, Encoder, Example, check_frames, check_lengths
+from pipeline.data.prompts import Span
 from pipeline.errors import PipelineError
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Span
 from pipeline.records import Frame, Sample, Seed
 from pipeline.storage import topk
 from tests.conftest import PROMPT

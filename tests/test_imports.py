@@ -9,12 +9,13 @@ from tests.conftest import ROOT
 
 LAYERS = [
     {"errors", "__init__"},
-    {"records", "config", "licences"},
+    {"records", "config"},
     {"storage"},
-    {"execution", "prompts", "seeds"},
-    {"models", "vocabulary", "adapters"},
-    {"work", "replies", "scoring"},
-    {"verifiers", "students", "encode", "canaries", "losses", "collect", "filters"},
+    {"execution"},
+    {"models"},
+    {"data", "adapters"},
+    {"work", "scoring"},
+    {"verifiers", "students", "canaries", "losses", "collect", "filters"},
     {"answers", "batches", "callbacks", "rows"},
     {"arguments", "heldout", "launch", "harness"},
     {"trainer", "recipe", "probe"},

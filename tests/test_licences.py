@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import load
+from pipeline.data.licences import KNOWN, TABLE, check
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
-from pipeline.licences import KNOWN, TABLE, check
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, train
 

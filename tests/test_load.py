@@ -10,9 +10,9 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation import gate
 from pipeline.evaluation.load import measure, priced
 from pipeline.execution import runner
-from pipeline.models import Request
+from pipeline.models.base import Request
 from pipeline.models.fake import FakeModel
-from pipeline.models.memory import forget_peak, peak_of_tree
+from pipeline.models.memory_usage import forget_peak, peak_of_tree
 from pipeline.records import Rendered
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import canaries
 from pipeline.config import Config, load
-from pipeline.encode import IGNORED
+from pipeline.data.encoding import IGNORED
 from pipeline.errors import PipelineError
 from pipeline.evaluation.stored import stored
 from pipeline.execution import runner

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import launch, prompts
+from pipeline import launch
 from pipeline.answers import Examiner
 from pipeline.callbacks import runaway, since_best
 from pipeline.config import Config, load
+from pipeline.data import prompts
 from pipeline.errors import PipelineError
 from pipeline.execution import contract, manifest, runner
 from pipeline.models.tokenizer import Tokenizer

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import prompts, replies
+from pipeline.data import prompts, replies
+from pipeline.data.prompts import FrontMatter, Span
 from pipeline.errors import PipelineError
-from pipeline.models import Completion
+from pipeline.models.base import Completion
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import FrontMatter, Span
 from pipeline.records import Seed, Usage
 from tests.conftest import PROMPT, ROOT
 

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import prompts
 from pipeline.config import load
-from pipeline.models import Completion, Request, open_teacher, tokenizer_of
+from pipeline.data import prompts
+from pipeline.models.backends import open_teacher
+from pipeline.models.base import Completion, Request
+from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
 from pipeline.storage.samples import Samples
@@ -156,7 +158,7 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
 
 def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:
     """<|im_end|> in a message must not end the turn."""
-    from pipeline.prompts import FrontMatter, Prompt
+    from pipeline.data.prompts import FrontMatter, Prompt
     from pipeline.records import Seed
 
     tokenizer = Tokenizer(tokenizer_of(load(ROOT / QUICKSTART).teacher))

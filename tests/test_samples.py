@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from pipeline import seeds
 from pipeline.config import Source, load
+from pipeline.data import seeds
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
 from pipeline.records import Sample

@@ -8,8 +8,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from pipeline import seeds
 from pipeline.config import Source
+from pipeline.data import seeds
 from pipeline.errors import PipelineError
 from pipeline.records import Seed
 from tests.conftest import ROOT, write_seeds

@@ -17,9 +17,9 @@ import pytest
 
 from pipeline.config import Engine, Teacher
 from pipeline.errors import PipelineError
-from pipeline.models import Answer, Completion, Failure, Request, Sampling
+from pipeline.models.base import Answer, Completion, Failure, Request, Sampling
 from pipeline.models.fake import TOKENIZER
-from pipeline.models.openai_server import ServerModel
+from pipeline.models.openai_client import ServerModel
 from pipeline.records import Rendered
 
 K = 3

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import prompts, seeds, students, validate
+from pipeline import students, validate
 from pipeline.config import Config, load
+from pipeline.data import prompts, seeds
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.execution import fingerprint, manifest, runner
-from pipeline.models import locate
+from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Frame, Rendered, Sample
@@ -23,7 +25,6 @@ from pipeline.storage.files import write_json
 from pipeline.storage.shards import write_shards
 from pipeline.storage.topk import TopK
 from pipeline.students import layers, trimming
-from pipeline.vocabulary import Vocabulary
 from tests.conftest import ROOT
 from tests.test_topk import header
 from tests.test_train import prepared
@@ -338,7 +339,7 @@ def test_first_weights_depend_on_the_data_only_where_they_do(workshop: Path) -> 
 def test_packaged_students_vocabulary(workshop: Path) -> None:
     """The packaged tokenizer on the packaged task: every seed in the same pieces, nine tokens in ten gone."""
     config = load(ROOT / "configs" / "quickstart.yaml", [f"task.seeds.path={ROOT / 'data/sms_spam/seeds.jsonl'}"])
-    tokenizer = Tokenizer(locate.resolve(config.teacher.model))
+    tokenizer = Tokenizer(resolve.resolve(config.teacher.model))
     prompt = prompts.load(ROOT / config.train.prompt)
     asked = [prompt.render(seed, tokenizer.control_tokens) for seed in seeds.load(config.task.seeds)]
     kept = trimming.vocabulary(tokenizer, {token for rendered in asked for token in tokenizer.encode(rendered)})

@@ -13,11 +13,11 @@ from benchmarks.confidence import calibration
 from benchmarks.quality import repeated
 from data.leg_counting import make as legs
 from data.question_types import make as questions
-from pipeline import prompts
 from pipeline.config import Arm
-from pipeline.models import Completion
+from pipeline.data import prompts
+from pipeline.data.replies import read
+from pipeline.models.base import Completion
 from pipeline.records import Seed, Usage
-from pipeline.replies import read
 from tests.conftest import ROOT
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.execution import runner
 from pipeline.models.weights import load_weights
 from pipeline.stages import evaluate, train
-from pipeline.vocabulary import Vocabulary
 from tests.test_train import losses, prepared
 
 

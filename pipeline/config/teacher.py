@@ -70,7 +70,7 @@ class Teacher(Section):
 
 
 class Licences(Section):
-    """Terms of what a student is made from, held against the table of pipeline/licences.py; what is not declared is not judged."""
+    """Terms of what a student is made from, held against the table of pipeline/data/licences.py; what is not declared is not judged."""
 
     teacher: str | None = runtime(None, description="licence of the teacher's weights, or terms of its service", examples=["apache-2.0"])
     seeds: str | None = runtime(None, description="licence of the seeds", examples=["cc-by-4.0"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.models import Completion, Failure, Model, Request, Sampling
+from pipeline.models.base import Completion, Failure, Model, Request, Sampling
 
 
 def measure(model: Model, requests: Sequence[Request], max_tokens: int, concurrency: int) -> dict[str, Any]:

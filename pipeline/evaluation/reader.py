@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import prompts, replies, rows, scoring, seeds, students
-from pipeline.encode import Encoder, Example
+from pipeline import rows, scoring, students
+from pipeline.data import prompts, replies, seeds
+from pipeline.data.encoding import Encoder, Example
+from pipeline.data.prompts import Prompt
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.execution.contract import Job
-from pipeline.models import Completion, tokenizer_of
+from pipeline.models.base import Completion
+from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.prompts import Prompt
 from pipeline.records import Frame, Sample, Scored, Seed
 from pipeline.storage.topk import TopK, TopKFolder, with_tail
-from pipeline.vocabulary import Vocabulary
 
 Sums = dict[str, tuple[int, float, int]]  # by seed: tokens, nats, tokens with the same likeliest
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, seeds, verifiers
+from pipeline import verifiers
 from pipeline.config import Config, Filter, Source
+from pipeline.data import prompts, seeds
+from pipeline.data.prompts import prompt_files
 from pipeline.errors import PipelineError
 from pipeline.execution import fingerprint
 from pipeline.filters import (
@@ -34,7 +36,7 @@ from pipeline.filters.columns import Measure, NamedFilter
 from pipeline.filters.measuring import Measured, columns_of, processes
 from pipeline.filters.together import CERTAINTY, IDENTITY, SEEDS, answers, choice, copies
 from pipeline.filters.verdict import Verdict, objections
-from pipeline.models import locate
+from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Seed
 from pipeline.scoring import SCORERS
@@ -97,10 +99,10 @@ def identities(config: Config) -> dict[str, str]:
     if settings.judge:
         found["judge"] = judge.Bench(config).identity
     if settings.calibrated:
-        found["labels' tokenizer"] = locate.identity(models.tokenizer_of(config.teacher), config.teacher.revision)
+        found["labels' tokenizer"] = resolve.identity(resolve.tokenizer_of(config.teacher), config.teacher.revision)
     for encoder in (settings.semantic, settings.diversity):
         if encoder:
-            found[f"encoder {encoder.model}"] = locate.identity(encoder.model, encoder.revision)
+            found[f"encoder {encoder.model}"] = resolve.identity(encoder.model, encoder.revision)
     return found
 
 
@@ -156,7 +158,7 @@ def _form(config: Config) -> Iterator[NamedFilter]:
     if settings.boilerplate:
         yield NamedFilter("boilerplate", (Measure(phrases.found),), partial(phrases.said, reason="boilerplate"))
     if settings.parseable:
-        reasoned = [prompts.load(path).wants_rationale for path in _asked(config)]
+        reasoned = [prompts.load(path).wants_rationale for path in prompt_files(config)]
         known = {"metric": task.metric, "labels": task.labels, "reasoned": reasoned}
         yield NamedFilter("parseable", (Measure(form.parseable, known),), objections)
     if settings.format:
@@ -250,7 +252,7 @@ def _check_teacher(config: Config) -> None:
         return
     assert config.filter.calibrated is not None
     counts = ["teacher"] if config.filter.calibrated.content_free else [f"teacher.{name}" for name in NAMES_TOKENIZER]
-    mine = fingerprint.settings(config, *counts) | {f"model {name}": found for name, found in models.identities(config.teacher).items()}
+    mine = fingerprint.settings(config, *counts) | {f"model {name}": found for name, found in resolve.identities(config.teacher).items()}
     begun = read_json(generated / "begun.json")["fingerprint"]
     if changed := fingerprint.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
         raise PipelineError(
@@ -295,13 +297,8 @@ def _checked(config: Config) -> Measure:
     return Measure(correctness.of, asdict(verifiers.check(config.task)), slow=config.task.metric not in SCORERS)
 
 
-def _asked(config: Config) -> Sequence[Path | str]:
-    """What samples were asked with, by number; before they are, what they will be asked with."""
-    return prompts.kept(Path(config.run_dir) / "generate") or config.generate.prompt
-
-
 def _label_tokens(config: Config) -> list[list[int]]:
     """By which tokens the labels are told apart, spelled behind what the teacher has in front of its answer."""
-    tokenizer = Tokenizer(models.tokenizer_of(config.teacher), config.teacher.revision)
-    front = prompts.load(_asked(config)[0]).front
+    tokenizer = Tokenizer(resolve.tokenizer_of(config.teacher), config.teacher.revision)
+    front = prompts.load(prompt_files(config)[0]).front
     return calibration.label_tokens(tokenizer, config.task.labels or [], front.answer.start)

@@ -93,7 +93,7 @@ class NamedFilter:
 def _code() -> list[str]:
     """What the code of filters and verifiers and the libraries behind them are: other ones may find other values."""
     here = Path(__file__).parent
-    files = sorted([*here.glob("*.py"), *(here.parent / "verifiers").glob("*.py"), here.parent / "scoring.py", here.parent / "topk.py"])
+    files = sorted([*here.rglob("*.py"), *(here.parent / "verifiers").rglob("*.py"), here.parent / "storage" / "topk.py"])
     versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
     return [*(sha256(path) for path in files), *versions]
 

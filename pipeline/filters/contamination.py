@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import seeds
 from pipeline.config import Source
+from pipeline.data import seeds
 from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.held_out import CHANGED, Index, Text

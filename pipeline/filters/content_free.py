@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, replies
 from pipeline.config import Config
+from pipeline.data import prompts, replies
+from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
 from pipeline.filters import calibration
-from pipeline.models import Answer, Completion, Model, Request, Sampling, open_teacher
-from pipeline.prompts import Prompt
+from pipeline.models import resolve
+from pipeline.models.backends import open_teacher
+from pipeline.models.base import Answer, Completion, Model, Request, Sampling
 from pipeline.records import Seed, digest
 from pipeline.storage.files import read_json, sha256, write_json
 from pipeline.storage.samples import Samples
@@ -30,7 +32,7 @@ def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np
     assert calibrated is not None
     assert calibrated.content_free is not None
     path = prompts.kept(generated)[0]
-    asked = [config.settings("teacher"), models.identities(config.teacher), sha256(path), labels, calibrated.content_free]
+    asked = [config.settings("teacher"), resolve.identities(config.teacher), sha256(path), labels, calibrated.content_free]
     kept = Path(config.run_dir) / "measured" / f"content_free-{digest(asked)}.json"
     if not kept.exists():
         prompt, example = prompts.load(path), Samples(generated)[0].seed

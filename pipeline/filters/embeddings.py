@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.duplicates import texts
-from pipeline.models import locate
+from pipeline.models import resolve
 
 TOGETHER = 16  # windows of text that go through the model at a time
 
 
 def measure(of: str, model: str, revision: str | None = None, max_tokens: int = 256) -> Measure:
     """Vectors of reply or input, found again when the model is another one under the same name."""
-    locate.check(model)
-    identity = locate.identity(model, revision)
+    resolve.check(model)
+    identity = resolve.identity(model, revision)
     return Measure(embedded, {"of": of, "model": model, "revision": revision, "max_tokens": max_tokens, "identity": identity})
 
 
 def embedded(batch: Batch, of: str, model: str, revision: str | None, max_tokens: int, identity: str) -> NDArray[np.float16]:
     """Unit vectors of reply or input (`duplicates.texts`), (N, hidden). Longer texts are read in windows of `max_tokens`."""
-    tokenizer, encoder = _loaded(locate.resolve(model), revision)
+    tokenizer, encoder = _loaded(resolve.resolve(model), revision)
     cut: Any = tokenizer(texts(batch, of), truncation=True, max_length=max_tokens, return_overflowing_tokens=True)
     sums = np.zeros((len(batch.samples), encoder.config.hidden_size), np.float32)
     np.add.at(sums, cut["overflow_to_sample_mapping"], _summed(tokenizer, encoder, cut["input_ids"]))

@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import models, prompts, replies
 from pipeline.collect import Collector, Question
 from pipeline.config import Config, Judge, Teacher
+from pipeline.data import prompts, replies
+from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
 from pipeline.execution.progress import Progress
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.measuring import Measured, processes
 from pipeline.filters.verdict import Verdict
-from pipeline.models import Completion, Failure, Model, Request, Sampling, open_teacher
-from pipeline.prompts import Prompt
+from pipeline.models import resolve
+from pipeline.models.backends import open_teacher
+from pipeline.models.base import Completion, Failure, Model, Request, Sampling
 from pipeline.records import Failed, Identified, Sample, Seed, digest
 from pipeline.storage.files import sha256
 from pipeline.storage.journal import Shard, read_failures, sweep
@@ -80,7 +82,7 @@ class Bench:
         """A digest of whatever could give other marks."""
         model, engine = self.model, self.model.engine
         named = [model.backend, model.model, model.revision, model.replies, engine.dtype, engine.fp32_head, engine.max_model_len]
-        return digest(named, self.judge.max_tokens, models.identities(model), sha256(Path(self.judge.prompt)))
+        return digest(named, self.judge.max_tokens, resolve.identities(model), sha256(Path(self.judge.prompt)))
 
     def marks(self, run_dir: Path, left: NDArray[np.int64]) -> Marks:
         """The marks of all samples of the run that have one. Of the rows `left`, those that have none yet are asked for now."""

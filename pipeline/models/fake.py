@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.config import Engine
 from pipeline.errors import EngineError
-from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling
+from pipeline.models.base import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import FinishReason, Usage
 

@@ -18,9 +18,11 @@ import numpy as np
 
 from pipeline.config import Engine, Teacher
 from pipeline.errors import EngineError, PipelineError
-from pipeline.models import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling, locate
-from pipeline.models.memory import forget_peak, peak_of_tree, used_on_gpus
+from pipeline.models import resolve
+from pipeline.models.base import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling
+from pipeline.models.memory_usage import forget_peak, peak_of_tree, used_on_gpus
 from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.watchdog import WATCHDOG
 from pipeline.models.weights import load_config
 from pipeline.records import FinishReason, Usage
 
@@ -30,35 +32,13 @@ CPU_BLOCK_SIZE = 32  # tokens; a shared prefix is cached in whole blocks, and vL
 SMALL_MACHINE_CORES = 4
 LIVENESS_SECONDS = 1.0  # between looks whether the engine that is waited for is there
 LONG_PREFIX = 256  # tokens; less is made again sooner than waited for
-# Knows its parent's processes, and ends them when the parent is gone: a killed driver would leave the engine, and its GPU memory, behind.
-# Looks for them every second until it is told that the engine is up.
-WATCHDOG = """
-import os, select, sys, psutil
-parent = psutil.Process(int(sys.argv[1]))
-known, up = {}, False
-while True:
-    if not up:
-        try:
-            known = {child.pid: child for child in parent.children(recursive=True) if child.pid != os.getpid()}
-        except psutil.NoSuchProcess:
-            pass
-    if select.select([0], [], [], None if up else 1.0)[0]:
-        if not os.read(0, 1):
-            break
-        known, up = {child.pid: child for child in parent.children(recursive=True) if child.pid != os.getpid()}, True
-for process in known.values():
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
-"""
 
 
 class VllmModel:
     """A model served by vLLM inside this process. What the engine's own processes print goes to the file `log`."""
 
     def __init__(self, name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float = math.inf):
-        path = locate.resolve(name)
+        path = resolve.resolve(name)
         self.tokenizer = Tokenizer(path, revision)
         # a few more than run at once wait in the engine, so that none of its places is empty while answers are written down
         self._room = engine.max_in_flight + -(-engine.max_in_flight // 8)
@@ -274,7 +254,7 @@ def _score_params(k: int) -> Any:
 
 def server_command(teacher: Teacher, host: str, port: int) -> list[str]:
     """The command that serves the teacher over HTTP, as the in-process engine would run it."""
-    options = _options(locate.resolve(teacher.model), teacher.revision, teacher.engine, teacher.logprobs)
+    options = _options(resolve.resolve(teacher.model), teacher.revision, teacher.engine, teacher.logprobs)
     flags = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", teacher.model, "--host", host]
     flags += ["--port", str(port)]
     for key, value in options.items():

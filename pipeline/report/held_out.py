@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import seeds
 from pipeline.config import Config
+from pipeline.data import seeds
 from pipeline.errors import PipelineError
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored, Seed

@@ -10,18 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import capture, prompts, replies, seeds, students, verifiers
+from pipeline import capture, students, verifiers
 from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
+from pipeline.data import prompts, replies, seeds
+from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
 from pipeline.evaluation import fidelity, gate, load, results, stored, table
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
-from pipeline.models import Completion, Model, Request, Sampling, locate, open_student, open_teacher
+from pipeline.models import resolve
+from pipeline.models.backends import open_student, open_teacher
+from pipeline.models.base import Completion, Model, Request, Sampling
 from pipeline.models.weights import size_of
-from pipeline.prompts import Prompt
 from pipeline.records import Range, Scored, Seed, digest
 from pipeline.storage import topk
 from pipeline.storage.files import read_json, sha256, write_json
@@ -59,7 +62,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
     if part == BASE:
         found |= students.identities(config)
     if part == TEACHER and config.teacher.backend == "vllm":
-        found["teacher"] = locate.identity(config.teacher.model, config.teacher.revision)
+        found["teacher"] = resolve.identity(config.teacher.model, config.teacher.revision)
     return found
 
 
@@ -197,7 +200,7 @@ def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None)
     config = job.config
     name, revision = (config.teacher.model, config.teacher.revision) if job.part == TEACHER else _student(job)
     backend = config.teacher.backend if job.part == TEACHER else config.evaluate.backend
-    size = size_of(locate.resolve(name), revision) if backend == "vllm" else None
+    size = size_of(resolve.resolve(name), revision) if backend == "vllm" else None
     write_json(
         job.folder / "cost.json",
         {

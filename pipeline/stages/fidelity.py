@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import seeds, students
+from pipeline import students
 from pipeline.collect import claim_all
 from pipeline.config import Config
+from pipeline.data import seeds
 from pipeline.evaluation.reader import Reader
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained

@@ -18,7 +18,7 @@ from pipeline.evaluation import stored
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.signals import run_child
-from pipeline.models import locate
+from pipeline.models import resolve
 from pipeline.storage.files import read_json, write_json
 
 NAME = "forgotten"
@@ -47,7 +47,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
     if part == TEACHER:
-        return {"teacher": locate.identity(config.teacher.model, config.teacher.revision)}
+        return {"teacher": resolve.identity(config.teacher.model, config.teacher.revision)}
     return students.identities(config) if part == BASE else {}
 
 
@@ -86,5 +86,5 @@ def check_installed(package: str) -> None:
 
 def _model(job: Job) -> tuple[str, str | None]:
     if job.part == TEACHER:
-        return locate.resolve(job.config.teacher.model), job.config.teacher.revision
+        return resolve.resolve(job.config.teacher.model), job.config.teacher.revision
     return students.made(job.run_dir / trained(job.part))

@@ -5,12 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, licences, models, seeds, work
+from pipeline import capture, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
+from pipeline.data import licences, seeds
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
-from pipeline.models import Model, Sampling, open_teacher
+from pipeline.models import resolve
+from pipeline.models.backends import open_teacher
+from pipeline.models.base import Model, Sampling
 from pipeline.records import Sample, Seed, digest
 from pipeline.work import Item, Work, Worker
 
@@ -37,7 +40,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return {**models.identities(config.teacher), **seeds.identities(config.task.seeds)}
+    return {**resolve.identities(config.teacher), **seeds.identities(config.task.seeds)}
 
 
 def run(job: Job) -> dict[str, Any]:

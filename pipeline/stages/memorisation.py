@@ -14,16 +14,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline import canaries, rows, seeds, students
+from pipeline import canaries, rows, students
 from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
-from pipeline.encode import IGNORED, Encoder, Example
+from pipeline.data import seeds
+from pipeline.data.encoding import IGNORED, Encoder, Example
 from pipeline.errors import PipelineError
 from pipeline.evaluation import stored
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
-from pipeline.models import Completion, Failure, Model, Request, Sampling, open_student
+from pipeline.models.backends import open_student
+from pipeline.models.base import Completion, Failure, Model, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Memorised, Rendered, Sample, Scored, digest
 from pipeline.storage.files import read_json, write_json

@@ -4,13 +4,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, licences, models, prompts, seeds, work
+from pipeline import capture, work
 from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
+from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
-from pipeline.models import Model, open_teacher, tokenizer_of
+from pipeline.models import resolve
+from pipeline.models.backends import open_teacher
+from pipeline.models.base import Model
+from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.storage.files import read_json
@@ -47,7 +51,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return {**models.identities(config.teacher), **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
+    return {**resolve.identities(config.teacher), **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
 
 
 def run(job: Job) -> dict[str, Any]:

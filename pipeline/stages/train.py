@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import adapters, launch, licences, prompts, seeds, students, verifiers
+from pipeline import adapters, launch, students, verifiers
 from pipeline.config import Config, Student, Train
+from pipeline.data import licences, prompts, seeds
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
@@ -19,7 +21,6 @@ from pipeline.rows import Rows, load, training_seed
 from pipeline.storage.files import read_json, sync_folder, write_atomic, write_json
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopKFolder
-from pipeline.vocabulary import Vocabulary
 
 NAME = "train"
 SHARED = False

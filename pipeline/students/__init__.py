@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import adapters, prompts, seeds
+from pipeline import adapters
 from pipeline.config import Config, Shape
-from pipeline.encode import Encoder
+from pipeline.data import prompts, seeds
+from pipeline.data.encoding import Encoder
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
-from pipeline.models import locate, tokenizer_of
+from pipeline.models import resolve
+from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
@@ -18,7 +21,6 @@ from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
 from pipeline.students import layers, trimming
-from pipeline.vocabulary import Vocabulary
 
 MEASURED_SEEDS = 64  # prompts on which choose: importance measures
 
@@ -45,7 +47,7 @@ def source(config: Config) -> tuple[str, str | None]:
 def identities(config: Config) -> dict[str, str]:
     """What the student starts from, for fingerprints: the weights may be used where they are, and changed there."""
     name, revision = source(config)
-    return {"student": name if name == "random" else locate.identity(name, revision)}
+    return {"student": name if name == "random" else resolve.identity(name, revision)}
 
 
 def reads_seeds(config: Config) -> bool:
@@ -93,7 +95,7 @@ def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
         tokenizer = Tokenizer(tokenizer_of(config.teacher), config.teacher.revision)
         model = _random(student.shape, tokenizer, config.train.seed)
     else:
-        name = locate.resolve(name)
+        name = resolve.resolve(name)
         if student.layers is None and student.keep_layers is None and not student.trim_vocabulary:
             return Start(name)
         model, tokenizer = load_weights(name, revision, "auto"), Tokenizer(name, revision)

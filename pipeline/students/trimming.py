@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Rendered
 from pipeline.storage.files import write_atomic
-from pipeline.vocabulary import Vocabulary
 
 Pair = tuple[str, str]
 

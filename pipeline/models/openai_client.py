@@ -26,8 +26,10 @@ from pydantic_core import from_json
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
-from pipeline.models import Answer, Completion, Facts, Failure, Request, Sampling, openai_replies, tokenizer_of
-from pipeline.models.openai_replies import GOES_ON, Trouble
+from pipeline.models import openai_responses
+from pipeline.models.base import Answer, Completion, Facts, Failure, Request, Sampling
+from pipeline.models.openai_responses import GOES_ON, Trouble
+from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 
 TICK_SECONDS = 0.2
@@ -171,7 +173,7 @@ class ServerModel:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await client.get("/models", cast_to=bytes)
         except APIStatusError as error:
-            if error.status_code in openai_replies.AWAY:
+            if error.status_code in openai_responses.AWAY:
                 return
         except (TimeoutError, APIConnectionError):
             return
@@ -201,7 +203,7 @@ class ServerModel:
         except TimeoutError:
             return Trouble(f"no answer within teacher.timeout_s={self._teacher.timeout_s:g}", "timed_out")
         except APIStatusError as error:
-            return openai_replies.trouble(self._url, self._teacher.api_key_env, error)
+            return openai_responses.trouble(self._url, self._teacher.api_key_env, error)
         except APIConnectionError as error:
             cause = error.__cause__ or error
             sent = not isinstance(cause, ConnectError | ConnectTimeout)
@@ -242,7 +244,7 @@ class ServerModel:
         }
         if sampling.logprobs:
             body["logprobs"] = sampling.logprobs
-        return Call("/completions", body, partial(openai_replies.with_ids, self._url, self.tokenizer, sampling.logprobs))
+        return Call("/completions", body, partial(openai_responses.with_ids, self._url, self.tokenizer, sampling.logprobs))
 
     def _by_messages(self, sampling: Sampling, request: Request, body: dict[str, Any]) -> Call:
         if request.rendered.messages is None:
@@ -252,7 +254,7 @@ class ServerModel:
         body["messages"] = list(request.rendered.messages)
         if sampling.top_k:
             body["top_k"] = sampling.top_k
-        return Call("/chat/completions", body, openai_replies.with_text)
+        return Call("/chat/completions", body, openai_responses.with_text)
 
     def _scoring(self, tokenizer: Tokenizer, k: int, request: Request) -> Call:
         """A server has no way to only read: it writes one token, which is thrown away."""
@@ -268,7 +270,7 @@ class ServerModel:
             "return_tokens_as_token_ids": True,
             "add_special_tokens": False,
         }
-        return Call("/completions", body, partial(openai_replies.scored, self._url, tokenizer, k))
+        return Call("/completions", body, partial(openai_responses.scored, self._url, tokenizer, k))
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", answers: "queue.SimpleQueue[Answer | BaseException]") -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from pipeline.config import Teacher
 from pipeline.errors import PipelineError
 
 PIECE, PIECES = 1 << 18, 1024  # what goes into an identity of each file: 256 MiB at the most
@@ -120,3 +121,20 @@ def _pieces(path: Path) -> Iterator[bytes]:
         for start in range(0, size, max(PIECE, size // PIECES)):
             file.seek(start)
             yield file.read(PIECE)
+
+
+def tokenizer_of(teacher: Teacher) -> str:
+    """Folder or hub id of the teacher's tokenizer, without starting the teacher."""
+    if teacher.backend == "fake":
+        from pipeline.models.fake import TOKENIZER
+
+        return str(TOKENIZER)
+    name = teacher.tokenizer or teacher.model
+    return resolve(name) if name.startswith("package:") else name
+
+
+def identities(teacher: Teacher) -> dict[str, str]:
+    """For fingerprints: what tells this teacher, and the tokenizer of a server's, from another of the same name."""
+    if teacher.backend == "vllm":
+        return {"teacher": identity(teacher.model, teacher.revision)}
+    return {"tokenizer": identity(teacher.tokenizer, teacher.revision)} if teacher.tokenizer else {}

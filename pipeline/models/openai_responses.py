@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.models import Answer, Completion, Failure, RawTopK, Request
+from pipeline.models.base import Answer, Completion, Failure, RawTopK, Request
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import FailureReason, FinishReason, Usage
 

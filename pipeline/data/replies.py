@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
-from pipeline.models import Completion
+from pipeline.models.base import Completion
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Prompt
 from pipeline.records import Range
 
 

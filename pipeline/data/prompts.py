@@ -24,7 +24,7 @@ tokens of the tokenizer that stand in it are broken up before they can act.
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,7 +34,8 @@ from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, met
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from pipeline.config import Form
+from pipeline.config import Config, Form
+
 from pipeline.errors import PipelineError
 from pipeline.records import Rendered, Seed
 
@@ -205,3 +206,8 @@ def _defused(value: Any, tokens: tuple[str, ...]) -> Any:
     if isinstance(value, dict):
         return {key: _defused(item, tokens) for key, item in value.items()}
     return value
+
+
+def prompt_files(config: Config) -> Sequence[Path | str]:
+    """What samples were asked with, by number; before they are, what they will be asked with."""
+    return kept(Path(config.run_dir) / "generate") or config.generate.prompt

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Form
+from pipeline.data.prompts import Prompt, Span
+from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.prompts import Prompt, Span
 from pipeline.records import Frame, Range, Sample, Seed
 from pipeline.storage.topk import TopKFolder
-from pipeline.vocabulary import Vocabulary
 
 IGNORED = -100  # label of a token that bears no loss
 UNKNOWN = -1  # a token of which no distribution is known

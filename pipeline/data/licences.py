@@ -242,7 +242,7 @@ def _plain(name: str) -> str:
 
 def _terms(name: str) -> Terms:
     close = difflib.get_close_matches(_plain(name), KNOWN, n=1, cutoff=0.7)
-    meaning = "it is not in the table of pipeline/licences.py" + (f"; did you mean {close[0]}?" if close else "")
+    meaning = "it is not in the table of pipeline/data/licences.py" + (f"; did you mean {close[0]}?" if close else "")
     return KNOWN.get(_plain(name), Terms((_plain(name),), "unknown", (), meaning, "none", "-"))
 
 

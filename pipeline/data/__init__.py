@@ -1,0 +1,1 @@
+"""From an example to a training row: seeds, prompts, replies, encoding."""
