@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import verifiers
 from pipeline.config import Config
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
+from pipeline.verifiers import verify
 
 BINS = (0.0, 0.5, 0.7, 0.9, 0.97, 0.99, 1.0)
 
@@ -37,8 +37,8 @@ def report(run_dir: Path) -> list[str]:
     judged = [(s, p) for s, p in zip(samples, written, strict=True) if s.seed.target is not None and s.answer_tokens]
     if judged:
         sure = np.array([probability[slice(*(sample.answer_tokens or (0, 0)))].prod() for sample, probability in judged])
-        how = verifiers.check(task)
-        right = np.array([verifiers.score(how, sample.answer, str(sample.seed.target)).value for sample, _ in judged])
+        how = verify.check(task)
+        right = np.array([verify.score(how, sample.answer, str(sample.seed.target)).value for sample, _ in judged])
         lines += calibration(sure, right)
     return lines
 

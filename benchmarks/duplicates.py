@@ -30,11 +30,11 @@ import numpy as np
 from benchmarks import duplicate_libraries as libraries
 from benchmarks.duplicate_libraries import SIZE, THRESHOLD, shingles
 from benchmarks.table import Row, main, middle, python, spread
-from pipeline import scoring
 from pipeline.filters import duplicates
 from pipeline.filters.columns import Batch, Ragged, joined
 from pipeline.records import Sample, Seed, Usage
 from pipeline.storage.topk import TopKFolder
+from pipeline.verifiers import scorers
 
 ROWS = int(os.environ.get("ROWS", "5000"))
 TURNS = int(os.environ.get("TURNS", "5"))
@@ -156,7 +156,7 @@ def exact(folder: Path) -> Iterator[Row]:
     texts = half + [lined(text.upper()) for text in half]
     assert sum(ours_exact(samples(texts))) == len(half)
     yield alone("exact: samples/s a core", 100_000, texts, ours_exact)
-    normalisers: list[tuple[str, Callable[[str], str]]] = [("raw bytes", str), ("normalised", scoring.normalise)]
+    normalisers: list[tuple[str, Callable[[str], str]]] = [("raw bytes", str), ("normalised", scorers.normalise)]
     for name, normalise in normalisers:
         peer = partial(libraries.text_dedup_exact, normalise=normalise)
         yield beside(f"exact: over text-dedup, {name}", peer, texts, ours_exact, lambda flags: (sum(flags) / len(half), ""))

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.capture import keep_prompts
 from pipeline.config import Config, load
 from pipeline.data import prompts, seeds
 from pipeline.execution.contract import Job
 from pipeline.execution.progress import Progress
+from pipeline.inference.teacher_samples import keep_prompts
 from pipeline.models.base import Sampling
 from pipeline.models.vllm_engine import VllmModel, _params
 from pipeline.stages import generate

@@ -24,10 +24,10 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 
-from pipeline.capture import keep_prompts
 from pipeline.config import Config, load
 from pipeline.execution.contract import Job
 from pipeline.execution.progress import Progress
+from pipeline.inference.teacher_samples import keep_prompts
 from pipeline.models.base import Answer, Completion, Facts, Request, Sampling
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer

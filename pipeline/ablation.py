@@ -23,12 +23,12 @@ from pipeline.evaluation.table import shown, signed
 from pipeline.execution import contract, fingerprint, manifest, runner
 from pipeline.execution.progress import clock
 from pipeline.records import Scored
-from pipeline.scoring import Interval, bootstrap_repeats, bootstrap_sum
 from pipeline.stages import evaluate, train
 from pipeline.stages import filter as filter_stage
 from pipeline.storage.files import read_json, write_json
 from pipeline.storage.locks import Lock
 from pipeline.storage.shards import read_records
+from pipeline.verifiers.scorers import Interval, bootstrap_repeats, bootstrap_sum
 
 NAME = "ablate"
 CURATED, RANDOM = "curated", "random"

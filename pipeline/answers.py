@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from pipeline import verifiers
 from pipeline.config import Task
 from pipeline.data import replies
 from pipeline.data.prompts import Prompt
 from pipeline.models.base import Completion
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Identified, Seed, Usage
-from pipeline.verifiers import Check
+from pipeline.verifiers import verify
+from pipeline.verifiers.verify import Check
 
 
 class Shown(Identified):
@@ -57,7 +57,7 @@ class Examiner:
         completion = Completion(seed.id, text, ids, "stop", Usage(prompt_tokens=0, completion_tokens=len(ids)))
         answer = replies.read(self.prompt, completion, self.tokenizer).answer
         known = seed.target is not None
-        score = verifiers.score(self._check, answer, str(seed.target)).value if known else None
+        score = verify.score(self._check, answer, str(seed.target)).value if known else None
         return Shown(id=seed.id, text=text, target=seed.target, score=score)
 
     def _cut(self, text: str) -> str:
@@ -67,7 +67,7 @@ class Examiner:
 
     @cached_property
     def _check(self) -> Check:
-        return verifiers.check(self.task)
+        return verify.check(self.task)
 
     @cached_property
     def _by_string(self) -> bool:

@@ -278,13 +278,13 @@ def _execute(
     name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
 ) -> int:
     """Run one stage; returns the exit code."""
-    from pipeline import work
     from pipeline.execution import runner
+    from pipeline.inference import work_queue
 
     settings = _load(config, overrides)
     module = _modules()[name]
     again = runner.set_aside if redo else None
-    prepare = again or (work.retry_errors if retry_errors else getattr(module, "reopen", None))
+    prepare = again or (work_queue.retry_errors if retry_errors else getattr(module, "reopen", None))
     worked = runner.execute(module, settings, only or None, prepare)
     finished = not only or runner.done(module, settings)
     for measure in _with_measures(module)[1:] if finished else ():

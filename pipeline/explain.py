@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.data import prompts
 from pipeline.errors import PipelineError
 from pipeline.filters.measuring import Measured
+from pipeline.inference.work_queue import failure_files
 from pipeline.records import Failed, Rejected, Sample
 from pipeline.rows import is_held_out
 from pipeline.storage.files import content, read_json
@@ -19,7 +20,6 @@ from pipeline.storage.journal import read_failures
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_lines, read_records
 from pipeline.storage.topk import TopKFolder
-from pipeline.work import failure_files
 
 WIDE = 60  # characters of a measured value
 LONG = 2000  # of a prompt

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline import canaries, students, verifiers
+from pipeline import canaries, students
 from pipeline.data import prompts, seeds
 from pipeline.data.encoding import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
 from pipeline.data.vocabulary import Vocabulary
@@ -16,6 +16,8 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import LEAKED, Rejected, Sample, Seed, digest
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_records
+from pipeline.verifiers import verify
+from pipeline.verifiers.sandbox.sandbox import UnknownError
 
 Sources = Samples | Sequence[Seed]  # samples, or seeds whose ground truth is learned
 
@@ -168,18 +170,18 @@ def _is_usable(encoder: Encoder, sample: Sample, max_length: int) -> bool:
     return bool(made) and all(len(example.input_ids) <= max_length and set(example.labels) != {IGNORED} for example in made)
 
 
-def _is_wrong(check: verifiers.Check, sample: Sample) -> bool:
+def _is_wrong(check: verify.Check, sample: Sample) -> bool:
     """What cannot be checked is not wrong."""
     try:
-        return verifiers.verify(check, sample.answer, str(sample.seed.target)).value != 1.0
-    except verifiers.UnknownError:
+        return verify.verify(check, sample.answer, str(sample.seed.target)).value != 1.0
+    except UnknownError:
         return False
 
 
 def _mended(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Sample | Seed]:
     """These sources; under `corrected` a seed stands in once for its samples that are wrong."""
     config, arm = job.config, job.config.train.arms[job.part]
-    check, mended = verifiers.check(config.task), set()
+    check, mended = verify.check(config.task), set()
     for number in numbers:
         source = sources[number]
         wrong = isinstance(source, Sample) and arm.corrected and source.seed.target is not None and _is_wrong(check, source)

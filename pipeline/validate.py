@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline import students, verifiers
+from pipeline import students
 from pipeline.config import Config, Student
 from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
@@ -12,7 +12,8 @@ from pipeline.models import resolve
 from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.scoring import normalise
+from pipeline.verifiers import verify
+from pipeline.verifiers.scorers import normalise
 
 
 def check(config: Config) -> list[str]:
@@ -26,7 +27,7 @@ def check(config: Config) -> list[str]:
     samples = len(found) * config.generate.samples * len(teacher_prompts)
     first = teacher_prompts[0].render(found[0])
     _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
-    verifiers.check(config.task)
+    verify.check(config.task)
     chosen = chain.check(config, found)
     _check_teacher(config)
     name, _ = students.source(config)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pipeline.verifiers.child import Judge, serve
+from pipeline.verifiers.sandbox.worker import Judge, serve
 
 
 def load(argument: str, words: int) -> Judge:

@@ -26,12 +26,12 @@ from pipeline.models.weights import load_config
 from pipeline.records import Rejected, Sample, Scored
 from pipeline.rows import Rows, draw, is_held_out
 from pipeline.rows import load as load_rows
-from pipeline.scoring import bootstrap_sum
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
 from pipeline.storage.samples import Samples, kept_rows
 from pipeline.storage.shards import read_records, write_shards
 from pipeline.students import made
+from pipeline.verifiers.scorers import bootstrap_sum
 from tests.test_students import bpe, tiny
 
 
@@ -333,7 +333,7 @@ def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) 
     """Two commands on one folder, or a redo that loses what was there."""
     filtered(workshop)
     plan = planned(workshop)
-    wait = "import sys, pathlib; from pipeline.store import Lock; a = Lock(pathlib.Path(sys.argv[1])); print(a.take(), flush=True); input()"
+    wait = "import sys, pathlib; from pipeline.storage.locks import Lock; a = Lock(pathlib.Path(sys.argv[1])); print(a.take(), flush=True); input()"
     plan.folder.mkdir()
     (plan.folder / "results.json").write_text("{}")
     with subprocess.Popen(

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import scoring
 from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
@@ -28,6 +27,7 @@ from pipeline.records import Sample, Seed
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.topk import TopKFolder
+from pipeline.verifiers import scorers
 
 Make = Callable[..., Sample]
 WORDS = [f"{first}{second}" for first in "bdfgklmnprstvz" for second in ("a", "ea", "i", "oo", "un", "ent")]
@@ -96,7 +96,7 @@ def every_index(sets: Ragged) -> NDArray[np.float64]:
 def test_digests_agree_with_the_score(sample: Make, one: str, two: str) -> None:
     """Two notions of "the same answer" in one project would contradict one another in its reports."""
     first, second = duplicates.digests(batch(sample(text=one), sample(text=two)))
-    assert (first == second).all() == (scoring.normalise(one) == scoring.normalise(two))
+    assert (first == second).all() == (scorers.normalise(one) == scorers.normalise(two))
 
 
 def test_folding_is_pythons_own() -> None:

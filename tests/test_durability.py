@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.capture import keep_prompts
 from pipeline.config import load
 from pipeline.errors import EngineError, PipelineError
 from pipeline.execution import contract, manifest, runner
+from pipeline.inference.teacher_samples import keep_prompts
 from pipeline.models.fake import FakeModel
 from pipeline.records import Sample
 from pipeline.stages import filter as filter_stage

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.verifiers import locks
-from pipeline.verifiers.jail import Jail, LostError, UnknownError
+from pipeline.verifiers.sandbox import confinement
+from pipeline.verifiers.sandbox.sandbox import Jail, LostError, UnknownError
 from tests.conftest import ROOT
 
 
@@ -92,7 +92,7 @@ def test_what_an_inmate_started_ends_with_it() -> None:
 @pytest.mark.parametrize("last", ["pid", "hang"])
 def test_an_inmate_ends_with_its_parent(last: str, started: list[subprocess.Popen[str]]) -> None:
     """A parent that is killed cannot clean up: busy processes would fill the machine."""
-    code = "import time; from pipeline.verifiers.jail import Jail; jail = Jail('tests.inmates', '', 600.0, 300)\n"
+    code = "import time; from pipeline.verifiers.sandbox.sandbox import Jail; jail = Jail('tests.inmates', '', 600.0, 300)\n"
     code += f"print(jail.ask('pid'), flush=True); jail.ask({last!r}); time.sleep(600)"
     env: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
@@ -145,7 +145,7 @@ def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
     """Each of these is a way out."""
     path = tmp_path / "precious"
     path.write_text("text")
-    code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers import locks\nassert locks.no_calls(writing=False)\n"
+    code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\nassert confinement.no_calls(writing=False)\n"
     code += f"try:\n    {TRIES[doing]}\nexcept PermissionError:\n    print('refused')\n"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True).stdout == "refused\n"
@@ -155,6 +155,6 @@ def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
 def test_the_filter_is_whole() -> None:
     """A jump past the end, or a call named without its number, and the kernel refuses the filter or lets the wrong call through."""
     for writing in (True, False):
-        lines = locks._instructions(writing)
+        lines = confinement._instructions(writing)
         assert all(len(line) == 8 for line in lines)
         assert all(place + 1 + max(line[2:4]) < len(lines) for place, line in enumerate(lines) if line[0] & 7 == 5)

@@ -11,8 +11,8 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.metrics import further, shared_fields
 from pipeline.records import Score, Scored, Usage
-from pipeline.scoring import chrf, rouge_l
-from pipeline.verifiers import check, score
+from pipeline.verifiers.scorers import chrf, rouge_l
+from pipeline.verifiers.verify import check, score
 
 
 def scored(answer: str | None, target: str, value: float = 0.0, confidence: float | None = None) -> Scored:

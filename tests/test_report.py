@@ -21,7 +21,7 @@ from pipeline.report import charts, svg
 from pipeline.report.facts import Cost, Estimate, Facts, Group, Point, Waterfall
 from pipeline.report.gather import gather
 from pipeline.report.serve import server
-from pipeline.scoring import Interval
+from pipeline.verifiers.scorers import Interval
 from tests import reporting
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

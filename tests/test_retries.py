@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import work
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import contract, runner
+from pipeline.inference import work_queue
 from pipeline.records import Sample
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
@@ -63,8 +63,8 @@ def test_retried_errors_can_succeed(workshop: Path) -> None:
     failed = failures(folder)
     assert failed
     retried = sorted(failed)
-    work.retry_errors(contract.Job(config, "generate", "", folder))
-    work.retry_errors(contract.Job(config, "generate", "", folder))  # as after a crash between its steps
+    work_queue.retry_errors(contract.Job(config, "generate", "", folder))
+    work_queue.retry_errors(contract.Job(config, "generate", "", folder))  # as after a crash between its steps
     generate.run(answering(config))
     samples = list(read_records(folder, Sample))
     assert len(samples) == len({sample.id for sample in samples}) == 60
@@ -78,7 +78,7 @@ def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
     config = load(workshop / "config.yaml", REFUSING)
     runner.execute(generate, config)
     failed = next(iter(failures(folder)))
-    work.retry_errors(contract.Job(config, "generate", "", folder))
+    work_queue.retry_errors(contract.Job(config, "generate", "", folder))
     generate.run(answering(config))
     shard = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if failed in path.read_text()).stem
     (folder / f"{shard}.topk").write_bytes(b"")
@@ -94,7 +94,7 @@ def test_retry_of_many_lasting_failures_ends(workshop: Path) -> None:
     (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = load(workshop / "config.yaml", ["teacher.engine.max_model_len=2000", "generate.shard_size=300", "generate.max_error_rate=0.2"])
     assert runner.execute(generate, config)
-    assert runner.execute(generate, config, prepare=work.retry_errors)
+    assert runner.execute(generate, config, prepare=work_queue.retry_errors)
     assert len(failures(workshop / "run" / "generate")) == 40
     assert len(list(read_records(workshop / "run" / "generate", Sample))) == 560
 
@@ -105,7 +105,7 @@ def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop:
     runner.execute(generate, config)
     before = failures(workshop / "run" / "generate")
     with pytest.raises(PipelineError, match="begun from other settings"):
-        runner.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=work.retry_errors)
+        runner.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=work_queue.retry_errors)
     assert failures(workshop / "run" / "generate") == before
     assert (workshop / "run" / "generate" / "manifest.json").exists()
 
@@ -150,9 +150,9 @@ def test_repair_of_what_was_retried_twice(workshop: Path, damaged: str) -> None:
     runner.execute(generate, config)
     first = len(list(folder.glob("0*.jsonl.gz")))
     failed = failures(folder)
-    runner.execute(generate, config, prepare=work.retry_errors)
+    runner.execute(generate, config, prepare=work_queue.retry_errors)
     assert failures(folder) == failed
-    work.retry_errors(contract.Job(config, "generate", "", folder))
+    work_queue.retry_errors(contract.Job(config, "generate", "", folder))
     generate.run(answering(config))
     own = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if next(iter(failed)) in path.read_text()).stem
     shard = {"the seeds' own": own, "the first retry": f"{first:05d}", "the second retry": f"{first + 1:05d}"}[damaged]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.scoring import bootstrap, exact, label, number, numeric
+from pipeline.verifiers.scorers import bootstrap, exact, label, number, numeric
 
 LABELS = ["spam", "normal"]
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from pipeline.evaluation.significance import mcnemar, p_value, sign_flip
-from pipeline.scoring import RESAMPLES, bootstrap, bootstrap_ratio
+from pipeline.verifiers.scorers import RESAMPLES, bootstrap, bootstrap_ratio
 
 
 @pytest.mark.parametrize(

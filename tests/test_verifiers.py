@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import verifiers
 from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
@@ -20,7 +19,9 @@ from pipeline.records import Sample, Seed
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.topk import TopKFolder
-from pipeline.verifiers import Check, UnknownError, score, verify
+from pipeline.verifiers import verify as verifiers_verify
+from pipeline.verifiers.sandbox.sandbox import UnknownError
+from pipeline.verifiers.verify import Check, score, verify
 
 SECONDS = 60.0  # of a machine that has much else to do
 
@@ -35,7 +36,7 @@ def impatient() -> Iterator[float]:
     """A time limit of its own, so that the other tests' processes are not this one's."""
     yield 1.5
     for verifier in ("math", "json"):
-        verifiers._jail(verifier, 1.5, 1024).close()
+        verifiers_verify._jail(verifier, 1.5, 1024).close()
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_plain_verifiers_are_the_scorers(verifier: str, answer: str, target: str
     assert verify(check(verifier, labels=["spam", "normal"]), answer, target).value == value
 
 
-@pytest.mark.parametrize("verifier", sorted(verifiers.VERIFIERS))
+@pytest.mark.parametrize("verifier", sorted(verifiers_verify.VERIFIERS))
 @pytest.mark.parametrize("answer", [None, ""])
 def test_no_answer_is_wrong(verifier: str, answer: str | None) -> None:
     """What is not there needs no checking."""
@@ -257,13 +258,13 @@ def test_the_config_gives_the_schema(workshop: Path) -> None:
     changes = ["task.metric=json", "task.labels=null", f"task.verifier.json_schema={workshop / 'schema.json'}"]
     task = load(workshop / "config.yaml", changes).task
     with pytest.raises(PipelineError, match="cannot be read as JSON"):
-        verifiers.check(task)
+        verifiers_verify.check(task)
     (workshop / "schema.json").write_text('{"type": "nonsense"}')
     with pytest.raises(PipelineError, match="is no JSON schema"):
-        verifiers.check(task)
+        verifiers_verify.check(task)
     (workshop / "schema.json").write_text('{"type": "object"}')
-    assert verifiers.check(task).schema == {"type": "object"}
-    assert verifiers.files(task) == [workshop / "schema.json"]
+    assert verifiers_verify.check(task).schema == {"type": "object"}
+    assert verifiers_verify.files(task) == [workshop / "schema.json"]
     with pytest.raises(PipelineError, match="json_schema is for metric 'json'"):
         load(workshop / "config.yaml", [changes[2]])
 

@@ -35,7 +35,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from pipeline.config import Config, Form
-
 from pipeline.errors import PipelineError
 from pipeline.records import Rendered, Seed
 

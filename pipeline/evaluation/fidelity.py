@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.records import Faithful
-from pipeline.scoring import bootstrap
 from pipeline.storage.shards import read_records
+from pipeline.verifiers.scorers import bootstrap
 
 Readings = Mapping[str, Sequence[Faithful]]  # by model
 

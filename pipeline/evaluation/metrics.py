@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import verifiers
 from pipeline.config import Config
 from pipeline.records import Scored
-from pipeline.scoring import SCORERS, Interval, bootstrap, bootstrap_ratio, normalise
-from pipeline.verifiers import structured
-from pipeline.verifiers.text import unfenced
+from pipeline.verifiers import json_answers, verify
+from pipeline.verifiers.code_fence import unfenced
+from pipeline.verifiers.scorers import SCORERS, Interval, bootstrap, bootstrap_ratio, normalise
 
 Field = tuple[str, str, Any]  # of a leaf of a JSON value its path, its type (true is not 1) and itself
 
@@ -51,19 +50,19 @@ def _value(name: str, answer: Scored) -> float:
 
 def _of_json(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
     """Validity: the share of answers that are JSON and fit the schema, if any. Field F1: over the fields of all answers together."""
-    how = verifiers.check(config.task)
+    how = verify.check(config.task)
     # held against itself, an answer is right if it can be read and fits
-    valid = [verifiers.score(how, answer.score.answer, answer.score.answer or "").value for answer in answers]
+    valid = [verify.score(how, answer.score.answer, answer.score.answer or "").value for answer in answers]
     fields = [shared_fields(answer.score.answer, str(answer.target)) for answer in answers]
     both, either = zip(*fields, strict=True)
     return {"json_valid": bootstrap(valid), "json_field_f1": bootstrap_ratio(both, either)}
 
 
 def _fields_of(text: str | None) -> Counter[Field]:
-    if text is None or len(text) > verifiers.LONGEST:
+    if text is None or len(text) > verify.LONGEST:
         return Counter()
     try:
-        return Counter(_leaves(structured.read(unfenced(text)), ""))
+        return Counter(_leaves(json_answers.read(unfenced(text)), ""))
     except (ValueError, RecursionError):
         return Counter()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import rows, scoring, students
+from pipeline import rows, students
 from pipeline.data import prompts, replies, seeds
 from pipeline.data.encoding import Encoder, Example
 from pipeline.data.prompts import Prompt
@@ -20,6 +20,7 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Frame, Sample, Scored, Seed
 from pipeline.storage.topk import TopK, TopKFolder, with_tail
+from pipeline.verifiers import scorers
 
 Sums = dict[str, tuple[int, float, int]]  # by seed: tokens, nats, tokens with the same likeliest
 
@@ -84,7 +85,7 @@ class Reader:
             mine, theirs = own.text.strip(), teacher.text.strip()
         else:
             mine, theirs = own.score.answer or "", teacher.score.answer or ""
-        return {name: scoring.SCORERS[name](mine, theirs, None).value for name in ("rouge_l", "chrf")}
+        return {name: scorers.SCORERS[name](mine, theirs, None).value for name in ("rouge_l", "chrf")}
 
     def _examples(self, answer: Scored) -> list[Example]:
         """The answer as rows of this student; none where its form or its vocabulary has no place for it."""

@@ -17,9 +17,9 @@ from pipeline.evaluation.load import priced
 from pipeline.evaluation.stored import stored
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored
-from pipeline.scoring import bootstrap, bootstrap_repeats, normalise
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
+from pipeline.verifiers.scorers import bootstrap, bootstrap_repeats, normalise
 
 Measured = Mapping[str, tuple[Sequence[Scored], Mapping[str, Any]]]  # per model: its answers, what they cost
 FAKE = "made by the fake backend: these figures test the machinery and measure nothing"

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import scoring
 from pipeline.filters.columns import Batch
 from pipeline.filters.keys import NOTHING, counted, key, shuffled
 from pipeline.filters.verdict import Objection, Verdict, turned_down
 from pipeline.records import Sample
+from pipeline.verifiers import scorers
 
 SHOWN = 35  # characters of a result in a verdict
 DENIAL = 40  # characters in front of a label in which it may be denied
@@ -136,8 +136,8 @@ def contradicted(batch: Batch, metric: str, labels: Sequence[str] | None) -> lis
 def _normalised(text: str | None, metric: str) -> str | None:
     """What two answers that say the same have in common; None where nothing can be read."""
     if text is None or metric != "numeric":
-        return scoring.normalise(text or "") or None
-    value = scoring.number(text)
+        return scorers.normalise(text or "") or None
+    value = scorers.number(text)
     if value is None:
         return None
     value += 0.0  # -0 is 0
@@ -160,7 +160,7 @@ def _numbers(text: str) -> Iterator[str]:
 
 
 def _digits(text: str) -> list[str]:
-    return [match.group() for match in scoring.numbers(text)]
+    return [match.group() for match in scorers.numbers(text)]
 
 
 def _label(text: str, labels: Sequence[str]) -> Iterator[str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import scoring
 from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch
 from pipeline.filters.confidence import frame
@@ -18,6 +17,7 @@ from pipeline.filters.verdict import Verdict, turned_down
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Range, Sample
 from pipeline.storage.topk import TopK
+from pipeline.verifiers import scorers
 
 UNKNOWN = -1  # no label
 MATCHED = 1e-4  # how near the labels' means come to their shares
@@ -251,5 +251,5 @@ def _place(sample: Sample, owner: Mapping[int, int]) -> int | None:
 
 
 def _numbers(texts: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int16]:
-    known = {scoring.normalise(label): number for number, label in enumerate(labels)}
-    return np.array([UNKNOWN if text is None else known.get(scoring.normalise(text), UNKNOWN) for text in texts], np.int16)
+    known = {scorers.normalise(label): number for number, label in enumerate(labels)}
+    return np.array([UNKNOWN if text is None else known.get(scorers.normalise(text), UNKNOWN) for text in texts], np.int16)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import verifiers
 from pipeline.config import Config, Filter, Source
 from pipeline.data import prompts, seeds
 from pipeline.data.prompts import prompt_files
@@ -39,9 +38,10 @@ from pipeline.filters.verdict import Verdict, objections
 from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Seed
-from pipeline.scoring import SCORERS
 from pipeline.storage import soft_labels
 from pipeline.storage.files import read_json
+from pipeline.verifiers import verify
+from pipeline.verifiers.scorers import SCORERS
 
 CALIBRATED, JUDGE = "calibrated", "judge"
 NAMES_TOKENIZER = ("backend", "model", "revision", "tokenizer")
@@ -75,7 +75,7 @@ def files(config: Config) -> list[Path]:
     settings = config.filter
     found = [path for name in settings.custom for path in custom.files(name)]
     if settings.correct:
-        found += verifiers.files(config.task)
+        found += verify.files(config.task)
     if settings.format and settings.format.schema_file:
         found.append(Path(settings.format.schema_file))
     if settings.contamination:
@@ -294,7 +294,7 @@ def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
 
 
 def _checked(config: Config) -> Measure:
-    return Measure(correctness.of, asdict(verifiers.check(config.task)), slow=config.task.metric not in SCORERS)
+    return Measure(correctness.of, asdict(verify.check(config.task)), slow=config.task.metric not in SCORERS)
 
 
 def _label_tokens(config: Config) -> list[list[int]]:

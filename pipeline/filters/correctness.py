@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
-from pipeline.verifiers import Check, UnknownError, verify
+from pipeline.verifiers.sandbox.sandbox import UnknownError
+from pipeline.verifiers.verify import Check, verify
 
 NO_TRUTH = "no ground truth"
 SHOWN = 80  # characters of a verdict's value

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import scoring
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Objection, Verdict
 from pipeline.records import Sample
+from pipeline.verifiers import scorers
 
 VALUE_CHARS = 80
 
@@ -37,14 +37,14 @@ def parseable(batch: Batch, reasoned: Sequence[bool], metric: str, labels: Seque
 
     `reasoned`: for each prompt, by number, whether it asks for a rationale.
     """
-    known = {scoring.normalise(label) for label in labels or ()}
+    known = {scorers.normalise(label) for label in labels or ()}
 
     def judge(sample: Sample) -> Objection | None:
         if sample.answer is None:
             return "no_answer", sample.text[:VALUE_CHARS]
-        if metric == "label" and scoring.normalise(sample.answer) not in known:
+        if metric == "label" and scorers.normalise(sample.answer) not in known:
             return "not_a_label", sample.answer[:VALUE_CHARS]
-        if metric == "numeric" and scoring.number(sample.answer) is None:
+        if metric == "numeric" and scorers.number(sample.answer) is None:
             return "not_a_number", sample.answer[:VALUE_CHARS]
         if reasoned[sample.prompt] and sample.rationale is None:
             return "no_rationale", sample.text[:VALUE_CHARS]

@@ -6,12 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import scoring
 from pipeline.errors import PipelineError
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Objection
-from pipeline.verifiers import structured
-from pipeline.verifiers.text import unfenced
+from pipeline.verifiers import json_answers, scorers
+from pipeline.verifiers.code_fence import unfenced
 
 SHOWN = 80
 TIMEOUT_S = 1.0  # for one pattern and one answer; a pattern that takes longer backtracks without end
@@ -34,9 +33,9 @@ def valid(batch: Batch, schema: Any) -> list[Objection | None]:
 
 def listed(batch: Batch, choices: Sequence[str]) -> list[Objection | None]:
     """not_listed: the answer is none of `choices`, case, outer punctuation and spacing aside. No answer passes."""
-    known = {scoring.normalise(choice) for choice in choices}
+    known = {scorers.normalise(choice) for choice in choices}
     answers = (sample.answer for sample in batch.samples)
-    return [None if a is None or scoring.normalise(a) in known else ("not_listed", a[:SHOWN]) for a in answers]
+    return [None if a is None or scorers.normalise(a) in known else ("not_listed", a[:SHOWN]) for a in answers]
 
 
 def check_pattern(pattern: str) -> None:
@@ -51,7 +50,7 @@ def check_pattern(pattern: str) -> None:
 
 def read_schema(path: str | Path) -> Any:
     """The JSON schema in a file. Raises PipelineError if there is none, or if it has a keyword that cannot be checked safely."""
-    schema = structured.load_schema(Path(path))
+    schema = json_answers.load_schema(Path(path))
     if any(UNTIMED in below for below in _objects(schema)):
         raise PipelineError(f"{path}: {UNTIMED} is not supported by filter.format; use properties and additionalProperties")
     return schema

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from pipeline import scoring
 from pipeline.filters import parts
 from pipeline.filters.columns import Batch
 from pipeline.filters.verdict import Objection
 from pipeline.records import Sample
+from pipeline.verifiers import scorers
 
 OPENING = 160  # characters at the beginning of a rationale
 SHOWN = 80
@@ -42,7 +42,7 @@ def _answered_first(sample: Sample) -> Objection | None:
     if not sample.rationale or not sample.answer or not _leads(sample):
         return None
     opening = sample.rationale.lstrip(" \n#>*_\"'")[:OPENING]
-    answer = re.escape(scoring.normalise(sample.answer)).replace(r"\ ", r"\s+")
+    answer = re.escape(scorers.normalise(sample.answer)).replace(r"\ ", r"\s+")
     if not answer:
         return None
     for shape in ANNOUNCED:
@@ -60,7 +60,7 @@ def _leads(sample: Sample) -> bool:
 
 
 def _leaked(sample: Sample, fields: list[str] | None) -> Objection | None:
-    truth = scoring.normalise(sample.seed.target or sample.answer or "")
+    truth = scorers.normalise(sample.seed.target or sample.answer or "")
     given = " ".join(parts.given(sample, fields).casefold().split())
     match = re.search(rf"(?<!\w){re.escape(truth)}(?!\w|[.,]\d)", given) if truth else None
     return ("answer_in_input", given[max(0, match.start() - 20) : match.end() + 20][:SHOWN]) if match else None

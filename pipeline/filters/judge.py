@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.collect import Collector, Question
 from pipeline.config import Config, Judge, Teacher
 from pipeline.data import prompts, replies
 from pipeline.data.prompts import Prompt
@@ -23,6 +22,7 @@ from pipeline.execution.progress import Progress
 from pipeline.filters.columns import Batch, Measure
 from pipeline.filters.measuring import Measured, processes
 from pipeline.filters.verdict import Verdict
+from pipeline.inference.collector import Collector, Question
 from pipeline.models import resolve
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Completion, Failure, Model, Request, Sampling

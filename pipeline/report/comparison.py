@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.evaluation.table import label, shown, signed
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability, Table
-from pipeline.scoring import Interval
+from pipeline.verifiers.scorers import Interval
 
 Found = Mapping[str, Any]
 Column = tuple[str, Callable[[Found], str | None]]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import scoring
 from pipeline.config import Config
 from pipeline.explain import is_judged
 from pipeline.filters.measuring import Measured, Shard
@@ -19,6 +18,7 @@ from pipeline.report.thoughts import Packed, pack, to_json
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_lines, read_records, sealed_shards
 from pipeline.storage.topk import TopKFolder
+from pipeline.verifiers import scorers
 
 KEPT, REJECTED, OPEN = "kept", "rejected", "not judged yet"
 RIGHT, PARTLY, WRONG, UNKNOWN = "right", "partly right", "wrong", "unknown"
@@ -148,7 +148,7 @@ class _Grades:
         if self._found is not None:
             value, why = self._found[number]
             return None if value is None else Score(value=value, explanation=why)
-        scorer = scoring.SCORERS.get(self._task.metric)
+        scorer = scorers.SCORERS.get(self._task.metric)
         return scorer(sample.answer, sample.seed.target, self._task.labels) if scorer else None
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import capture, students, verifiers
-from pipeline.collect import Collector, Question, claim_all, never
+from pipeline import students
 from pipeline.config import Config
 from pipeline.data import prompts, replies, seeds
 from pipeline.data.prompts import Prompt
@@ -21,6 +20,8 @@ from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
+from pipeline.inference import teacher_samples
+from pipeline.inference.collector import Collector, Question, claim_all, never
 from pipeline.models import resolve
 from pipeline.models.backends import open_student, open_teacher
 from pipeline.models.base import Completion, Model, Request, Sampling
@@ -29,7 +30,8 @@ from pipeline.records import Range, Scored, Seed, digest
 from pipeline.storage import topk
 from pipeline.storage.files import read_json, sha256, write_json
 from pipeline.storage.shards import read_records
-from pipeline.verifiers import Check
+from pipeline.verifiers import verify
+from pipeline.verifiers.verify import Check
 
 NAME = "evaluate"
 SHARED = False
@@ -54,7 +56,7 @@ def reads(config: Config, part: str) -> list[str]:
 
 def files(config: Config, part: str) -> list[Path]:
     source = [Path(config.task.eval_seeds.path)] if config.task.eval_seeds.path else []
-    return [*source, Path(_prompt_path(config, part)), *verifiers.files(config.task)]
+    return [*source, Path(_prompt_path(config, part)), *verify.files(config.task)]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -147,7 +149,7 @@ def _student(job: Job) -> tuple[str, str | None]:
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:
     sampling = Sampling(job.config.evaluate.max_tokens, logprobs=_logprobs(job.config, job.part))
-    examiner = _Examiner(job, model, _prompt(job.config, job.part), wanted, verifiers.check(job.config.task), _header(job, model))
+    examiner = _Examiner(job, model, _prompt(job.config, job.part), wanted, verify.check(job.config.task), _header(job, model))
     if examiner.header:
         for shard in shards:
             shard.recover(shard.order, examiner.header.to_bytes())
@@ -173,7 +175,7 @@ def _header(job: Job, model: Model) -> topk.Header | None:
     """Of the frames that are kept: the teacher's whole top k, no draws, since what is measured on them is not linear in them."""
     if job.part != TEACHER or job.config.evaluate.fidelity is None:
         return None
-    return capture.header(job, model, job.config.evaluate.fidelity.logprobs, mass=1.0, threshold=0.0)
+    return teacher_samples.header(job, model, job.config.evaluate.fidelity.logprobs, mass=1.0, threshold=0.0)
 
 
 def _lacks_load(job: Job) -> bool:
@@ -187,7 +189,7 @@ def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
     config = job.config
     asked = config.evaluate.load
     assert asked is not None
-    examiner = _Examiner(job, model, _prompt(config, job.part), wanted, verifiers.check(config.task), None)
+    examiner = _Examiner(job, model, _prompt(config, job.part), wanted, verify.check(config.task), None)
     requests = [examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)]
     print(f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once", flush=True)
     figures = load.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
@@ -242,7 +244,7 @@ class _Examiner:
             text=completion.text,
             finish_reason=completion.finish_reason,
             usage=completion.usage,
-            score=verifiers.score(self.check, reading.answer, seed.target),
+            score=verify.score(self.check, reading.answer, seed.target),
             confidence=_confidence(completion, reading.answer_tokens),
         )
         if self.header is None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import students
-from pipeline.collect import claim_all
 from pipeline.config import Config
 from pipeline.data import seeds
 from pipeline.evaluation.reader import Reader
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
+from pipeline.inference.collector import claim_all
 from pipeline.records import Faithful, Scored
 from pipeline.storage.journal import Shard, commit_if_due
 from pipeline.storage.shards import read_records

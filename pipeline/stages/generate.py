@@ -5,17 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, work
-from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.data import licences, seeds
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
+from pipeline.inference import teacher_samples, work_queue
+from pipeline.inference.teacher_samples import Ask, Capture, keep_prompts
+from pipeline.inference.work_queue import Item, Work, Worker
 from pipeline.models import resolve
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Model, Sampling
 from pipeline.records import Sample, Seed, digest
-from pipeline.work import Item, Work, Worker
 
 NAME = "generate"
 SHARED = True
@@ -49,14 +49,14 @@ def run(job: Job) -> dict[str, Any]:
     print("\n".join(terms.lines), flush=True)
     keep_prompts(job.config.generate.prompt, job.folder)
     capturing(job).run(lambda: open_teacher(job.config.teacher, job.engine_log))
-    return {**capture.count(job.folder), "licences": terms.record}
+    return {**teacher_samples.count(job.folder), "licences": terms.record}
 
 
 def capturing(job: Job) -> Capture[Seed]:
     """This process's work on the folder."""
     config, teacher = job.config, job.config.teacher
     pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
-    todo = work.open_work(job.folder, lambda: _survey(config, pinned))
+    todo = work_queue.open_work(job.folder, lambda: _survey(config, pinned))
     cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     sampling = Sampling(teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs)
     worker = Worker(job.folder, todo, Sample, cursor.take, sample_id)
@@ -64,7 +64,7 @@ def capturing(job: Job) -> Capture[Seed]:
 
 
 def summary(config: Config) -> str:
-    return capture.summary(Path(config.run_dir), NAME)
+    return teacher_samples.summary(Path(config.run_dir), NAME)
 
 
 def sample_id(seed: Seed, index: int) -> str:

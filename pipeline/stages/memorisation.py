@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any
 
 from pipeline import canaries, rows, students
-from pipeline.collect import Collector, Question, claim_all, never
 from pipeline.config import Config
 from pipeline.data import seeds
 from pipeline.data.encoding import IGNORED, Encoder, Example
@@ -24,6 +23,7 @@ from pipeline.evaluation import stored
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
+from pipeline.inference.collector import Collector, Question, claim_all, never
 from pipeline.models.backends import open_student
 from pipeline.models.base import Completion, Failure, Model, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer

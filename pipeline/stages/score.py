@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import capture, work
-from pipeline.capture import Ask, Capture, keep_prompts
 from pipeline.config import Config
 from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
+from pipeline.inference import teacher_samples, work_queue
+from pipeline.inference.teacher_samples import Ask, Capture, keep_prompts
+from pipeline.inference.work_queue import Item, Work, Worker
 from pipeline.models import resolve
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Model
@@ -19,7 +20,6 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
-from pipeline.work import Item, Work, Worker
 
 NAME = "score"
 SHARED = True
@@ -66,11 +66,11 @@ def run(job: Job) -> dict[str, Any]:
     Capture[Any](job, worker, ask, lambda model, requests: model.score(requests, teacher.logprobs), teacher.logprobs).run(
         lambda: open_teacher(teacher, job.engine_log)
     )
-    return capture.count(job.folder)
+    return teacher_samples.count(job.folder)
 
 
 def summary(config: Config) -> str:
-    return capture.summary(Path(config.run_dir), NAME)
+    return teacher_samples.summary(Path(config.run_dir), NAME)
 
 
 def _prompts(job: Job) -> list[Path]:
@@ -86,7 +86,7 @@ def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sam
     own = source == KEPT
     rows = Samples(job.run_dir / "filter" / "kept" if own else Path(source) / "generate")
     asked = _prompts(job)
-    todo = work.open_work(job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1))
+    todo = work_queue.open_work(job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1))
     same = _same_tokenizer(job.config, job.run_dir if own else Path(source))
 
     def ask(item: Item[Sample], model: Model) -> Ask:
@@ -109,7 +109,7 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed,
         found = seeds.survey(pinned, SHARD_ROWS)
         return Work(seeds=found.seeds, shard_seeds=found.stride, samples=1, offsets=found.offsets)
 
-    todo = work.open_work(job.folder, survey)
+    todo = work_queue.open_work(job.folder, survey)
     prompt = prompts.load(config.generate.prompt[0])
 
     def ask(item: Item[Seed], model: Model) -> Ask:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import adapters, launch, students, verifiers
+from pipeline import adapters, launch, students
 from pipeline.config import Config, Student, Train
 from pipeline.data import licences, prompts, seeds
 from pipeline.data.vocabulary import Vocabulary
@@ -21,6 +21,7 @@ from pipeline.rows import Rows, load, training_seed
 from pipeline.storage.files import read_json, sync_folder, write_atomic, write_json
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopKFolder
+from pipeline.verifiers import verify
 
 NAME = "train"
 SHARED = False
@@ -55,7 +56,7 @@ def reads(config: Config, part: str) -> list[str]:
 def files(config: Config, part: str) -> list[Path]:
     counted = _seeds_count(config, part)
     source = [Path(config.task.seeds.path)] if config.task.seeds.path and counted else []
-    schema = verifiers.files(config.task) if _judges(config, part) else []
+    schema = verify.files(config.task) if _judges(config, part) else []
     return [*([Path(config.train.prompt)] if counted or part != INIT else []), *source, *schema]
 
 

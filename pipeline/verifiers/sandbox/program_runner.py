@@ -1,4 +1,4 @@
-"""Runs one program and its tests, and says how many passed: `python -P -s -S runner.py PARENT`, in the folder that it may write to.
+"""Runs one program and its tests, and says how many passed: `python -P -s -S program_runner.py PARENT`, in the folder that it may write to.
 
 A file by itself, without the package. The request and the reply are frames as in jail.py.
 """
@@ -21,21 +21,21 @@ NO_FAULT = (PermissionError, ModuleNotFoundError, MemoryError)
 
 def main() -> None:
     # this file stands alone, so that nothing of the package or of site-packages can be imported by the program
-    locks = SourceFileLoader("locks", os.path.join(os.path.dirname(__file__), "locks.py")).load_module()
-    locks.die_with(int(sys.argv[1]))
+    confinement = SourceFileLoader("confinement", os.path.join(os.path.dirname(__file__), "confinement.py")).load_module()
+    confinement.die_with(int(sys.argv[1]))
     request = json.loads(sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "big")))
     reply = os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    locked = lock(locks, request["seconds"], request["memory_mib"])
+    locked = lock(confinement, request["seconds"], request["memory_mib"])
     found = attempt(request["answer"], request["target"]) if locked else {"unlocked": True}
     body = json.dumps({"token": request["token"], **found}).encode()
     os.write(reply, len(body).to_bytes(4, "big") + body)
     os._exit(0)  # whatever threads and exit handlers the program has left
 
 
-def lock(locks: Any, seconds: int, memory_mib: int) -> bool:
+def lock(confinement: Any, seconds: int, memory_mib: int) -> bool:
     """Give up everything that can be. False if the kernel does not go along, for then nothing is run."""
     limits = {
         resource.RLIMIT_CPU: seconds,
@@ -44,9 +44,9 @@ def lock(locks: Any, seconds: int, memory_mib: int) -> bool:
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }
-    locks.limit(limits)
+    confinement.limit(limits)
     # a kernel without Landlock leaves no folder to write to
-    return bool(locks.no_calls(writing=locks.only_files(os.getcwd(), READABLE)))
+    return bool(confinement.no_calls(writing=confinement.only_files(os.getcwd(), READABLE)))
 
 
 def attempt(answer: str, target: str) -> dict[str, Any]:

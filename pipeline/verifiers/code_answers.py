@@ -12,10 +12,10 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.records import Score
-from pipeline.verifiers.jail import Inmate, UnknownError
-from pipeline.verifiers.text import unfenced
+from pipeline.verifiers.code_fence import unfenced
+from pipeline.verifiers.sandbox.sandbox import Inmate, UnknownError
 
-RUNNER = Path(__file__).with_name("runner.py")
+RUNNER = Path(__file__).with_name("sandbox") / "program_runner.py"
 
 
 def check(answer: str, target: str, timeout_s: float, memory_mib: int) -> Score:

@@ -1,4 +1,4 @@
-"""The other side of the jail: `python -m pipeline.verifiers.child PARENT VERIFIER`."""
+"""The other side of the jail: `python -m pipeline.verifiers.sandbox.worker PARENT VERIFIER`."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from pipeline.verifiers import locks
+from pipeline.verifiers.sandbox import confinement
 
 STACK = 512 << 20  # bytes of address space, for RECURSION
 RECURSION = 20_000  # a library's "recursion too deep" would be read as "not equal"
@@ -20,7 +20,7 @@ def serve(parent: int, load: Callable[[], Judge]) -> None:
 
     The first frame says that all is ready (null), or why not. A library's prints go nowhere.
     """
-    locks.die_with(parent)
+    confinement.die_with(parent)
     replies = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -29,7 +29,7 @@ def serve(parent: int, load: Callable[[], Judge]) -> None:
     except ImportError as error:
         write(replies, str(error))
         return
-    locks.no_calls(writing=False)
+    confinement.no_calls(writing=False)
     write(replies, None)
     sys.setrecursionlimit(RECURSION)
     threading.stack_size(STACK)
@@ -60,12 +60,12 @@ def write(stream: BinaryIO, message: Any) -> None:
 
 def _load(verifier: str) -> Judge:
     if verifier == "math":
-        from pipeline.verifiers import mathematics
+        from pipeline.verifiers import math_answers
 
-        return mathematics.judge
-    from pipeline.verifiers import structured
+        return math_answers.judge
+    from pipeline.verifiers import json_answers
 
-    return structured.judge
+    return json_answers.judge
 
 
 if __name__ == "__main__":

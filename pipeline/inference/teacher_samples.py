@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pipeline.collect import Collector, Question
 from pipeline.data import prompts, replies
 from pipeline.errors import EngineError, PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
 from pipeline.execution.progress import Progress
+from pipeline.inference.collector import Collector, Question
+from pipeline.inference.work_queue import Item, Worker, failure_files
 from pipeline.models.base import Answer, Completion, Failure, Model, Request
 from pipeline.records import Failed, FinishReason, Sample, Seed, digest
 from pipeline.storage import topk
@@ -22,7 +23,6 @@ from pipeline.storage.files import write_atomic
 from pipeline.storage.journal import read_failures
 from pipeline.storage.locks import locked
 from pipeline.storage.shards import read_records
-from pipeline.work import Item, Worker, failure_files
 
 POLL_SECONDS = 1.0
 

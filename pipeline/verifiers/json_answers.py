@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.verifiers.text import unfenced
+from pipeline.verifiers.code_fence import unfenced
 
 SHOWN = 80
 

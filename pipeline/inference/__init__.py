@@ -1,0 +1,1 @@
+"""Ask a model for many rows and store each answer durably."""

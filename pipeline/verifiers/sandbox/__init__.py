@@ -1,0 +1,1 @@
+"""Run untrusted checks in processes that are confined and can be killed."""
