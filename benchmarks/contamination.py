@@ -26,10 +26,10 @@ import numpy as np
 
 from benchmarks.table import Row, main, spread
 from pipeline.config import Source
-from pipeline.filters import contamination
-from pipeline.filters.columns import Batch
-from pipeline.filters.held_out import ANYWHERE, SENTENCE
-from pipeline.filters.wording import words
+from pipeline.filters.decontamination import contamination
+from pipeline.filters.decontamination.matcher import ANYWHERE, SENTENCE
+from pipeline.filters.decontamination.words import words
+from pipeline.filters.measures import Batch
 from pipeline.records import Sample, Seed, Usage, digest
 from pipeline.storage.topk import TopKFolder
 

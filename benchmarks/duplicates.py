@@ -30,8 +30,9 @@ import numpy as np
 from benchmarks import duplicate_libraries as libraries
 from benchmarks.duplicate_libraries import SIZE, THRESHOLD, shingles
 from benchmarks.table import Row, main, middle, python, spread
-from pipeline.filters import duplicates
-from pipeline.filters.columns import Batch, Ragged, joined
+from pipeline.filters import measures
+from pipeline.filters.dedup import duplicates
+from pipeline.filters.measures import Batch, Ragged, joined
 from pipeline.records import Sample, Seed, Usage
 from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import scorers
@@ -108,13 +109,13 @@ def flagged(rows: int, gone: Any) -> Flags:
 
 def ours_exact(batches: Sequence[Batch]) -> Flags:
     found: Any = joined([duplicates.digests(batch) for batch in batches])
-    ids = [name for batch in batches for name in duplicates.identity(batch)]
+    ids = [name for batch in batches for name in measures.identity(batch)]
     return flagged(len(ids), duplicates.exact(np.arange(len(ids)), ids, found))
 
 
 def ours_near(batches: Sequence[Batch]) -> Flags:
     found: Any = joined([duplicates.sets(batch, "reply", SIZE) for batch in batches])
-    ids = [name for batch in batches for name in duplicates.identity(batch)]
+    ids = [name for batch in batches for name in measures.identity(batch)]
     return flagged(len(ids), duplicates.near(np.arange(len(ids)), ids, found, threshold=THRESHOLD))
 
 

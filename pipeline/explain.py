@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.data import prompts
 from pipeline.errors import PipelineError
-from pipeline.filters.measuring import Measured
+from pipeline.filters.measure_cache import Measured
 from pipeline.inference.work_queue import failure_files
 from pipeline.records import Failed, Rejected, Sample
 from pipeline.rows import is_held_out

@@ -7,7 +7,7 @@ from pipeline import students
 from pipeline.config import Config, Student
 from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
-from pipeline.filters import chain
+from pipeline.filters import build
 from pipeline.models import resolve
 from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ def check(config: Config) -> list[str]:
     first = teacher_prompts[0].render(found[0])
     _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
     verify.check(config.task)
-    chosen = chain.check(config, found)
+    chosen = build.check(config, found)
     _check_teacher(config)
     name, _ = students.source(config)
     if name != "random":

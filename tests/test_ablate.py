@@ -333,7 +333,8 @@ def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) 
     """Two commands on one folder, or a redo that loses what was there."""
     filtered(workshop)
     plan = planned(workshop)
-    wait = "import sys, pathlib; from pipeline.storage.locks import Lock; a = Lock(pathlib.Path(sys.argv[1])); print(a.take(), flush=True); input()"
+    wait = "import sys, pathlib; from pipeline.storage.locks import Lock; "
+    wait += "a = Lock(pathlib.Path(sys.argv[1])); print(a.take(), flush=True); input()"
     plan.folder.mkdir()
     (plan.folder / "results.json").write_text("{}")
     with subprocess.Popen(

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.filters import agreement
-from pipeline.filters.columns import Batch
-from pipeline.filters.keys import NOTHING, counted, key, ranks, shuffled
+from pipeline.filters.correctness import agreement
+from pipeline.filters.hashing import NOTHING, counted, key, ranks, shuffled
+from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 from pipeline.storage.topk import TopKFolder

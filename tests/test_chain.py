@@ -8,9 +8,9 @@ import pytest
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
-from pipeline.filters import chain
-from pipeline.filters.measuring import columns_of
-from pipeline.filters.together import CERTAINTY
+from pipeline.filters import build
+from pipeline.filters.confidence.logprobs import CERTAINTY
+from pipeline.filters.measure_cache import columns_of
 from pipeline.records import Rejected
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score
@@ -72,7 +72,7 @@ def test_the_order_is_the_documented_one(generated: Path) -> None:
     folder = {"RUN": str(generated / "run"), "FOLDER": str(generated / "encoder")}
     overrides = [re.sub("RUN|FOLDER", lambda match: folder[match.group()], text) for text in ALL]
     overrides.append(f"generate.prompt=[{generated / 'prompt.md'}, {generated / 'prompt.md'}]")
-    names = [one.name for one in chain.active(load(generated / "config.yaml", overrides))]
+    names = [one.name for one in build.active(load(generated / "config.yaml", overrides))]
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "filters.md").read_text(), re.MULTILINE)
     assert [name for name in rows if name != "custom"] == names
 

@@ -9,10 +9,10 @@ import pytest
 
 from pipeline.config import Source
 from pipeline.errors import PipelineError
-from pipeline.filters import contamination
-from pipeline.filters.columns import Batch
+from pipeline.filters.decontamination import contamination
+from pipeline.filters.decontamination.words import is_sentence, placed, units, words
+from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
-from pipeline.filters.wording import is_sentence, placed, units, words
 from pipeline.records import Sample, Seed
 from pipeline.storage.topk import TopKFolder
 

@@ -10,8 +10,9 @@ from pipeline.config import Config, load
 from pipeline.data.seeds import load as load_seeds
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
-from pipeline.filters import chain, content_free
-from pipeline.filters.chain import _label_tokens as label_tokens
+from pipeline.filters import build
+from pipeline.filters.confidence import contextual_calibration
+from pipeline.filters.confidence.filters import _label_tokens as label_tokens
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.files import read_json
@@ -46,7 +47,7 @@ def test_a_row_for_each_text(generated: Path) -> None:
     """One text's distribution in the place of another's would go unseen; a text that is answered without a label counts for nothing."""
     texts, replies = [*TEXTS, *map(str, range(20))], [" yes, it is\n", " perhaps\n"]
     config = of(generated, f"filter.calibrated={{content_free: {texts}}}", f"teacher.replies={json.dumps(replies)}")
-    found = content_free.distributions(config, label_tokens(config))
+    found = contextual_calibration.distributions(config, label_tokens(config))
     assert found.shape == (23, 2)
     readable = ~np.isnan(found).any(axis=1)
     assert 0 < readable.sum() < 23
@@ -59,7 +60,7 @@ def test_no_label_at_all_is_an_error(generated: Path) -> None:
     """A mean over nothing would make every row nan."""
     config = of(generated, "filter.calibrated={content_free: [N/A]}", "teacher.replies=[perhaps]")
     with pytest.raises(PipelineError, match="gave none of the labels to any of 'N/A'; choose other texts, or leave content_free out"):
-        content_free.distributions(config, label_tokens(config))
+        contextual_calibration.distributions(config, label_tokens(config))
 
 
 def test_inputs_of_several_values_are_refused(generated: Path) -> None:
@@ -70,13 +71,13 @@ def test_inputs_of_several_values_are_refused(generated: Path) -> None:
     prompt = generated / "prompt.md"
     text = prompt.read_text()
     runner.execute(generate, config)
-    content_free.distributions(config, label_tokens(config))
+    contextual_calibration.distributions(config, label_tokens(config))
     prompt.write_text(text.replace("even?", "even or one of {{ options[0] }}?"))
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
-        chain.check(config, load_seeds(config.task.seeds))
+        build.check(config, load_seeds(config.task.seeds))
     runner.execute(generate, config, prepare=runner.set_aside)
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
-        content_free.distributions(config, label_tokens(config))
+        contextual_calibration.distributions(config, label_tokens(config))
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
-from pipeline.filters import duplicates, embeddings, folding, keepers, minhash, prefixes
-from pipeline.filters.buckets import Buckets, Rows
-from pipeline.filters.columns import Batch, Ragged
-from pipeline.filters.duplicates import Other
-from pipeline.filters.meaning import Vectors
-from pipeline.filters.near import Sets, jaccard
-from pipeline.filters.shingles import CHARACTERS, shingled
+from pipeline.filters import measures
+from pipeline.filters.dedup import duplicates, embeddings, folding, keep_best, minhash, prefix_filter
+from pipeline.filters.dedup.buckets import Buckets, Rows
+from pipeline.filters.dedup.cosine import Vectors
+from pipeline.filters.dedup.duplicates import Other
+from pipeline.filters.dedup.jaccard import Sets, jaccard
+from pipeline.filters.dedup.shingles import CHARACTERS, shingled
+from pipeline.filters.measures import Batch, Ragged
 from pipeline.filters.verdict import Verdict
 from pipeline.models import resolve
 from pipeline.records import Sample, Seed
@@ -110,7 +111,7 @@ def test_folding_is_pythons_own() -> None:
 def test_the_first_of_equal_samples_stays(sample: Make) -> None:
     """The same reply to another input is no duplicate, and one that an earlier filter turned down keeps nothing out."""
     samples = [sample(0), sample(0, id="again", text=" Yes,  it is EVEN\n"), sample(1), sample(0, id="third")]
-    ids, found = duplicates.identity(batch(*samples)), duplicates.digests(batch(*samples))
+    ids, found = measures.identity(batch(*samples)), duplicates.digests(batch(*samples))
     assert duplicates.exact(np.arange(4), ids, found) == {1: Verdict("same_as", "s0"), 3: Verdict("same_as", "s0")}
     assert duplicates.exact(np.array([1, 2, 3]), ids, found) == {3: Verdict("same_as", "again")}
     assert duplicates.exact(np.zeros(0, np.int64), ids, found) == {}
@@ -225,7 +226,7 @@ def test_prefixes_miss_nothing() -> None:
     sets = shingled(texts_with_copies(300), 3)
     rows = np.arange(300)
     indices = every_index(sets)
-    buckets = prefixes.bucketed(sets, rows, rows, 0.6)
+    buckets = prefix_filter.bucketed(sets, rows, rows, 0.6)
     left, right = buckets.pairs(np.arange(len(buckets.rows)))
     alike = {(one, two) for one, two in combinations(range(300), 2) if indices[one, two] >= 0.6}
     assert alike <= set(zip(left.tolist(), right.tolist(), strict=True))
@@ -254,12 +255,12 @@ def test_blocks_of_rows_agree_with_all_at_once() -> None:
     alike = np.triu(np.random.default_rng(0).random((rows, rows)) < 0.002, 1)
     crowd = Buckets.of([(np.arange(rows, dtype=np.int32), np.full(rows, rows))], rows)
 
-    def known(left: Rows, right: Rows) -> keepers.Edges:
+    def known(left: Rows, right: Rows) -> keep_best.Edges:
         near = np.flatnonzero(alike[left, right])
         near = near[np.lexsort((right[near], left[near]))]
-        return keepers.Edges(left[near], right[near], np.ones(len(near)))
+        return keep_best.Edges(left[near], right[near], np.ones(len(near)))
 
-    found = keepers.best(crowd, known, rows).keeper
+    found = keep_best.best(crowd, known, rows).keeper
     wanted = greedy(alike.astype(float), range(rows), 1.0)
     assert {row: f"q{keeper}" for row, keeper in enumerate(found.tolist()) if keeper >= 0} == wanted
 

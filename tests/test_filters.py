@@ -16,9 +16,11 @@ import pytest
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
-from pipeline.filters import chain, columns, correctness, custom, form
-from pipeline.filters.columns import Batch, Measure, Ragged
-from pipeline.filters.measuring import Measured
+from pipeline.filters import build, measures
+from pipeline.filters.correctness import ground_truth
+from pipeline.filters.heuristics import completeness, custom
+from pipeline.filters.measure_cache import Measured
+from pipeline.filters.measures import Batch, Measure, Ragged
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, Usage
 from pipeline.stages import filter as filter_stage
@@ -52,14 +54,14 @@ def reasons(found: Sequence[Any]) -> list[str | None]:
 )
 def test_finished(sample: Make, changes: dict[str, Any], said: tuple[str, str] | None) -> None:
     """A reply that was cut off teaches the student to stop in mid-sentence."""
-    assert form.finished(batch(sample(**changes))) == [said]
+    assert completeness.finished(batch(sample(**changes))) == [said]
 
 
 def test_length(sample: Make) -> None:
     """Bounds are in completion tokens, both ends inclusive."""
-    column = form.tokens(batch(*(sample(usage=tokens(number)) for number in (5, 1, 99, 2, 50))))
-    assert form.length(np.arange(5), column, 2, 50) == {1: Verdict("too_short", 1), 2: Verdict("too_long", 99)}
-    assert form.length(np.array([0, 2]), column, 2, None) == {}
+    column = completeness.tokens(batch(*(sample(usage=tokens(number)) for number in (5, 1, 99, 2, 50))))
+    assert completeness.length(np.arange(5), column, 2, 50) == {1: Verdict("too_short", 1), 2: Verdict("too_long", 99)}
+    assert completeness.length(np.array([0, 2]), column, 2, None) == {}
 
 
 @pytest.mark.parametrize(
@@ -74,25 +76,25 @@ def test_length(sample: Make) -> None:
 )
 def test_parseable(sample: Make, changes: dict[str, Any], metric: str, reason: str | None) -> None:
     """What the prompt asked for must be there to be trained on."""
-    assert reasons(form.parseable(batch(sample(**changes)), [True], metric, LABELS)) == [reason]
+    assert reasons(completeness.parseable(batch(sample(**changes)), [True], metric, LABELS)) == [reason]
 
 
 def test_correct(sample: Make) -> None:
     """Right, wrong, unreadable, and a seed without ground truth."""
     unknown = Seed(id="x", inputs={"number": 1})
     samples = [sample(), sample(answer="no"), sample(answer=None), sample(answer="no", seed=unknown)]
-    found = correctness.of(batch(*samples), verifier="label", labels=LABELS, schema=None, timeout_s=1.0, memory_mib=256)
+    found = ground_truth.of(batch(*samples), verifier="label", labels=LABELS, schema=None, timeout_s=1.0, memory_mib=256)
     wrong = {1: Verdict("wrong_answer", "no (is yes)"), 2: Verdict("wrong_answer", "None (no answer found)")}
-    assert correctness.judge(np.arange(4), found, 1.0, "drop") == wrong
+    assert ground_truth.judge(np.arange(4), found, 1.0, "drop") == wrong
 
 
 def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
     """A filter that is off must not run."""
     runner.execute(generate, load(workshop / "config.yaml"))
     on = ["contamination", "finished", "length", "refusal", "boilerplate", "parseable", "repetition", "correct", "secrets", "duplicate"]
-    assert [one.name for one in chain.active(load(workshop / "config.yaml"))] == on
+    assert [one.name for one in build.active(load(workshop / "config.yaml"))] == on
     off = [f"filter.{name}={'null' if name in ('contamination', 'repetition', 'secrets') else 'false'}" for name in on if name != "length"]
-    assert chain.active(load(workshop / "config.yaml", [*off, "filter.min_tokens=0"])) == []
+    assert build.active(load(workshop / "config.yaml", [*off, "filter.min_tokens=0"])) == []
 
 
 CUSTOM = """from pipeline.records import Sample
@@ -185,9 +187,9 @@ def test_few_samples_of_a_slow_measure_take_all_cores(workshop: Path, made: Conf
     shutil.rmtree(measured.cache / quick.name)
     measured.find([slow], 2)
     assert os.getpid() not in np.asarray(measured.column(slow))
-    assert [one.measures[0].slow for one in chain.active(made) if one.name == "correct"] == [False]
+    assert [one.measures[0].slow for one in build.active(made) if one.name == "correct"] == [False]
     code = load(workshop / "config.yaml", ["task.metric=code", "task.labels=null", "train.arms={sft: {method: sft}}"])
-    assert [one.measures[0].slow for one in chain.active(code) if one.name == "correct"] == [True]
+    assert [one.measures[0].slow for one in build.active(code) if one.name == "correct"] == [True]
 
 
 def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
@@ -224,20 +226,20 @@ def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
     """Arrays, lists and ragged rows, over shards."""
     parts: list[Any] = [np.array([1.5, 2.0]), np.array([3.0])]
     for number, part in enumerate(parts):
-        columns.save(tmp_path / f"{number}.npz", part)
-    whole = columns.joined([columns.load(tmp_path / f"{number}.npz") for number in range(2)])
+        measures.save(tmp_path / f"{number}.npz", part)
+    whole = measures.joined([measures.load(tmp_path / f"{number}.npz") for number in range(2)])
     assert isinstance(whole, np.ndarray)
     assert whole.tolist() == [1.5, 2.0, 3.0]
-    columns.save(tmp_path / "list.npz", [None, ["a", 1]])
-    assert columns.joined([columns.load(tmp_path / "list.npz"), ["ü"]]) == [None, ["a", 1], "ü"]
-    columns.save(tmp_path / "ragged.npz", Ragged(np.array([1, 2, 3]), np.array([2, 2, 3])))
-    ragged = columns.joined([columns.load(tmp_path / "ragged.npz"), Ragged(np.array([4]), np.array([0, 1]))])
+    measures.save(tmp_path / "list.npz", [None, ["a", 1]])
+    assert measures.joined([measures.load(tmp_path / "list.npz"), ["ü"]]) == [None, ["a", 1], "ü"]
+    measures.save(tmp_path / "ragged.npz", Ragged(np.array([1, 2, 3]), np.array([2, 2, 3])))
+    ragged = measures.joined([measures.load(tmp_path / "ragged.npz"), Ragged(np.array([4]), np.array([0, 1]))])
     assert [list(ragged[row]) for row in range(len(ragged))] == [[1, 2], [], [3], [], [4]]
 
 
 def test_a_measure_is_known_by_what_decides_it() -> None:
     """Another setting would give other values; they must not be taken for these."""
-    known = Measure(form.finished, {"a": 1})
-    assert known.name == Measure(form.finished, {"a": 1}).name
-    assert len({known.name, Measure(form.finished, {"a": 2}).name, Measure(form.tokens, {"a": 1}).name}) == 3
+    known = Measure(completeness.finished, {"a": 1})
+    assert known.name == Measure(completeness.finished, {"a": 1}).name
+    assert len({known.name, Measure(completeness.finished, {"a": 2}).name, Measure(completeness.tokens, {"a": 1}).name}) == 3
     assert custom.REASON.fullmatch("too_rude")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.filters import giveaways, language, phrases, repetition
+from pipeline.filters.heuristics import answer_leak, language, phrases, repetition
 from pipeline.records import Sample, Seed
 from tests.test_filters import batch, reasons
 
@@ -198,14 +198,14 @@ def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
 def test_answer_before_rationale(sample: Make, rationale: str, answer: str, found: bool) -> None:
     """Reasons that follow an answer do not lead to it, and a student learns to guess first."""
     made = sample(text=f"{rationale} <answer>{answer}</answer>", rationale=rationale or None, answer=answer)
-    assert reasons(giveaways.answered_first(batch(made))) == ["answer_before_rationale" if found else None]
+    assert reasons(answer_leak.answered_first(batch(made))) == ["answer_before_rationale" if found else None]
 
 
 def test_answer_first_prompts_are_meant_so(sample: Make) -> None:
     """Where the prompt asks for the label and then the reason, every sample would be turned down."""
     reply = {"text": "spam. Spam because it sells", "rationale": "Spam because it sells", "answer": "spam"}
-    assert giveaways.answered_first(batch(sample(**reply, rationale_tokens=(2, 6), answer_tokens=(0, 1)))) == [None]
-    assert reasons(giveaways.answered_first(batch(sample(**reply, rationale_tokens=(0, 4), answer_tokens=(5, 6))))) != [None]
+    assert answer_leak.answered_first(batch(sample(**reply, rationale_tokens=(2, 6), answer_tokens=(0, 1)))) == [None]
+    assert reasons(answer_leak.answered_first(batch(sample(**reply, rationale_tokens=(0, 4), answer_tokens=(5, 6))))) != [None]
 
 
 @pytest.mark.parametrize(
@@ -221,10 +221,10 @@ def test_answer_first_prompts_are_meant_so(sample: Make) -> None:
 def test_answer_in_input(sample: Make, inputs: dict[str, Any], fields: list[str] | None, reason: str | None) -> None:
     """A solution that was left in a column is copied, not worked out; 36 is not in 360."""
     made = sample(seed=Seed(id="n", inputs=inputs, target="36"))
-    assert reasons(giveaways.leaked(batch(made), fields)) == [reason]
+    assert reasons(answer_leak.leaked(batch(made), fields)) == [reason]
 
 
 def test_leak_without_ground_truth(sample: Make) -> None:
     """The teacher's answer stands in; where there is neither, nothing can leak."""
     seed = Seed(id="n", inputs={"q": "yes or no?"})
-    assert reasons(giveaways.leaked(batch(sample(seed=seed), sample(seed=seed, answer=None)), None)) == ["answer_in_input", None]
+    assert reasons(answer_leak.leaked(batch(sample(seed=seed), sample(seed=seed, answer=None)), None)) == ["answer_in_input", None]

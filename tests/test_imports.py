@@ -28,6 +28,18 @@ LAYERS = [
     {"looking"},
     {"cli", "__main__", "worker"},
 ]
+# Within filters/: the families stand beside one another, what chooses among their rows above them.
+FILTER_LAYERS = [
+    {"hashing", "verdict", "sample_text"},
+    {"measures"},
+    {"measure_cache"},
+    {"heuristics", "decontamination", "correctness", "confidence", "privacy"},
+    {"best_by"},
+    {"dedup"},
+    {"selection"},
+    {"build"},
+]
+FILTER_RANK = {name: rank for rank, layer in enumerate(FILTER_LAYERS) for name in layer}
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"torch", "peft", "vllm", "trl", "transformers", "datasets", "openai", "pyarrow"}
 
@@ -53,6 +65,22 @@ def imported(path: Path) -> list[str]:
 def test_arrows_point_downward() -> None:
     """An upward import ties the foundations to one use of them."""
     upward = [f"{room(path)} -> {name}" for path in modules() for name in imported(path) if RANK[name] > RANK[room(path)]]
+    assert upward == []
+
+
+def test_filters_import_downward() -> None:
+    """A family that knows what chooses among its rows could not be read alone."""
+    folder = ROOT / "pipeline" / "filters"
+    upward = []
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline.filters"):
+                below = (node.module or "").split(".")[2:]
+                for other in [below[0]] if below else [alias.name for alias in node.names]:
+                    equal = FILTER_RANK[other] == FILTER_RANK[name] and other != name
+                    if equal or FILTER_RANK[other] > FILTER_RANK[name]:
+                        upward.append(f"{name} -> {other}")
     assert upward == []
 
 

@@ -9,7 +9,7 @@ from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
-from pipeline.filters.judge import Bench, agreement, low
+from pipeline.filters.correctness.judge import Bench, agreement, low
 from pipeline.filters.verdict import Verdict
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate

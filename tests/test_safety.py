@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.filters import credentials, personal, safety
+from pipeline.filters.privacy import credentials, scan
+from pipeline.filters.privacy import pii as personal
 from pipeline.records import Sample, Seed
 from tests import personal_cases, secret_cases
 from tests.test_filters import batch, reasons
@@ -16,7 +17,7 @@ KEY = "token ghp_" + secret_cases.drawn(36)
 
 
 def pii(sample: Sample, **settings: Any) -> Any:
-    (said,) = safety.pii(batch(sample), **{"kinds": personal.KINDS, "regions": ["US"], "inputs": False, **settings})
+    (said,) = scan.pii(batch(sample), **{"kinds": personal.KINDS, "regions": ["US"], "inputs": False, **settings})
     return said
 
 
@@ -54,15 +55,15 @@ def test_talk_of_secrets_is_left_alone(text: str) -> None:
 def test_what_decided_is_masked(sample: Make, kind: str, text: str) -> None:
     """Rejected samples are read and passed on; their reasons must not hold what they were turned down for."""
     whole = dict([*personal.find(text, personal.KINDS, ["US"]), *credentials.find(text)])[kind]
-    shown = safety.masked(whole)
+    shown = scan.masked(whole)
     assert whole not in shown
     assert sum(c.isalnum() for c in shown.replace("*", "")) <= 2
-    assert len(shown) <= safety.SHOWN
+    assert len(shown) <= scan.SHOWN
 
 
 def test_short_values_are_masked_whole() -> None:
     """First and last of four characters are half of a PIN."""
-    assert safety.masked("1234") == "****"
+    assert scan.masked("1234") == "****"
 
 
 def test_all_parts_are_looked_at(sample: Make) -> None:
@@ -98,6 +99,6 @@ def test_kinds_and_regions(sample: Make) -> None:
 
 def test_holds_secret(sample: Make) -> None:
     """The filter's own reason and value; a key that the input shows is the task's own."""
-    ((reason, value),) = filter(None, safety.secrets(batch(sample(text=KEY), sample()), inputs=False))
+    ((reason, value),) = filter(None, scan.secrets(batch(sample(text=KEY), sample()), inputs=False))
     assert (reason, str(value)[:17]) == ("holds_secret", "github_token g**_")
-    assert safety.secrets(batch(sample(text=KEY, seed=Seed(id="n", inputs={"code": KEY}))), inputs=False) == [None]
+    assert scan.secrets(batch(sample(text=KEY, seed=Seed(id="n", inputs={"code": KEY}))), inputs=False) == [None]

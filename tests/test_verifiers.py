@@ -12,8 +12,8 @@ import pytest
 from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
-from pipeline.filters import correctness
-from pipeline.filters.columns import Batch
+from pipeline.filters.correctness import ground_truth
+from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed
 from pipeline.stages import filter as filter_stage
@@ -243,14 +243,14 @@ def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[...
     answers = ["def double(x): return 2 * x", "def double(x): return 4", "import numpy"]
     samples = [*(sample(n, answer=answer, seed=seed) for n, answer in enumerate(answers)), sample(9, seed=Seed(id="x", inputs={}))]
     settings = {"verifier": "code", "labels": None, "schema": None, "timeout_s": SECONDS, "memory_mib": 1024}
-    found = correctness.of(Batch(samples, TopKFolder(Path())), **settings)
+    found = ground_truth.of(Batch(samples, TopKFolder(Path())), **settings)
     assert [value for value, _ in found] == [1.0, 0.5, None, 1.0]
     rows = np.arange(4)
     unknown = Verdict("unknown_correctness", "ModuleNotFoundError: No module named 'numpy' (import numpy)")
-    assert correctness.judge(rows, found, 0.5, "drop") == {2: unknown}
+    assert ground_truth.judge(rows, found, 0.5, "drop") == {2: unknown}
     wrong = "def double(x): return 4 (1 of 2 tests; line 2: assert double(-3) == -6: Assertio"
-    assert correctness.judge(rows, found, 1.0, "keep") == {1: Verdict("wrong_answer", wrong)}
-    assert correctness.judge(np.array([0, 3]), found, 1.0, "drop") == {}
+    assert ground_truth.judge(rows, found, 1.0, "keep") == {1: Verdict("wrong_answer", wrong)}
+    assert ground_truth.judge(np.array([0, 3]), found, 1.0, "drop") == {}
 
 
 def test_the_config_gives_the_schema(workshop: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.explain import is_judged
-from pipeline.filters.measuring import Measured, Shard
+from pipeline.filters.measure_cache import Measured, Shard
 from pipeline.inspection import teachers_tokenizer
 from pipeline.records import Rejected, Sample, Score
 from pipeline.report.pages import Facet, Index, in_pages, lined, write_data

@@ -16,9 +16,11 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
-from pipeline.filters import chain
-from pipeline.filters.measuring import Measured, processes
-from pipeline.filters.together import IDENTITY
+from pipeline.filters import build
+from pipeline.filters.confidence.filters import CALIBRATED, soften
+from pipeline.filters.correctness.filters import JUDGE, agreement_with_truth
+from pipeline.filters.measure_cache import Measured, processes
+from pipeline.filters.measures import IDENTITY
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Rejected
 from pipeline.storage.files import read_json, write_json
@@ -44,17 +46,17 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    return chain.files(config)
+    return build.files(config)
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return chain.identities(config)
+    return build.identities(config)
 
 
 def run(job: Job) -> dict[str, Any]:
     """Pass all samples through the filters and write kept/ and rejected/. An empty result is an error."""
     measured = Measured(job.run_dir)
-    chosen = chain.active(job.config)
+    chosen = build.active(job.config)
     measured.find([IDENTITY, *(measure for one in chosen for measure in one.measures)], processes(job.config.filter))
     ids = measured.column(IDENTITY)
     left: NDArray[np.int64] = np.arange(measured.samples)
@@ -66,7 +68,7 @@ def run(job: Job) -> dict[str, Any]:
     for one in chosen:
         seen[one.name] = left
         asked = [one.ask(job.run_dir, left)] if one.ask else []
-        marks = asked[0][1] if one.name == chain.JUDGE else marks
+        marks = asked[0][1] if one.name == JUDGE else marks
         verdicts = one.judge(left, *map(measured.column, one.measures), *asked)
         turned_down |= {row: (one.name, verdict) for row, verdict in verdicts.items()}
         alive[list(verdicts)] = False
@@ -79,11 +81,11 @@ def run(job: Job) -> dict[str, Any]:
     if complaint:
         raise PipelineError(complaint)
     keep(job.folder / "kept", left, job.run_dir / "generate")
-    if chain.CALIBRATED in seen:
-        effect = chain.soften(job.config, measured, seen[chain.CALIBRATED], left, job.folder / "kept")
+    if CALIBRATED in seen:
+        effect = soften(job.config, measured, seen[CALIBRATED], left, job.folder / "kept")
         write_json(job.folder / "calibration.json", effect)
     if marks is not None:
-        write_json(job.folder / "judge.json", chain.agreement_with_truth(job.config, measured, marks))
+        write_json(job.folder / "judge.json", agreement_with_truth(job.config, measured, marks))
     return count(job)
 
 

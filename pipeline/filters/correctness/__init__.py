@@ -1,0 +1,1 @@
+"""Filters by ground truth, by agreement and by a judge."""

@@ -1,0 +1,75 @@
+"""Which correctness filters a config turns on."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config
+from pipeline.filters.correctness import agreement, ground_truth, judge
+from pipeline.filters.correctness.agreement import SEEDS
+from pipeline.filters.measure_cache import Measured, columns_of, processes
+from pipeline.filters.measures import Measure, NamedFilter
+from pipeline.filters.verdict import Verdict, objections
+from pipeline.verifiers import verify
+from pipeline.verifiers.scorers import SCORERS
+
+
+def answers_measure(config: Config) -> Measure:
+    return Measure(agreement.answers, {"metric": config.task.metric})
+
+
+JUDGE = "judge"
+
+
+def agreement_with_truth(config: Config, measured: Measured, marks: NDArray[np.float64]) -> dict[str, Any]:
+    """How well the judge's marks (N,) tell right answers from wrong ones, by ground truth; empty where there are not both, or where telling
+    takes a process for each answer."""
+    if config.task.metric not in SCORERS:
+        return {}
+    check = _checked(config)
+    measured.find([check], processes(config.filter))
+    column: Any = measured.column(check)
+    right = np.array([np.nan if value is None or why == ground_truth.NO_TRUTH else value for value, why in column])
+    found = judge.agreement(marks, right)
+    return {} if found is None else {"rows": int((~np.isnan(marks) & ~np.isnan(right)).sum()), "agreement": found}
+
+
+def filters(config: Config) -> Iterator[NamedFilter]:
+    """Whether the answer is right, by ground truth, by its rationale, and by what others say."""
+    settings, task = config.filter, config.task
+    said = answers_measure(config)
+    if settings.correct:
+        how = partial(ground_truth.judge, threshold=settings.threshold, unknown=settings.unknown)
+        yield NamedFilter("correct", (_checked(config),), how)
+    if settings.consistent:
+        yield NamedFilter("consistent", (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),), objections)
+    if settings.agreement:
+        agreed = partial(agreement.agreed, min_vote_share=settings.agreement.min_vote_share, majority=settings.agreement.majority)
+        yield NamedFilter("agreement", (SEEDS, said), agreed)
+    if settings.prompts_agree:
+        same = partial(agreement.prompts_agree, min_share=settings.prompts_agree.min_share)
+        yield NamedFilter("prompts_agree", (SEEDS, said, Measure(agreement.prompts)), same)
+    if settings.teachers_agree:
+        others = settings.teachers_agree
+
+        def same_as_theirs(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+            theirs = columns_of(Path(others.run), "generate", (SEEDS, said), config.filter)
+            return agreement.teachers_agree(left, *columns, other_seeds=theirs[0], other_answers=theirs[1], min_share=others.min_share)
+
+        yield NamedFilter("teachers_agree", (SEEDS, said), same_as_theirs)
+
+
+def judge_filters(config: Config) -> Iterator[NamedFilter]:
+    """What another model thinks of it."""
+    if config.filter.judge:
+        low = partial(judge.low, least=config.filter.judge.least, drop_unjudged=config.filter.judge.unjudged == "drop")
+        yield NamedFilter(JUDGE, (), low, judge.Bench(config).marks)
+
+
+def _checked(config: Config) -> Measure:
+    return Measure(ground_truth.of, asdict(verify.check(config.task)), slow=config.task.metric not in SCORERS)

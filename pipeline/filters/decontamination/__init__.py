@@ -1,0 +1,1 @@
+"""Reject samples that overlap with held-out examples."""

@@ -1,0 +1,50 @@
+"""Which deduplication filters a config turns on."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config
+from pipeline.filters.best_by import Judge, scored_filter
+from pipeline.filters.dedup import duplicates, embeddings
+from pipeline.filters.measure_cache import columns_of
+from pipeline.filters.measures import IDENTITY, Measure, NamedFilter
+from pipeline.filters.verdict import Verdict
+from pipeline.storage.samples import Samples, kept_rows
+
+
+def filters(config: Config) -> Iterator[NamedFilter]:
+    """What is there already: word for word, nearly so, or in other words."""
+    settings = config.filter
+
+    def against(judge: Judge, measures: tuple[Measure, ...]) -> Judge:
+        def judged(left: NDArray[np.int64], *columns: Any, **how: Any) -> dict[int, Verdict]:
+            return judge(left, *columns, **how, others=[_other(run, measures, config) for run in settings.against])
+
+        return judged
+
+    if settings.duplicate:
+        digests = (Measure(duplicates.digests),)
+        yield NamedFilter("duplicate", (IDENTITY, *digests), against(duplicates.exact, digests))
+    if settings.near:
+        sets = tuple(Measure(duplicates.sets, {"of": of, "size": settings.near.shingle}) for of in settings.near.of)
+        near = partial(against(duplicates.near, sets), threshold=settings.near.threshold, scored=settings.near.best_by is not None)
+        yield scored_filter("near", (IDENTITY,), sets, settings.near.best_by, near, config)
+    if settings.semantic:
+        vectors = tuple(embeddings.measure(of, settings.semantic.model, settings.semantic.revision) for of in settings.semantic.of)
+        alike = partial(
+            against(duplicates.semantic, vectors), threshold=settings.semantic.threshold, scored=settings.semantic.best_by is not None
+        )
+        yield scored_filter("semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config)
+
+
+def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.Other:
+    """Another run's kept rows."""
+    kept = Path(run) / "filter" / "kept"
+    Samples(kept)  # raises PipelineError if the rows are not of what was generated there
+    ids, *columns = columns_of(Path(run), "generate", (IDENTITY, *measures), config.filter)
+    return duplicates.Other(Path(run).name, kept_rows(kept), ids, tuple(columns))

@@ -1,0 +1,1 @@
+"""Reject samples with personal data or credentials."""

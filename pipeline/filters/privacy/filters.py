@@ -1,0 +1,18 @@
+"""Which privacy filters a config turns on."""
+
+from collections.abc import Iterator
+
+from pipeline.config import Config
+from pipeline.filters.measures import Measure, NamedFilter
+from pipeline.filters.privacy import scan
+from pipeline.filters.verdict import objections
+
+
+def filters(config: Config) -> Iterator[NamedFilter]:
+    """What a student must not learn by heart."""
+    settings = config.filter
+    if settings.pii:
+        told = {"kinds": settings.pii.kinds, "regions": settings.pii.regions, "inputs": settings.pii.inputs}
+        yield NamedFilter("pii", (Measure(scan.pii, told),), objections)
+    if settings.secrets:
+        yield NamedFilter("secrets", (Measure(scan.secrets, {"inputs": settings.secrets.inputs}),), objections)

@@ -1,0 +1,1 @@
+"""Select rows by difficulty, balance, diversity and budget."""
