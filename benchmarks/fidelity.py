@@ -23,11 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import students
-from pipeline.batches import stack
 from pipeline.config import Config
 from pipeline.data import prompts
-from pipeline.losses.kd import Objective, distillation_loss
+from pipeline.losses.distillation import Objective, distillation_loss
 from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
@@ -35,6 +33,8 @@ from pipeline.records import Sample
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopK, TopKFolder
+from pipeline.students import build
+from pipeline.training.collation import stack
 
 POSITIONS = int(os.environ.get("POSITIONS", "8192"))
 BATCH = 16
@@ -126,7 +126,7 @@ def student_states(config: Config, case: Case) -> Iterator[tuple[Tensor, Tensor]
     """((N, H) states, (V, H) head) of the student, untrained and after half an epoch."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(config.run_dir)
-        path = students.build(config, Path(folder), run_dir / "filter" / "kept", run_dir / "generate").model or folder
+        path = build.build(config, Path(folder), run_dir / "filter" / "kept", run_dir / "generate").model or folder
         student = load_weights(str(path), None, torch.float32)
     for trained in (False, True):
         if trained:

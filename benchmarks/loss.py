@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks import table
 from benchmarks.table import Measurement, Row, python, spread
-from pipeline.losses.divergence import forward_kl
-from pipeline.losses.kd import Objective, Teacher, distillation_loss
+from pipeline.losses.distillation import Objective, Teacher, distillation_loss
+from pipeline.losses.divergences import forward_kl
 
 TOKENS = int(os.environ.get("TOKENS", "8192"))
 WIDE = (2048, 152_000)  # hidden states, vocabulary: those of the bar

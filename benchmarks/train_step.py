@@ -20,7 +20,6 @@ import torch
 
 from benchmarks.loss import status
 from benchmarks.table import python
-from pipeline.batches import Collator, Frames, dataset
 from pipeline.config import Arm, Config
 from pipeline.data import prompts
 from pipeline.data.encoding import IGNORED, Encoder
@@ -31,6 +30,7 @@ from pipeline.stages.train import student_path
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
+from pipeline.training.collation import Collator, Frames, dataset
 
 ROUNDS, BATCH, STEPS = 12, 16, 4
 TRL_SFT, TRL_GKD = "TRL sft", "TRL gkd"
@@ -74,7 +74,7 @@ class Bench:
     def _trainer(self, name: str) -> Any:
         from trl import SFTConfig, SFTTrainer
 
-        from pipeline.trainer import DistillTrainer
+        from pipeline.training.trainer import DistillTrainer
 
         settings: dict[str, Any] = {
             "output_dir": tempfile.mkdtemp(),

@@ -14,12 +14,12 @@ from pipeline.errors import PipelineError
 from pipeline.filters.measure_cache import Measured
 from pipeline.inference.work_queue import failure_files
 from pipeline.records import Failed, Rejected, Sample
-from pipeline.rows import is_held_out
 from pipeline.storage.files import content, read_json
 from pipeline.storage.journal import read_failures
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_lines, read_records
 from pipeline.storage.topk import TopKFolder
+from pipeline.training.dataset import is_held_out
 
 WIDE = 60  # characters of a measured value
 LONG = 2000  # of a prompt

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from pipeline import students
 from pipeline.config import Config, Student
 from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
@@ -12,6 +11,8 @@ from pipeline.models import resolve
 from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
+from pipeline.students import checks, source
+from pipeline.students.build import random_config
 from pipeline.verifiers import verify
 from pipeline.verifiers.scorers import normalise
 
@@ -30,7 +31,7 @@ def check(config: Config) -> list[str]:
     verify.check(config.task)
     chosen = build.check(config, found)
     _check_teacher(config)
-    name, _ = students.source(config)
+    name, _ = source.source(config)
     if name != "random":
         resolve.check(name)
     _check_local_student(config, name)
@@ -71,14 +72,14 @@ def _check_local_student(config: Config, name: str) -> None:
     if name == "random":
         if there:
             tokenizer = Tokenizer(tokenizer_of(config.teacher))
-            students.check(config, name, students.random_config(config.student.shape, tokenizer), tokenizer)
+            checks.check(config, name, random_config(config.student.shape, tokenizer), tokenizer)
     elif Path(name).is_dir():
         tokenizer = Tokenizer(name)
-        students.check(config, name, load_config(name, None), tokenizer)
+        checks.check(config, name, load_config(name, None), tokenizer)
         for arm in config.train.arms if there else ():
-            students.check_vocabulary(config, arm, tokenizer)
+            checks.check_vocabulary(config, arm, tokenizer)
         if there:
-            students.check_fidelity(config, tokenizer)
+            checks.check_fidelity(config, tokenizer)
 
 
 def _check_teacher(config: Config) -> None:

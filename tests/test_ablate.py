@@ -24,13 +24,13 @@ from pipeline.execution import contract, runner
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.records import Rejected, Sample, Scored
-from pipeline.rows import Rows, draw, is_held_out
-from pipeline.rows import load as load_rows
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
 from pipeline.storage.samples import Samples, kept_rows
 from pipeline.storage.shards import read_records, write_shards
-from pipeline.students import made
+from pipeline.students.source import made
+from pipeline.training.dataset import Rows, draw, is_held_out
+from pipeline.training.dataset import load as load_rows
 from pipeline.verifiers.scorers import bootstrap_sum
 from tests.test_students import bpe, tiny
 

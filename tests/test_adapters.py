@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import adapters, students, validate
-from pipeline.arguments import arithmetic
+from pipeline import validate
 from pipeline.config import Lora, load
 from pipeline.errors import PipelineError
 from pipeline.models.weights import load_weights
+from pipeline.students import build
+from pipeline.students import lora as adapters
+from pipeline.training.trl_arguments import arithmetic
 from tests.test_students import tiny
 
 IDS = torch.arange(5, 29).view(2, 12)
@@ -44,7 +46,7 @@ def logits_of(model: Any) -> torch.Tensor:
 def test_only_adapters_learn(workshop: Path, start: str) -> None:
     """A lm_head or embedding that moves too is no LoRA, and one without gradients learns nothing."""
     before = load_weights(start, None, torch.float32).state_dict()
-    model = students.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32)
+    model = build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32)
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert learning
     assert all("lora_" in name and "lm_head" not in name and "embed" not in name for name in learning)
@@ -59,7 +61,7 @@ def test_only_adapters_learn(workshop: Path, start: str) -> None:
 
 def test_merged_model_is_an_ordinary_one_with_the_same_logits(workshop: Path, start: str, tmp_path: Path) -> None:
     """What is saved must be what was trained, in a folder that needs no peft."""
-    model = trained(students.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32))
+    model = trained(build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32))
     before = logits_of(model)
     adapters.merged(model).save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out" / "adapter_config.json").exists()
@@ -71,7 +73,7 @@ def test_merged_model_is_an_ordinary_one_with_the_same_logits(workshop: Path, st
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_body_and_head_make_the_models_logits(workshop: Path, start: str, lora: str | None) -> None:
     """A body without its adapters would train on the wrong states."""
-    model = trained(students.load_student(load(workshop / "config.yaml", [lora] if lora else []), start, None, torch.float32))
+    model = trained(build.load_student(load(workshop / "config.yaml", [lora] if lora else []), start, None, torch.float32))
     with torch.no_grad():
         states = adapters.body(model)(input_ids=IDS).last_hidden_state
     assert torch.allclose(states @ adapters.head(model).T, logits_of(model), atol=1e-5)
@@ -81,7 +83,7 @@ def test_body_and_head_make_the_models_logits(workshop: Path, start: str, lora: 
 
 def test_gradient_checkpointing_reaches_the_adapters(workshop: Path, start: str) -> None:
     """With every input frozen, checkpointed blocks had no gradient at all."""
-    model = students.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32).train()
+    model = build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32).train()
     model.gradient_checkpointing_enable({"use_reentrant": True})
     model(input_ids=IDS, labels=IDS).loss.backward()
     assert all(weight.grad is not None for name, weight in model.named_parameters() if "lora_B" in name)
@@ -108,7 +110,7 @@ def test_4bit_without_bitsandbytes_says_what_to_install(workshop: Path) -> None:
 def test_4bit_weights_compute_in_the_arms_format(workshop: Path, start: str) -> None:
     """They computed in float32 while all else was bfloat16."""
     config = load(workshop / "config.yaml", ["student.lora={rank: 4, quantise: 4bit}", "train.dtype=bfloat16"])
-    model = students.load_student(config, start, None, torch.float32, arithmetic(config.train))
+    model = build.load_student(config, start, None, torch.float32, arithmetic(config.train))
     assert adapters.body(model).layers[0].mlp.up_proj.base_layer.compute_dtype == torch.bfloat16
     assert adapters.body(model).norm.weight.dtype == adapters.head(model).dtype == torch.float32
 
@@ -118,7 +120,7 @@ def test_4bit_weights_compute_in_the_arms_format(workshop: Path, start: str) -> 
 def test_4bit_student_learns_and_becomes_an_ordinary_one(workshop: Path, start: str, tmp_path: Path, dtype: torch.dtype) -> None:
     """Merging into 4-bit weights rounds the adapters away, and bitsandbytes reorders the weights in inference on a CPU."""
     config = load(workshop / "config.yaml", ["student.lora={rank: 4, quantise: 4bit}"])
-    model = trained(students.load_student(config, start, None, dtype))
+    model = trained(build.load_student(config, start, None, dtype))
     assert type(adapters.body(model).layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"
     before = logits_of(model).float()
     adapters.merged(model).save_pretrained(tmp_path / "out")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.losses.divergence import DIVERGENCES, fold, forward_kl, jsd, reverse_kl, skew_kl, soften, total_variation
+from pipeline.losses.divergences import DIVERGENCES, fold, forward_kl, jsd, reverse_kl, skew_kl, soften, total_variation
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)

@@ -15,8 +15,8 @@ from pipeline.evaluation import fidelity as figures
 from pipeline.evaluation.results import measured, results
 from pipeline.evaluation.table import table
 from pipeline.execution import runner
-from pipeline.losses.kd import Logits, Teacher
-from pipeline.losses.nearness import likeliest, token_kl
+from pipeline.losses.distillation import Logits, Teacher
+from pipeline.losses.token_kl import likeliest, token_kl
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Faithful, Scored

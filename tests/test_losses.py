@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.losses import sparse
-from pipeline.losses.divergence import DIVERGENCES, forward_kl, soften
-from pipeline.losses.kd import Logits, Loss, Objective, Teacher, distillation_loss
+from pipeline.losses import fused
+from pipeline.losses.distillation import Logits, Loss, Objective, Teacher, distillation_loss
+from pipeline.losses.divergences import DIVERGENCES, forward_kl, soften
 from pipeline.storage import topk
 
 N, H, V, K = 9, 16, 60, 5
@@ -116,7 +116,7 @@ def test_equals_the_definition(divergence: str, tail: str, temperature: float, a
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16])
 def test_bfloat16_error_is_that_of_the_products(weight_dtype: torch.dtype, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """0.5 % at worst was measured over ten seeds; sums in bfloat16, or blocks of the weight that are cast wrongly, would give more."""
-    monkeypatch.setattr(sparse, "BLOCK_ELEMENTS", 7 * H)
+    monkeypatch.setattr(fused, "BLOCK_ELEMENTS", 7 * H)
     hidden, weight, labels = (one.to(torch.bfloat16).double() if one.is_floating_point() else one for one in student())
     hidden, weight = (one.detach().requires_grad_() for one in (hidden, weight))
     objective, known = Objective(0.3, temperature), teacher()
@@ -151,7 +151,7 @@ def test_chunks_change_nothing(shares: bool, monkeypatch: pytest.MonkeyPatch) ->
     hidden, weight, labels = student()
     found = []
     for rows in (1, 4, 100):
-        monkeypatch.setattr(sparse, "CHUNK_BYTES", 3 * 8 * V * rows)
+        monkeypatch.setattr(fused, "CHUNK_BYTES", 3 * 8 * V * rows)
         loss = distillation_loss(hidden, weight, labels, Objective(0.3, 2.0), teacher(), logits=Logits(softcap=5.0), shares=shares)
         found.append((*loss[: 5 if shares else 3], *gradients(loss, hidden, weight)))
     for other in found[1:]:
@@ -172,8 +172,8 @@ class Largest(TorchDispatchMode):
 
 def test_whole_logits_are_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason for the primitive: memory must not grow with tokens times vocabulary."""
-    monkeypatch.setattr(sparse, "CHUNK_BYTES", 2 * 4 * V * 10)
-    monkeypatch.setattr(sparse, "BLOCK_ELEMENTS", 6 * H)
+    monkeypatch.setattr(fused, "CHUNK_BYTES", 2 * 4 * V * 10)
+    monkeypatch.setattr(fused, "BLOCK_ELEMENTS", 6 * H)
     hidden = torch.randn(200, H, dtype=torch.bfloat16, requires_grad=True)
     known = Teacher(torch.arange(2).expand(200, 2), torch.full((200, 2), -1.0), torch.zeros(200), torch.ones(200), torch.ones(200) > 0)
     with Largest() as seen:

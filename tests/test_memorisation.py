@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pipeline import canaries
 from pipeline.config import Config, load
 from pipeline.data.encoding import IGNORED
 from pipeline.errors import PipelineError
@@ -20,6 +19,7 @@ from pipeline.stages import filter as filter_stage
 from pipeline.stages.memorisation import same
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
+from pipeline.training import canaries
 from tests.conftest import write_seeds
 
 ARM = "train.arms={sft: {method: sft}}"

@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import launch
-from pipeline.answers import Examiner
-from pipeline.callbacks import runaway, since_best
 from pipeline.config import Config, load
 from pipeline.data import prompts
 from pipeline.errors import PipelineError
@@ -22,8 +19,11 @@ from pipeline.execution import contract, manifest, runner
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Seed
-from pipeline.rows import is_held_out
 from pipeline.stages import train
+from pipeline.training import distributed
+from pipeline.training.callbacks import runaway, since_best
+from pipeline.training.dataset import is_held_out
+from pipeline.training.validation import Examiner
 from tests.test_train import history, losses, prepared
 
 FAST = ("train.batch_size=4", "train.log_steps=1", "train.epochs=2", "train.learning_rate=0.003")
@@ -287,11 +287,11 @@ def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) 
 
 def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
     """A dead worker left the others waiting for it for ever."""
-    assert launch.together("tests.workers", {"do": "add"}, 2, "train kd") == 3
+    assert distributed.together("tests.workers", {"do": "add"}, 2, "train kd") == 3
     with pytest.raises(PipelineError, match="worker 0: refuses"):
-        launch.together("tests.workers", {"do": "refuse"}, 2, "train kd")
+        distributed.together("tests.workers", {"do": "refuse"}, 2, "train kd")
     with pytest.raises(PipelineError, match=r"of its 2 processes ended .*1 with code 9; .* goes on from the last checkpoint"):
-        launch.together("tests.workers", {"do": "die"}, 2, "train kd")
+        distributed.together("tests.workers", {"do": "die"}, 2, "train kd")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

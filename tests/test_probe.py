@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import PipelineError
-from pipeline.probe import check_logits, check_packing, logits_of
+from pipeline.training.model_checks import check_logits, check_packing, logits_of
 
 SIZE = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 KINDS: dict[str, dict[str, Any]] = {

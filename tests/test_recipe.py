@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from transformers import LlamaForCausalLM
 
-from pipeline import recipe
 from pipeline.config import Shape, load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
@@ -16,7 +15,8 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, train
-from pipeline.students import random_config
+from pipeline.students.build import random_config
+from pipeline.training import recipe
 from tests.conftest import ROOT
 from tests.test_train import dense_loss, prepared
 

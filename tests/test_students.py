@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import students, validate
+from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.data import prompts, seeds
 from pipeline.data.vocabulary import Vocabulary
@@ -24,7 +24,7 @@ from pipeline.storage import topk
 from pipeline.storage.files import write_json
 from pipeline.storage.shards import write_shards
 from pipeline.storage.topk import TopK
-from pipeline.students import layers, trimming
+from pipeline.students import build, checks, layers, vocabulary_trimming
 from tests.conftest import ROOT
 from tests.test_topk import header
 from tests.test_train import prepared
@@ -171,13 +171,13 @@ def test_trimmed_tokenizer_makes_the_same_pieces(tmp_path: Path, kind: str) -> N
     """A merge that is missing on the way breaks a word in two; a text of another script must still go in and come out."""
     whole = bpe(tmp_path / "whole", kind)
     used = {token for text in TEXTS for token in whole.encode(Rendered(None, text))}
-    kept = trimming.vocabulary(whole, used)
-    trimmed = trimming.save_tokenizer(whole, kept, tmp_path / "trimmed")
+    kept = vocabulary_trimming.vocabulary(whole, used)
+    trimmed = vocabulary_trimming.save_tokenizer(whole, kept, tmp_path / "trimmed")
     assert len(kept.kept) == trimmed.vocab_size < whole.vocab_size
     for text in TEXTS:
         assert trimmed.encode(Rendered(None, text)) == kept.ids(whole.encode(Rendered(None, text)))
     assert trimmed.decode(trimmed.encode(Rendered(None, UNSEEN))) == UNSEEN
-    trimming.check_same(whole, trimmed, kept, [Rendered(None, TEXTS[0])], TEXTS)
+    vocabulary_trimming.check_same(whole, trimmed, kept, [Rendered(None, TEXTS[0])], TEXTS)
 
 
 def test_pieces_on_the_way_to_a_token_are_kept(tmp_path: Path) -> None:
@@ -185,17 +185,17 @@ def test_pieces_on_the_way_to_a_token_are_kept(tmp_path: Path) -> None:
     whole = bpe(tmp_path / "whole")
     (token,) = whole.hf(" even", add_special_tokens=False)["input_ids"]
     texts = {number: text for text, number in whole.hf.get_vocab().items()}
-    kept = {texts[number] for number in trimming.vocabulary(whole, {token}).kept}
+    kept = {texts[number] for number in vocabulary_trimming.vocabulary(whole, {token}).kept}
     assert {text for text in kept if len(text) > 1 and not text.startswith("<")} > {texts[token]}
 
 
 def test_texts_that_change_are_refused(tmp_path: Path) -> None:
     """Whatever this module does not know of a tokenizer must stop it, not shift tokens in silence."""
     whole = bpe(tmp_path / "whole")
-    kept = trimming.vocabulary(whole, set())
-    trimmed = trimming.save_tokenizer(whole, kept, tmp_path / "trimmed")
+    kept = vocabulary_trimming.vocabulary(whole, set())
+    trimmed = vocabulary_trimming.save_tokenizer(whole, kept, tmp_path / "trimmed")
     with pytest.raises(PipelineError, match=r"trim_vocabulary: .* encodes ' yes, .* into other pieces once trimmed"):
-        trimming.check_same(whole, trimmed, kept, [], [TEXTS[1]])
+        vocabulary_trimming.check_same(whole, trimmed, kept, [], [TEXTS[1]])
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -207,7 +207,7 @@ def test_trimmed_model_has_the_same_logits(tmp_path: Path, tied: bool) -> None:
     ids = torch.tensor([[7, 250, 3, 299, 11]])
     before = model(ids).logits[..., list(kept.kept)]
     parameters = model.num_parameters()
-    assert trimming.trim(model, "m", kept) == parameters - model.num_parameters() == 293 * 32 * (1 if tied else 2)
+    assert vocabulary_trimming.trim(model, "m", kept) == parameters - model.num_parameters() == 293 * 32 * (1 if tied else 2)
     model.save_pretrained(tmp_path)
     small = load_weights(str(tmp_path), None, torch.float32)
     assert torch.allclose(small(torch.tensor([kept.ids(ids[0].tolist())])).logits, before, atol=1e-6)
@@ -292,14 +292,14 @@ def test_rows_prompts_and_exact_entries_are_kept(workshop: Path, sample: Make) -
     write_shards(workshop / "kept", [sample(token_ids=ids, frame=place)])
     write_json(workshop / "kept" / "manifest.json", {"files": {"00000.jsonl.gz": {"records": 1}}})
     config = server_config(workshop, workshop / "whole")
-    start = students.build(config, workshop / "out", workshop / "kept", workshop / "generate")
+    start = build.build(config, workshop / "out", workshop / "kept", workshop / "generate")
     vocabulary = Vocabulary.read(workshop / "out")
     assert vocabulary is not None
     assert {*ids, exact} <= set(vocabulary.kept)
     assert drawn not in vocabulary.kept
     assert start.counts["tokens"] == len(vocabulary.kept) < start.counts["tokens_before"] == 600
     trimmed = Tokenizer(str(workshop / "out"))
-    assert students.check_vocabulary(config, "kd", trimmed)
+    assert checks.check_vocabulary(config, "kd", trimmed)
     assert load_weights(str(workshop / "out"), None, torch.float32).config.vocab_size == trimmed.vocab_size
 
 
@@ -315,7 +315,7 @@ def test_student_of_another_tokenizer_can_be_trimmed(workshop: Path) -> None:
     assert trimmed.vocab_size < whole.vocab_size
     for text in TEXTS:
         assert trimmed.encode_reply(text) == vocabulary.ids(whole.encode_reply(text))
-    assert not students.check_vocabulary(config, "sft", trimmed)
+    assert not checks.check_vocabulary(config, "sft", trimmed)
     again = load(workshop / "config.yaml", [f"student.model={path}", "student.trim_vocabulary=true"])
     with pytest.raises(PipelineError, match="is trimmed already"):
         validate.check(again)
@@ -342,8 +342,8 @@ def test_packaged_students_vocabulary(workshop: Path) -> None:
     tokenizer = Tokenizer(resolve.resolve(config.teacher.model))
     prompt = prompts.load(ROOT / config.train.prompt)
     asked = [prompt.render(seed, tokenizer.control_tokens) for seed in seeds.load(config.task.seeds)]
-    kept = trimming.vocabulary(tokenizer, {token for rendered in asked for token in tokenizer.encode(rendered)})
-    trimmed = trimming.save_tokenizer(tokenizer, kept, workshop / "trimmed")
-    trimming.check_same(tokenizer, trimmed, kept, asked, [])
+    kept = vocabulary_trimming.vocabulary(tokenizer, {token for rendered in asked for token in tokenizer.encode(rendered)})
+    trimmed = vocabulary_trimming.save_tokenizer(tokenizer, kept, workshop / "trimmed")
+    vocabulary_trimming.check_same(tokenizer, trimmed, kept, asked, [])
     assert trimmed.decode(trimmed.encode(Rendered(None, UNSEEN))) == UNSEEN
     assert len(kept.kept) < tokenizer.vocab_size / 8

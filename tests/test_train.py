@@ -14,7 +14,7 @@ from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
-from pipeline.losses.kd import Loss, distillation_loss
+from pipeline.losses.distillation import Loss, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights, size_of
 from pipeline.records import Scored
@@ -85,7 +85,7 @@ def test_bfloat16_reaches_the_body(workshop: Path, monkeypatch: pytest.MonkeyPat
         seen.append(hidden.dtype)
         return distillation_loss(hidden, *args, **kwargs)
 
-    monkeypatch.setattr("pipeline.trainer.distillation_loss", spy)
+    monkeypatch.setattr("pipeline.training.trainer.distillation_loss", spy)
     config = prepared(workshop, "train.dtype=bfloat16")
     runner.execute(train, config, ["init", "sft"])
     assert set(seen) == {torch.bfloat16}

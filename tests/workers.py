@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline import launch
 from pipeline.errors import PipelineError
+from pipeline.training import distributed
 
 
 def work(job: dict[str, Any]) -> Any:
@@ -17,13 +17,13 @@ def work(job: dict[str, Any]) -> Any:
         Path(job["pids"], str(os.getpid())).touch()
         time.sleep(600)
     if job["do"] == "refuse":
-        raise PipelineError(f"worker {launch.rank()}: refuses")
-    if job["do"] == "die" and launch.rank() == 1:
+        raise PipelineError(f"worker {distributed.rank()}: refuses")
+    if job["do"] == "die" and distributed.rank() == 1:
         os._exit(9)
-    total = torch.tensor(launch.rank() + 1)
+    total = torch.tensor(distributed.rank() + 1)
     torch.distributed.all_reduce(total)
     return int(total)
 
 
 if __name__ == "__main__":
-    sys.exit(launch.serve(Path(sys.argv[1]), work))
+    sys.exit(distributed.serve(Path(sys.argv[1]), work))

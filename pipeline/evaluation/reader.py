@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import rows, students
 from pipeline.data import prompts, replies, seeds
 from pipeline.data.encoding import Encoder, Example
 from pipeline.data.prompts import Prompt
@@ -20,6 +19,8 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Frame, Sample, Scored, Seed
 from pipeline.storage.topk import TopK, TopKFolder, with_tail
+from pipeline.students import checks, source
+from pipeline.training import dataset
 from pipeline.verifiers import scorers
 
 Sums = dict[str, tuple[int, float, int]]  # by seed: tokens, nats, tokens with the same likeliest
@@ -53,12 +54,12 @@ class Reader:
         not the same tokenizer."""
         import torch
 
-        from pipeline.probe import check_logits, logits_of
+        from pipeline.training.model_checks import check_logits, logits_of
 
         config = job.config
-        path, revision = students.made(job.run_dir / trained)
+        path, revision = source.made(job.run_dir / trained)
         student = Tokenizer(path, revision)
-        students.check_fidelity(config, student)
+        checks.check_fidelity(config, student)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_weights(path, revision, "auto" if device == "cuda" else torch.float32).to(device).eval()
         check_logits(model, logits_of(model))
@@ -106,7 +107,7 @@ class Reader:
             usage=answer.usage,
             frame=answer.frame,
         )
-        return rows.examples(self.encoder, sample)
+        return dataset.examples(self.encoder, sample)
 
     @cached_property
     def _asked(self) -> Prompt:
@@ -120,23 +121,24 @@ class Reader:
     def _sums(self, rows: Sequence[tuple[str, Example]]) -> Sums:
         import torch
 
-        from pipeline import adapters, batches
-        from pipeline.losses.kd import Teacher
-        from pipeline.losses.nearness import likeliest, token_kl
-        from pipeline.probe import logits_of
+        from pipeline.losses.distillation import Teacher
+        from pipeline.losses.token_kl import likeliest, token_kl
+        from pipeline.students import lora
+        from pipeline.training import collation
+        from pipeline.training.model_checks import logits_of
 
         examples = [example for _, example in rows]
-        frames = batches.Frames(self.frames, examples, self.encoder.vocabulary)
-        collated = batches.Collator(self.encoder.tokenizer.pad_id, frames)(list(batches.dataset(examples)))
+        frames = collation.Frames(self.frames, examples, self.encoder.vocabulary)
+        collated = collation.Collator(self.encoder.tokenizer.pad_id, frames)(list(collation.dataset(examples)))
         batch = {name: value.to(self.model.device) for name, value in collated.items()}
-        bearing = batches.bearing_of(batch)  # (B, T - 1)
-        teacher = batches.teacher_of(batch)
+        bearing = collation.bearing_of(batch)  # (B, T - 1)
+        teacher = collation.teacher_of(batch)
         assert teacher is not None
         with torch.no_grad():
-            states = adapters.body(self.model)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            states = lora.body(self.model)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
             hidden = states.last_hidden_state[:, :-1][bearing][teacher.known].float()  # (N, H)
             known = Teacher(*(tensor[teacher.known] for tensor in vars(teacher).values()))
-            head, logits = adapters.head(self.model), logits_of(self.model)
+            head, logits = lora.head(self.model), logits_of(self.model)
             nats = token_kl(hidden, head, known, logits)
             same = likeliest(hidden, head, logits) == known.ids[:, 0]  # greedy: what the teacher wrote is what it found likeliest
         owners = bearing.nonzero()[:, 0][teacher.known].tolist()

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import students
 from pipeline.config import Config
 from pipeline.data import prompts, replies, seeds
 from pipeline.data.prompts import Prompt
@@ -30,6 +29,7 @@ from pipeline.records import Range, Scored, Seed, digest
 from pipeline.storage import topk
 from pipeline.storage.files import read_json, sha256, write_json
 from pipeline.storage.shards import read_records
+from pipeline.students import source as student_source
 from pipeline.verifiers import verify
 from pipeline.verifiers.verify import Check
 
@@ -62,7 +62,7 @@ def files(config: Config, part: str) -> list[Path]:
 def identities(config: Config, part: str) -> Mapping[str, str]:
     found = seeds.identities(config.task.eval_seeds)
     if part == BASE:
-        found |= students.identities(config)
+        found |= student_source.identities(config)
     if part == TEACHER and config.teacher.backend == "vllm":
         found["teacher"] = resolve.identity(config.teacher.model, config.teacher.revision)
     return found
@@ -144,7 +144,7 @@ def _open(job: Job) -> Model:
 
 def _student(job: Job) -> tuple[str, str | None]:
     """(folder or hub id, revision) of the student that this part asks."""
-    return students.made(job.run_dir / trained(job.part))
+    return student_source.made(job.run_dir / trained(job.part))
 
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:

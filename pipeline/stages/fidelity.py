@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import students
 from pipeline.config import Config
 from pipeline.data import seeds
 from pipeline.evaluation.reader import Reader
@@ -19,6 +18,7 @@ from pipeline.inference.collector import claim_all
 from pipeline.records import Faithful, Scored
 from pipeline.storage.journal import Shard, commit_if_due
 from pipeline.storage.shards import read_records
+from pipeline.students import source as student_source
 
 NAME = "fidelity"
 SHARED = False
@@ -44,7 +44,7 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return seeds.identities(config.task.eval_seeds) | (students.identities(config) if part == BASE else {})
+    return seeds.identities(config.task.eval_seeds) | (student_source.identities(config) if part == BASE else {})
 
 
 def run(job: Job) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import students
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.evaluation import stored
@@ -20,6 +19,7 @@ from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.signals import run_child
 from pipeline.models import resolve
 from pipeline.storage.files import read_json, write_json
+from pipeline.students import source
 
 NAME = "forgotten"
 SHARED = False
@@ -48,7 +48,7 @@ def files(config: Config, part: str) -> list[Path]:
 def identities(config: Config, part: str) -> Mapping[str, str]:
     if part == TEACHER:
         return {"teacher": resolve.identity(config.teacher.model, config.teacher.revision)}
-    return students.identities(config) if part == BASE else {}
+    return source.identities(config) if part == BASE else {}
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -87,4 +87,4 @@ def check_installed(package: str) -> None:
 def _model(job: Job) -> tuple[str, str | None]:
     if job.part == TEACHER:
         return resolve.resolve(job.config.teacher.model), job.config.teacher.revision
-    return students.made(job.run_dir / trained(job.part))
+    return source.made(job.run_dir / trained(job.part))

@@ -3,7 +3,7 @@
 Runs behind `pipeline evaluate`, where evaluate.memorisation is set. A student is given the prompt of a training row and the first part of
 what it was taught to reply, and goes on greedily (Carlini et al. 2021, "Extracting Training Data from Large Language Models"). Text that is
 easy to guess comes back without having been memorised, so as many rows that the arm has not seen are asked in the same way. Canaries are
-ranked by their likelihood (pipeline/canaries.py). The untouched student is asked about the first arm's rows.
+ranked by their likelihood (pipeline/training/canaries.py). The untouched student is asked about the first arm's rows.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline import canaries, rows, students
 from pipeline.config import Config
 from pipeline.data import seeds
 from pipeline.data.encoding import IGNORED, Encoder, Example
@@ -30,6 +29,8 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Memorised, Rendered, Sample, Scored, digest
 from pipeline.storage.files import read_json, write_json
 from pipeline.storage.shards import read_records
+from pipeline.students import source as student_source
+from pipeline.training import canaries, dataset
 
 NAME = "memorisation"
 SHARED = False
@@ -59,14 +60,14 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return seeds.identities(config.task.eval_seeds) | (students.identities(config) if part == BASE else {})
+    return seeds.identities(config.task.eval_seeds) | (student_source.identities(config) if part == BASE else {})
 
 
 def run(job: Job) -> dict[str, Any]:
     """Ask one student to go on with rows that it was trained on and with others, and rank its canaries."""
     config, settings = job.config, job.config.evaluate.memorisation
     assert settings is not None
-    path, revision = students.made(job.run_dir / trained(job.part))
+    path, revision = student_source.made(job.run_dir / trained(job.part))
     wanted = _wanted(job, Tokenizer(path, revision)) if settings.rows else {}
     shards = claim_all(job.folder, list(wanted), Memorised, SHARD_SIZE)
     ranked = job.folder / "canaries.json"
@@ -97,12 +98,12 @@ def _wanted(job: Job, tokenizer: Tokenizer) -> dict[str, tuple[bool, Example]]:
     settings = config.evaluate.memorisation
     assert settings is not None
     training = dataclasses.replace(job, stage="train", part=arm, folder=job.run_dir / "train" / arm)
-    encoder = rows.encoder_of(training, tokenizer)
+    encoder = dataset.encoder_of(training, tokenizer)
 
     def is_long(row: Example) -> bool:
         return len(_cut(row, settings.prefix)[1]) >= settings.tokens
 
-    seen, unseen = rows.some(training, encoder, settings.rows, settings.seed, is_long)
+    seen, unseen = dataset.some(training, encoder, settings.rows, settings.seed, is_long)
     if len(unseen) < FEWEST:
         unseen = [row for row in _answers(job, encoder) if is_long(row)][: settings.rows]
     for found, whose in ((seen, "training rows"), (unseen, "rows that it was not trained on, held-out answers of the teacher among them,")):
@@ -134,7 +135,7 @@ def _answers(job: Job, encoder: Encoder) -> list[Example]:
             finish_reason=answer.finish_reason,
             usage=answer.usage,
         )
-        found += rows.examples(encoder, sample)[-1:]
+        found += dataset.examples(encoder, sample)[-1:]
     return found
 
 

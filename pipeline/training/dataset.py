@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from pipeline import canaries, students
 from pipeline.data import prompts, seeds
 from pipeline.data.encoding import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
 from pipeline.data.vocabulary import Vocabulary
@@ -16,6 +15,8 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import LEAKED, Rejected, Sample, Seed, digest
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_records
+from pipeline.students import checks
+from pipeline.training import canaries
 from pipeline.verifiers import verify
 from pipeline.verifiers.sandbox.sandbox import UnknownError
 
@@ -73,7 +74,7 @@ def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
 def encoder_of(job: Job, tokenizer: Tokenizer) -> Encoder:
     """What makes an arm's rows."""
     config, arm = job.config, job.config.train.arms[job.part]
-    same = arm.text == "truth" or students.check_vocabulary(config, job.part, tokenizer)
+    same = arm.text == "truth" or checks.check_vocabulary(config, job.part, tokenizer)
     return Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight, Vocabulary.read(tokenizer.name))
 
 

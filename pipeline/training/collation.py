@@ -18,7 +18,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from pipeline.data.encoding import IGNORED, UNKNOWN, Example
 from pipeline.data.vocabulary import Vocabulary
-from pipeline.losses.kd import Teacher
+from pipeline.losses.distillation import Teacher
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopK, TopKFolder
 

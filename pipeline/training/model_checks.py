@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline import adapters
-from pipeline.batches import BODY_INPUTS, COLUMNS, Collator
 from pipeline.errors import PipelineError
-from pipeline.losses.kd import Logits
+from pipeline.losses.distillation import Logits
+from pipeline.students import lora
+from pipeline.training.collation import BODY_INPUTS, COLUMNS, Collator
 
 SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}  # factors by their names in configs, and their exponents
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -31,16 +31,16 @@ def logits_of(model: Any) -> Logits:
 
 def check_logits(model: Any, logits: Logits) -> None:
     """Raise PipelineError if the model's logits are not those of `losses.sparse` for its hidden states, lm_head and `logits`."""
-    name = type(adapters.plain(model)).__name__
+    name = type(lora.plain(model)).__name__
     if _is_spoilt_by_trying(model):
         return
     ids = _ids(model, 4)[None]  # (1, 4)
     with _trying(model):
-        states = getattr(adapters.body(model)(input_ids=ids, use_cache=False), "last_hidden_state", None)
+        states = getattr(lora.body(model)(input_ids=ids, use_cache=False), "last_hidden_state", None)
         if states is None or model.get_output_embeddings() is None:
             raise PipelineError(f"{name}: has no hidden states or no lm_head that are known here; choose another student")
         theirs = model(input_ids=ids, use_cache=False).logits
-        ours = (states.to(theirs.dtype) @ adapters.head(model).to(theirs.dtype).T).float()
+        ours = (states.to(theirs.dtype) @ lora.head(model).to(theirs.dtype).T).float()
         ours = logits.scale * (ours if logits.bias is None else ours + logits.bias.float())
         ours = ours if logits.softcap is None else logits.softcap * torch.tanh(ours / logits.softcap)
     if not _alike(model, ours, theirs):
@@ -56,7 +56,7 @@ def check_packing(model: Any) -> None:
     row = {"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS} | {name: [0] * len(ids) for name in COLUMNS}
     batch = Collator(0, None, packed=True)([row])
     inputs = {name: _moved(batch[name], model.device) for name in BODY_INPUTS if name in batch}
-    body = adapters.body(model)
+    body = lora.body(model)
     with _trying(model):
         apart = [body(input_ids=ids, use_cache=False).last_hidden_state for ids in inputs["input_ids"].split(LENGTHS, dim=1)]
         try:
@@ -64,7 +64,7 @@ def check_packing(model: Any) -> None:
         except TypeError:  # it takes no positions
             packed = torch.zeros_like(torch.cat(apart, dim=1))
     if not _alike(model, packed, torch.cat(apart, dim=1)):
-        name = type(adapters.plain(model)).__name__
+        name = type(lora.plain(model)).__name__
         raise PipelineError(f"train.packing: a {name} lets samples that share a row see one another; set train.packing: false")
 
 

@@ -6,9 +6,9 @@ Dimension names: N tokens, K entries of a token, V vocabulary, H hidden.
 import torch
 from torch import Tensor
 
-from pipeline.losses.divergence import RAREST, fold, forward_kl
-from pipeline.losses.kd import Teacher
-from pipeline.losses.sparse import BLOCK_ELEMENTS, Logits, Terms, fused_loss
+from pipeline.losses.distillation import Teacher
+from pipeline.losses.divergences import RAREST, fold, forward_kl
+from pipeline.losses.fused import BLOCK_ELEMENTS, Logits, Terms, fused_loss
 
 
 def token_kl(hidden: Tensor, weight: Tensor, teacher: Teacher, logits: Logits) -> Tensor:

@@ -12,19 +12,20 @@ from pathlib import Path
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline import batches, students
 from pipeline.config import Config
 from pipeline.data import prompts
 from pipeline.data.encoding import Encoder
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
-from pipeline.losses.kd import Objective, distillation_loss
+from pipeline.losses.distillation import Objective, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.probe import logits_of
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
+from pipeline.students import source
+from pipeline.training import collation
+from pipeline.training.model_checks import logits_of
 
 LEARNING_RATE, OBJECTIVE = 2e-4, Objective(alpha=0.1)
 
@@ -33,13 +34,13 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
     """Train one epoch and save the student. Returns the loss a token of every step, nats."""
     torch.manual_seed(0)
     config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
-    path, revision = students.made(run_dir / "train" / "init")
+    path, revision = source.made(run_dir / "train" / "init")
     student, tokenizer = load_weights(path, revision, torch.float32), Tokenizer(path, revision)
     if Vocabulary.read(path) or config.train.rows == "score":
         raise PipelineError("the flat recipe knows neither trimmed vocabularies nor scored rows; use pipeline train")
     encoder = Encoder(tokenizer, prompts.load(config.train.prompt), ids_fit=True)
     rows = [row for sample in Samples(run_dir / "filter" / "kept") for row in encoder.sample(sample)]
-    frames = batches.Frames(TopKFolder(run_dir / "generate"), rows)
+    frames = collation.Frames(TopKFolder(run_dir / "generate"), rows)
 
     optimizer = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)
     losses = []
@@ -47,7 +48,7 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
         batch = [rows[number] for number in numbers]
         ids = pad_sequence([torch.tensor(row.input_ids) for row in batch], batch_first=True)  # (B, T)
         labels = pad_sequence([torch.tensor(row.labels) for row in batch], batch_first=True, padding_value=-100)  # (B, T)
-        teacher = batches.stack([frames.of(int(number)) for number in numbers])  # (N, K): one row for each token that bears a loss
+        teacher = collation.stack([frames.of(int(number)) for number in numbers])  # (N, K): one row for each token that bears a loss
 
         hidden = student.base_model(ids).last_hidden_state[:, :-1]  # (B, T - 1, H); causal, so padding on the right needs no mask
         bearing = labels[:, 1:] != -100

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.losses.divergence import DIVERGENCES, fold, renormalise, soften
-from pipeline.losses.sparse import Divergence, Terms, fused_loss
-from pipeline.losses.sparse import Logits as Logits
+from pipeline.losses.divergences import DIVERGENCES, fold, renormalise, soften
+from pipeline.losses.fused import Divergence, Terms, fused_loss
+from pipeline.losses.fused import Logits as Logits
 
 PLAIN = Logits()
 

@@ -11,13 +11,13 @@ from torch import nn
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
-from pipeline import adapters
-from pipeline.batches import BODY_INPUTS, COLUMNS, ByLength, bearing_of, teacher_of
-from pipeline.callbacks import Diverged, Guard
 from pipeline.config import Arm
-from pipeline.heldout import HeldOut
-from pipeline.losses.kd import Loss, Objective, distillation_loss
-from pipeline.probe import check_logits, logits_of
+from pipeline.losses.distillation import Loss, Objective, distillation_loss
+from pipeline.students import lora
+from pipeline.training.callbacks import Diverged, Guard
+from pipeline.training.collation import BODY_INPUTS, COLUMNS, ByLength, bearing_of, teacher_of
+from pipeline.training.model_checks import check_logits, logits_of
+from pipeline.training.validation import HeldOut
 
 NO_WEIGHT = 1e-9  # a sum of weights that is 0 belongs to a loss that is 0
 
@@ -165,14 +165,14 @@ class DistillTrainer(SFTTrainer):
 
     def _sum(self, model: nn.Module, inputs: dict[str, Any], shares: bool) -> Loss:
         with self.accelerator.autocast():  # the redirection goes round accelerate's own wrapper
-            body = adapters.body(model)(**{name: inputs[name] for name in BODY_INPUTS if name in inputs}, use_cache=False)
+            body = lora.body(model)(**{name: inputs[name] for name in BODY_INPUTS if name in inputs}, use_cache=False)
             device = body.last_hidden_state.device.type
             exact = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else body.last_hidden_state.dtype
         hidden = body.last_hidden_state.to(exact)  # as a linear layer under autocast would
         bearing = bearing_of(inputs)
         return distillation_loss(
             hidden[:, :-1][bearing],
-            adapters.head(model),
+            lora.head(model),
             inputs["labels"][:, 1:][bearing],
             self._objective(model.training),
             teacher_of(inputs),

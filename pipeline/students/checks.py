@@ -1,0 +1,68 @@
+"""Checks of a student against the teacher and the config."""
+
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.data.vocabulary import Vocabulary
+from pipeline.errors import PipelineError
+from pipeline.models.resolve import tokenizer_of
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.students import layers, lora, vocabulary_trimming
+
+
+def check_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
+    """Whether the teacher's token ids are the student's, or were before its vocabulary was trimmed.
+
+    Raises PipelineError if they are not and the arm is kd.
+    """
+    same = same_tokenizer(config, student)
+    if not same and config.train.arms[arm].method == "kd":
+        raise PipelineError(
+            f"train {arm}: the tokenizer of {student.name} differs from that of the teacher {config.teacher.model}; kd needs the same "
+            "vocabulary. Choose a student of the teacher's family, or train this one with method: sft"
+        )
+    return same
+
+
+def check_fidelity(config: Config, student: Tokenizer) -> None:
+    """Raise PipelineError under evaluate.fidelity if teacher and student have not the same vocabulary, a trimmed one aside."""
+    if config.evaluate.fidelity and not same_tokenizer(config, student):
+        raise PipelineError(
+            f"evaluate.fidelity: the tokenizer of {student.name} differs from that of the teacher {config.teacher.model}, so their "
+            "distributions cannot be compared; leave it out, or choose a student of the teacher's family"
+        )
+
+
+def check(config: Config, name: str, model_config: Any, tokenizer: Tokenizer) -> None:
+    """What can be told of a student without its weights. Raises PipelineError for the first key that does not fit the model."""
+    student = config.student
+    layers.check(name, model_config.get_text_config().num_hidden_layers, student.layers, student.keep_layers)
+    if student.trim_vocabulary:
+        check_untrimmed(tokenizer)
+        vocabulary_trimming.check(tokenizer)
+    if student.lora is not None:
+        lora.check_quantise(student.lora)
+        lora.targets(meta_model(model_config), student.lora)
+
+
+def same_tokenizer(config: Config, student: Tokenizer) -> bool:
+    teacher = config.teacher
+    trimmed = Vocabulary.read(student.name)
+    known = teacher.backend != "openai" or teacher.tokenizer is not None
+    return known and Tokenizer(tokenizer_of(teacher), teacher.revision).hash == (trimmed.tokenizer if trimmed else student.hash)
+
+
+def meta_model(model_config: Any) -> Any:
+    """The model without memory for its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(model_config, trust_remote_code=False)
+
+
+def check_untrimmed(tokenizer: Tokenizer) -> None:
+    if Vocabulary.read(tokenizer.name) is not None:
+        raise PipelineError(
+            f"student.trim_vocabulary: {tokenizer.name} is trimmed already; set it to false, or start from the model it was made from"
+        )

@@ -1,0 +1,1 @@
+"""Train an arm: rows, batches, TRL's trainer, validation, several processes."""

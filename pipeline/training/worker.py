@@ -1,0 +1,20 @@
+"""One of several processes that train an arm; only pipeline/training/distributed.py starts it.
+
+Command: python -m pipeline.training.worker FOLDER
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.execution.contract import Job
+from pipeline.training import distributed, fit
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    return fit.learn(Job(Config.model_validate(job["config"]), "train", job["part"], Path(job["folder"])))
+
+
+if __name__ == "__main__":
+    sys.exit(distributed.serve(Path(sys.argv[1]), work))
