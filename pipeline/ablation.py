@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from pipeline.config import Arm, Config, load
 from pipeline.errors import PipelineError
+from pipeline.evaluation.bootstrap import Interval, bootstrap_repeats, bootstrap_sum
+from pipeline.evaluation.format import shown, signed
 from pipeline.evaluation.results import FAKE
-from pipeline.evaluation.table import shown, signed
 from pipeline.execution import contract, fingerprint, manifest, runner
 from pipeline.execution.progress import clock
 from pipeline.records import Scored
@@ -28,7 +29,6 @@ from pipeline.stages import filter as filter_stage
 from pipeline.storage.files import read_json, write_json
 from pipeline.storage.locks import Lock
 from pipeline.storage.shards import read_records
-from pipeline.verifiers.scorers import Interval, bootstrap_repeats, bootstrap_sum
 
 NAME = "ablate"
 CURATED, RANDOM = "curated", "random"

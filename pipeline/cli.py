@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 STAGES = ("generate", "filter", "score", "train", "evaluate")
 # stages that evaluate runs when all models have answered, each if its settings ask for it
-MEASURES = ("fidelity", "memorisation", "forgotten")
+MEASURES = ("fidelity", "memorisation", "lm_eval")
 LOOPBACK = "127.0.0.1"
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",

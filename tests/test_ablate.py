@@ -20,6 +20,7 @@ from pipeline.cli import cli
 from pipeline.config import Config, load
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
+from pipeline.evaluation.bootstrap import bootstrap_sum
 from pipeline.execution import contract, runner
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
@@ -31,7 +32,6 @@ from pipeline.storage.shards import read_records, write_shards
 from pipeline.students.source import made
 from pipeline.training.dataset import Rows, draw, is_held_out
 from pipeline.training.dataset import load as load_rows
-from pipeline.verifiers.scorers import bootstrap_sum
 from tests.test_students import bpe, tiny
 
 

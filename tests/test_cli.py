@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import cli
-from pipeline.evaluation.table import shown
+from pipeline.evaluation.format import shown
 from pipeline.storage.shards import read_lines
 from tests.conftest import ROOT
 

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
-from pipeline.evaluation.stored import stored
+from pipeline.evaluation.lm_eval_process import figures
+from pipeline.evaluation.optional_figures import stored
 from pipeline.execution import runner
-from pipeline.harness import figures
-from pipeline.stages import evaluate, forgotten, generate, train
+from pipeline.stages import evaluate, generate, lm_eval, train
 from pipeline.stages import filter as filter_stage
 
 TASK = """task: parity
@@ -45,8 +45,8 @@ def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) ->
     """A student has the task's metric with its error; a fake teacher has no weights that could be measured."""
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert forgotten.parts(trained) == ["base", "sft"]
-    assert runner.execute(forgotten, trained, ["sft"])
+    assert lm_eval.parts(trained) == ["base", "sft"]
+    assert runner.execute(lm_eval, trained, ["sft"])
     found = stored(trained, "sft")["lm_eval"]
     assert found["parity"]["acc"]["value"] in [number / 8 for number in range(9)]
     assert found["parity"]["acc"]["stderr"] is not None
@@ -60,14 +60,14 @@ def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:
     task = workshop / "tasks" / "parity.yaml"
     task.write_text(task.read_text().replace("right", "left"))
     with pytest.raises(PipelineError, match=r"forgotten base: lm-eval: .+; its own words are in .*engine.log"):
-        runner.execute(forgotten, trained, ["base"])
+        runner.execute(lm_eval, trained, ["base"])
     assert "Traceback" in (workshop / "run" / "forgotten" / "base" / "engine.log").read_text()
 
 
 def test_without_the_harness() -> None:
     """It is an extra; whoever asks for it without must hear how to get it."""
     with pytest.raises(PipelineError, match=r"no_such_harness is not installed; pip install 'pipeline\[lm-eval\]'"):
-        forgotten.check_installed("no_such_harness")
+        lm_eval.check_installed("no_such_harness")
 
 
 def test_figures_of_the_harness() -> None:

@@ -19,7 +19,7 @@ LAYERS = [
     {"filters"},
     {"students"},
     {"losses"},
-    {"training", "harness"},
+    {"training"},
     {"evaluation", "validate", "status", "explain", "verify", "recheck"},
     {"inspection"},
     {"stages"},
@@ -97,7 +97,7 @@ def test_stages_do_not_import_one_another() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     """`pipeline --help` answers at once only if the big libraries wait."""
-    stages = "evaluate, fidelity, filter, forgotten, generate, memorisation, score, train"
+    stages = "evaluate, fidelity, filter, generate, lm_eval, memorisation, score, train"
     code = f"import sys; from pipeline import cli; from pipeline.stages import {stages}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) & HEAVY == set()

@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import Config, Engine, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation import gate
-from pipeline.evaluation.load import measure, priced
+from pipeline.evaluation.latency import measure, priced
 from pipeline.execution import runner
 from pipeline.models.base import Request
 from pipeline.models.fake import FakeModel

@@ -9,7 +9,7 @@ import pytest
 from pipeline.config import Config, load
 from pipeline.data.encoding import IGNORED
 from pipeline.errors import PipelineError
-from pipeline.evaluation.stored import stored
+from pipeline.evaluation.optional_figures import stored
 from pipeline.execution import runner
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer

@@ -16,12 +16,12 @@ import yaml
 from pipeline import report
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation.table import shown, signed
+from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.format import shown, signed
 from pipeline.report import charts, svg
 from pipeline.report.facts import Cost, Estimate, Facts, Group, Point, Waterfall
 from pipeline.report.gather import gather
 from pipeline.report.serve import server
-from pipeline.verifiers.scorers import Interval
 from tests import reporting
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import Arm, load
+from pipeline.evaluation.bootstrap import bootstrap, bootstrap_repeats
 from pipeline.evaluation.results import repeats, results
 from pipeline.evaluation.table import table
 from pipeline.records import Score, Scored, Usage
-from pipeline.verifiers.scorers import bootstrap, bootstrap_repeats
 
 COST: dict[str, Any] = {"engine": "none", "parameters": None, "nbytes": None, "tokens_per_s": None, "answers_per_s": None}
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.verifiers.scorers import bootstrap, exact, label, number, numeric
+from pipeline.evaluation.bootstrap import bootstrap
+from pipeline.verifiers.scorers import exact, label, number, numeric
 
 LABELS = ["spam", "normal"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline.evaluation.bootstrap import RESAMPLES, bootstrap, bootstrap_ratio
 from pipeline.evaluation.significance import mcnemar, p_value, sign_flip
-from pipeline.verifiers.scorers import RESAMPLES, bootstrap, bootstrap_ratio
 
 
 @pytest.mark.parametrize(

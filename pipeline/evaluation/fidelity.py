@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.evaluation.bootstrap import bootstrap
 from pipeline.records import Faithful
 from pipeline.storage.shards import read_records
-from pipeline.verifiers.scorers import bootstrap
 
 Readings = Mapping[str, Sequence[Faithful]]  # by model
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
+from pipeline.evaluation.bootstrap import Interval, bootstrap, bootstrap_ratio
 from pipeline.records import Scored
 from pipeline.verifiers import json_answers, verify
 from pipeline.verifiers.code_fence import unfenced
-from pipeline.verifiers.scorers import SCORERS, Interval, bootstrap, bootstrap_ratio, normalise
+from pipeline.verifiers.scorers import SCORERS, normalise
 
 Field = tuple[str, str, Any]  # of a leaf of a JSON value its path, its type (true is not 1) and itself
 

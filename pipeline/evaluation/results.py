@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from pipeline.config import Arm, Config
 from pipeline.evaluation import fidelity, metrics, significance
+from pipeline.evaluation.bootstrap import bootstrap, bootstrap_repeats
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.fidelity import Readings
-from pipeline.evaluation.load import priced
-from pipeline.evaluation.stored import stored
+from pipeline.evaluation.latency import priced
+from pipeline.evaluation.optional_figures import stored
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
-from pipeline.verifiers.scorers import bootstrap, bootstrap_repeats, normalise
+from pipeline.verifiers.scorers import normalise
 
 Measured = Mapping[str, tuple[Sequence[Scored], Mapping[str, Any]]]  # per model: its answers, what they cost
 FAKE = "made by the fake backend: these figures test the machinery and measure nothing"

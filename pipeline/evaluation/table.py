@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.execution.paths import BASE
+from pipeline.evaluation.format import label, probability, shown, signed
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -59,20 +59,6 @@ def _cells(name: str, model: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def label(name: str) -> str:
-    return "base (untouched)" if name == BASE else name
-
-
-def shown(interval: Mapping[str, float]) -> str:
-    """0.920 [0.890, 0.950]"""
-    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
-
-
-def signed(interval: Mapping[str, float]) -> str:
-    """-0.017 [-0.043, +0.007]"""
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
-
-
 def _repeats_line(name: str, group: Mapping[str, Any]) -> str:
     each = group["each"]
     kept = f", {group['retained']:.1%} retained" if group["retained"] is not None else ""
@@ -89,8 +75,3 @@ def _kd_and_sft(found: Mapping[str, Any], name: str) -> bool:
 def _difference_line(name: str, one: Mapping[str, Any], over: str) -> str:
     near = f"; KL {signed(one['kl'])}, {probability(one['kl']['p'])}" if one.get("kl") else ""
     return f"{name}: {signed(one)}, {probability(one['p'])}{near}, {over}"
-
-
-def probability(p: float) -> str:
-    """p 0.031, p < 0.001"""
-    return f"p {p:.3f}" if p >= 0.001 else "p < 0.001"

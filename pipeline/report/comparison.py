@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.table import label, shown, signed
+from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.format import label, shown, signed
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability, Table
-from pipeline.verifiers.scorers import Interval
 
 Found = Mapping[str, Any]
 Column = tuple[str, Callable[[Found], str | None]]

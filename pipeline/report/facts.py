@@ -5,7 +5,7 @@ Figures that are read stand here as the very strings that are shown; those that 
 
 from dataclasses import dataclass
 
-from pipeline.verifiers.scorers import Interval
+from pipeline.evaluation.bootstrap import Interval
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import ablation
-from pipeline.evaluation.table import shown
+from pipeline.evaluation.format import shown
 from pipeline.report import comparison, course, verdict
 from pipeline.report.facts import Ablation, Estimate, Facts
 from pipeline.storage.files import read_json

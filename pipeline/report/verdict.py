@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.evaluation.table import label, shown
+from pipeline.evaluation.format import label, shown
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.comparison import Found, at, gaps, side, tested, verdict_of
 from pipeline.report.facts import Verdict

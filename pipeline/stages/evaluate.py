@@ -14,7 +14,7 @@ from pipeline.config import Config
 from pipeline.data import prompts, replies, seeds
 from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
-from pipeline.evaluation import fidelity, gate, load, results, stored, table
+from pipeline.evaluation import fidelity, gate, latency, optional_figures, results, table
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
 from pipeline.execution.paths import BASE, TEACHER, trained
@@ -107,7 +107,7 @@ def summary(config: Config) -> str:
     write_json(path, found)
     if config.evaluate.gate:
         write_json(path, {**found, "verdicts": gate.failed(config, found)})
-    return "\n".join([table.table(found), *stored.lines(found), str(path)])
+    return "\n".join([table.table(found), *optional_figures.lines(found), str(path)])
 
 
 def _prompt_path(config: Config, part: str) -> str:
@@ -192,7 +192,7 @@ def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
     examiner = _Examiner(job, model, _prompt(config, job.part), wanted, verify.check(config.task), None)
     requests = [examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)]
     print(f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once", flush=True)
-    figures = load.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
+    figures = latency.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
     cost = read_json(job.folder / "cost.json")
     write_json(job.folder / "cost.json", {**cost, "engine": model.facts.engine, "load": {"asked": asked.requests, **figures}})
 

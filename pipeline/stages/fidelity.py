@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.data import seeds
-from pipeline.evaluation.reader import Reader
+from pipeline.evaluation.teacher_forcing import Reader
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress

@@ -18,7 +18,7 @@ from pipeline.config import Config
 from pipeline.data import seeds
 from pipeline.data.encoding import IGNORED, Encoder, Example
 from pipeline.errors import PipelineError
-from pipeline.evaluation import stored
+from pipeline.evaluation import optional_figures
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
@@ -79,7 +79,7 @@ def run(job: Job) -> dict[str, Any]:
             write_json(ranked, _exposures(job, model))
         finally:
             model.close()
-    write_json(job.folder / stored.FILE, _figures(job, list(read_records(job.folder, Memorised))))
+    write_json(job.folder / optional_figures.FILE, _figures(job, list(read_records(job.folder, Memorised))))
     return {"rows": len(wanted), "canaries": config.train.canaries}
 
 

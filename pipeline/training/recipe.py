@@ -1,6 +1,6 @@
 """The whole of offline distillation in one flat loop: plain torch, one student, no options. `pipeline train` has all the rest.
 
-    python -m pipeline.recipe RUN OUT
+    python -m pipeline.training.recipe RUN OUT
 
 RUN is a run folder with generate, filter and the student's first weights (train/init) finished; the trained student is left in OUT. Read it
 from top to bottom to see what is minimised, or copy it into a training loop of your own.

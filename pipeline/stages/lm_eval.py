@@ -1,7 +1,7 @@
 """forgotten: tasks of lm-eval (EleutherAI's harness) on teacher, untouched student and every arm, for what was lost outside the task.
 
 Runs behind `pipeline evaluate`, where evaluate.lm_eval is set. The harness loads each model by transformers, in a process of its own
-(pipeline/harness.py), and takes its tasks' data from wherever they say, which for most of them is the Hugging Face hub.
+(pipeline/evaluation/lm_eval_process.py), and takes its tasks' data from wherever they say, which for most of them is the Hugging Face hub.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.evaluation import stored
+from pipeline.evaluation import optional_figures
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.signals import run_child
@@ -63,12 +63,12 @@ def run(job: Job) -> dict[str, Any]:
         what = {"tasks": settings.tasks, "limit": settings.limit, "examples": settings.examples}
         how = {"include_path": settings.include_path, "batch_size": settings.batch_size}
         write_json(asked, {"model": path, "revision": revision, **what, **how})
-        code = run_child([sys.executable, "-m", "pipeline.harness", str(asked), str(found), str(job.engine_log)])
+        code = run_child([sys.executable, "-m", "pipeline.evaluation.lm_eval_process", str(asked), str(found), str(job.engine_log)])
         result = read_json(found) if found.exists() else {}
     if "figures" not in result:
         why = result.get("error", f"its process ended with code {code}")
         raise PipelineError(f"{NAME} {job.part}: lm-eval: {why}; its own words are in {job.engine_log}")
-    write_json(job.folder / stored.FILE, result["figures"])
+    write_json(job.folder / optional_figures.FILE, result["figures"])
     return {"tasks": len(result["figures"])}
 
 

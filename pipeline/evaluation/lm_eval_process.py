@@ -1,4 +1,4 @@
-"""lm-eval on one model: python -m pipeline.harness JOB RESULT LOG. Started by the stage `forgotten` only.
+"""lm-eval on one model: python -m pipeline.evaluation.lm_eval_process JOB RESULT LOG. Started by the stage `forgotten` only.
 
 A process of its own, since the harness changes settings of torch and of the random generators, and keeps what it has loaded.
 """
