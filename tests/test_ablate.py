@@ -14,9 +14,11 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from pipeline import ablation
-from pipeline.ablation import Do, Plan
-from pipeline.cli import cli
+from pipeline.ablation import plan as ablation_plan
+from pipeline.ablation import results, run
+from pipeline.ablation.plan import Plan
+from pipeline.ablation.run import Do
+from pipeline.cli.main import cli
 from pipeline.config import Config, load
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
@@ -44,7 +46,7 @@ def filtered(workshop: Path, *overrides: str) -> Config:
 
 
 def planned(workshop: Path, *overrides: str, arm: str | None = None, repeats: int = 2, shares: tuple[float, ...] = (0.5,)) -> Plan:
-    return ablation.plan(workshop / "config.yaml", overrides, arm, repeats, shares)
+    return ablation_plan.plan(workshop / "config.yaml", overrides, arm, repeats, shares)
 
 
 def here(plan: Plan, log: list[str]) -> Do:
@@ -103,10 +105,10 @@ def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(workshop: P
     before = files(run_dir)
     plan = planned(workshop, arm="sft")
     log: list[str] = []
-    assert ablation.run(plan, here(plan, log))
+    assert run.run(plan, here(plan, log))
     assert log[:4] == ["train curated-0", "evaluate curated-0", "train random-0", "evaluate random-0"]
     assert "curated-0 done, 1 of 6; about 0:" in capsys.readouterr().out
-    said = ablation.write(plan)
+    said = run.write(plan)
     found = json.loads((plan.folder / "results.json").read_text())
     kept = len(kept_rows(run_dir / "filter" / "kept"))
     assert {group: one["rows"] for group, one in found["sets"].items()} == {
@@ -126,14 +128,14 @@ def test_only_what_is_missing_is_made(workshop: Path) -> None:
     filtered(workshop)
     log: list[str] = []
     one = planned(workshop, arm="sft", repeats=1, shares=())
-    assert ablation.run(one, here(one, log))
-    assert not ablation.run(one, here(one, log))
+    assert run.run(one, here(one, log))
+    assert not run.run(one, here(one, log))
     two = planned(workshop, arm="sft", repeats=2, shares=())
-    assert ablation.run(two, here(two, log))
+    assert run.run(two, here(two, log))
     assert log == [f"{name} {group}-{seed}" for seed in (0, 1) for group in ("curated", "random") for name in ("train", "evaluate")]
     other = planned(workshop, "train.learning_rate=0.001", arm="sft", repeats=1, shares=())
     with pytest.raises(PipelineError, match=r"train.learning_rate: 0.0002 -> 0.001"):
-        ablation.run(other, here(other, log))
+        run.run(other, here(other, log))
 
 
 def test_random_rows_are_of_all_samples_and_of_one_number(workshop: Path) -> None:
@@ -237,7 +239,7 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
     settings = ["train.epochs=60", "train.save_steps=5"]
     plan = planned(workshop, *settings, arm="sft", repeats=1, shares=())
     with pytest.raises(PipelineError, match="not this one"):
-        ablation.run(plan, stopping_before("random-0", here(plan, [])))
+        run.run(plan, stopping_before("random-0", here(plan, [])))
     first = files(plan.folder / "train" / "curated-0")
     command = [
         sys.executable,
@@ -343,10 +345,10 @@ def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) 
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
         with pytest.raises(PipelineError, match=f"process {other.pid} .* is at work here"):
-            ablation.run(plan, here(plan, []))
+            run.run(plan, here(plan, []))
         other.communicate("\n")
     with pytest.raises(PipelineError, match="not this one"):
-        ablation.run(plan, stopping_before("curated-0", here(plan, [])), redo=True)
+        run.run(plan, stopping_before("curated-0", here(plan, [])), redo=True)
     assert [path.name for path in (workshop / "run" / "replaced").glob("ablate-*/*")] == ["results.json"]
 
 
@@ -354,7 +356,7 @@ def test_slope_is_that_of_least_squares() -> None:
     """Per doubling, whatever the shares."""
     random = np.random.default_rng(0)
     runs = {share: random.normal(0.8 + 0.05 * np.log2(share), 0.1, (3, 200)) for share in (0.1, 0.5, 1.0)}
-    found = ablation.curve(runs)
+    found = results.curve(runs)
     means = [runs[share].mean() for share in runs]
     assert found["per_doubling"]["mean"] == pytest.approx(np.polyfit(np.log2(list(runs)), means, 1)[0])
     assert found["per_doubling"]["low"] < 0.05 < found["per_doubling"]["high"]
@@ -382,7 +384,7 @@ def claims(curation: tuple[float, float, float], slope: tuple[float, float, floa
         "curve": {"shares": [1.0, 0.5, 0.25], "per_doubling": dict(zip(names, slope, strict=True)),
                   "last_step": dict(zip(names, last, strict=True))},
     }  # fmt: skip
-    return ablation.report(found)
+    return results.report(found)
 
 
 BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0.03)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import validate
 from pipeline.config import Lora, load
 from pipeline.errors import PipelineError
+from pipeline.inspection import validate
 from pipeline.models.weights import load_weights
 from pipeline.students import build
 from pipeline.students import lora as adapters

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import cli
+from pipeline.cli.main import cli
 from pipeline.evaluation.format import shown
 from pipeline.storage.shards import read_lines
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from pipeline.cli import cli
+from pipeline.cli.main import cli
 from pipeline.config import load, loading, reference
 from pipeline.errors import PipelineError
 from tests.conftest import ROOT

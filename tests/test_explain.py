@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline import explain
-from pipeline.cli import cli
+from pipeline.cli.main import cli
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner as stage
+from pipeline.inspection import explain
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation import fidelity as figures
 from pipeline.evaluation.results import measured, results
 from pipeline.evaluation.table import table
 from pipeline.execution import runner
+from pipeline.inspection import validate
 from pipeline.losses.distillation import Logits, Teacher
 from pipeline.losses.token_kl import likeliest, token_kl
 from pipeline.models.tokenizer import Tokenizer

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline import inspection
-from pipeline.cli import cli
+from pipeline.cli.main import cli
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
+from pipeline.inspection import diff, tokens
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.samples import Captured
@@ -27,33 +27,33 @@ def generated(workshop: Path) -> Config:
 def test_tokens_bear_their_own_probabilities(generated: Config) -> None:
     """Shifted by one, every doubt would stand at the wrong word."""
     run_dir = Path(generated.run_dir)
-    head, text, *_ = inspection.inspect(run_dir, "n3/1", 0, False)
+    head, text, *_ = tokens.inspect(run_dir, "n3/1", 0, False)
     item = next(item for item in Captured(run_dir / "generate").rows() if item["id"] == "n3/1")
     assert re.match(r"n3/1: answer '(yes|no)', ground truth no", head)
     assert re.sub(r"\[\d\.\d\d\]", "", text) == item["text"] + "<|end|>"  # which has a probability, too
     shown = [float(value) for value in re.findall(r"\[(\d\.\d\d)\]", text)]
     known = np.exp(item["topk_logprobs"][:, 0])
-    assert shown == [pytest.approx(p, abs=0.006) for p in known if p < inspection.SURE]
+    assert shown == [pytest.approx(p, abs=0.006) for p in known if p < tokens.SURE]
     assert shown
 
 
 def test_colours_are_by_probability(generated: Config) -> None:
     """On a terminal every token has a background, and the text is still all there."""
-    text = list(inspection.inspect(Path(generated.run_dir), None, 0, True))[1]
+    text = list(tokens.inspect(Path(generated.run_dir), None, 0, True))[1]
     assert len(set(re.findall(r"48;5;(\d+)m", text))) > 1
     assert "even" in re.sub(r"\x1b\[[\d;]*m", "", text) or "odd" in re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
 def test_the_table_names_parts_and_others(generated: Config) -> None:
     """A line a token: whose part it is, what else was likely, and what is left."""
-    lines = list(inspection.inspect(Path(generated.run_dir), "n0/0", 2, False))[2:-1]
+    lines = list(tokens.inspect(Path(generated.run_dir), "n0/0", 2, False))[2:-1]
     assert {"answer", "rationale"} <= {line.split()[1] for line in lines}
     assert all(re.search(r"others \d\.\d{3}$", line) for line in lines)
 
 
 def test_an_unknown_sample(generated: Config) -> None:
     with pytest.raises(PipelineError, match="no sample or seed 'nobody'"):
-        list(inspection.inspect(Path(generated.run_dir), "nobody", 0, False))
+        list(tokens.inspect(Path(generated.run_dir), "nobody", 0, False))
 
 
 def test_runs_differ_in_what_was_set(workshop: Path, generated: Config) -> None:
@@ -61,10 +61,10 @@ def test_runs_differ_in_what_was_set(workshop: Path, generated: Config) -> None:
     other = load(workshop / "config.yaml", ["teacher.temperature=0.5", f"run_dir={workshop / 'other'}"])
     runner.execute(generate, other)
     runner.execute(filter_stage, other)
-    found = "\n".join(inspection.differences(workshop / "run", workshop / "other"))
+    found = "\n".join(diff.differences(workshop / "run", workshop / "other"))
     assert "generate:\n  teacher.temperature: 1.0 -> 0.5" in found
     assert "filter: only in the second run" in found
     same = CliRunner().invoke(cli, ["diff", generated.run_dir, generated.run_dir])
     assert same.output == "no difference\n"
     with pytest.raises(PipelineError, match="no stage was begun here"):
-        list(inspection.differences(workshop / "run", workshop / "run" / "generate"))
+        list(diff.differences(workshop / "run", workshop / "run" / "generate"))

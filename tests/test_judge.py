@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
 from pipeline.filters.correctness.judge import Bench, agreement, low
 from pipeline.filters.verdict import Verdict
+from pipeline.inspection import validate
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.shards import read_lines

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import report
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.format import shown, signed
 from pipeline.report import charts, svg
+from pipeline.report.build import gather
 from pipeline.report.facts import Cost, Estimate, Facts, Group, Point, Waterfall
-from pipeline.report.gather import gather
-from pipeline.report.serve import server
+from pipeline.report.server import server
+from pipeline.report.write import write
 from tests import reporting
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -61,7 +61,7 @@ def run(tmp_path: Path) -> Path:
 
 def written(run: Path) -> tuple[Page, str, str]:
     """(page, its text without markup, report.md)"""
-    text = report.write(run).read_text()
+    text = write(run).read_text()
     page = Page(text)
     return page, re.sub(r"\s+", " ", " ".join(page.words)), (run / "report" / "report.md").read_text()
 
@@ -173,7 +173,7 @@ def test_old_results_have_a_report(tmp_path: Path) -> None:
     assert not facts.reliability
     assert facts.memorisation is facts.canaries is facts.elsewhere is None
     assert "latency p50, p95" not in facts.cost.head
-    report.write(tmp_path / "run")
+    write(tmp_path / "run")
 
 
 @pytest.mark.parametrize("until", range(5))
@@ -201,20 +201,20 @@ def test_an_arm_that_is_being_trained(tmp_path: Path) -> None:
 def test_nothing_begun(tmp_path: Path) -> None:
     """A mistyped folder gets no report of nothing."""
     with pytest.raises(PipelineError, match="no stage was begun here"):
-        report.write(tmp_path)
+        write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_config_makes_the_run_again(run: Path) -> None:
     """The command in the report must be one that works."""
-    report.write(run)
+    write(run)
     tree = yaml.safe_load((run / "report" / "config.yaml").read_text())
     assert Config.model_validate(tree) == Config.model_validate(reporting.CONFIG)
 
 
 @pytest.fixture
 def served(run: Path) -> Iterator[Any]:
-    path = report.write(run)
+    path = write(run)
     with server(path.parent, 0) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()

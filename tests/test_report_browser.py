@@ -12,13 +12,13 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect, sync_playwright
 
-from pipeline import report
 from pipeline.config import Config, load
 from pipeline.execution import runner
-from pipeline.inspection import thought
+from pipeline.inspection.tokens import thought
 from pipeline.records import Rejected, Sample, Scored
-from pipeline.report.browser import section
-from pipeline.report.pages import Facet, Index, in_pages, write_data
+from pipeline.report.paged_data import Facet, Index, in_pages, write_data
+from pipeline.report.sample_browser import section
+from pipeline.report.write import write
 from pipeline.stages import evaluate, generate
 from pipeline.stages import filter as filter_stage
 from pipeline.storage.samples import Samples
@@ -62,7 +62,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         runner.execute(module, config)
     runner.execute(evaluate, config, ["teacher"])
     _student(config)
-    report.write(Path(config.run_dir))
+    write(Path(config.run_dir))
     return Path(config.run_dir)
 
 

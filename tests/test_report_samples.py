@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.config import Config, load
 from pipeline.execution import runner
-from pipeline.inspection import teachers_tokenizer, thought
+from pipeline.inspection.tokens import teachers_tokenizer, thought
 from pipeline.models.tokenizer import BROKEN
 from pipeline.records import Rejected
-from pipeline.report import browser
-from pipeline.report.thoughts import PARTS, pack, to_json
+from pipeline.report import sample_browser
+from pipeline.report.token_probabilities import PARTS, pack, to_json
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.samples import Samples
@@ -48,7 +48,7 @@ def test_every_sample_has_its_verdict(config: Config, tmp_path: Path) -> None:
     """One off in the rows, and kept samples would bear the reasons of others."""
     runner.execute(filter_stage, config)
     run_dir = Path(config.run_dir)
-    assert browser.write(run_dir, tmp_path, 1000) is not None
+    assert sample_browser.write(run_dir, tmp_path, 1000) is not None
     index = data(tmp_path, "generated/index")
     reasons = {one.id: f"{one.filter}.{one.reason}" for one in read_records(run_dir / "filter" / "rejected", Rejected)}
     samples = list(Samples(run_dir / "generate"))
@@ -65,11 +65,11 @@ def test_an_unfinished_run_shows_what_is_there(config: Config, tmp_path: Path) -
     gone = run_dir / "generate" / "00001.jsonl.gz"
     left = 60 - len(list(read_lines(gone)))
     gone.unlink()
-    assert f"{left} samples" in str(browser.write(run_dir, tmp_path, 1000))
+    assert f"{left} samples" in str(sample_browser.write(run_dir, tmp_path, 1000))
     assert set(told(data(tmp_path, "generated/index"), "verdict")) == {"not judged yet"}
     for path in (run_dir / "generate").glob("*.jsonl.gz"):
         path.unlink()
-    assert browser.write(run_dir, tmp_path, 1000) is None
+    assert sample_browser.write(run_dir, tmp_path, 1000) is None
     assert list(tmp_path.glob("samples*")) == []
 
 
@@ -79,7 +79,7 @@ def test_of_too_many_the_rejected_come_first(config: Config, tmp_path: Path, mos
     runner.execute(filter_stage, config)
     run_dir = Path(config.run_dir)
     rejected = [one.id for one in read_records(run_dir / "filter" / "rejected", Rejected)]
-    browser.write(run_dir, tmp_path, most)
+    sample_browser.write(run_dir, tmp_path, most)
     index = data(tmp_path, "generated/index")
     assert len(index["ids"]) == most
     assert len(set(index["ids"]) & set(rejected)) == min(most, len(rejected))

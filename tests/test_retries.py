@@ -9,12 +9,12 @@ from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import contract, runner
 from pipeline.inference import work_queue
+from pipeline.inspection.verify import repair
 from pipeline.records import Sample
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.journal import read_failures
 from pipeline.storage.shards import read_records
-from pipeline.verify import repair
 from tests.conftest import write_seeds
 from tests.test_durability import finish, start, tree
 

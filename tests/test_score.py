@@ -10,16 +10,16 @@ import pytest
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
+from pipeline.inspection.recheck import recheck
+from pipeline.inspection.verify import verify
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.recheck import recheck
 from pipeline.records import Sample
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score, train
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_records
 from pipeline.storage.topk import TopKFolder
-from pipeline.verify import verify
 from tests.test_server_backend import Reply, good, row, serving
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.data import prompts, seeds
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.execution import fingerprint, manifest, runner
+from pipeline.inspection import validate
 from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import validate
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
+from pipeline.inspection import validate
 from pipeline.losses.distillation import Loss, distillation_loss
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights, size_of

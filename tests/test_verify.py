@@ -10,11 +10,11 @@ import pytest
 from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
+from pipeline.inspection.verify import Capture, repair, verify
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.shards import pack_lines, read_lines
 from pipeline.storage.topk import TopK
-from pipeline.verify import Capture, repair, verify
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.inspection import SHADES
-from pipeline.report import generated, held_out
-from pipeline.report.pages import write_data
-from pipeline.report.thoughts import PARTS
+from pipeline.inspection.tokens import SHADES
+from pipeline.report import answers_view, samples_view
+from pipeline.report.paged_data import write_data
+from pipeline.report.token_probabilities import PARTS
 
 FOLDER = "samples"
 HERE = Path(__file__).parent
@@ -26,7 +26,10 @@ def write(run_dir: Path, folder: Path, most: int) -> Markup | None:
     """
     made = folder / f"{FOLDER}.part"
     shutil.rmtree(made, ignore_errors=True)
-    views = [("generated", generated.write(run_dir, made / "generated", most)), ("held-out", held_out.write(run_dir, made / "held-out"))]
+    views = [
+        ("generated", samples_view.write(run_dir, made / "generated", most)),
+        ("held-out", answers_view.write(run_dir, made / "held-out")),
+    ]
     for name, index in views:
         if index is not None:
             write_data(made / name, "index", index.to_json())

@@ -13,11 +13,12 @@ from pipeline.data import prompts
 from pipeline.errors import PipelineError
 from pipeline.filters.measure_cache import Measured
 from pipeline.inference.work_queue import failure_files
+from pipeline.inspection.lookup import found, is_judged, unknown
 from pipeline.records import Failed, Rejected, Sample
-from pipeline.storage.files import content, read_json
+from pipeline.storage.files import read_json
 from pipeline.storage.journal import read_failures
 from pipeline.storage.samples import Samples
-from pipeline.storage.shards import read_lines, read_records
+from pipeline.storage.shards import read_records
 from pipeline.storage.topk import TopKFolder
 from pipeline.training.dataset import is_held_out
 
@@ -60,25 +61,6 @@ def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None)
         yield json.dumps(why | samples[one.row].model_dump(exclude_none=True), ensure_ascii=False)
 
 
-def found(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
-    """(row, sample) of those with this id, or this seed's id."""
-    of_seed = json.dumps(identifier, ensure_ascii=False).encode()
-    begins = b'{"id":' + of_seed, b'{"id":' + of_seed[:-1] + b"/"
-    before = 0
-    for shard in Measured(run_dir).shards:
-        for number, line in enumerate(read_lines(shard.path)):
-            if line.startswith(begins):
-                sample = Sample.from_line(line, f"{shard.path}:{number + 1}")
-                if identifier in (sample.id, sample.seed.id):
-                    yield before + number, sample
-        before += shard.records
-
-
-def unknown(run_dir: Path, identifier: str) -> PipelineError:
-    """What to say of an id that nothing has."""
-    return PipelineError(f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(run_dir / 'generate')[0].id}")
-
-
 def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     begun = read_json(run_dir / "generate" / "begun.json")
     config = Config.model_validate(begun["config"])
@@ -111,14 +93,6 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
         yield from _verdicts(run_dir, row, said)
     if done and said is None:
         yield from _training(run_dir, sample)
-
-
-def is_judged(run_dir: Path) -> bool:
-    """Whether filter was run on just what is generated now. (Failed requests that were asked again make it more.)"""
-    begun = run_dir / "filter" / "begun.json"
-    return begun.exists() and read_json(begun)["fingerprint"]["output of generate"] == content(
-        read_json(run_dir / "generate" / "manifest.json")
-    )
 
 
 def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:

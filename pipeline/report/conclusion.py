@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from pipeline.evaluation.format import label, shown
 from pipeline.execution.paths import BASE, TEACHER
-from pipeline.report.comparison import Found, at, gaps, side, tested, verdict_of
 from pipeline.report.facts import Verdict
+from pipeline.report.tables import Found, at, gaps, side, tested, verdict_of
 
 
 def unfinished(done: int, parts: int) -> Verdict:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.inspection import Thought, thought
+from pipeline.inspection.tokens import Thought, thought
 from pipeline.models.tokenizer import BROKEN, Tokenizer
 from pipeline.storage.topk import TopK
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.explain import is_judged
 from pipeline.filters.measure_cache import Measured, Shard
-from pipeline.inspection import teachers_tokenizer
+from pipeline.inspection.lookup import is_judged
+from pipeline.inspection.tokens import teachers_tokenizer
 from pipeline.records import Rejected, Sample, Score
-from pipeline.report.pages import Facet, Index, in_pages, lined, write_data
-from pipeline.report.thoughts import Packed, pack, to_json
+from pipeline.report.paged_data import Facet, Index, in_pages, lined, write_data
+from pipeline.report.token_probabilities import Packed, pack, to_json
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_lines, read_records, sealed_shards
 from pipeline.storage.topk import TopKFolder

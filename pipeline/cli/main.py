@@ -1,39 +1,23 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
-import errno
-import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from pipeline import __version__, looking
-from pipeline.errors import DONE, DONE_WITH_ERRORS, FAILED, GATE, STOPPED, PipelineError, Stopped
+from pipeline import __version__
+from pipeline.cli import inspect
+from pipeline.cli.exits import DISK_ERRORS, complain, leave, say_stopped
+from pipeline.cli.run import STAGES, exit_code, is_done, load, run_child, run_stage, stage_modules, worst, write_report
+from pipeline.errors import DONE, PipelineError, Stopped
 from pipeline.execution import signals
 
-if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.execution.contract import Stage
-
 F = TypeVar("F", bound=Callable[..., Any])
-STAGES = ("generate", "filter", "score", "train", "evaluate")
-# stages that evaluate runs when all models have answered, each if its settings ask for it
-MEASURES = ("fidelity", "memorisation", "lm_eval")
 LOOPBACK = "127.0.0.1"
-DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EFBIG: "it would be larger than allowed",
-    errno.EROFS: "the folder is read-only",
-    errno.EACCES: "permission is denied",
-    errno.ENOTDIR: "a file stands where a folder is needed",
-    errno.EEXIST: "a file stands where a folder is needed",
-    errno.EISDIR: "it is a folder",
-    errno.EDQUOT: "the quota is used up",
-}
 
 
 def main() -> None:
@@ -43,12 +27,12 @@ def main() -> None:
     try:
         code = cli(standalone_mode=False) or DONE
     except PipelineError as error:
-        code = _say_stopped(received[0]) if received else _complain(str(error))
+        code = say_stopped(received[0]) if received else complain(str(error))
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort, Stopped) as stop:
-        code = _say_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
+        code = say_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
     except BrokenPipeError:  # whoever read the output has gone, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
@@ -56,8 +40,8 @@ def main() -> None:
         if error.errno not in DISK_ERRORS:
             raise
         where = error.filename or "a file"
-        code = _complain(f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here")
-    _leave(code)
+        code = complain(f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here")
+    leave(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,7 +82,7 @@ def generate(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors:
 
     The same command, given again or on several machines that share the run folder, takes up whatever nobody works on.
     """
-    return _execute("generate", config, overrides, redo, retry_errors=retry_errors)
+    return run_stage("generate", config, overrides, redo, retry_errors=retry_errors)
 
 
 @cli.command(epilog="Example: pipeline score configs/quickstart.yaml score.source=targets")
@@ -109,14 +93,14 @@ def score(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bo
 
     Of the kept rows, of the ground truth, or of another run's samples (score.source); train.rows=score learns from them.
     """
-    return _execute("score", config, overrides, redo, retry_errors=retry_errors)
+    return run_stage("score", config, overrides, redo, retry_errors=retry_errors)
 
 
 @cli.command("filter", epilog="Example: pipeline filter configs/quickstart.yaml filter.max_tokens=64")
 @_stage_options
 def filter_(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     """Keep the good samples, say why for every other one."""
-    return _execute("filter", config, overrides, redo)
+    return run_stage("filter", config, overrides, redo)
 
 
 @cli.command(epilog="Example: pipeline train configs/quickstart.yaml --arm kd")
@@ -128,8 +112,8 @@ def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str,
         from pipeline.execution import runner
         from pipeline.execution.paths import INIT
 
-        runner.execute(_modules()["train"], _load(config, overrides), [INIT])
-    return _execute("train", config, overrides, redo, arms)
+        runner.execute(stage_modules()["train"], load(config, overrides), [INIT])
+    return run_stage("train", config, overrides, redo, arms)
 
 
 @cli.command(epilog="Example: pipeline evaluate configs/quickstart.yaml --model teacher")
@@ -140,34 +124,34 @@ def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple
 
     evaluate.fidelity, evaluate.memorisation and evaluate.lm_eval have more measured: docs/evaluation.md, docs/cost.md.
     """
-    return _execute("evaluate", config, overrides, redo, models)
+    return run_stage("evaluate", config, overrides, redo, models)
 
 
 @cli.command(epilog="Example: pipeline run configs/quickstart.yaml train.epochs=2 run_dir=runs/longer")
 @_stage_options
 def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     """All stages in order, each in a process of its own."""
-    from pipeline import validate
+    from pipeline.inspection import validate
 
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     names = [name for name in STAGES if name != "score" or settings.train.rows == "score"]
-    modules = {name: module for name, module in _modules().items() if name in names}
-    if not redo and all(_is_done(module, settings) for module in modules.values()):
+    modules = {name: module for name, module in stage_modules().items() if name in names}
+    if not redo and all(is_done(module, settings) for module in modules.values()):
         click.echo("all stages are done already")
         click.echo("\n".join(module.summary(settings) for module in modules.values()))
-        code = _worst([_failures(module, settings) for module in modules.values()])
-        _report(settings)
+        code = worst([exit_code(module, settings) for module in modules.values()])
+        write_report(settings)
         return code
     code = DONE
     for name in names:
-        if not redo and _is_done(modules[name], settings):
+        if not redo and is_done(modules[name], settings):
             click.echo(f"{name}: done already")
-            code = _worst([code, _failures(modules[name], settings)])
+            code = worst([code, exit_code(modules[name], settings)])
             continue
         if name == STAGES[0]:
             validate.check(settings)
         click.echo(f"--- {name}")
-        code = max(code, _child(name, config, *overrides, *(["--redo"] if redo else [])))
+        code = max(code, run_child(name, config, *overrides, *(["--redo"] if redo else [])))
     return code
 
 
@@ -191,13 +175,14 @@ def ablate(
     Trains the student on the kept samples, on as many random ones and on shares of the kept ones, and prints the differences with their
     intervals. All of it is in RUN/ablate; the run itself stays as it is.
     """
-    from pipeline import ablation
+    from pipeline.ablation import plan
+    from pipeline.ablation import run as ablation
 
     if no_curve and shares:
         raise click.UsageError("--share is a point of the curve that --no-curve leaves out; give one of the two")
-    planned = ablation.plan(config, overrides, arm, repeats, () if no_curve else shares or (0.5, 0.25))
+    planned = plan.plan(config, overrides, arm, repeats, () if no_curve else shares or (0.5, 0.25))
     option = {"train": "--arm", "evaluate": "--model"}
-    if not ablation.run(planned, lambda name, part: _child(name, config, *planned.overrides, option[name], part), redo):
+    if not ablation.run(planned, lambda name, part: run_child(name, config, *planned.overrides, option[name], part), redo):
         click.echo("ablate: done already")
     click.echo(ablation.write(planned))
     return DONE
@@ -208,10 +193,10 @@ def ablate(
 @click.option("--origins", is_flag=True, help="Print every key with its value and where that came from.")
 def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
     """Check all that can be checked without loading a model, and print the first prompt."""
-    from pipeline import validate as checks
     from pipeline.config import loading
+    from pipeline.inspection import validate as checks
 
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     if origins:
         for key, value, origin in loading.describe(config, overrides):
             click.echo(f"{key} = {value!r}  ({origin})")
@@ -227,7 +212,7 @@ def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     from pipeline.models.resolve import tokenizer_of
     from pipeline.models.vllm_engine import server_command
 
-    settings = _load(config, overrides)
+    settings = load(config, overrides)
     teacher = settings.teacher.model_copy(update={"logprobs": max(settings.teacher.logprobs, settings.score.logprobs)})
     command = server_command(teacher, LOOPBACK, port)
     url = f"http://{LOOPBACK}:{port}/v1"
@@ -236,120 +221,5 @@ def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     os.execv(command[0], command)
 
 
-for command in looking.COMMANDS:
+for command in inspect.COMMANDS:
     cli.add_command(command)
-
-
-def _load(config: Path, overrides: tuple[str, ...]) -> "Config":
-    from pipeline.config import load
-
-    return load(config, overrides)
-
-
-def _modules(names: tuple[str, ...] = STAGES) -> "dict[str, Any]":
-    return {name: importlib.import_module(f"pipeline.stages.{name}") for name in names}
-
-
-def _with_measures(module: "Stage") -> "list[Stage]":
-    return [module, *(_modules(MEASURES).values() if module.NAME == "evaluate" else ())]
-
-
-def _is_done(module: "Stage", settings: "Config") -> bool:
-    """Whether a stage is done, with all that is measured behind it. One that waits for another to finish is not."""
-    from pipeline.execution import runner
-
-    asked = [one for one in _with_measures(module) if one.parts(settings)]
-    begun = all(any((Path(settings.run_dir) / one.NAME).glob("**/begun.json")) for one in asked)
-    return begun and all(runner.done(one, settings) for one in asked)
-
-
-def _child(name: str, config: Path, *arguments: str) -> int:
-    """Run one stage in a process of its own; returns its exit code if it is done, and leaves with it if not."""
-    code = signals.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
-    if code < 0:
-        _complain(f"{name}: its process was ended by signal {-code} (is memory short?); the same command goes on from here")
-        _leave(STOPPED - code)
-    if code not in (DONE, DONE_WITH_ERRORS):
-        _leave(code)
-    return code
-
-
-def _execute(
-    name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
-) -> int:
-    """Run one stage; returns the exit code."""
-    from pipeline.execution import runner
-    from pipeline.inference import work_queue
-
-    settings = _load(config, overrides)
-    module = _modules()[name]
-    again = runner.set_aside if redo else None
-    prepare = again or (work_queue.retry_errors if retry_errors else getattr(module, "reopen", None))
-    worked = runner.execute(module, settings, only or None, prepare)
-    finished = not only or runner.done(module, settings)
-    for measure in _with_measures(module)[1:] if finished else ():
-        measured = [part for part in measure.parts(settings) if not only or part in only]
-        worked |= bool(measured) and runner.execute(measure, settings, measured, again)
-    if not worked:
-        click.echo(f"{name}: done already")
-    if not finished:
-        return DONE
-    click.echo(module.summary(settings))
-    code = _failures(module, settings)
-    if name == "evaluate":
-        _report(settings)
-    return code
-
-
-def _report(settings: "Config") -> None:
-    """Write the report in a process of its own: whatever becomes of it, the figures are there and the exit code is that of the stage."""
-    sys.stdout.flush()
-    signals.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
-
-
-def _worst(codes: list[int]) -> int:
-    """A student that misses its gate comes before requests that failed."""
-    return GATE if GATE in codes else max(codes)
-
-
-def _gate(settings: "Config") -> int:
-    """The exit code of a finished evaluate."""
-    from pipeline.evaluation import gate
-    from pipeline.storage.files import read_json
-
-    failed = gate.failed(settings, read_json(Path(settings.run_dir) / "evaluate" / "results.json"))
-    for line in failed:
-        click.echo(line, err=True)
-    return GATE if failed else DONE
-
-
-def _failures(module: "Stage", settings: "Config") -> int:
-    """The exit code of a finished stage."""
-    from pipeline.execution.manifest import read_manifest
-
-    if module.NAME == "evaluate":
-        return _gate(settings)
-
-    run_dir = Path(settings.run_dir)
-    failed = [read_manifest(run_dir, f"{module.NAME}/{part}")["counts"].get("failed", 0) for part in module.parts(settings)]
-    return DONE_WITH_ERRORS if any(failed) else DONE
-
-
-def _say_stopped(number: int) -> int:
-    signals.be_deaf()
-    click.echo("\nstopped; what is finished is kept, and the same command goes on from here", err=True)
-    return STOPPED + number
-
-
-def _complain(message: str) -> int:
-    click.echo(f"error: {message}", err=True)
-    return FAILED
-
-
-def _leave(code: int) -> None:
-    """Exit. An in-process engine can abort the interpreter on its way out, after all is on disk; the exit code must not depend on it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if "vllm" in sys.modules:
-        os._exit(code)
-    sys.exit(code)

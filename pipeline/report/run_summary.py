@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from pipeline import status
 from pipeline.config import Config
 from pipeline.errors import PipelineError
+from pipeline.inspection import status
 from pipeline.report.facts import Curve, Missing, Panel, Settings, Step, Table, Waterfall
 from pipeline.storage.files import read_json
 

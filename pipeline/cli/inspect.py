@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from pipeline.report import MOST
+from pipeline.report.write import MOST
 
 
 @click.command(epilog="Example: pipeline status runs/quickstart")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 def status(run_dir: Path) -> None:
     """What is done in a run folder, and what is not."""
-    from pipeline.status import describe
+    from pipeline.inspection.status import describe
 
     for line in describe(run_dir):
         click.echo(line)
@@ -27,7 +27,7 @@ def explain(run_dir: Path, identifier: str) -> None:
 
     ID is a sample's, or a seed's for all of its samples.
     """
-    from pipeline import explain as lives
+    from pipeline.inspection import explain as lives
 
     for line in lives.explain(run_dir, identifier):
         click.echo(line)
@@ -42,10 +42,10 @@ def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
 
     Where the output is no terminal, or NO_COLOR is set, probabilities stand behind the tokens.
     """
-    from pipeline import inspection
+    from pipeline.inspection import tokens
 
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for line in inspection.inspect(run_dir, identifier, top, colours):
+    for line in tokens.inspect(run_dir, identifier, top, colours):
         click.echo(line)
 
 
@@ -54,10 +54,10 @@ def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
 @click.argument("other", metavar="RUN_B", type=click.Path(path_type=Path))
 def diff(one: Path, other: Path) -> None:
     """What two runs differ in: settings and data, versions, counts, results."""
-    from pipeline import inspection
+    from pipeline.inspection.diff import differences
 
     same = True
-    for line in inspection.differences(one, other):
+    for line in differences(one, other):
         same = False
         click.echo(line)
     if same:
@@ -71,7 +71,7 @@ def diff(one: Path, other: Path) -> None:
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many.")
 def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None) -> None:
     """Print samples as lines of JSON: those that were kept, or those that were not."""
-    from pipeline import explain as lives
+    from pipeline.inspection import explain as lives
 
     for line in lives.listed(run_dir, rejected or reason is not None, reason, limit):
         click.echo(line)
@@ -88,8 +88,8 @@ def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None
 @click.option("--stage", type=click.Choice(["generate", "score"]), default="generate", show_default=True, help="What --recheck looks at.")
 def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None:
     """Check every file, line and frame of a run against what was written; print how much the logprobs hold."""
-    from pipeline import recheck as fresh
-    from pipeline import verify as checks
+    from pipeline.inspection import recheck as fresh
+    from pipeline.inspection import verify as checks
 
     if repair and recheck:
         raise click.UsageError("--repair and --recheck are two steps: repair, give the stage's command if it says so, then recheck")
@@ -130,13 +130,12 @@ def report(run_dir: Path, serving: bool, port: int, most: int) -> None:
 
     Also of a run that is not finished: what is there so far, what is missing, and which command makes it.
     """
-    from pipeline import report as reports
-    from pipeline.report import serve
+    from pipeline.report import server, write
 
-    path = reports.write(run_dir, most)
+    path = write.write(run_dir, most)
     click.echo(f"report: {path}")
     if serving:
-        serve.serve(path.parent, port)
+        server.serve(path.parent, port)
 
 
 COMMANDS = (status, report, explain, inspect, samples, diff, verify, schema)

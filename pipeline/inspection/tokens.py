@@ -1,19 +1,15 @@
 """A sample token by token, coloured by what the teacher thought of each; and what two runs differ in. Read from files alone."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.errors import PipelineError
-from pipeline.execution.fingerprint import differing
-from pipeline.explain import found, unknown
+from pipeline.inspection.lookup import found, unknown
 from pipeline.models.resolve import tokenizer_of
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
@@ -97,45 +93,3 @@ def _table(sample: Sample, thoughts: Thought, pieces: list[str], tokenizer: Toke
 
 def _is_in(place: int, span: tuple[int, int] | None) -> bool:
     return span is not None and span[0] <= place < span[1]
-
-
-def differences(one: Path, other: Path) -> Iterator[str]:
-    """Stage by stage what two runs differ in: settings and inputs, versions, what came out. Raises PipelineError if one is no run."""
-    for run in (one, other):
-        if not any(run.glob("*/**/begun.json")):
-            raise PipelineError(f"{run}: no stage was begun here; give a run folder, such as runs/quickstart")
-    stages = {path.parent.relative_to(run): None for run in (one, other) for path in sorted(run.glob("*/**/begun.json"))}
-    for stage in stages:
-        if stage.parts[0] not in ("replaced", "ablate"):
-            yield from _changed(str(stage), _facts(one / stage), _facts(other / stage))
-    if _results(one) or _results(other):
-        yield from _changed("results", _results(one), _results(other))
-
-
-def _facts(folder: Path) -> dict[str, str]:
-    """What decided a part, and what came of it, flat."""
-    if not (folder / "begun.json").exists():
-        return {}
-    begun, manifest = read_json(folder / "begun.json"), folder / "manifest.json"
-    counts = read_json(manifest)["counts"] if manifest.exists() else {"finished": False}
-    return {**begun["fingerprint"], **_flat(begun["versions"], "version of "), **_flat(counts, "")}
-
-
-def _results(run: Path) -> dict[str, str]:
-    path = run / "evaluate" / "results.json"
-    return _flat(read_json(path), "") if path.exists() else {}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": json.dumps(value, ensure_ascii=False)}
-    return flat
-
-
-def _changed(stage: str, one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
-    if not one or not other:
-        yield f"{stage}: only in the {'first' if one else 'second'} run"
-    elif lines := differing(one, other):
-        yield f"{stage}:"
-        yield from lines

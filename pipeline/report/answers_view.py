@@ -9,8 +9,8 @@ from pipeline.data import seeds
 from pipeline.errors import PipelineError
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored, Seed
-from pipeline.report.generated import NO_GROUP, PARTLY, RIGHT, UNKNOWN, WRONG, verdict_of
-from pipeline.report.pages import Facet, Index, in_pages, lined, write_data
+from pipeline.report.paged_data import Facet, Index, in_pages, lined, write_data
+from pipeline.report.samples_view import NO_GROUP, PARTLY, RIGHT, UNKNOWN, WRONG, verdict_of
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
 

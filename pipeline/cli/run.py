@@ -1,0 +1,116 @@
+"""Run stages one after another, each in its own process, and report at the end."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.exits import complain, leave
+from pipeline.errors import DONE, DONE_WITH_ERRORS, GATE, STOPPED
+from pipeline.execution import signals
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.execution.contract import Stage
+
+STAGES = ("generate", "filter", "score", "train", "evaluate")
+# stages that evaluate runs when all models have answered, each if its settings ask for it
+MEASURES = ("fidelity", "memorisation", "lm_eval")
+
+
+def load(config: Path, overrides: tuple[str, ...]) -> "Config":
+    """Load a config; pydantic is imported only now."""
+    from pipeline.config import loading
+
+    return loading.load(config, overrides)
+
+
+def stage_modules(names: tuple[str, ...] = STAGES) -> "dict[str, Any]":
+    return {name: importlib.import_module(f"pipeline.stages.{name}") for name in names}
+
+
+def _with_measures(module: "Stage") -> "list[Stage]":
+    return [module, *(stage_modules(MEASURES).values() if module.NAME == "evaluate" else ())]
+
+
+def is_done(module: "Stage", settings: "Config") -> bool:
+    """Whether a stage is done, with all that is measured behind it. One that waits for another to finish is not."""
+    from pipeline.execution import runner
+
+    asked = [one for one in _with_measures(module) if one.parts(settings)]
+    begun = all(any((Path(settings.run_dir) / one.NAME).glob("**/begun.json")) for one in asked)
+    return begun and all(runner.done(one, settings) for one in asked)
+
+
+def run_child(name: str, config: Path, *arguments: str) -> int:
+    """Run one stage in a process of its own; returns its exit code if it is done, and leaves with it if not."""
+    code = signals.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
+    if code < 0:
+        complain(f"{name}: its process was ended by signal {-code} (is memory short?); the same command goes on from here")
+        leave(STOPPED - code)
+    if code not in (DONE, DONE_WITH_ERRORS):
+        leave(code)
+    return code
+
+
+def run_stage(
+    name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
+) -> int:
+    """Run one stage; returns the exit code."""
+    from pipeline.execution import runner
+    from pipeline.inference import work_queue
+
+    settings = load(config, overrides)
+    module = stage_modules()[name]
+    again = runner.set_aside if redo else None
+    prepare = again or (work_queue.retry_errors if retry_errors else getattr(module, "reopen", None))
+    worked = runner.execute(module, settings, only or None, prepare)
+    finished = not only or runner.done(module, settings)
+    for measure in _with_measures(module)[1:] if finished else ():
+        measured = [part for part in measure.parts(settings) if not only or part in only]
+        worked |= bool(measured) and runner.execute(measure, settings, measured, again)
+    if not worked:
+        click.echo(f"{name}: done already")
+    if not finished:
+        return DONE
+    click.echo(module.summary(settings))
+    code = exit_code(module, settings)
+    if name == "evaluate":
+        write_report(settings)
+    return code
+
+
+def write_report(settings: "Config") -> None:
+    """Write the report in a process of its own: whatever becomes of it, the figures are there and the exit code is that of the stage."""
+    sys.stdout.flush()
+    signals.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
+
+
+def worst(codes: list[int]) -> int:
+    """A student that misses its gate comes before requests that failed."""
+    return GATE if GATE in codes else max(codes)
+
+
+def _gate(settings: "Config") -> int:
+    """The exit code of a finished evaluate."""
+    from pipeline.evaluation import gate
+    from pipeline.storage.files import read_json
+
+    failed = gate.failed(settings, read_json(Path(settings.run_dir) / "evaluate" / "results.json"))
+    for line in failed:
+        click.echo(line, err=True)
+    return GATE if failed else DONE
+
+
+def exit_code(module: "Stage", settings: "Config") -> int:
+    """The exit code of a finished stage."""
+    from pipeline.execution.manifest import read_manifest
+
+    if module.NAME == "evaluate":
+        return _gate(settings)
+
+    run_dir = Path(settings.run_dir)
+    failed = [read_manifest(run_dir, f"{module.NAME}/{part}")["counts"].get("failed", 0) for part in module.parts(settings)]
+    return DONE_WITH_ERRORS if any(failed) else DONE

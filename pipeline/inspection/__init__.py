@@ -1,0 +1,1 @@
+"""Look at a run without changing it; `verify` alone can repair."""
