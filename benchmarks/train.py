@@ -66,9 +66,10 @@ def _run(folder: Path, *parts: str) -> Path:
 
 
 _INIT = """
-from pipeline import config, stage
+from pipeline import config
+from pipeline.execution import runner
 from pipeline.stages import train
-stage.execute(train, config.load({config!r}, ["run_dir={run_dir}"]), ["init"])
+runner.execute(train, config.load({config!r}, ["run_dir={run_dir}"]), ["init"])
 """
 
 ROWS: dict[str, Measurement] = {

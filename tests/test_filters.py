@@ -197,8 +197,9 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
     found = []
     for workers in (1, 2):
         code = (
-            "from pipeline.filters import measuring; measuring.FEW = 0; from pipeline import stage; from pipeline.config import load;"
-            f"from pipeline.stages import filter as f; stage.execute(f, load('config.yaml', ['filter.workers={workers}']))"
+            "from pipeline.filters import measure_cache; measure_cache.FEW = 0;"
+            "from pipeline.execution import runner; from pipeline.config import load;"
+            f"from pipeline.stages import filter as f; runner.execute(f, load('config.yaml', ['filter.workers={workers}']))"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
         found.append([(path.name, path.read_bytes()) for path in sorted((workshop / "run").glob("filter/*/*[pz]"))])

@@ -298,7 +298,9 @@ def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
 def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> None:
     """Orphans would write into a folder that the next command trains in."""
     job = {"do": "hang", "pids": str(tmp_path)}
-    parent = subprocess.Popen([sys.executable, "-c", f"from pipeline import launch; launch.together('tests.workers', {job}, 2, 'x')"])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"from pipeline.training import distributed; distributed.together('tests.workers', {job}, 2, 'x')"]
+    )
     while len(list(tmp_path.iterdir())) < 2 and parent.poll() is None:
         time.sleep(0.05)
     parent.send_signal(number)
