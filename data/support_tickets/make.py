@@ -17,7 +17,7 @@ Row = dict[str, str]
 
 PROBLEMS = {
     "seeds": {
-        "payment": [
+        "money": [
             "My card was charged twice for the same {thing}",
             "The invoice for the {thing} shows the wrong tax number",
             "I cancelled the {thing} but the money was not refunded",
@@ -29,7 +29,7 @@ PROBLEMS = {
             "My monthly subscription went up to {amount} without notice",
             "A fee of {amount} appears on my statement and I do not know why",
         ],
-        "account": [
+        "login": [
             "I forgot my password and the reset mail never arrives",
             "I cannot log in since I changed my phone number",
             "Please change the e-mail address of my profile",
@@ -55,13 +55,13 @@ PROBLEMS = {
         ],
     },
     "eval": {
-        "payment": [
+        "money": [
             "There are two withdrawals of {amount} for one {thing}",
             "Where can I download the bill for my {thing}",
             "The voucher was ignored when I bought the {thing}",
             "When do I get my {amount} back for the {thing} I returned",
         ],
-        "account": [
+        "login": [
             "The sign-in page says that my password is unknown",
             "I lost the phone that receives the security codes",
             "Please close my account for good",
@@ -95,9 +95,7 @@ WEEKDAYS = ["Monday", "Tuesday", "Thursday", "Saturday"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
