@@ -66,20 +66,20 @@ def only(workshop: Path, *overrides: str) -> list[str]:
 
 
 def test_the_order_is_the_documented_one(generated: Path) -> None:
-    """docs/filters.md says which filter sees a sample first; what it says of one that does not run, or of none at all, is wrong."""
+    """docs/reference/filters.md lists the filters in the order in which they run, each of them, and no other."""
     (generated / "encoder").mkdir()
     (generated / "encoder" / "config.json").write_text("{}")
     folder = {"RUN": str(generated / "run"), "FOLDER": str(generated / "encoder")}
     overrides = [re.sub("RUN|FOLDER", lambda match: folder[match.group()], text) for text in ALL]
     overrides.append(f"generate.prompt=[{generated / 'prompt.md'}, {generated / 'prompt.md'}]")
     names = [one.name for one in build.active(load(generated / "config.yaml", overrides))]
-    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "filters.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.MULTILINE)
     assert [name for name in rows if name != "custom"] == names
 
 
 def test_every_reason_has_a_case() -> None:
     """A reason that no test brings about may be one that no sample can get."""
-    page = (ROOT / "docs" / "filters.md").read_text()
+    page = (ROOT / "docs" / "reference" / "filters.md").read_text()
     table = [row.split("|")[-2] for row in re.sub(r"\\\|", "", page).splitlines() if row.startswith("| `")]
     reasons = {reason for cell in table for group in re.findall(r"((?:`\w+`,? ?)+):", cell) for reason in re.findall(r"`(\w+)`", group)}
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))

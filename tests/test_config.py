@@ -269,8 +269,8 @@ def test_schema_takes_a_section_an_arm_or_refuses() -> None:
 def test_docs_of_the_keys_are_fresh() -> None:
     """A page that is written once goes stale."""
     printed = CliRunner().invoke(cli, ["schema", "--markdown"]).output
-    page = ROOT / "docs" / "config.md"
-    assert page.read_text() == printed, "docs/config.md is stale; run: pipeline schema --markdown > docs/config.md"
+    page = ROOT / "docs" / "reference" / "config.md"
+    assert page.read_text() == printed, "docs/reference/config.md is stale; run: pipeline schema --markdown > docs/reference/config.md"
 
 
 def test_every_key_is_read_from_its_own_section() -> None:

@@ -1,4 +1,4 @@
-"""The promises of docs/durability.md that take whole processes to keep; the page names the test of each."""
+"""The promises of docs/explanation/durability.md that take whole processes to keep; the page names the test of each."""
 
 import gzip
 import json
@@ -54,7 +54,7 @@ def is_held(path: Path, process: subprocess.Popen[str]) -> bool:
 
 def test_every_promise_has_its_test() -> None:
     """A promise without a test is a wish."""
-    page = (ROOT / "docs" / "durability.md").read_text()
+    page = (ROOT / "docs" / "explanation" / "durability.md").read_text()
     named = re.findall(r"`(tests/[a-z_]+\.py)::(test_[a-z_]+)`", page)
     assert len(named) >= 15
     missing = [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text()]

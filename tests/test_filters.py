@@ -139,8 +139,8 @@ def test_what_a_filter_of_ones_own_imports_counts(workshop: Path, monkeypatch: p
 
 
 def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What docs/filters.md shows must work as it stands there."""
-    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "filters.md").read_text(), re.DOTALL)
+    """What docs/reference/filters.md shows must work as it stands there."""
+    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.DOTALL)
     (workshop / "my_filters.py").write_text(example[0])
     seeds = [json.dumps({"question": text, "target": "yes"}) for text in ("is it so ?", "is it ?", "so ?")]
     (workshop / "seeds.jsonl").write_text("\n".join(seeds) + "\n")

@@ -31,7 +31,8 @@ HEAVY = {"torch", "peft", "vllm", "trl", "transformers", "datasets", "openai", "
 
 
 def modules() -> list[Path]:
-    return sorted((ROOT / "pipeline").rglob("*.py"))
+    face = ROOT / "pipeline" / "__init__.py"  # hands out its public names lazily
+    return sorted(path for path in (ROOT / "pipeline").rglob("*.py") if path != face)
 
 
 def room(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The README's recipes, and the flat one."""
+"""The recipes of docs/how-to/training-recipes.md, and the flat one."""
 
 import re
 import shlex
@@ -20,9 +20,10 @@ from pipeline.training import recipe
 from tests.conftest import ROOT
 from tests.test_train import dense_loss, prepared
 
+RECIPE_PAGE = ROOT / "docs" / "how-to" / "training-recipes.md"
 RECIPES = [
     line.strip().removeprefix("pipeline train CONFIG ")
-    for line in (ROOT / "README.md").read_text().splitlines()
+    for line in RECIPE_PAGE.read_text().splitlines()
     if line.startswith("    pipeline train CONFIG ")
 ]
 
@@ -37,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("options", RECIPES)
-def test_recipes_of_the_readme_train(workshop: Path, model: str, options: str) -> None:
+def test_documented_recipes_train(workshop: Path, model: str, options: str) -> None:
     """A recipe that nobody has cooked."""
     config = load(workshop / "config.yaml", [f"student.model={model}", "train.epochs=2.0", *shlex.split(options)])
     for module in (generate, filter_stage):
@@ -48,7 +49,7 @@ def test_recipes_of_the_readme_train(workshop: Path, model: str, options: str) -
         assert load_weights(train.student_path(Path(config.run_dir), arm), None, "auto").num_parameters() > 0
 
 
-def test_readme_has_recipes() -> None:
+def test_the_page_has_recipes() -> None:
     """A change of its layout would leave nothing to run."""
     assert len(RECIPES) > 20
 

@@ -109,7 +109,7 @@ def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None
 
 @click.command(epilog="Example: pipeline schema teacher.engine")
 @click.argument("prefix", metavar="[PREFIX]", default="")
-@click.option("--markdown", is_flag=True, help="Print tables, as they stand in docs/config.md.")
+@click.option("--markdown", is_flag=True, help="Print tables, as they stand in docs/reference/config.md.")
 def schema(prefix: str, markdown: bool) -> None:
     """Every config key with its values, default, meaning and an example; with PREFIX, such as teacher, only those below it."""
     from pipeline.config import reference as words

@@ -122,7 +122,7 @@ def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str,
 def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple[str, ...]) -> int:
     """Hold the student against teacher, untouched student and SFT control; measure what each costs in use.
 
-    evaluate.fidelity, evaluate.memorisation and evaluate.lm_eval have more measured: docs/evaluation.md, docs/cost.md.
+    evaluate.fidelity, evaluate.memorisation and evaluate.lm_eval have more measured: docs/reference/evaluation.md, docs/how-to/cost.md.
     """
     return run_stage("evaluate", config, overrides, redo, models)
 

@@ -37,7 +37,7 @@ class Fidelity(Section):
 
 
 class Load(Section):
-    """Under what load latency and speed are measured, by held-out prompts: docs/cost.md."""
+    """Under what load latency and speed are measured, by held-out prompts: docs/how-to/cost.md."""
 
     requests: int = runtime(32, ge=1, description="held-out prompts that are asked, fewer where there are not so many", examples=[200])
     concurrency: int = runtime(4, ge=1, description="requests in flight at any time", examples=[16])

@@ -1,4 +1,4 @@
-"""The sections on what is kept: each filter by its name, in the order in which they run. docs/filters.md has their reasons."""
+"""The sections on what is kept: each filter by its name, in the order in which they run. docs/reference/filters.md has their reasons."""
 
 import re
 from typing import Annotated, ClassVar, Literal, Self
@@ -253,7 +253,7 @@ class Diversity(Demand):
 
 
 class Filter(Section):
-    """Each filter by its name, in the order in which they run; see docs/filters.md for the reasons. A section that is null is off, and
+    """Each filter by its name, in the order in which they run; reasons are in docs/reference/filters.md. A section that is null is off, and
     {} turns it on with its defaults."""
 
     contamination: Contamination | None = Field(Contamination(), description="what a sample may share with the held-out seeds")

@@ -23,7 +23,7 @@ Each row is a key of the YAML file; on the command line the same key is given as
 A key that is set in neither has its default, and one that is not in these tables is refused.
 What "does not change the result" may differ between two commands on the same run.
 
-Made by `pipeline schema --markdown > docs/config.md`; the texts stand in pipeline/config/."""
+Made by `pipeline schema --markdown > docs/reference/config.md`; the texts stand in pipeline/config/."""
 
 
 def keys(prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -41,7 +41,7 @@ def lines(prefix: str = "") -> Iterator[str]:
 
 
 def markdown(prefix: str = "") -> str:
-    """The same as one table a section, for docs/config.md."""
+    """The same as one table a section, for docs/reference/config.md."""
     blocks = [] if prefix else [INTRO]
     for heading, rows in _tables(prefix):
         blocks.append(heading)

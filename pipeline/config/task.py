@@ -59,7 +59,7 @@ class Task(Section):
     seeds: SeedSource = Field(description="what the teacher is asked")
     eval_seeds: SeedSource = Field(description="held-out seeds with ground truth, never trained on")
     metric: Literal["label", "exact", "numeric", "math", "json", "code", "rouge_l", "chrf"] = Field(
-        "exact", description="how an answer is held against the ground truth: docs/verifiers.md", examples=["numeric"]
+        "exact", description="how an answer is held against the ground truth: docs/reference/metrics.md", examples=["numeric"]
     )
     verifier: Verifier = Verifier()
     labels: list[str] | None = Field(None, min_length=2, description="closed set of answers of a label task", examples=[["spam", "normal"]])

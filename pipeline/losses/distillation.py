@@ -15,7 +15,7 @@ PLAIN = Logits()
 
 @dataclass(frozen=True)
 class Teacher:
-    """The teacher's distributions of N tokens. A drawn entry's logprob is the log of the mass that it stands for (docs/topk.md)."""
+    """The teacher's distributions of N tokens. A drawn entry's logprob is the log of the mass it stands for (docs/reference/topk.md)."""
 
     ids: Tensor  # (N, K), distinct within a row where used
     logprobs: Tensor  # (N, K) nats, -inf where a token has fewer entries; column 0 is the sampled token

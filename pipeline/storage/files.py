@@ -1,4 +1,4 @@
-"""Files that survive: whole or absent, and locks that end with their process. docs/durability.md says what is promised."""
+"""Files that survive: whole or absent, and locks that end with their process. docs/explanation/durability.md says what is promised."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The top-k file: what the teacher thought of every token it wrote, a few bytes each. docs/topk.md is its specification.
+"""The top-k file: what the teacher thought of every token it wrote, a few bytes each. docs/reference/topk.md is its specification.
 
 Which entries are kept: every token at least as likely as a threshold, exactly; of the rarer ones among the engine's top k a few random
 draws, each standing for an equal share of their joint mass, so that sums over the vocabulary stay unbiased (systematic threshold

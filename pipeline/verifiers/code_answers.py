@@ -1,4 +1,4 @@
-"""A Python program held against its unit tests, in a process of its own that can do next to nothing else (docs/verifiers.md)."""
+"""A Python program held against its unit tests, in a process of its own that can do next to nothing else (docs/reference/metrics.md)."""
 
 import math
 import os
