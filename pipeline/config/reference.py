@@ -17,13 +17,22 @@ from pipeline.errors import PipelineError
 ARM, EXAMPLE_ARM = "NAME", "mine"  # what stands for an arm's name, and the one that examples add
 ESCAPED_BAR = "\\|"
 KINDS: dict[Any, str] = {bool: "true | false", int: "whole number", float: "number", str: "text"}
-INTRO = """# Every key of a config
+INTRO = """# Every config key
 
-Each row is a key of the YAML file; on the command line the same key is given as KEY=VALUE, and there it wins over the file.
-A key that is set in neither has its default, and one that is not in these tables is refused.
-What "does not change the result" may differ between two commands on the same run.
+A config is a YAML file. A key on the command line wins over the file:
 
-Made by `pipeline schema --markdown > docs/reference/config.md`; the texts stand in pipeline/config/."""
+```console
+$ pipeline train configs/quickstart.yaml train.epochs=2 run_dir=runs/longer
+```
+
+- A key that is set in neither has its default.
+- An unknown key is refused, with a suggestion.
+- A key that "does not change the result" may differ between two commands on the same run.
+- `pipeline schema teacher` prints the keys of one section.
+- `pipeline validate CONFIG --origins` prints every value and where it comes from.
+
+This page is written by `pipeline schema --markdown > docs/reference/config.md`. The texts are in
+`pipeline/config/`."""
 
 
 def keys(prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
