@@ -71,12 +71,12 @@ def at_scale(folder: Path) -> Iterator[Row]:
 
 
 def kills(folder: Path) -> Iterator[Row]:
-    """The storm of tests/faults.py, which fails on the first broken promise."""
+    """The storm of tests/support/kill_storm.py, which fails on the first broken promise."""
     config = yaml.safe_load(Path("configs/tiny.yaml").read_text())
     config["run_dir"] = str(folder / "storm")
     config["generate"] |= {"samples": 3, "shard_size": 8}
     (folder / "storm.yaml").write_text(yaml.safe_dump(config))
-    counts = json.loads(python("-m", "tests.faults", str(folder / "storm.yaml"), str(KILLS), "7").splitlines()[-1])
+    counts = json.loads(python("-m", "tests.support.kill_storm", str(folder / "storm.yaml"), str(KILLS), "7").splitlines()[-1])
     figure = f"0 lost, doubled or garbled of {counts['acknowledged']:,} acknowledged, {counts['runs']} runs"
     yield Row(f"{counts['kills']} random SIGKILLs", "0 broken", figure, counts["kills"] >= KILLS)
 

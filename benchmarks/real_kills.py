@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults import _acknowledged
+from tests.support.kill_storm import _acknowledged
 
 CONFIG = "configs/quickstart.yaml"
 SHORTEST, LONGEST = 5.0, float(os.environ.get("LONGEST", "180"))

@@ -16,10 +16,10 @@ from benchmarks.table import Measurement, Row, middle, python, spread
 
 QUICKSTART = "configs/quickstart.yaml"
 EQUAL = {  # what must not change a loss, and the tests that say so
-    "packed against unpacked": "tests/test_train.py -k packed",
+    "packed against unpacked": "tests/training/test_train.py -k packed",
     "resumed against uninterrupted": "tests -k goes_on",
-    "checkpointing, accumulation against neither": "tests/test_practice.py -k saves_memory",
-    "2 processes against 1": "tests/test_practice.py -k two_processes",
+    "checkpointing, accumulation against neither": "tests/training/test_options.py -k saves_memory",
+    "2 processes against 1": "tests/training/test_options.py -k two_processes",
 }
 
 

@@ -1,6 +1,5 @@
 """What tests share: a config that runs in seconds, on seeds of its own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,17 +11,7 @@ import pytest
 import yaml
 
 from pipeline.records import Sample, Seed, Usage
-
-ROOT = Path(__file__).parent.parent
-REPLIES = [" yes, it is even\n", " no, it is odd\n"]
-PROMPT = """---
-format: completion
-stop: ["\\n"]
-answer: {end: [",", "\\n"]}
-rationale: {start: ",", end: "\\n"}
----
-Is {{ number }} even?
-Answer:"""
+from tests.support.task import PROMPT, REPLIES, write_seeds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,11 +52,6 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def write_seeds(path: Path, numbers: range) -> None:
-    rows = [{"id": f"n{n}", "number": n, "target": "no" if n % 2 else "yes"} for n in numbers]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""Personal data and secrets: what is held, what only looks like it, and that neither is ever shown whole."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline.filters.privacy import credentials, scan
+from pipeline.filters.privacy import pii as personal
+from pipeline.records import Sample, Seed
+from tests.support import credential_cases, pii_cases
+from tests.support.filters import batch, reasons
+
+Make = Callable[..., Sample]
+MAIL = "Write to maria.lopez82@gmail.com."
+KEY = "token ghp_" + credential_cases.drawn(36)
+
+
+def pii(sample: Sample, **settings: Any) -> Any:
+    (said,) = scan.pii(batch(sample), **{"kinds": personal.KINDS, "regions": ["US"], "inputs": False, **settings})
+    return said
+
+
+@pytest.mark.parametrize(("kind", "text"), pii_cases.HELD)
+def test_personal_data_is_found(kind: str, text: str) -> None:
+    """Each kind by itself: a card that passes as a phone number would hide that cards are not found."""
+    asked = [kind] if kind in personal.KINDS else ["national_id"]
+    assert kind in [found for found, _ in personal.find(text, asked, ["US"])]
+
+
+@pytest.mark.parametrize("text", pii_cases.CLEAN)
+def test_numbers_are_left_alone(text: str) -> None:
+    """Sums, versions, dates and ids of things are what tasks consist of."""
+    assert list(personal.find(text, personal.KINDS, ["US"])) == []
+
+
+def test_beginnings_of_a_web_token_one_after_the_other() -> None:
+    """Each was once read to the end of the text; a reply of this kind took minutes."""
+    assert list(credentials.find("eyJ-" * 200_000)) == []
+
+
+@pytest.mark.parametrize(("kind", "text"), credential_cases.HELD)
+def test_secrets_are_found(kind: str, text: str) -> None:
+    """A key that a student learns by heart is a key that it tells."""
+    assert kind in [found for found, _ in credentials.find(text)]
+
+
+@pytest.mark.parametrize("text", credential_cases.CLEAN)
+def test_talk_of_secrets_is_left_alone(text: str) -> None:
+    """Placeholders, hashes and sentences with the word key are no secrets."""
+    assert list(credentials.find(text)) == []
+
+
+@pytest.mark.parametrize(("kind", "text"), [*pii_cases.HELD, *credential_cases.HELD])
+def test_what_decided_is_masked(sample: Make, kind: str, text: str) -> None:
+    """Rejected samples are read and passed on; their reasons must not hold what they were turned down for."""
+    whole = dict([*personal.find(text, personal.KINDS, ["US"]), *credentials.find(text)])[kind]
+    shown = scan.masked(whole)
+    assert whole not in shown
+    assert sum(c.isalnum() for c in shown.replace("*", "")) <= 2
+    assert len(shown) <= scan.SHOWN
+
+
+def test_short_values_are_masked_whole() -> None:
+    """First and last of four characters are half of a PIN."""
+    assert scan.masked("1234") == "****"
+
+
+def test_all_parts_are_looked_at(sample: Make) -> None:
+    """Where a model's thoughts are cut out of the reply, they are still stored and trained on."""
+    assert pii(sample()) is None
+    for part in ("text", "rationale", "answer"):
+        assert reasons([pii(sample(**{part: MAIL}))]) == ["holds_pii"]
+    assert pii(sample(text=MAIL)) == ("holds_pii", "email m****.*******@*****.**m")
+
+
+def test_what_the_input_holds_is_the_tasks_own(sample: Make) -> None:
+    """An extraction task repeats the address that it was given, however it is spelled; one that it was not given is the teacher's."""
+    given = Seed(id="n", inputs={"mail": {"from": ["Maria.Lopez82@gmail.com", "(212) 736 5000"]}})
+    assert pii(sample(text=MAIL, seed=given)) is None
+    assert pii(sample(text="Call 212-736-5000.", seed=given)) is None
+    assert pii(sample(text="Write to tom.baker@yahoo.com.", seed=given))[0] == "holds_pii"
+
+
+def test_inputs_can_be_looked_at_too(sample: Make) -> None:
+    """Students are trained on prompts' replies, but the data set may be given to others as it is."""
+    given = Seed(id="n", inputs={"mail": MAIL})
+    assert pii(sample(seed=given)) is None
+    assert reasons([pii(sample(seed=given), inputs=True)]) == ["holds_pii"]
+    assert reasons([pii(sample(seed=given, text=MAIL), inputs=True)]) == ["holds_pii"]
+
+
+def test_kinds_and_regions(sample: Make) -> None:
+    """Who wants phone numbers only must not lose what holds an address; a national number needs its country."""
+    assert pii(sample(text=MAIL), kinds=["phone"]) is None
+    assert pii(sample(text="Ring 020 7946 0958."), regions=["US"]) is None
+    assert reasons([pii(sample(text="Ring 020 7946 0958."), regions=["US", "GB"])]) == ["holds_pii"]
+
+
+def test_holds_secret(sample: Make) -> None:
+    """The filter's own reason and value; a key that the input shows is the task's own."""
+    ((reason, value),) = filter(None, scan.secrets(batch(sample(text=KEY), sample()), inputs=False))
+    assert (reason, str(value)[:17]) == ("holds_secret", "github_token g**_")
+    assert scan.secrets(batch(sample(text=KEY, seed=Seed(id="n", inputs={"code": KEY}))), inputs=False) == [None]

@@ -1,0 +1,284 @@
+"""The report: figures are those of results.json, text stays text, nothing is loaded from anywhere, an unfinished run has one too."""
+
+import http.client
+import itertools
+import json
+import re
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.format import shown, signed
+from pipeline.report import charts, svg
+from pipeline.report.build import gather
+from pipeline.report.facts import Cost, Estimate, Facts, Group, Point, Waterfall
+from pipeline.report.server import server
+from pipeline.report.write import write
+from tests.support import finished_run
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>|[x](javascript:alert(3))\n# no"
+
+
+class Page(HTMLParser):
+    """What a page is made of; complains of tags that do not close."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return finished_run.make(tmp_path / "run", finished_run.results())
+
+
+def written(run: Path) -> tuple[Page, str, str]:
+    """(page, its text without markup, report.md)"""
+    text = write(run).read_text()
+    page = Page(text)
+    return page, re.sub(r"\s+", " ", " ".join(page.words)), (run / "report" / "report.md").read_text()
+
+
+def test_one_source_of_figures(run: Path) -> None:
+    """A report that computes for itself could say another thing than the file that the gate reads."""
+    _, page, markdown = written(run)
+    found = finished_run.results()
+    for model in found["models"].values():
+        for figure in (model["score"], model["groups"]["long"], model["metrics"]["chrf"]):
+            mean, _, rest = shown(figure).partition(" ")
+            assert shown(figure) in markdown
+            assert f"{mean} {rest}" in page
+        for figure in (f"{model['retained']:.1%}", f"{model['macro_f1']:.3f}", f"{model['parameters'] / 1e6:,.1f}M"):
+            assert figure in markdown
+            assert figure in page
+    for difference in found["differences"].values():
+        assert signed(difference) in markdown
+        assert signed(difference) in page
+
+
+def test_page_is_whole_and_needs_nothing(run: Path) -> None:
+    """One address in a page that is opened from a file is a request to a stranger; one open tag swallows what follows."""
+    page, _, _ = written(run)
+    addresses = [
+        value or "" for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href", "srcset", "action")
+    ]
+    assert [one for one in addresses if not one.startswith(("#", "data:"))] == []
+    text = (run / "report" / "index.html").read_text()
+    assert not re.search(r"url\(|@import|https?://", text)
+    policy = next(one["content"] or "" for one in page.of("meta") if one.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe-inline' script" not in policy
+    assert policy.count("sha256-") == len(page.of("script"))
+
+
+def test_who_cannot_see_is_told(run: Path) -> None:
+    """Charts without words, headings out of order and tables without heads say nothing to a screen reader."""
+    page, _, _ = written(run)
+    assert all(one["role"] == "img" and one["aria-label"] for one in page.of("svg"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(one.get("scope") for one in page.of("th"))
+    anchors = {one["href"] for one in page.of("a")}
+    assert anchors <= {f"#{attributes['id']}" for _, attributes in page.tags if "id" in attributes}
+    assert {"main", "nav", "header", "footer"} <= {tag for tag, _ in page.tags}
+
+
+def test_names_and_values_are_text(tmp_path: Path) -> None:
+    """Groups, reasons and teachers are named by data and configs; a page that runs what stands in them is a hole."""
+    found = finished_run.results()
+    for model in found["models"].values():
+        model["groups"] = {HOSTILE: model["groups"]["short"], "other": model["groups"]["long"]}
+        model["lm_eval"] = {HOSTILE: model["lm_eval"]["arc_easy"]}
+    found["differences"] = {HOSTILE: finished_run.interval(0.1)}
+    found["verdicts"] = [HOSTILE]
+    page, words, markdown = written(finished_run.make(tmp_path / "run", found, rejected={HOSTILE: 3}))
+    assert len(page.of("script")) == 1
+    assert page.of("img") == []
+    assert "<script>alert(1)</script>" in words
+    assert not re.search(r"(?<!\\)<script|(?<!\\)\]\(|^# no", markdown, re.MULTILINE)
+    rows = [line for line in markdown.splitlines() if line.startswith("| ") and "alert(1)" in line]
+    assert rows
+    assert all(line.count("\\|") >= 1 for line in rows)
+
+
+@pytest.mark.parametrize(("verdicts", "title"), [(None, "kd keeps 97.5%"), ([], "Ship kd: "), (["gate: kd: x"], "Do not ship kd: ")])
+def test_only_the_gate_speaks_of_shipping(tmp_path: Path, verdicts: list[str] | None, title: str) -> None:
+    """Nobody asked for a threshold: nobody is told that it was reached."""
+    facts = gather(finished_run.make(tmp_path / "run", finished_run.results() | {"verdicts": verdicts}))
+    assert facts.verdict.title.startswith(title)
+    assert ("ship" in facts.verdict.title.lower()) == (verdicts is not None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.05, "KD beats SFT, and that is shown"),
+        (-0.01, 0.05, "That KD beats SFT is not shown"),
+        (-0.05, -0.01, "SFT beats KD, and that"),
+    ],
+)
+def test_kd_and_sft_by_the_interval(tmp_path: Path, low: float, high: float, said: str) -> None:
+    """A mean above 0 shows nothing where the interval holds 0."""
+    found = finished_run.results() | {"differences": {"kd - sft": {"mean": 0.0, "low": low, "high": high}}}
+    says = gather(finished_run.make(tmp_path / "run", found)).verdict.says
+    assert sum(line.startswith(said) for line in says) == 1
+
+
+def test_gap_beside_the_teachers(run: Path) -> None:
+    """What the teacher brought is not to be blamed on the student, and noise on nobody."""
+    said = {line.partition(":")[0]: line for line in gather(run).gaps}
+    assert "amplified, the teacher's own are 0.040 apart" in said["kd"]
+    assert "inherited" in said["sft"]
+    assert "narrowed" in said["small"]
+
+
+def test_old_results_have_a_report(tmp_path: Path) -> None:
+    """A run from before a figure was added is still looked at."""
+    added = ("metrics", "calibration", "fidelity", "load", "memorisation", "lm_eval")
+    found = finished_run.results()
+    found["models"] = {name: {k: v for k, v in model.items() if k not in added} for name, model in found["models"].items()}
+    del found["verdicts"]
+    facts = gather(finished_run.make(tmp_path / "run", found))
+    assert "ROUGE-L" not in facts.quality.head
+    assert not facts.closeness.rows
+    assert not facts.reliability
+    assert facts.memorisation is facts.canaries is facts.elsewhere is None
+    assert "latency p50, p95" not in facts.cost.head
+    write(tmp_path / "run")
+
+
+@pytest.mark.parametrize("until", range(5))
+def test_unfinished(tmp_path: Path, until: int) -> None:
+    """Wherever a run stopped: what is there, and the command for what is not."""
+    run = finished_run.make(tmp_path / "run", None, until)
+    facts = gather(run)
+    assert facts.verdict.title.startswith("No verdict yet")
+    assert facts.missing[0].command.startswith(
+        ("pipeline generate", "pipeline filter", "pipeline train", "pipeline train", "pipeline train")[until]
+    )
+    assert [step.done for step in facts.flow] == [True, until > 0, until > 1, until > 3, False]
+    assert "What is missing" in written(run)[1]
+
+
+def test_an_arm_that_is_being_trained(tmp_path: Path) -> None:
+    """Its curve up to the last checkpoint, not to the first one by name."""
+    run = finished_run.make(tmp_path / "run", None, 3)
+    for step in (20, 100):
+        log = [{"step": step, "loss": 1.0}]
+        finished_run.write(run / "train" / "kd" / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json", {"log_history": log})
+    assert gather(run).panels[0].curves[0].points == ((100.0, 1.0),)
+
+
+def test_nothing_begun(tmp_path: Path) -> None:
+    """A mistyped folder gets no report of nothing."""
+    with pytest.raises(PipelineError, match="no stage was begun here"):
+        write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_config_makes_the_run_again(run: Path) -> None:
+    """The command in the report must be one that works."""
+    write(run)
+    tree = yaml.safe_load((run / "report" / "config.yaml").read_text())
+    assert Config.model_validate(tree) == Config.model_validate(finished_run.CONFIG)
+
+
+@pytest.fixture
+def served(run: Path) -> Iterator[Any]:
+    path = write(run)
+    with server(path.parent, 0) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield listening
+        listening.shutdown()
+        thread.join()
+
+
+def asked(served: Any, path: str, method: str = "GET", **headers: str) -> int:
+    connection = http.client.HTTPConnection(*served.server_address)
+    connection.request(method, path, headers=headers)
+    return connection.getresponse().status
+
+
+def test_serves_the_report_alone(served: Any, run: Path) -> None:
+    """Samples can be private: no other machine, nothing beside the report, no other site's page by a name that points here."""
+    assert served.server_address[0] == "127.0.0.1"
+    assert asked(served, "/") == asked(served, "/report.md") == 200
+    (run / "report" / "out").symlink_to(run / "evaluate")
+    (run / "report" / "folder").mkdir()
+    for path in ("/../evaluate/results.json", "/%2e%2e/evaluate/results.json", "/out/results.json", "/folder/", "//etc/passwd"):
+        assert asked(served, path) == 404
+    assert asked(served, "/", Host="evil.example:80") == 404
+    assert asked(served, "/", "POST") == asked(served, "/", "PUT") == 501
+
+
+def test_a_port_that_is_taken(served: Any, tmp_path: Path) -> None:
+    """One line, no traceback."""
+    with pytest.raises(PipelineError, match="give another with --port"):
+        server(tmp_path, served.server_address[1])
+
+
+def test_labels_keep_apart() -> None:
+    """Two names on one another are none."""
+    points = tuple(Point(f"model-{number}", 10.0, Interval(0.9, 0.89, 0.91)) for number in range(5))
+    drawn = charts.scatter(Cost("", "answers", (*points, Point("far", 100.0, Interval(0.1, 0.0, 0.2)))), ["teacher"], "label")
+    places = {(x, y) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="strong halo"', drawn)}
+    assert len(places) == 6
+    assert svg.apart([5.0, 5.0, 5.0], 10.0, 0.0, 22.0) == [2.0, 12.0, 22.0]
+
+
+def test_charts_of_edges() -> None:
+    """Nothing dropped, everything dropped, figures that are all alike, one value only: no division by 0, no log of it."""
+    same = Interval(0.0, 0.0, 0.0)
+    for width in (charts.WIDE, charts.NARROW):
+        charts.waterfall(Waterfall(5, (), 5), width, "wide")
+        charts.waterfall(Waterfall(5, (("a.b", 5),), 0), width, "wide")
+        charts.estimates([Estimate("a", same)], width, "wide", "x", True)
+        charts.groups([Group("g", 1, (Estimate("teacher", same),))], ["teacher"], width, "wide")
+    for cost in (1.0, 1e9):
+        charts.scatter(Cost("", "", (Point("a", 1.0, same), Point("b", cost, same))), ["a", "b"], "label")
+    assert svg.ticks(1.0, 1.0) == [1.0]
+
+
+def test_facts_hold_no_markup(run: Path) -> None:
+    """Markdown is written from them too."""
+
+    def texts(found: Any) -> Iterator[str]:
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, tuple):
+            for one in found:
+                yield from texts(one)
+
+    facts: Facts = gather(run)
+    assert not [text for field in vars(facts).values() for text in texts(field) if "<" in text.replace("p < ", "")]
+    assert json.loads((run / "evaluate" / "results.json").read_text()) == finished_run.results()

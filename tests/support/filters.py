@@ -1,0 +1,17 @@
+"""Measure a few samples and read the reasons."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.filters.measures import Batch
+from pipeline.records import Sample
+from pipeline.storage.topk import TopKFolder
+
+
+def batch(*samples: Sample) -> Batch:
+    return Batch(samples, TopKFolder(Path()))
+
+
+def reasons(found: Sequence[Any]) -> list[str | None]:
+    return [said and said[0] for said in found]

@@ -1,0 +1,92 @@
+"""A storm of SIGKILLs over `generate`: python -m tests.support.kill_storm CONFIG KILLS SEED
+
+Each child is a fork of this process, which has everything imported, so that a life is short. It is killed after a random time; what it had
+acknowledged (whole lines on disk) must be there, unchanged, after every later kill, and a run that gets to its end must equal, byte for
+byte, one that was never killed. Prints counts as JSON; fails on the first broken promise.
+"""
+
+import gzip
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from pipeline.config import Config, load
+from pipeline.execution import contract
+from pipeline.stages import generate
+
+
+def main(config_path: str, kills: int, seed: int) -> None:
+    dice = random.Random(seed)
+    base = load(config_path)
+    generate.run(contract.Job(base, "generate", "", _folder(base, "whole")))
+    whole = _tree(_folder(base, "whole"))
+    began = time.perf_counter()
+    assert _live(base, _folder(base, "timed"), 60.0)
+    lifetime = time.perf_counter() - began
+    done = {"kills": 0, "runs": 0, "acknowledged": 0, "lifetime_s": round(lifetime, 3)}
+    while done["kills"] < kills:
+        folder = _folder(base, f"run-{done['runs']}")
+        acknowledged: dict[str, str] = {}
+        while not _live(base, folder, dice.uniform(0, lifetime)):
+            done["kills"] += 1
+            now = _acknowledged(folder)
+            lost = [identifier for identifier, text in acknowledged.items() if now.get(identifier) != text]
+            assert not lost, f"after kill {done['kills']}: acknowledged samples are gone or changed: {lost}"
+            acknowledged = now
+        done["runs"] += 1
+        done["acknowledged"] += len(acknowledged)
+        assert _tree(folder) == whole, f"{folder} differs from a run that was never killed"
+    print(json.dumps(done))
+
+
+def _folder(config: Config, name: str) -> Path:
+    folder = Path(config.run_dir) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _live(config: Config, folder: Path, seconds: float) -> bool:
+    """One life of a generate process; whether it got to its end before it was killed."""
+    pid = os.fork()
+    if pid == 0:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        try:
+            generate.run(contract.Job(config, "generate", "", folder))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    end = time.perf_counter() + seconds
+    over, status = 0, 0
+    while not over and time.perf_counter() < end:
+        time.sleep(0.001)
+        over, status = os.waitpid(pid, os.WNOHANG)
+    if not over:
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, f"a life in {folder} failed by itself"
+    return os.WIFEXITED(status)
+
+
+def _acknowledged(folder: Path) -> dict[str, str]:
+    """Id and text of every sample on a whole line, sealed or not. An id that is there twice in one file is a broken promise."""
+    found: dict[str, str] = {}
+    for path in sorted([*folder.glob("0*.jsonl"), *folder.glob("0*.jsonl.gz")]):
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = [json.loads(line) for line in data.split(b"\n")[:-1]]
+        assert len({line["id"] for line in lines}) == len(lines), f"{path}: a sample is there twice"
+        found.update({line["id"]: line["text"] for line in lines})
+    return found
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,54 @@
+"""A prepared run, what training logged of it, and its loss by the definition."""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from pipeline.config import Config, load
+from pipeline.execution import runner
+from pipeline.models.tokenizer import Tokenizer
+from pipeline.models.weights import load_weights
+from pipeline.stages import filter as filter_stage
+from pipeline.stages import generate, train
+from pipeline.storage.samples import Samples
+from pipeline.storage.topk import TopKFolder
+
+
+def prepared(workshop: Path, *overrides: str) -> Config:
+    config = load(workshop / "config.yaml", overrides)
+    for module in (generate, filter_stage):
+        runner.execute(module, config)
+    return config
+
+
+def history(config: Config, arm: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(config.run_dir) / "train" / arm / "history.jsonl").read_text().splitlines()]
+
+
+def dense_loss(config: Config, alpha: float) -> float:
+    """The loss of the untrained student on all kept rows, by the definition, from its whole logits."""
+    run_dir = Path(config.run_dir)
+    path = train.student_path(run_dir, "init")
+    model, tokenizer = load_weights(path, None, torch.float32), Tokenizer(path)
+    frames = TopKFolder(run_dir / "generate")
+    total, tokens = 0.0, 0
+    for sample in Samples(run_dir / "filter" / "kept"):
+        assert sample.token_ids is not None
+        begin = tokenizer.hf(f"Is {sample.seed.inputs['number']} even?\nAnswer:")["input_ids"]
+        logits = model(torch.tensor([begin + sample.token_ids])).logits[0, len(begin) - 1 : -1]
+        student = logits.double().log_softmax(1)
+        topk = frames.of(sample)
+        for row, token in enumerate(sample.token_ids):
+            used = topk.logprobs[row] != -math.inf
+            p, q = torch.tensor(topk.logprobs[row][used]).double(), student[row, topk.ids[row][used]]
+            tail, rest = float(topk.tail[row]), torch.log1p(-q.exp().sum())
+            total += alpha * -student[row, token].item() + (1 - alpha) * (p.exp() * (p - q)).sum().item()
+            total += (1 - alpha) * math.exp(tail) * (tail - rest.item()) if tail != -math.inf else 0.0
+        tokens += len(sample.token_ids)
+    return total / tokens
+
+
+def losses(config: Config, arm: str) -> list[float]:
+    return [entry["loss"] for entry in history(config, arm) if "loss" in entry]

@@ -1,0 +1,14 @@
+"""Answers of several samples to the same example."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.filters.hashing import key
+
+
+def keys(*texts: str | None) -> NDArray[np.uint64]:
+    return np.array([key(text) for text in texts], np.uint64)
+
+
+SEEDS = keys("a", "a", "a", "a", "b", "b", "c")
+ANSWERS = keys("1", "1", "1", "2", "1", "2", None)

@@ -1,0 +1,162 @@
+"""A jail goes on whatever its inmate does, and leaves no process behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.verifiers.sandbox import confinement
+from pipeline.verifiers.sandbox.sandbox import Jail, LostError, UnknownError
+from tests.support.task import ROOT
+
+
+@pytest.fixture
+def jail() -> Iterator[Jail]:
+    jail = Jail("tests.support.sandboxed_worker", "", 60.0, 300)
+    yield jail
+    jail.close()
+
+
+def gone(pid: int) -> bool:
+    """Within some seconds; one that nobody has waited for yet is gone as well."""
+    for _ in range(500):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_one_process_answers_many_requests(jail: Jail) -> None:
+    """Starting one a request would cost half a second each."""
+    first = jail.ask("pid")
+    large = {"text": "ü" * 100_000, "none": None}
+    assert [jail.ask("pid"), jail.ask(large), jail.ask("print"), jail.ask("pid")] == [first, large, None, first]
+
+
+@pytest.mark.parametrize("doing", ["hang", "deaf", "dribble"])
+def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
+    """A time-out that needs the other side's help does not come."""
+    jail = Jail("tests.support.sandboxed_worker", "", 1.5, 300)
+    pid = jail.ask("pid")
+    with pytest.raises(UnknownError, match="took too long"):
+        jail.ask(doing)
+    assert gone(pid)
+    assert jail.ask("still there") == "still there"
+    jail.close()
+
+
+@pytest.mark.parametrize(
+    ("doing", "why"),
+    [
+        ("crash", "signal 11"),
+        ("exit", "exit code 3"),
+        ("raise", "exit code 1"),
+        ("fork", "exit code 1"),
+        ("eat", "took more than 300 MiB"),
+        ("garbage", "talked nonsense"),
+    ],
+)
+def test_what_breaks_is_unknown_and_the_next_is_answered(jail: Jail, doing: str, why: str) -> None:
+    """A crash that is taken for an answer, or that ends the run. A fork is refused, so it breaks as well."""
+    with pytest.raises(LostError, match=why):
+        jail.ask(doing)
+    assert jail.pid is None
+    assert jail.ask("still there") == "still there"
+
+
+def test_a_request_does_not_pay_for_those_before_it(jail: Jail) -> None:
+    """Memory that others left behind would make its outcome a matter of the order."""
+    assert jail.ask("anything") == "anything"
+    assert jail.ask("once only") == "fresh"
+
+
+def test_what_an_inmate_started_ends_with_it() -> None:
+    """A grandchild that goes on computing, and holds the pipe open so that nobody sees its parent's end."""
+    jail = Jail("tests.support.sandboxed_worker", "family", 60.0, 300)
+    relative = jail.ask("relative")
+    with pytest.raises(LostError, match="exit code 3"):
+        jail.ask("exit")
+    assert gone(relative)
+
+
+@pytest.mark.parametrize("last", ["pid", "hang"])
+def test_an_inmate_ends_with_its_parent(last: str, started: list[subprocess.Popen[str]]) -> None:
+    """A parent that is killed cannot clean up: busy processes would fill the machine."""
+    code = (
+        "import time; from pipeline.verifiers.sandbox.sandbox import Jail; jail = Jail('tests.support.sandboxed_worker', '', 600.0, 300)\n"
+    )
+    code += f"print(jail.ask('pid'), flush=True); jail.ask({last!r}); time.sleep(600)"
+    env: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
+    started.append(parent)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    os.kill(parent.pid, signal.SIGKILL)
+    assert gone(pid)
+
+
+def test_a_fork_starts_a_process_of_its_own(jail: Jail) -> None:
+    """Two processes that read one pipe get each other's answers."""
+    mine = jail.ask("pid")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, str(jail.ask("pid")).encode())
+        jail.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(reading, 20)) != mine
+    assert jail.ask("pid") == mine
+
+
+def test_what_cannot_start_says_why() -> None:
+    """A library that is missing would make every answer unknown."""
+    with pytest.raises(PipelineError, match="absent: does not start: no such library"):
+        Jail("tests.support.sandboxed_worker", "absent", 60.0, 300).ask("pid")
+    with pytest.raises(PipelineError, match="ended with exit code 1"):
+        Jail("tests.no_such_module", "", 60.0, 300).ask("pid")
+
+
+TRIES = {
+    "socket": "import socket; socket.socket()",
+    "fork": "import os; os.fork()",
+    "exec": "import os; os.execv('/bin/true', ['true'])",
+    "kill": "import os; os.kill(os.getppid(), 0)",
+    "write": "open(PATH, 'a')",
+    "append": "import os; os.open(PATH, os.O_WRONLY)",
+    "remove": "import os; os.remove(PATH)",
+    "rename": "import os; os.rename(PATH, PATH + '2')",
+    "mkdir": "import os; os.mkdir(PATH + '2')",
+    "chmod": "import os; os.chmod(PATH, 0)",
+    "truncate": "import os; os.truncate(PATH, 0)",
+}
+
+
+@pytest.mark.parametrize("doing", TRIES)
+def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
+    """Each of these is a way out."""
+    path = tmp_path / "precious"
+    path.write_text("text")
+    code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\nassert confinement.no_calls(writing=False)\n"
+    code += f"try:\n    {TRIES[doing]}\nexcept PermissionError:\n    print('refused')\n"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True).stdout == "refused\n"
+    assert path.read_text() == "text"
+
+
+def test_the_filter_is_whole() -> None:
+    """A jump past the end, or a call named without its number, and the kernel refuses the filter or lets the wrong call through."""
+    for writing in (True, False):
+        lines = confinement._instructions(writing)
+        assert all(len(line) == 8 for line in lines)
+        assert all(place + 1 + max(line[2:4]) < len(lines) for place, line in enumerate(lines) if line[0] & 7 == 5)
