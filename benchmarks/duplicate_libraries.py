@@ -34,7 +34,9 @@ def _rensa(tokens: list[list[str]], bands: int, sketch: str = "") -> list[bool]:
     import rensa
 
     matrix = getattr(rensa.RMinHash, f"digest_matrix_from_token_sets{sketch}")(tokens, 128, 42)
-    return list(rensa.RMinHashLSH(THRESHOLD, 128, bands).query_duplicate_flags_matrix_one_shot(matrix))
+    return list(
+        rensa.RMinHashLSH(THRESHOLD, 128, bands).query_duplicate_flags_matrix_one_shot(matrix)
+    )
 
 
 def datasketch_lsh(texts: Sequence[str]) -> list[bool]:

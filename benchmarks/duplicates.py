@@ -55,11 +55,17 @@ class Corpus:
     index: np.ndarray  # of each pair, the Jaccard index
 
     def said(self, flags: Flags) -> Found:
-        return self.found(flags, THRESHOLD), f", and {self.found(flags, 0, THRESHOLD):.0%} of those below"
+        return self.found(
+            flags, THRESHOLD
+        ), f", and {self.found(flags, 0, THRESHOLD):.0%} of those below"
 
     def found(self, flags: Sequence[bool], least: float, below: float = 1.01) -> float:
         """The share of pairs with such an index of which one goes."""
-        hits = [flags[a] or flags[b] for (a, b), index in zip(self.pairs, self.index, strict=True) if least <= index < below]
+        hits = [
+            flags[a] or flags[b]
+            for (a, b), index in zip(self.pairs, self.index, strict=True)
+            if least <= index < below
+        ]
         return float(np.mean(hits))
 
 
@@ -67,7 +73,9 @@ def corpus(rows: int, seed: int = 0) -> Corpus:
     """A fifth of the rows are earlier ones with 1 to 15 words changed. Words are as frequent as Zipf has it."""
     random = np.random.default_rng(seed)
     letters = np.array(list("etaoinshrdlucmfwypvbgk"))
-    vocabulary = np.array(["".join(random.choice(letters, length)) for length in random.integers(2, 11, 30_000)])
+    vocabulary = np.array(
+        ["".join(random.choice(letters, length)) for length in random.integers(2, 11, 30_000)]
+    )
     chances = 1 / np.arange(1, len(vocabulary) + 1) ** 0.9
     draw: Any = partial(random.choice, vocabulary, p=chances / chances.sum())
     planted = rows // 5
@@ -85,7 +93,9 @@ def corpus(rows: int, seed: int = 0) -> Corpus:
 
 def lined(text: str) -> str:
     words = text.split()
-    return "".join("  ".join((" ".join(words[start : start + 20]), "\n")) for start in range(0, len(words), 20))
+    return "".join(
+        "  ".join((" ".join(words[start : start + 20]), "\n")) for start in range(0, len(words), 20)
+    )
 
 
 def jaccard(one: set[str], two: set[str]) -> float:
@@ -94,11 +104,23 @@ def jaccard(one: set[str], two: set[str]) -> float:
 
 def samples(texts: Sequence[str]) -> list[Batch]:
     usage = Usage(prompt_tokens=1, completion_tokens=WORDS)
-    fixed: dict[str, Any] = {"index": 0, "teacher": "", "prompt_digest": "", "finish_reason": "stop", "usage": usage}
+    fixed: dict[str, Any] = {
+        "index": 0,
+        "teacher": "",
+        "prompt_digest": "",
+        "finish_reason": "stop",
+        "usage": usage,
+    }
     made = [
-        Sample(id=f"n{row}/0", seed=Seed(id=f"n{row}", inputs={"text": "the same"}), text=text, **fixed) for row, text in enumerate(texts)
+        Sample(
+            id=f"n{row}/0", seed=Seed(id=f"n{row}", inputs={"text": "the same"}), text=text, **fixed
+        )
+        for row, text in enumerate(texts)
     ]
-    return [Batch(made[start : start + SHARD], TopKFolder(Path())) for start in range(0, len(made), SHARD)]
+    return [
+        Batch(made[start : start + SHARD], TopKFolder(Path()))
+        for start in range(0, len(made), SHARD)
+    ]
 
 
 def flagged(rows: int, gone: Any) -> Flags:
@@ -126,7 +148,13 @@ def timed(run: Callable[[Any], Flags], given: Any, rows: int) -> tuple[float, Fl
     return rows / (time.process_time() - started), flags
 
 
-def beside(what: str, peer: Callable[[Any], Flags], texts: list[str], ours: Callable[[Any], Flags], found: Callable[[Flags], Found]) -> Row:
+def beside(
+    what: str,
+    peer: Callable[[Any], Flags],
+    texts: list[str],
+    ours: Callable[[Any], Flags],
+    found: Callable[[Flags], Found],
+) -> Row:
     """Ours over a library's rate, turn by turn after a warm-up of both."""
     batches, ratios, rates = samples(texts), [], []
     ours(batches[:1])
@@ -157,10 +185,19 @@ def exact(folder: Path) -> Iterator[Row]:
     texts = half + [lined(text.upper()) for text in half]
     assert sum(ours_exact(samples(texts))) == len(half)
     yield alone("exact: samples/s a core", 100_000, texts, ours_exact)
-    normalisers: list[tuple[str, Callable[[str], str]]] = [("raw bytes", str), ("normalised", scorers.normalise)]
+    normalisers: list[tuple[str, Callable[[str], str]]] = [
+        ("raw bytes", str),
+        ("normalised", scorers.normalise),
+    ]
     for name, normalise in normalisers:
         peer = partial(libraries.text_dedup_exact, normalise=normalise)
-        yield beside(f"exact: over text-dedup, {name}", peer, texts, ours_exact, lambda flags: (sum(flags) / len(half), ""))
+        yield beside(
+            f"exact: over text-dedup, {name}",
+            peer,
+            texts,
+            ours_exact,
+            lambda flags: (sum(flags) / len(half), ""),
+        )
 
 
 def near(folder: Path) -> Iterator[Row]:
@@ -184,7 +221,9 @@ def quality(folder: Path) -> Iterator[Row]:
         documents = corpus(ROWS, seed)
         batches = samples(documents.texts)
         column: Any = joined([duplicates.sets(batch, "reply", SIZE) for batch in batches])
-        verdicts = duplicates.near(np.arange(ROWS), [str(row) for row in range(ROWS)], column, threshold=THRESHOLD)
+        verdicts = duplicates.near(
+            np.arange(ROWS), [str(row) for row in range(ROWS)], column, threshold=THRESHOLD
+        )
         flags = flagged(ROWS, verdicts)
         number = int((documents.index >= THRESHOLD).sum())
         right, found = right + documents.found(flags, THRESHOLD) * number, found + number
@@ -192,17 +231,44 @@ def quality(folder: Path) -> Iterator[Row]:
         gone += len(verdicts)
         for row, verdict in verdicts.items():
             keeper = int(str(verdict.value).split()[0])
-            wrong += jaccard(set(shingles(documents.texts[row])), set(shingles(documents.texts[keeper]))) < THRESHOLD
-    yield Row(f"near: finds of {found} pairs at 0.8 or above", f">= {RECALL}", f"{right / found:.4f}", right / found >= RECALL)
-    yield Row(f"near: wrong of {gone} that go", f"<= {WRONG}", f"{wrong / gone:.4f}", wrong / gone <= WRONG)
-    yield Row("near: pairs between 0.7 and 0.8 of which one goes", f"<= {WRONG}", f"{np.mean(below):.4f}", float(np.mean(below)) <= WRONG)
+            wrong += (
+                jaccard(set(shingles(documents.texts[row])), set(shingles(documents.texts[keeper])))
+                < THRESHOLD
+            )
+    yield Row(
+        f"near: finds of {found} pairs at 0.8 or above",
+        f">= {RECALL}",
+        f"{right / found:.4f}",
+        right / found >= RECALL,
+    )
+    yield Row(
+        f"near: wrong of {gone} that go",
+        f"<= {WRONG}",
+        f"{wrong / gone:.4f}",
+        wrong / gone <= WRONG,
+    )
+    yield Row(
+        "near: pairs between 0.7 and 0.8 of which one goes",
+        f"<= {WRONG}",
+        f"{np.mean(below):.4f}",
+        float(np.mean(below)) <= WRONG,
+    )
 
 
 def memory(folder: Path) -> Iterator[Row]:
     """A fresh process judges a million rows whose shingles lie in a file."""
-    said = json.loads(python("-m", "benchmarks.duplicates", "judge", str(folder / "sets.npy")).splitlines()[-1])
-    yield Row("near: judging a million rows, memory of its own", "<= 1 GB", f"{said['anonymous'] / 1e9:.2f} GB", said["anonymous"] <= 1e9)
-    yield Row("near: judging a million rows, µs a row", "", f"{said['seconds'] / MILLION * 1e6:.1f}", True)
+    said = json.loads(
+        python("-m", "benchmarks.duplicates", "judge", str(folder / "sets.npy")).splitlines()[-1]
+    )
+    yield Row(
+        "near: judging a million rows, memory of its own",
+        "<= 1 GB",
+        f"{said['anonymous'] / 1e9:.2f} GB",
+        said["anonymous"] <= 1e9,
+    )
+    yield Row(
+        "near: judging a million rows, µs a row", "", f"{said['seconds'] / MILLION * 1e6:.1f}", True
+    )
 
 
 def judge(path: Path) -> None:
@@ -210,13 +276,17 @@ def judge(path: Path) -> None:
     length = WORDS - SIZE + 1
     file = np.lib.format.open_memmap(path, "w+", np.uint32, (MILLION, length))
     for start in range(0, MILLION, 10_000):
-        file[start : start + 10_000] = np.sort(random.integers(0, 1 << 32, (10_000, length), dtype=np.uint32), axis=1)
+        file[start : start + 10_000] = np.sort(
+            random.integers(0, 1 << 32, (10_000, length), dtype=np.uint32), axis=1
+        )
     file[MILLION - MILLION // 20 :] = file[: MILLION // 20]
     file.flush()
     sets = Ragged(np.load(path, mmap_mode="r").reshape(-1), np.cumsum(np.full(MILLION, length)))
     ids = [f"n{row}/0" for row in range(MILLION)]
     peak, stop = [anonymous()], threading.Event()
-    watch = threading.Thread(target=lambda: peak.extend(iter(lambda: -1 if stop.wait(0.02) else anonymous(), -1)))
+    watch = threading.Thread(
+        target=lambda: peak.extend(iter(lambda: -1 if stop.wait(0.02) else anonymous(), -1))
+    )
     watch.start()
     started = time.perf_counter()
     gone = duplicates.near(np.arange(MILLION), ids, sets, threshold=THRESHOLD)
@@ -229,7 +299,11 @@ def judge(path: Path) -> None:
 
 def anonymous() -> int:
     """Bytes of this process that are in no file."""
-    return next(1024 * int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return next(
+        1024 * int(line.split()[1])
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("RssAnon")
+    )
 
 
 ROWS_OF = {"exact": exact, "quality": quality, "near": near, "memory": memory}

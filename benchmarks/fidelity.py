@@ -71,10 +71,19 @@ def measure(folder: str | Path) -> Fidelity:
     stored = [frames.of(sample) for sample in samples]
     counts = read_json(run_dir / "generate" / "manifest.json")["counts"]
     log = run_dir / "generate" / "engine.log"  # vLLM's own words are no capture
-    files = sum(path.stat().st_size for path in (run_dir / "generate").rglob("*") if path.is_file() and path != log)
-    angles = [angle(case, stored, *student, dense_gradient(case, *student)) for student in student_states(config, case)]
+    files = sum(
+        path.stat().st_size
+        for path in (run_dir / "generate").rglob("*")
+        if path.is_file() and path != log
+    )
+    angles = [
+        angle(case, stored, *student, dense_gradient(case, *student))
+        for student in student_states(config, case)
+    ]
     entries = sum(int((topk.logprobs != -np.inf).sum()) for topk in stored) / len(case.labels)
-    return Fidelity(files / counts["completion_tokens"], entries, angles[0], angles[1], len(case.labels))
+    return Fidelity(
+        files / counts["completion_tokens"], entries, angles[0], angles[1], len(case.labels)
+    )
 
 
 def take(run_dir: Path) -> list[Sample]:
@@ -93,8 +102,14 @@ def prepare(config: Config, run_dir: Path, samples: Sequence[Sample]) -> Case:
     asked = prompts.load(run_dir / "generate" / "prompts" / "0.md")
     seen = prompts.load(config.train.prompt)
     teacher = load_weights(path, config.teacher.revision, torch.float32).eval()
-    encoded = [(tokenizer.encode(asked.render(s.seed, tokenizer.control_tokens)), list(s.token_ids or ())) for s in samples]
-    rows = [(tokenizer.encode(seen.render(s.seed, tokenizer.control_tokens)), list(s.token_ids or ())) for s in samples]
+    encoded = [
+        (tokenizer.encode(asked.render(s.seed, tokenizer.control_tokens)), list(s.token_ids or ()))
+        for s in samples
+    ]
+    rows = [
+        (tokenizer.encode(seen.render(s.seed, tokenizer.control_tokens)), list(s.token_ids or ()))
+        for s in samples
+    ]
     with torch.no_grad():
         hidden = torch.cat(list(completion_states(teacher, encoded)))
     labels = torch.tensor([token for _, completion in encoded for token in completion])
@@ -105,7 +120,11 @@ def completion_states(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -
     """(T, H) for each row: the states that predict its completion. What all prompts begin with is run once."""
     begins = [prompt[:-1] for prompt, _ in rows]
     shared = next(at for at, tokens in enumerate(zip_longest(*begins)) if len(set(tokens)) > 1)
-    cache = model.base_model(torch.tensor([rows[0][0][:shared]]), use_cache=True).past_key_values if shared > 64 else None
+    cache = (
+        model.base_model(torch.tensor([rows[0][0][:shared]]), use_cache=True).past_key_values
+        if shared > 64
+        else None
+    )
     shared = shared if cache is not None else 0
     for first in range(0, len(rows), BATCH):
         part = rows[first : first + BATCH]
@@ -115,8 +134,12 @@ def completion_states(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -
         if past is not None:
             past.batch_repeat_interleave(len(part))
         ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
-        mask = torch.tensor([[1] * (shared + len(text)) + [0] * (width - len(text)) for text in texts])
-        states = model.base_model(ids, attention_mask=mask, past_key_values=past, use_cache=past is not None).last_hidden_state
+        mask = torch.tensor(
+            [[1] * (shared + len(text)) + [0] * (width - len(text)) for text in texts]
+        )
+        states = model.base_model(
+            ids, attention_mask=mask, past_key_values=past, use_cache=past is not None
+        ).last_hidden_state
         for row, (prompt, completion) in enumerate(part):
             begin = len(prompt) - shared - 1
             yield states[row, begin : begin + len(completion)].float()
@@ -126,7 +149,12 @@ def student_states(config: Config, case: Case) -> Iterator[tuple[Tensor, Tensor]
     """((N, H) states, (V, H) head) of the student, untrained and after half an epoch."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(config.run_dir)
-        path = build.build(config, Path(folder), run_dir / "filter" / "kept", run_dir / "generate").model or folder
+        path = (
+            build.build(
+                config, Path(folder), run_dir / "filter" / "kept", run_dir / "generate"
+            ).model
+            or folder
+        )
         student = load_weights(str(path), None, torch.float32)
     for trained in (False, True):
         if trained:
@@ -143,10 +171,14 @@ def train(student: Any, rows: Sequence[tuple[list[int], list[int]]]) -> None:
         part = rows[first : first + BATCH]
         width = max(len(prompt) + len(completion) for prompt, completion in part)
         ids = torch.tensor([(p + c) + [0] * (width - len(p) - len(c)) for p, c in part])
-        bearing = torch.tensor([[len(p) - 1 <= at < len(p) + len(c) - 1 for at in range(width)] for p, c in part])
+        bearing = torch.tensor(
+            [[len(p) - 1 <= at < len(p) + len(c) - 1 for at in range(width)] for p, c in part]
+        )
         states = student.base_model(ids, use_cache=False).last_hidden_state[bearing]
         labels = torch.tensor([token for _, completion in part for token in completion])
-        loss = distillation_loss(states, student.get_output_embeddings().weight, labels, Objective()).total / len(labels)
+        loss = distillation_loss(
+            states, student.get_output_embeddings().weight, labels, Objective()
+        ).total / len(labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -156,7 +188,9 @@ def dense_gradient(case: Case, states: Tensor, head: Tensor) -> Tensor:
     """(V, H) gradient of the student's head from the whole distributions."""
     dense = torch.zeros_like(head)
     for part in torch.arange(len(states)).split(512):
-        difference = (states[part] @ head.T).softmax(1) - (case.hidden[part] @ case.head.T).softmax(1)
+        difference = (states[part] @ head.T).softmax(1) - (case.hidden[part] @ case.head.T).softmax(
+            1
+        )
         dense.addmm_(difference.T, states[part])
     return dense
 
@@ -164,9 +198,13 @@ def dense_gradient(case: Case, states: Tensor, head: Tensor) -> Tensor:
 def angle(case: Case, stored: Sequence[TopK], states: Tensor, head: Tensor, dense: Tensor) -> float:
     """Degrees between the gradients of the student's head from the stored frames and from the whole distributions."""
     weight = head.clone().requires_grad_()
-    distillation_loss(states, weight, case.labels, Objective(alpha=0.0), stack(stored)).total.backward()
+    distillation_loss(
+        states, weight, case.labels, Objective(alpha=0.0), stack(stored)
+    ).total.backward()
     assert weight.grad is not None
-    cosine = torch.nn.functional.cosine_similarity(weight.grad.flatten().double(), dense.flatten().double(), dim=0)
+    cosine = torch.nn.functional.cosine_similarity(
+        weight.grad.flatten().double(), dense.flatten().double(), dim=0
+    )
     return math.degrees(math.acos(min(1.0, float(cosine))))
 
 

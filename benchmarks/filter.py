@@ -23,21 +23,39 @@ def rows_of(name: str) -> Measurement:
     """The rows of another benchmark."""
 
     def measure(folder: Path) -> Iterator[Row]:
-        yield from (Row(**row) for row in json.loads(python("-m", "benchmarks.filter", "rows", name, str(folder)).splitlines()[-1]))
+        yield from (
+            Row(**row)
+            for row in json.loads(
+                python("-m", "benchmarks.filter", "rows", name, str(folder)).splitlines()[-1]
+            )
+        )
 
     return measure
 
 
 def scale(folder: Path) -> Iterator[Row]:
     """The default filters on made-up samples of 1.3 kB: half as many, then all."""
-    half, whole = (json.loads(python("-m", "benchmarks.filter_scale", str(number)).splitlines()[-1]) for number in (SAMPLES // 2, SAMPLES))
+    half, whole = (
+        json.loads(python("-m", "benchmarks.filter_scale", str(number)).splitlines()[-1])
+        for number in (SAMPLES // 2, SAMPLES)
+    )
     peak = max(half["peak_gib"], whole["peak_gib"])
-    yield Row(f"default filters, {SAMPLES:,} samples: memory of all processes", "<= 2 GB", f"{peak:.2f} GiB", peak <= 2 * GIB)
+    yield Row(
+        f"default filters, {SAMPLES:,} samples: memory of all processes",
+        "<= 2 GB",
+        f"{peak:.2f} GiB",
+        peak <= 2 * GIB,
+    )
     growth = whole["seconds"] / half["seconds"]
     rates = f"{growth:.2f} times that of half as many ({SAMPLES / whole['seconds']:,.0f} samples/s)"
     yield Row(f"default filters, {SAMPLES:,} samples: time", "<= 2.2", rates, growth <= 2.2)
     share = whole["again_seconds"] / whole["seconds"]
-    yield Row("a changed threshold, share of the first time", "<= 5 %", f"{share:.1%} ({whole['again_seconds']:.1f} s)", share <= 0.05)
+    yield Row(
+        "a changed threshold, share of the first time",
+        "<= 5 %",
+        f"{share:.1%} ({whole['again_seconds']:.1f} s)",
+        share <= 0.05,
+    )
 
 
 def rows(name: str, folder: Path) -> None:

@@ -41,13 +41,27 @@ def make(folder: Path, samples: int) -> Path:
     for number, first in enumerate(range(0, samples, SHARD)):
         numbers = range(first, min(first + SHARD, samples))
         path = generate / f"{number:05d}.jsonl.gz"
-        path.write_bytes(gzip.compress(b"".join(_sample(row, sentences).to_line() for row in numbers), compresslevel=1, mtime=0))
-        files[path.name] = {"sha256": f"{number:064x}", "nbytes": path.stat().st_size, "records": len(numbers)}
+        path.write_bytes(
+            gzip.compress(
+                b"".join(_sample(row, sentences).to_line() for row in numbers),
+                compresslevel=1,
+                mtime=0,
+            )
+        )
+        files[path.name] = {
+            "sha256": f"{number:064x}",
+            "nbytes": path.stat().st_size,
+            "records": len(numbers),
+        }
     write_json(generate / "manifest.json", {"counts": {"samples": samples}, "files": files})
     tree = yaml.safe_load(Path("configs/tiny.yaml").read_text())
     tree["run_dir"] = str(folder / "run")
     tree["filter"] = {}
-    tree["task"] = {"seeds": str(folder / "seeds.jsonl"), "eval_seeds": str(folder / "eval.jsonl"), "metric": "exact"}
+    tree["task"] = {
+        "seeds": str(folder / "seeds.jsonl"),
+        "eval_seeds": str(folder / "eval.jsonl"),
+        "metric": "exact",
+    }
     tree["generate"]["prompt"] = tree["train"]["prompt"] = str(folder / "prompt.md")
     (folder / "config.yaml").write_text(yaml.safe_dump(tree))
     return folder / "config.yaml"
@@ -93,7 +107,9 @@ def _resident() -> int:
 
 def _sentences() -> list[str]:
     draw = random.Random(0)
-    syllables = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "in")]
+    syllables = [
+        a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "in")
+    ]
     words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(20_000)]
     return [" ".join(draw.choices(words, k=14)).capitalize() + "." for _ in range(POOL)]
 
@@ -124,7 +140,13 @@ def main(samples: int, overrides: Sequence[str]) -> dict[str, float]:
         again, _, _ = measure(config, [*overrides, "filter.max_tokens=500"])
     finally:
         shutil.rmtree(folder)
-    return {"samples": samples, "kept": kept, "seconds": first, "again_seconds": again, "peak_gib": peak}
+    return {
+        "samples": samples,
+        "kept": kept,
+        "seconds": first,
+        "again_seconds": again,
+        "peak_gib": peak,
+    }
 
 
 if __name__ == "__main__":

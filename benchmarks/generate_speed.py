@@ -26,9 +26,7 @@ from pipeline.stages import generate
 
 ROUNDS = 5
 PROMPTS, TOKENS = int(os.environ.get("PROMPTS", "256")), int(os.environ.get("TOKENS", "64"))
-PROMPT = (
-    "---\nformat: chat\nrationale: {start: '', end: '.'}\n---\nExplain in a few sentences what this text message is about.\n\n{{ text }}"
-)
+PROMPT = "---\nformat: chat\nrationale: {start: '', end: '.'}\n---\nExplain in a few sentences what this text message is about.\n\n{{ text }}"
 
 
 def main(ks: list[int]) -> dict[int, list[float]]:
@@ -37,10 +35,21 @@ def main(ks: list[int]) -> dict[int, list[float]]:
     found = {}
     (folder / "prompt.md").write_text(PROMPT)
     for k in ks:
-        options = [f"teacher.logprobs={k}", "teacher.temperature=0.8", f"teacher.max_tokens={TOKENS}", f"task.seeds.limit={PROMPTS}"]
-        options += [f"generate.prompt={folder / 'prompt.md'}", "generate.shard_size=64", "train.arms={sft: {method: sft}}"]
+        options = [
+            f"teacher.logprobs={k}",
+            "teacher.temperature=0.8",
+            f"teacher.max_tokens={TOKENS}",
+            f"task.seeds.limit={PROMPTS}",
+        ]
+        options += [
+            f"generate.prompt={folder / 'prompt.md'}",
+            "generate.shard_size=64",
+            "train.arms={sft: {method: sft}}",
+        ]
         config = load("configs/quickstart.yaml", options)
-        model = VllmModel(config.teacher.model, None, config.teacher.engine, k, folder / "engine.log")
+        model = VllmModel(
+            config.teacher.model, None, config.teacher.engine, k, folder / "engine.log"
+        )
         try:
             found[k] = compare(config, model, folder / str(k))
         finally:
@@ -54,15 +63,28 @@ def compare(config: Config, model: VllmModel, folder: Path) -> list[float]:
         for name, side in (("raw LLM.generate", raw), ("pipeline generate", ours)):
             began = time.perf_counter()
             tokens = side(
-                config.model_copy(update={"generate": config.generate.model_copy(update={"seed": number})}), model, folder / str(number)
+                config.model_copy(
+                    update={"generate": config.generate.model_copy(update={"seed": number})}
+                ),
+                model,
+                folder / str(number),
             )
             if number:  # the first round warms the prefix cache for both
                 rates[name].append(tokens / (time.perf_counter() - began))
-    ratios = sorted(mine / theirs for mine, theirs in zip(rates["pipeline generate"], rates["raw LLM.generate"], strict=True))
-    print(f"k = {config.teacher.logprobs}, {PROMPTS} prompts, up to {TOKENS} tokens each, {ROUNDS} rounds")
+    ratios = sorted(
+        mine / theirs
+        for mine, theirs in zip(rates["pipeline generate"], rates["raw LLM.generate"], strict=True)
+    )
+    print(
+        f"k = {config.teacher.logprobs}, {PROMPTS} prompts, up to {TOKENS} tokens each, {ROUNDS} rounds"
+    )
     for name, values in rates.items():
-        print(f"  {name}: {statistics.median(values):,.0f} tokens/s ({min(values):,.0f} to {max(values):,.0f})")
-    print(f"  ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})", flush=True)
+        print(
+            f"  {name}: {statistics.median(values):,.0f} tokens/s ({min(values):,.0f} to {max(values):,.0f})"
+        )
+    print(
+        f"  ratio {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})", flush=True
+    )
     return ratios
 
 
@@ -70,12 +92,26 @@ def raw(config: Config, model: VllmModel, folder: Path) -> int:
     """vLLM alone, with the very sampling parameters that generate uses."""
     prompt = prompts.load(config.generate.prompt[0])
     teacher = config.teacher
-    sampling = Sampling(teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs)
+    sampling = Sampling(
+        teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs
+    )
     inputs: list[Any] = []
     parameters: list[Any] = []
     for seed in seeds.load(config.task.seeds):
-        inputs.append({"prompt_token_ids": model.tokenizer.encode(prompt.render(seed, model.tokenizer.control_tokens))})
-        parameters.append(_params(sampling, model._stops(tuple(prompt.front.stop)), hash((config.generate.seed, seed.id)) & 0x7FFFFFFF))
+        inputs.append(
+            {
+                "prompt_token_ids": model.tokenizer.encode(
+                    prompt.render(seed, model.tokenizer.control_tokens)
+                )
+            }
+        )
+        parameters.append(
+            _params(
+                sampling,
+                model._stops(tuple(prompt.front.stop)),
+                hash((config.generate.seed, seed.id)) & 0x7FFFFFFF,
+            )
+        )
     outputs = model._llm.generate(inputs, parameters, use_tqdm=False)
     return sum(len(output.outputs[0].token_ids) for output in outputs)
 

@@ -36,16 +36,25 @@ COMPARED = (
 )
 
 
-def case(tokens: int, width: int, vocab_size: int, k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Teacher]:
+def case(
+    tokens: int, width: int, vocab_size: int, k: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Teacher]:
     """Hidden states in `dtype`, a head in fp32, labels, and a teacher whose k entries hold most of the mass."""
     torch.manual_seed(0)
     with torch.device(DEVICE):
         hidden = torch.empty(tokens, width, dtype=dtype).normal_().requires_grad_()
         weight = torch.empty(vocab_size, width).normal_(std=2 / width**0.5).requires_grad_()
         ids = torch.randint(vocab_size // k, (tokens, k)) + torch.arange(k) * (vocab_size // k)
-        logprobs = torch.cat([torch.randn(tokens, k).mul_(2), torch.zeros(tokens, 1)], 1).log_softmax(1)
+        logprobs = torch.cat(
+            [torch.randn(tokens, k).mul_(2), torch.zeros(tokens, 1)], 1
+        ).log_softmax(1)
         exact, known = torch.full((tokens,), k), torch.ones(tokens, dtype=torch.bool)
-    return hidden, weight, ids[:, 0].clone(), Teacher(ids, logprobs[:, :-1].clone(), logprobs[:, -1].clone(), exact, known)
+    return (
+        hidden,
+        weight,
+        ids[:, 0].clone(),
+        Teacher(ids, logprobs[:, :-1].clone(), logprobs[:, -1].clone(), exact, known),
+    )
 
 
 def memory(folder: Path) -> Iterator[Row]:
@@ -71,7 +80,9 @@ def extra(tokens: int, k: int, name: str) -> float:
 def peak(tokens: int, k: int, name: str) -> float:
     """MiB by which this process's peak exceeds what it has with inputs and gradients in memory. Once a process."""
     tiny = case(4, 8, 64, 4, TYPES[name])
-    distillation_loss(*tiny[:3], Objective(0.1), tiny[3]).total.backward()  # libraries and their threads
+    distillation_loss(
+        *tiny[:3], Objective(0.1), tiny[3]
+    ).total.backward()  # libraries and their threads
     hidden, weight, labels, teacher = case(tokens, *WIDE, k, TYPES[name])
     gradients = [torch.ones_like(hidden), torch.ones_like(weight)]
     before = held()
@@ -100,25 +111,39 @@ def seconds(folder: Path) -> Iterator[Row]:
         hidden, weight, labels, teacher = case(SCORED, *SMALL, 20, dtype)
         times = in_turns(contestants(hidden, weight, labels, teacher), hidden, weight)
         for side, against, bar in COMPARED:
-            ratios = sorted(mine / theirs for mine, theirs in zip(times[side], times[against], strict=True))
+            ratios = sorted(
+                mine / theirs for mine, theirs in zip(times[side], times[against], strict=True)
+            )
             figure = f"{spread(ratios, 2)}, {statistics.median(times[side]) * 1000:.0f} ms"
             what = f"time of {side} / {against}, {name}, {SCORED} tokens"
-            yield Row(what, f"<= {bar}" if bar else "", figure, bar is None or table.middle(ratios) <= bar)
+            yield Row(
+                what, f"<= {bar}" if bar else "", figure, bar is None or table.middle(ratios) <= bar
+            )
 
 
-def contestants(hidden: Tensor, weight: Tensor, labels: Tensor, teacher: Teacher) -> dict[str, Callable[[], Tensor]]:
+def contestants(
+    hidden: Tensor, weight: Tensor, labels: Tensor, teacher: Teacher
+) -> dict[str, Callable[[], Tensor]]:
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as WIDTH
 
     def whole_logits() -> Tensor:
-        return torch.nn.functional.cross_entropy((hidden @ weight.to(hidden.dtype).T).float(), labels, reduction="sum")
+        return torch.nn.functional.cross_entropy(
+            (hidden @ weight.to(hidden.dtype).T).float(), labels, reduction="sum"
+        )
 
     return {
-        "TRL's fused head": lambda: -ChunkedLogProbFunction.apply(hidden, weight, None, labels, 1.0, WIDTH, None, 1.0, ())[0].sum(),
+        "TRL's fused head": lambda: (
+            -ChunkedLogProbFunction.apply(hidden, weight, None, labels, 1.0, WIDTH, None, 1.0, ())[
+                0
+            ].sum()
+        ),
         "dense": whole_logits,
         "sft": lambda: distillation_loss(hidden, weight, labels, Objective()).total,
         "kd": lambda: distillation_loss(hidden, weight, labels, Objective(0.1), teacher).total,
-        "kd with shares": lambda: distillation_loss(hidden, weight, labels, Objective(0.1), teacher, shares=True).total,
+        "kd with shares": lambda: (
+            distillation_loss(hidden, weight, labels, Objective(0.1), teacher, shares=True).total
+        ),
     }
 
 
@@ -142,30 +167,46 @@ def error(folder: Path) -> Iterator[Row]:
     hidden, weight, labels, teacher = case(128, *SMALL, 20, torch.float32)
     hidden, weight = (one.detach().bfloat16().double().requires_grad_() for one in (hidden, weight))
     for temperature in (1.0, 2.0):
-        objective = Objective(0.1, temperature, tail="bucket" if temperature == 1.0 else "renormalise")
+        objective = Objective(
+            0.1, temperature, tail="bucket" if temperature == 1.0 else "renormalise"
+        )
         reference = dense(hidden, weight, labels, objective, teacher)
         expected = reference, *torch.autograd.grad(reference, (hidden, weight))
         for name, bar in (("fp32", 1e-5), ("bf16", 1e-2)):
-            mine = hidden.detach().to(TYPES[name]).requires_grad_(), weight.detach().float().requires_grad_()
+            mine = (
+                hidden.detach().to(TYPES[name]).requires_grad_(),
+                weight.detach().float().requires_grad_(),
+            )
             loss = distillation_loss(*mine, labels, objective, teacher).total
             found = loss, *torch.autograd.grad(loss, mine)
-            errors = [((one.double() - other).norm() / other.norm()).item() for one, other in zip(found, expected, strict=True)]
+            errors = [
+                ((one.double() - other).norm() / other.norm()).item()
+                for one, other in zip(found, expected, strict=True)
+            ]
             figure = " ".join(f"{one:.0e}" for one in errors)
             what = f"relative error, {name}, T={temperature:.0f}: loss, two gradients"
             yield Row(what, f"<= {bar:.0e}", figure, max(errors) <= bar)
 
 
-def dense(hidden: Tensor, weight: Tensor, labels: Tensor, objective: Objective, teacher: Teacher) -> Tensor:
+def dense(
+    hidden: Tensor, weight: Tensor, labels: Tensor, objective: Objective, teacher: Teacher
+) -> Tensor:
     """Forward KL, at temperature 1 with a tail, at another among the entries, which needs no word on how the tail softens."""
     logits = hidden @ weight.T
     q = (logits / objective.temperature).log_softmax(1).gather(1, teacher.ids)
     p, tail = teacher.logprobs.double() / objective.temperature, teacher.tail.double()[:, None]
     if objective.tail == "bucket":
-        buckets = torch.cat([p, tail], 1), torch.cat([q, torch.log1p(-q.exp().sum(1, keepdim=True))], 1)
+        buckets = (
+            torch.cat([p, tail], 1),
+            torch.cat([q, torch.log1p(-q.exp().sum(1, keepdim=True))], 1),
+        )
     else:
         buckets = p.log_softmax(1), q.log_softmax(1)
     ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    return objective.alpha * ce + (1 - objective.alpha) * objective.temperature**2 * forward_kl(*buckets).sum()
+    return (
+        objective.alpha * ce
+        + (1 - objective.alpha) * objective.temperature**2 * forward_kl(*buckets).sum()
+    )
 
 
 ROWS: dict[str, Measurement] = {"memory": memory, "time": seconds, "error": error}

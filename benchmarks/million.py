@@ -45,7 +45,9 @@ PROMPT = '---\nformat: completion\nstop: ["\\n"]\nanswer: {end: [",", "\\n"]}\nr
 class Pretended:
     """Answers of `tokens` tokens each, at most `rate` tokens/s."""
 
-    def __init__(self, tokens: int, rate: float = float("inf"), asked: Callable[[], None] = lambda: None):
+    def __init__(
+        self, tokens: int, rate: float = float("inf"), asked: Callable[[], None] = lambda: None
+    ):
         self.facts = Facts("pretended", None, "raw_logprobs", "float32", "none")
         self.tokenizer = Tokenizer(str(TOKENIZER))
         self._rate, self._asked = rate, asked
@@ -56,7 +58,9 @@ class Pretended:
         logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
         order = random.permuted(np.tile(np.arange(263), (tokens, 1)), axis=1)[:, :K]
         self._flat = SimpleNamespace(  # lists, as vLLM's FlatLogprobs
-            token_ids=np.concatenate([np.array(self._ids)[:, None], order], axis=1).flatten().tolist(),
+            token_ids=np.concatenate([np.array(self._ids)[:, None], order], axis=1)
+            .flatten()
+            .tolist(),
             logprobs=np.concatenate([logprobs[:, 3:4], logprobs[:, :K]], axis=1).flatten().tolist(),
         )
 
@@ -83,7 +87,9 @@ class Pretended:
     def _completion(self, request: Request) -> Completion:
         ids = list(self._ids)
         usage = Usage(prompt_tokens=len(request.token_ids or ()), completion_tokens=len(ids))
-        return Completion(request.id, self.tokenizer.decode(ids), ids, "stop", usage, _flat(self._flat, len(ids)))
+        return Completion(
+            request.id, self.tokenizer.decode(ids), ids, "stop", usage, _flat(self._flat, len(ids))
+        )
 
 
 def prepare(folder: Path, samples: int, tokens: int) -> Config:
@@ -92,8 +98,21 @@ def prepare(folder: Path, samples: int, tokens: int) -> Config:
     (folder / "prompt.md").write_text(PROMPT)
     with (folder / "seeds.jsonl").open("w") as file:
         for number in range(samples):
-            file.write(json.dumps({"id": f"seed-{number}", "text": f"message {number} of a long night", "target": "spam"}) + "\n")
-    options = [f"task.seeds={folder / 'seeds.jsonl'}", f"generate.prompt={folder / 'prompt.md'}", f"run_dir={folder / 'run'}"]
+            file.write(
+                json.dumps(
+                    {
+                        "id": f"seed-{number}",
+                        "text": f"message {number} of a long night",
+                        "target": "spam",
+                    }
+                )
+                + "\n"
+            )
+    options = [
+        f"task.seeds={folder / 'seeds.jsonl'}",
+        f"generate.prompt={folder / 'prompt.md'}",
+        f"run_dir={folder / 'run'}",
+    ]
     options += [
         "teacher.backend=fake",
         "teacher.model=pretended",
@@ -101,7 +120,15 @@ def prepare(folder: Path, samples: int, tokens: int) -> Config:
         f"teacher.logprobs={K}",
         "student={model: random}",
     ]
-    return load("configs/quickstart.yaml", [*options, f"teacher.max_tokens={tokens}", "generate.shard_size=512", "teacher.temperature=1"])
+    return load(
+        "configs/quickstart.yaml",
+        [
+            *options,
+            f"teacher.max_tokens={tokens}",
+            "generate.shard_size=512",
+            "teacher.temperature=1",
+        ],
+    )
 
 
 def job_of(config: Config) -> Job:
@@ -152,7 +179,9 @@ def finish(config: Config) -> None:
     capturing.worker.claimed = lambda header: islice(claimed(header), 1)  # type: ignore[method-assign]
     with open(os.devnull, "w") as silence:
         keep_prompts(config.generate.prompt, folder)
-        capturing.work_off(Pretended(config.teacher.max_tokens), Progress("generate", 1, stream=silence))
+        capturing.work_off(
+            Pretended(config.teacher.max_tokens), Progress("generate", 1, stream=silence)
+        )
     for number in range(1, capturing.worker.work.shards):
         for suffix in ("jsonl.gz", "topk"):
             os.link(folder / f"00000.{suffix}", folder / f"{number:05d}.{suffix}")
@@ -170,7 +199,9 @@ def resume(config: Config, rounds: int = 5) -> list[float]:
     times = []
     for _ in range(rounds):
         began = time.time()
-        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
         asked, opening = float(out[-2]), float(out[-1])
         times.append(asked - began - opening)
     return sorted(times)
@@ -180,9 +211,27 @@ def first_request(folder: str, tokens: int) -> None:
     """Print when the first request is asked for, and how long the model took to open; then stop, leaving everything as it is."""
     from pipeline.execution import fingerprint
 
-    options = [f"task.seeds={folder}/seeds.jsonl", f"generate.prompt={folder}/prompt.md", f"run_dir={folder}/run", "teacher.backend=fake"]
-    options += ["teacher.model=pretended", "teacher.replies=[x]", f"teacher.logprobs={K}", "student={model: random}"]
-    config = load("configs/quickstart.yaml", [*options, f"teacher.max_tokens={tokens}", "generate.shard_size=512", "teacher.temperature=1"])
+    options = [
+        f"task.seeds={folder}/seeds.jsonl",
+        f"generate.prompt={folder}/prompt.md",
+        f"run_dir={folder}/run",
+        "teacher.backend=fake",
+    ]
+    options += [
+        "teacher.model=pretended",
+        "teacher.replies=[x]",
+        f"teacher.logprobs={K}",
+        "student={model: random}",
+    ]
+    config = load(
+        "configs/quickstart.yaml",
+        [
+            *options,
+            f"teacher.max_tokens={tokens}",
+            "generate.shard_size=512",
+            "teacher.temperature=1",
+        ],
+    )
     fingerprint.fingerprint(generate, config, "")
     capturing = generate.capturing(job_of(config))
     capturing.worker.there()
@@ -205,11 +254,16 @@ def main(samples: int) -> None:
         began = time.perf_counter()
         peak, growth = memory(folder / "memory", samples)
         seconds = time.perf_counter() - began
-        print(f"{samples:,} samples in {seconds:,.0f} s: peak {peak:.2f} GiB, growth from a quarter on {growth:+.0f} MiB", flush=True)
+        print(
+            f"{samples:,} samples in {seconds:,.0f} s: peak {peak:.2f} GiB, growth from a quarter on {growth:+.0f} MiB",
+            flush=True,
+        )
         config = prepare(folder / "resume", samples, 12)
         finish(config)
         times = resume(config)
-        print(f"resume: first request after {times[len(times) // 2]:.2f} s ({times[0]:.2f} to {times[-1]:.2f})")
+        print(
+            f"resume: first request after {times[len(times) // 2]:.2f} s ({times[0]:.2f} to {times[-1]:.2f})"
+        )
     finally:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)

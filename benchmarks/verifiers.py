@@ -31,9 +31,35 @@ HANGS: list[tuple[str, str]] = [  # answer, target
     (r"e^{e^{e^{e^{e}}}}-e", "1"),
     (r"\sin(\tan(-4x^2-3)^3)", r"\sin(\tan(4x^2-3)^3)"),
     # numbers that no machine holds
-    *((answer, "1") for answer in (r"9^{9^{9^{9}}}", r"10^{10^{10}}", "10**10**10", r"100000000!", r"((9!)!)!", "5!!!!", "1E999999999")),
-    *((answer, "1") for answer in (r"\binom{10^{12}}{5\cdot 10^{11}}", r"\sqrt[1000000000]{2^{1000000001}}", r"\frac{1}{10^{10^{9}}}")),
-    *((answer, "1") for answer in (r"\cos(10^{100000000})", r"\log_{2}(3^{10^{10}})", r"2^{1000000007} \mod 13", r"\sqrt{10^{4000}+7}")),
+    *(
+        (answer, "1")
+        for answer in (
+            r"9^{9^{9^{9}}}",
+            r"10^{10^{10}}",
+            "10**10**10",
+            r"100000000!",
+            r"((9!)!)!",
+            "5!!!!",
+            "1E999999999",
+        )
+    ),
+    *(
+        (answer, "1")
+        for answer in (
+            r"\binom{10^{12}}{5\cdot 10^{11}}",
+            r"\sqrt[1000000000]{2^{1000000001}}",
+            r"\frac{1}{10^{10^{9}}}",
+        )
+    ),
+    *(
+        (answer, "1")
+        for answer in (
+            r"\cos(10^{100000000})",
+            r"\log_{2}(3^{10^{10}})",
+            r"2^{1000000007} \mod 13",
+            r"\sqrt{10^{4000}+7}",
+        )
+    ),
     ("2^{10000000000}-2^{9999999999}", "2^{9999999999}"),
     # sums, products, integrals
     (r"\sum_{k=1}^{10^{9}} k^{k}", "1"),
@@ -50,14 +76,25 @@ HANGS: list[tuple[str, str]] = [  # answer, target
     (r"\frac{\sin(1)^{99}+\cos(1)^{99}}{\tan(1)^{98}}", "1"),
     (rf"\{{{SETS.format(*range(60))}\}}", rf"\{{{SETS.format(*range(60)).replace('x', 'y')}\}}"),
     # depth and length
-    *((answer, "1") for answer in ("(" * 200 + "1" + ")" * 200, "(" * 2000 + "1" + ")" * 2000, "{" * 5000, "-" * 5000 + "1")),
+    *(
+        (answer, "1")
+        for answer in (
+            "(" * 200 + "1" + ")" * 200,
+            "(" * 2000 + "1" + ")" * 2000,
+            "{" * 5000,
+            "-" * 5000 + "1",
+        )
+    ),
     *((r"\frac{1}{1+" * depth + "2" + "}" * depth, "1") for depth in (60, 300)),
     (r"\left(" * 300 + "1" + r"\right)" * 300, "1"),
     (r"\sqrt{1+" * 100 + "2" + "}" * 100, "1"),
     ("7" * 90_000, "1"),
     ("0." + "3" * 90_000, "1/3"),
     (r"\frac12" * 3000, "1"),
-    (r"\{" + ",".join(map(str, range(3000))) + r"\}", r"\{" + ",".join(map(str, range(1, 3001))) + r"\}"),
+    (
+        r"\{" + ",".join(map(str, range(3000))) + r"\}",
+        r"\{" + ",".join(map(str, range(1, 3001))) + r"\}",
+    ),
 ]
 
 
@@ -92,8 +129,15 @@ def hangs(folder: Path) -> Iterator[Row]:
         f"{ended} of {len(HANGS)}, {max(seconds):.1f} s at most",
         ended == len(HANGS),
     )
-    yield Row("of them unknown, the others answered after all", "", f"{unknown} of {len(HANGS)}", True)
-    yield Row("the right one after each, judged right", "all", f"{right} of {len(HANGS)}", right == len(HANGS))
+    yield Row(
+        "of them unknown, the others answered after all", "", f"{unknown} of {len(HANGS)}", True
+    )
+    yield Row(
+        "the right one after each, judged right",
+        "all",
+        f"{right} of {len(HANGS)}",
+        right == len(HANGS),
+    )
 
 
 def math(folder: Path) -> Iterator[Row]:
@@ -113,14 +157,39 @@ def math(folder: Path) -> Iterator[Row]:
         for speeds, judge in sides if seed % 2 else sides[::-1]:
             began = time.monotonic(), _processor_seconds()
             found.append([judge(*item) for item in items])
-            speeds.append(Speed(len(items) / (time.monotonic() - began[0]), len(items) / (_processor_seconds() - began[1])))
+            speeds.append(
+                Speed(
+                    len(items) / (time.monotonic() - began[0]),
+                    len(items) / (_processor_seconds() - began[1]),
+                )
+            )
         assert found[0] == found[1], "the two sides do not agree"
     pairs = list(zip(jailed[1:], direct[1:], strict=True))  # the first round is the warm-up
     ratios = sorted(ours.core / theirs.core for ours, theirs in pairs)
-    yield Row("math, checks/s a core, in the jail over without it", f">= {SHARE}", spread(ratios), middle(ratios) >= SHARE)
-    yield Row("math, the same by the clock", "", spread(sorted(ours.clock / theirs.clock for ours, theirs in pairs)), True)
-    yield Row("math, checks/s a core, in the jail", "", spread(sorted(ours.core for ours, _ in pairs), 0), True)
-    yield Row("math, checks/s a core, math-verify called directly", "", spread(sorted(theirs.core for _, theirs in pairs), 0), True)
+    yield Row(
+        "math, checks/s a core, in the jail over without it",
+        f">= {SHARE}",
+        spread(ratios),
+        middle(ratios) >= SHARE,
+    )
+    yield Row(
+        "math, the same by the clock",
+        "",
+        spread(sorted(ours.clock / theirs.clock for ours, theirs in pairs)),
+        True,
+    )
+    yield Row(
+        "math, checks/s a core, in the jail",
+        "",
+        spread(sorted(ours.core for ours, _ in pairs), 0),
+        True,
+    )
+    yield Row(
+        "math, checks/s a core, math-verify called directly",
+        "",
+        spread(sorted(theirs.core for _, theirs in pairs), 0),
+        True,
+    )
 
 
 def code(folder: Path) -> Iterator[Row]:
@@ -129,7 +198,14 @@ def code(folder: Path) -> Iterator[Row]:
     for _ in range(ROUNDS + 1):
         began = _processor_seconds()
         for number in range(PROGRAMS):
-            assert verify(how, f"def f(x):\n    return x + {number}", f"assert f(1) == {number + 1}\nassert f(0) == {number}").value == 1.0
+            assert (
+                verify(
+                    how,
+                    f"def f(x):\n    return x + {number}",
+                    f"assert f(1) == {number + 1}\nassert f(0) == {number}",
+                ).value
+                == 1.0
+            )
         rates.append(PROGRAMS / (_processor_seconds() - began))
     yield Row("code, programs/s a core", "", spread(sorted(rates[1:]), 0), True)
 
@@ -138,7 +214,9 @@ def _processor_seconds() -> float:
     """Of this process and the jail's, that live on, and of those that have ended."""
     processes = [psutil.Process(), *psutil.Process().children()]
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(sum(process.cpu_times()[:2]) for process in processes) + ended.ru_utime + ended.ru_stime
+    return (
+        sum(sum(process.cpu_times()[:2]) for process in processes) + ended.ru_utime + ended.ru_stime
+    )
 
 
 def ordinary(random: random.Random, number: int) -> list[tuple[str, str]]:

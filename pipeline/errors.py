@@ -1,6 +1,12 @@
 """The errors that a user is meant to see, and what the exit code says."""
 
-DONE, FAILED, GATE, DONE_WITH_ERRORS, STOPPED = 0, 1, 2, 3, 128  # STOPPED plus the number of the signal; 2 is also click's
+DONE, FAILED, GATE, DONE_WITH_ERRORS, STOPPED = (
+    0,
+    1,
+    2,
+    3,
+    128,
+)  # STOPPED plus the number of the signal; 2 is also click's
 
 
 class PipelineError(Exception):

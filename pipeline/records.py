@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import PipelineError
 
 FinishReason = Literal["stop", "length", "abort", "error", "repetition", "content_filter"]
-FailureReason = Literal["too_long", "template_error", "refused", "timed_out", "server_error", "engine_error", "misaligned"]
+FailureReason = Literal[
+    "too_long",
+    "template_error",
+    "refused",
+    "timed_out",
+    "server_error",
+    "engine_error",
+    "misaligned",
+]
 
 
 def digest(*parts: Any, length: int = 16) -> str:
@@ -35,7 +43,9 @@ class Record(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise PipelineError(f"{where}: not a {cls.__name__}: {field} {first['msg']}; was the file edited or cut?") from None
+            raise PipelineError(
+                f"{where}: not a {cls.__name__}: {field} {first['msg']}; was the file edited or cut?"
+            ) from None
 
 
 class Identified(Record):
@@ -182,7 +192,11 @@ class Rendered:
     def __str__(self) -> str:
         if self.text is not None:
             return self.text
-        return "\n".join(f"[{message['role']}] {message['content']}" for message in self.messages or ())
+        return "\n".join(
+            f"[{message['role']}] {message['content']}" for message in self.messages or ()
+        )
 
 
-LEAKED = frozenset({"holds_held_out", "near_held_out"})  # reasons of samples with text that models are evaluated on
+LEAKED = frozenset(
+    {"holds_held_out", "near_held_out"}
+)  # reasons of samples with text that models are evaluated on

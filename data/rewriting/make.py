@@ -10,29 +10,46 @@ import json
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "sms_spam"
-SIZES = {"eval": 100, "dev": 50, "seeds": 500}  # dev and seeds from the training part, in this order
+SIZES = {
+    "eval": 100,
+    "dev": 50,
+    "seeds": 500,
+}  # dev and seeds from the training part, in this order
 SHORTEST = 30  # characters; "Ok." leaves nothing to rewrite
 Row = dict[str, str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     for name, size in SIZES.items():
-        parser.add_argument(f"--{name}", type=int, default=size, help=f"rows of {name}.jsonl ({size})")
+        parser.add_argument(
+            f"--{name}", type=int, default=size, help=f"rows of {name}.jsonl ({size})"
+        )
     given = vars(parser.parse_args())
     training, held_out = messages("seeds"), messages("eval")
-    parts = {"eval": held_out[: given["eval"]], "dev": training[: given["dev"]], "seeds": training[given["dev"] :][: given["seeds"]]}
+    parts = {
+        "eval": held_out[: given["eval"]],
+        "dev": training[: given["dev"]],
+        "seeds": training[given["dev"] :][: given["seeds"]],
+    }
     for name, rows in parts.items():
         path = given["out"] / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
         print(f"{path}: {len(rows):,} messages")
 
 
 def messages(part: str) -> list[Row]:
     """What people wrote to one another, without advertisements."""
-    rows = [json.loads(line) for line in (SOURCE / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (SOURCE / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     kept = [row for row in rows if row["target"] == "normal" and len(row["text"]) >= SHORTEST]
     return [{"id": row["id"], "text": row["text"], "target": row["text"]} for row in kept]
 

@@ -34,7 +34,9 @@ def main(wheel: str) -> None:
         random.Random(split).shuffle(rows)
         messages = without_examples([m for m in messages if m not in rows])
         path = HERE / f"{split}.jsonl"
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+        )
         print(f"{path.name}: {len(rows)} messages {counts}")
 
 
@@ -61,7 +63,12 @@ def unique(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def without_examples(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The examples of the teacher's prompt are no seeds. (They never come from the held-out part, which is drawn before.)"""
-    examples = {wording(text) for text in re.findall(r"^SMS: (.+)$", TEACHER_PROMPT.read_text(encoding="utf-8"), re.MULTILINE)}
+    examples = {
+        wording(text)
+        for text in re.findall(
+            r"^SMS: (.+)$", TEACHER_PROMPT.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
     return [row for row in rows if wording(row["text"]) not in examples]
 
 

@@ -76,7 +76,17 @@ PROBLEMS = {
     },
 }
 WORDS = {
-    "thing": ["kettle", "lamp", "desk", "backpack", "printer", "headset", "tent", "blender", "chair"],
+    "thing": [
+        "kettle",
+        "lamp",
+        "desk",
+        "backpack",
+        "printer",
+        "headset",
+        "tent",
+        "blender",
+        "chair",
+    ],
     "device": ["tablet", "laptop", "phone", "television"],
     "amount": ["12 euros", "29.90 euros", "45 pounds", "8 dollars", "130 dollars"],
     "days": ["three", "five", "nine", "twelve"],
@@ -90,12 +100,21 @@ DETAILS = [
     "My husband has the same trouble.",
     "",
 ]
-CLOSINGS = ["Please help.", "What can I do?", "Thanks in advance.", "It is urgent.", "Kind regards", ""]
+CLOSINGS = [
+    "Please help.",
+    "What can I do?",
+    "Thanks in advance.",
+    "It is urgent.",
+    "Kind regards",
+    "",
+]
 WEEKDAYS = ["Monday", "Tuesday", "Thursday", "Saturday"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
@@ -122,7 +141,9 @@ def tickets(name: str, size: int) -> list[Row]:
 def ticket(rng: random.Random, problem: str) -> str:
     """One ticket around a problem."""
     words = {name: rng.choice(choices) for name, choices in WORDS.items()}
-    detail = rng.choice(DETAILS).format(weekday=rng.choice(WEEKDAYS), number=rng.randint(10000, 99999))
+    detail = rng.choice(DETAILS).format(
+        weekday=rng.choice(WEEKDAYS), number=rng.randint(10000, 99999)
+    )
     parts = [problem.format(**words) + ".", detail, rng.choice(CLOSINGS)]
     return " ".join(part for part in parts if part)
 

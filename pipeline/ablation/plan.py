@@ -37,7 +37,9 @@ class Plan:
         return [name for names in zip(*self.groups.values(), strict=True) for name in names]
 
 
-def plan(path: Path, overrides: Sequence[str], arm: str | None, repeats: int, shares: Sequence[float]) -> Plan:
+def plan(
+    path: Path, overrides: Sequence[str], arm: str | None, repeats: int, shares: Sequence[float]
+) -> Plan:
     """What `pipeline ablate` would do. Raises PipelineError if the arm (None: the first of the config) cannot be ablated, or filter is not
     finished or was run with other settings."""
     config = load(path, overrides)
@@ -45,15 +47,30 @@ def plan(path: Path, overrides: Sequence[str], arm: str | None, repeats: int, sh
     _check(config, name)
     base = config.train.arms[name]
     sets = {CURATED: base, RANDOM: base.model_copy(update={"selection": "random"})}
-    sizes = {CURATED: 1.0, **{f"{CURATED}{100 * share:g}".replace(".", "_"): share for share in sorted(set(shares), reverse=True)}}
+    sizes = {
+        CURATED: 1.0,
+        **{
+            f"{CURATED}{100 * share:g}".replace(".", "_"): share
+            for share in sorted(set(shares), reverse=True)
+        },
+    }
     epochs = base.epochs or config.train.epochs
     sets |= {
         group: base.model_copy(update={"share": base.share * share, "epochs": epochs / share})
         for group, share in sizes.items()
         if share < 1
     }
-    arms = {f"{group}-{seed}": _given(settings, seed) for seed in range(repeats) for group, settings in sets.items()}
-    added = [f"run_dir={Path(config.run_dir) / NAME}", "train.rows=filter", "evaluate.load=null", f"train.arms={json.dumps(arms)}"]
+    arms = {
+        f"{group}-{seed}": _given(settings, seed)
+        for seed in range(repeats)
+        for group, settings in sets.items()
+    }
+    added = [
+        f"run_dir={Path(config.run_dir) / NAME}",
+        "train.rows=filter",
+        "evaluate.load=null",
+        f"train.arms={json.dumps(arms)}",
+    ]
     groups = {group: [f"{group}-{seed}" for seed in range(repeats)] for group in sets}
     return Plan(load(path, [*overrides, *added]), [*overrides, *added], name, groups, sizes)
 
@@ -65,13 +82,19 @@ def _check(config: Config, name: str) -> None:
     arm = arms[name]
     where = f"ablate: arm {name}"
     if arm.text == "truth":
-        raise PipelineError(f"{where}: learns from the ground truth, which no filter touches; name another with --arm")
+        raise PipelineError(
+            f"{where}: learns from the ground truth, which no filter touches; name another with --arm"
+        )
     if arm.selection == "random":
         raise PipelineError(f"{where}: is itself drawn at random; name another with --arm")
     if config.train.rows == "score" and config.score.source != "kept":
-        raise PipelineError(f"{where}: learns from score.source={config.score.source}, which filter did not choose; set train.rows=filter")
+        raise PipelineError(
+            f"{where}: learns from score.source={config.score.source}, which filter did not choose; set train.rows=filter"
+        )
     if config.train.rows == "score" and arm.method == "kd":
-        raise PipelineError(f"{where}: is kd, and score has logprobs of the kept samples alone; name an sft arm with --arm")
+        raise PipelineError(
+            f"{where}: is kd, and score has logprobs of the kept samples alone; name an sft arm with --arm"
+        )
     for upstream in SHARED:
         fingerprint.outputs(run_dir, upstream, NAME)
     runner.done(filter_stage, config)

@@ -19,7 +19,9 @@ from pipeline.stages import filter as filter_stage
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
 
-NEARLY_ALL = 0.95  # share of the samples above which the kept ones and a random subset are much the same
+NEARLY_ALL = (
+    0.95  # share of the samples above which the kept ones and a random subset are much the same
+)
 
 
 def results(planned: Plan) -> dict[str, Any]:
@@ -27,7 +29,10 @@ def results(planned: Plan) -> dict[str, Any]:
     folder = planned.folder
     runs = {group: _values(folder, names) for group, names in planned.groups.items()}
     counts = manifest.read_manifest(folder, filter_stage.NAME)["counts"]
-    engines = {str(read_json(folder / evaluate.NAME / name / "cost.json")["engine"]) for name in planned.arms}
+    engines = {
+        str(read_json(folder / evaluate.NAME / name / "cost.json")["engine"])
+        for name in planned.arms
+    }
     return {
         "metric": planned.config.task.metric,
         "held_out": runs[CURATED].shape[1],
@@ -38,14 +43,19 @@ def results(planned: Plan) -> dict[str, Any]:
         "sets": {
             group: {
                 "arms": planned.groups[group],
-                "rows": [manifest.read_manifest(folder, f"{train.NAME}/{name}")["counts"]["rows"] for name in planned.groups[group]],
+                "rows": [
+                    manifest.read_manifest(folder, f"{train.NAME}/{name}")["counts"]["rows"]
+                    for name in planned.groups[group]
+                ],
                 "score": dataclasses.asdict(bootstrap_repeats(values)),
                 "each": values.mean(1).tolist(),
             }
             for group, values in runs.items()
         },
         "curation": dataclasses.asdict(bootstrap_repeats(runs[CURATED], runs[RANDOM])),
-        "curve": curve({share: runs[group] for group, share in planned.shares.items()}) if len(planned.shares) > 1 else None,
+        "curve": curve({share: runs[group] for group, share in planned.shares.items()})
+        if len(planned.shares) > 1
+        else None,
         "note": FAKE if any(engine.startswith("fake") for engine in engines) else None,
     }
 
@@ -56,7 +66,9 @@ def curve(runs: Mapping[float, NDArray[np.float64]]) -> dict[str, Any]:
     shares = sorted(runs, reverse=True)
     doublings = np.log2(shares)
     offsets = doublings - doublings.mean()
-    slope = bootstrap_sum([runs[share] for share in shares], (offsets / (offsets**2).sum()).tolist())
+    slope = bootstrap_sum(
+        [runs[share] for share in shares], (offsets / (offsets**2).sum()).tolist()
+    )
     return {
         "shares": shares,
         "per_doubling": dataclasses.asdict(slope),
@@ -69,7 +81,10 @@ def report(found: Mapping[str, Any]) -> str:
     head = ("trained on", "rows", f"{found['metric']} [95 %]", "each repeat")
     rows = [head, *(_row(group, one) for group, one in found["sets"].items())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     lines.insert(1, "-" * max(map(len, lines)))
     lines.append(
         f"({found['arm']}, {found['repeats']} training seeds each, as many steps in every set, {found['held_out']} held-out seeds)"
@@ -85,15 +100,30 @@ def said(found: Mapping[str, Any]) -> list[str]:
 
 def _values(folder: Path, names: Sequence[str]) -> NDArray[np.float64]:
     """(R, I): the score of every held-out seed, sorted by its id, in each repeat."""
-    answers = [{one.seed_id: one.score.value for one in read_records(folder / evaluate.NAME / name, Scored)} for name in names]
+    answers = [
+        {
+            one.seed_id: one.score.value
+            for one in read_records(folder / evaluate.NAME / name, Scored)
+        }
+        for name in names
+    ]
     assert all(answer.keys() == answers[0].keys() for answer in answers)
     return np.array([[answer[seed] for seed in sorted(answer)] for answer in answers], np.float64)
 
 
 def _row(group: str, one: Mapping[str, Any]) -> tuple[str, ...]:
-    name, percent = (CURATED, group.removeprefix(CURATED).replace("_", ".")) if group.startswith(CURATED) else (group, "")
+    name, percent = (
+        (CURATED, group.removeprefix(CURATED).replace("_", "."))
+        if group.startswith(CURATED)
+        else (group, "")
+    )
     each = ", ".join(f"{mean:.3f}" for mean in one["each"])
-    return (f"{name}, {percent} %" if percent else name, f"{round(np.mean(one['rows'])):,}", shown(one["score"]), each)
+    return (
+        f"{name}, {percent} %" if percent else name,
+        f"{round(np.mean(one['rows'])):,}",
+        shown(one["score"]),
+        each,
+    )
 
 
 def _curation(found: Mapping[str, Any]) -> str:
@@ -104,7 +134,11 @@ def _curation(found: Mapping[str, Any]) -> str:
         0: "not shown, the interval holds 0",
         -1: "shown to do harm; see what filter took (RUN/filter/rejected)",
     }[_sign(gain)]
-    near = ": the two sets are nearly the same, and the comparison can show little" if kept > NEARLY_ALL else ""
+    near = (
+        ": the two sets are nearly the same, and the comparison can show little"
+        if kept > NEARLY_ALL
+        else ""
+    )
     return (
         f"curation is worth {signed(found['curation'])} over a random subset of the same size: {verdict}\n"
         f"  filter kept {found['kept']:,} of {found['samples']:,} samples ({kept:.1%}), which is their share in a random subset too{near}"

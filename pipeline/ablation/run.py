@@ -20,7 +20,9 @@ from pipeline.stages import evaluate, train
 from pipeline.storage.files import write_json
 from pipeline.storage.locks import Lock
 
-Do = Callable[[str, str], object]  # runs one arm of a stage, in a process of its own: ("train", "curated-0")
+Do = Callable[
+    [str, str], object
+]  # runs one arm of a stage, in a process of its own: ("train", "curated-0")
 
 
 def run(planned: Plan, do: Do, redo: bool = False) -> bool:
@@ -33,7 +35,9 @@ def run(planned: Plan, do: Do, redo: bool = False) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder / "lock")
     if not lock.take():
-        raise PipelineError(f"{folder}: process {lock.holder} is at work here; wait for it, or end it")
+        raise PipelineError(
+            f"{folder}: process {lock.holder} is at work here; wait for it, or end it"
+        )
     try:
         if redo:
             _set_aside(planned)
@@ -56,21 +60,31 @@ def write(planned: Plan) -> str:
 def _make(planned: Plan, left: Sequence[str], do: Do) -> None:
     arms = len(planned.arms)
     if left:
-        print(f"ablate: {arms} students of {planned.method_of}, {arms - len(left)} of them done", flush=True)
+        print(
+            f"ablate: {arms} students of {planned.method_of}, {arms - len(left)} of them done",
+            flush=True,
+        )
     for remaining, name in zip(reversed(range(len(left))), left, strict=True):
         do(train.NAME, name)
         do(evaluate.NAME, name)
         shutil.rmtree(planned.folder / train.NAME / name / "checkpoints", ignore_errors=True)
         if remaining:
             time_left = clock(remaining * _seconds(planned))
-            print(f"ablate: {name} done, {arms - remaining} of {arms}; about {time_left} left", flush=True)
+            print(
+                f"ablate: {name} done, {arms - remaining} of {arms}; about {time_left} left",
+                flush=True,
+            )
 
 
 def _set_aside(planned: Plan) -> None:
     folder = planned.folder
     for name in SHARED:
         (folder / name).unlink(missing_ok=True)
-    runner.set_aside(contract.Job(planned.config.model_copy(update={"run_dir": str(folder.parent)}), NAME, "", folder))
+    runner.set_aside(
+        contract.Job(
+            planned.config.model_copy(update={"run_dir": str(folder.parent)}), NAME, "", folder
+        )
+    )
 
 
 def _link(folder: Path) -> None:
@@ -94,7 +108,10 @@ def _is_done(planned: Plan, name: str) -> bool:
 def _seconds(planned: Plan) -> float:
     """What an arm takes, on average of those that are done; all make as many steps."""
     seconds = [
-        sum(manifest.read_manifest(planned.folder, f"{module.NAME}/{name}")["seconds"] for module in (train, evaluate))
+        sum(
+            manifest.read_manifest(planned.folder, f"{module.NAME}/{name}")["seconds"]
+            for module in (train, evaluate)
+        )
         for name in planned.arms
         if (planned.folder / evaluate.NAME / name / "manifest.json").exists()
     ]

@@ -23,7 +23,9 @@ DISK_ERRORS = {
 
 def say_stopped(number: int) -> int:
     signals.be_deaf()
-    click.echo("\nstopped; what is finished is kept, and the same command goes on from here", err=True)
+    click.echo(
+        "\nstopped; what is finished is kept, and the same command goes on from here", err=True
+    )
     return STOPPED + number
 
 

@@ -36,7 +36,12 @@ def explain(run_dir: Path, identifier: str) -> None:
 @click.command(epilog="Example: pipeline inspect runs/quickstart 4017/0 --top 3")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("identifier", metavar="[ID]", required=False)
-@click.option("--top", type=click.IntRange(0), default=0, help="A line a token, with so many of the likeliest others.")
+@click.option(
+    "--top",
+    type=click.IntRange(0),
+    default=0,
+    help="A line a token, with so many of the likeliest others.",
+)
 def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
     """One sample, its tokens coloured by the teacher's probability. ID is a sample's or a seed's; without it the first one is shown.
 
@@ -64,10 +69,20 @@ def diff(one: Path, other: Path) -> None:
         click.echo("no difference")
 
 
-@click.command(epilog="Example: pipeline samples runs/quickstart --rejected --reason correct.wrong_answer --limit 5")
+@click.command(
+    epilog="Example: pipeline samples runs/quickstart --rejected --reason correct.wrong_answer --limit 5"
+)
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--rejected", is_flag=True, help="Those that the filters turned down, with filter, reason and value.")
-@click.option("--reason", metavar="REASON", help="Only those turned down for it, such as wrong_answer or correct.wrong_answer.")
+@click.option(
+    "--rejected",
+    is_flag=True,
+    help="Those that the filters turned down, with filter, reason and value.",
+)
+@click.option(
+    "--reason",
+    metavar="REASON",
+    help="Only those turned down for it, such as wrong_answer or correct.wrong_answer.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many.")
 def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None) -> None:
     """Print samples as lines of JSON: those that were kept, or those that were not."""
@@ -80,19 +95,32 @@ def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None
 @click.command(epilog="Example: pipeline verify runs/quickstart --recheck 32")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
-    "--repair", is_flag=True, help="Set damaged shards of generate and score aside, so that just they are made again; copy prompts anew."
+    "--repair",
+    is_flag=True,
+    help="Set damaged shards of generate and score aside, so that just they are made again; copy prompts anew.",
 )
 @click.option(
-    "--recheck", type=click.IntRange(1), metavar="ROWS", help="Load the teacher and hold stored logprobs of ROWS samples against it."
+    "--recheck",
+    type=click.IntRange(1),
+    metavar="ROWS",
+    help="Load the teacher and hold stored logprobs of ROWS samples against it.",
 )
-@click.option("--stage", type=click.Choice(["generate", "score"]), default="generate", show_default=True, help="What --recheck looks at.")
+@click.option(
+    "--stage",
+    type=click.Choice(["generate", "score"]),
+    default="generate",
+    show_default=True,
+    help="What --recheck looks at.",
+)
 def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None:
     """Check every file, line and frame of a run against what was written; print how much the logprobs hold."""
     from pipeline.inspection import recheck as fresh
     from pipeline.inspection import verify as checks
 
     if repair and recheck:
-        raise click.UsageError("--repair and --recheck are two steps: repair, give the stage's command if it says so, then recheck")
+        raise click.UsageError(
+            "--repair and --recheck are two steps: repair, give the stage's command if it says so, then recheck"
+        )
     if repair:
         damaged = False
         for line in checks.repair(run_dir):
@@ -109,7 +137,9 @@ def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None
 
 @click.command(epilog="Example: pipeline schema teacher.engine")
 @click.argument("prefix", metavar="[PREFIX]", default="")
-@click.option("--markdown", is_flag=True, help="Print tables, as they stand in docs/reference/config.md.")
+@click.option(
+    "--markdown", is_flag=True, help="Print tables, as they stand in docs/reference/config.md."
+)
 def schema(prefix: str, markdown: bool) -> None:
     """Every config key with its values, default, meaning and an example; with PREFIX, such as teacher, only those below it."""
     from pipeline.config import reference as words
@@ -120,10 +150,23 @@ def schema(prefix: str, markdown: bool) -> None:
 
 @click.command(epilog="Example: pipeline report runs/quickstart --serve")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--serve", "serving", is_flag=True, help="Then serve it on this machine, until Ctrl-C.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8010, show_default=True, help="Where --serve listens.")
 @click.option(
-    "--samples", "most", type=click.IntRange(1), default=MOST, show_default=True, help="To look through; those rejected come first."
+    "--serve", "serving", is_flag=True, help="Then serve it on this machine, until Ctrl-C."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8010,
+    show_default=True,
+    help="Where --serve listens.",
+)
+@click.option(
+    "--samples",
+    "most",
+    type=click.IntRange(1),
+    default=MOST,
+    show_default=True,
+    help="To look through; those rejected come first.",
 )
 def report(run_dir: Path, serving: bool, port: int, most: int) -> None:
     """Write RUN/report: index.html to look at, report.md for pull requests.

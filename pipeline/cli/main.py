@@ -12,7 +12,17 @@ import click
 from pipeline import __version__
 from pipeline.cli import inspect
 from pipeline.cli.exits import DISK_ERRORS, complain, leave, say_stopped
-from pipeline.cli.run import STAGES, exit_code, is_done, load, run_child, run_stage, stage_modules, worst, write_report
+from pipeline.cli.run import (
+    STAGES,
+    exit_code,
+    is_done,
+    load,
+    run_child,
+    run_stage,
+    stage_modules,
+    worst,
+    write_report,
+)
 from pipeline.errors import DONE, PipelineError, Stopped
 from pipeline.execution import signals
 
@@ -40,7 +50,9 @@ def main() -> None:
         if error.errno not in DISK_ERRORS:
             raise
         where = error.filename or "a file"
-        code = complain(f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here")
+        code = complain(
+            f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here"
+        )
     leave(code)
 
 
@@ -67,14 +79,20 @@ def _arguments(command: F) -> F:
 
 
 def _stage_options(command: F) -> F:
-    return click.option("--redo", is_flag=True, help="Set aside what is there (in RUN/replaced) and make it again.")(_arguments(command))
+    return click.option(
+        "--redo", is_flag=True, help="Set aside what is there (in RUN/replaced) and make it again."
+    )(_arguments(command))
 
 
 def _retry_option(command: F) -> F:
-    return click.option("--retry-errors", is_flag=True, help="Ask again for what failed before.")(command)
+    return click.option("--retry-errors", is_flag=True, help="Ask again for what failed before.")(
+        command
+    )
 
 
-@cli.command(epilog="Example: pipeline generate configs/quickstart.yaml teacher.temperature=0.7 run_dir=runs/warm")
+@cli.command(
+    epilog="Example: pipeline generate configs/quickstart.yaml teacher.temperature=0.7 run_dir=runs/warm"
+)
 @_stage_options
 @_retry_option
 def generate(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bool) -> int:
@@ -96,7 +114,9 @@ def score(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bo
     return run_stage("score", config, overrides, redo, retry_errors=retry_errors)
 
 
-@cli.command("filter", epilog="Example: pipeline filter configs/quickstart.yaml filter.max_tokens=64")
+@cli.command(
+    "filter", epilog="Example: pipeline filter configs/quickstart.yaml filter.max_tokens=64"
+)
 @_stage_options
 def filter_(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     """Keep the good samples, say why for every other one."""
@@ -118,7 +138,12 @@ def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str,
 
 @cli.command(epilog="Example: pipeline evaluate configs/quickstart.yaml --model teacher")
 @_stage_options
-@click.option("--model", "models", multiple=True, help="Evaluate only this one: teacher, base or an arm (may be given again).")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="Evaluate only this one: teacher, base or an arm (may be given again).",
+)
 def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple[str, ...]) -> int:
     """Hold the student against teacher, untouched student and SFT control; measure what each costs in use.
 
@@ -127,7 +152,9 @@ def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple
     return run_stage("evaluate", config, overrides, redo, models)
 
 
-@cli.command(epilog="Example: pipeline run configs/quickstart.yaml train.epochs=2 run_dir=runs/longer")
+@cli.command(
+    epilog="Example: pipeline run configs/quickstart.yaml train.epochs=2 run_dir=runs/longer"
+)
 @_stage_options
 def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     """All stages in order, each in a process of its own."""
@@ -157,8 +184,16 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
 
 @cli.command(epilog="Example: pipeline ablate configs/quickstart.yaml --arm sft --repeats 5")
 @_stage_options
-@click.option("--arm", help="What is trained again and again: an arm of the config.  [default: the first]")
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Students of each set, by training seeds 0, 1, ...")
+@click.option(
+    "--arm", help="What is trained again and again: an arm of the config.  [default: the first]"
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Students of each set, by training seeds 0, 1, ...",
+)
 @click.option(
     "--share",
     "shares",
@@ -168,7 +203,13 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
 )
 @click.option("--no-curve", is_flag=True, help="Only curated against random.")
 def ablate(
-    config: Path, overrides: tuple[str, ...], redo: bool, arm: str | None, repeats: int, shares: tuple[float, ...], no_curve: bool
+    config: Path,
+    overrides: tuple[str, ...],
+    redo: bool,
+    arm: str | None,
+    repeats: int,
+    shares: tuple[float, ...],
+    no_curve: bool,
 ) -> int:
     """Is curation worth it, and would more data help?
 
@@ -179,10 +220,16 @@ def ablate(
     from pipeline.ablation import run as ablation
 
     if no_curve and shares:
-        raise click.UsageError("--share is a point of the curve that --no-curve leaves out; give one of the two")
+        raise click.UsageError(
+            "--share is a point of the curve that --no-curve leaves out; give one of the two"
+        )
     planned = plan.plan(config, overrides, arm, repeats, () if no_curve else shares or (0.5, 0.25))
     option = {"train": "--arm", "evaluate": "--model"}
-    if not ablation.run(planned, lambda name, part: run_child(name, config, *planned.overrides, option[name], part), redo):
+    if not ablation.run(
+        planned,
+        lambda name, part: run_child(name, config, *planned.overrides, option[name], part),
+        redo,
+    ):
         click.echo("ablate: done already")
     click.echo(ablation.write(planned))
     return DONE
@@ -190,7 +237,9 @@ def ablate(
 
 @cli.command(epilog="Example: pipeline validate configs/quickstart.yaml --origins")
 @_arguments
-@click.option("--origins", is_flag=True, help="Print every key with its value and where that came from.")
+@click.option(
+    "--origins", is_flag=True, help="Print every key with its value and where that came from."
+)
 def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
     """Check all that can be checked without loading a model, and print the first prompt."""
     from pipeline.config import loading
@@ -213,10 +262,14 @@ def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     from pipeline.models.vllm_engine import server_command
 
     settings = load(config, overrides)
-    teacher = settings.teacher.model_copy(update={"logprobs": max(settings.teacher.logprobs, settings.score.logprobs)})
+    teacher = settings.teacher.model_copy(
+        update={"logprobs": max(settings.teacher.logprobs, settings.score.logprobs)}
+    )
     command = server_command(teacher, LOOPBACK, port)
     url = f"http://{LOOPBACK}:{port}/v1"
-    click.echo(f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} teacher.tokenizer={tokenizer_of(teacher)}")
+    click.echo(
+        f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} teacher.tokenizer={tokenizer_of(teacher)}"
+    )
     sys.stdout.flush()
     os.execv(command[0], command)
 

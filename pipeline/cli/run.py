@@ -48,7 +48,9 @@ def run_child(name: str, config: Path, *arguments: str) -> int:
     """Run one stage in a process of its own; returns its exit code if it is done, and leaves with it if not."""
     code = signals.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
     if code < 0:
-        complain(f"{name}: its process was ended by signal {-code} (is memory short?); the same command goes on from here")
+        complain(
+            f"{name}: its process was ended by signal {-code} (is memory short?); the same command goes on from here"
+        )
         leave(STOPPED - code)
     if code not in (DONE, DONE_WITH_ERRORS):
         leave(code)
@@ -56,7 +58,12 @@ def run_child(name: str, config: Path, *arguments: str) -> int:
 
 
 def run_stage(
-    name: str, config: Path, overrides: tuple[str, ...], redo: bool, only: tuple[str, ...] = (), retry_errors: bool = False
+    name: str,
+    config: Path,
+    overrides: tuple[str, ...],
+    redo: bool,
+    only: tuple[str, ...] = (),
+    retry_errors: bool = False,
 ) -> int:
     """Run one stage; returns the exit code."""
     from pipeline.execution import runner
@@ -65,7 +72,9 @@ def run_stage(
     settings = load(config, overrides)
     module = stage_modules()[name]
     again = runner.set_aside if redo else None
-    prepare = again or (work_queue.retry_errors if retry_errors else getattr(module, "reopen", None))
+    prepare = again or (
+        work_queue.retry_errors if retry_errors else getattr(module, "reopen", None)
+    )
     worked = runner.execute(module, settings, only or None, prepare)
     finished = not only or runner.done(module, settings)
     for measure in _with_measures(module)[1:] if finished else ():
@@ -112,5 +121,8 @@ def exit_code(module: "Stage", settings: "Config") -> int:
         return _gate(settings)
 
     run_dir = Path(settings.run_dir)
-    failed = [read_manifest(run_dir, f"{module.NAME}/{part}")["counts"].get("failed", 0) for part in module.parts(settings)]
+    failed = [
+        read_manifest(run_dir, f"{module.NAME}/{part}")["counts"].get("failed", 0)
+        for part in module.parts(settings)
+    ]
     return DONE_WITH_ERRORS if any(failed) else DONE

@@ -42,10 +42,14 @@ def _given(tree: Any, key: str) -> bool:
 
 def _resolve(path: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, Any], list[str]]:
     tree = _read_yaml(path)
-    if any(text.startswith("train.arms.") for text in overrides) and isinstance(tree.get("train"), dict):
+    if any(text.startswith("train.arms.") for text in overrides) and isinstance(
+        tree.get("train"), dict
+    ):
         # an override of one default arm must leave the others as they are
         default: dict[str, Arm] = Train.model_fields["arms"].default
-        tree["train"].setdefault("arms", {name: arm.model_dump(exclude_defaults=True) for name, arm in default.items()})
+        tree["train"].setdefault(
+            "arms", {name: arm.model_dump(exclude_defaults=True) for name, arm in default.items()}
+        )
     commanded = [_override(tree, text) for text in overrides]
     try:
         return Config.model_validate({"run_dir": f"runs/{path.stem}", **tree}), tree, commanded
@@ -57,7 +61,11 @@ class _Loader(yaml.SafeLoader):
     """YAML that also reads 1e-5 as a number, as everybody writes it."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def _parse(text: str) -> Any:
@@ -68,7 +76,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = _parse(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+        raise PipelineError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
+        ) from None
     except OSError as error:
         raise PipelineError(
             f"{path}: cannot be read ({error.strerror}); give the path of a config such as configs/quickstart.yaml"
@@ -76,7 +86,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise PipelineError(f"{path}: holds no sections; start from a copy of configs/quickstart.yaml")
+        raise PipelineError(
+            f"{path}: holds no sections; start from a copy of configs/quickstart.yaml"
+        )
     return tree
 
 
@@ -84,7 +96,9 @@ def _override(tree: dict[str, Any], text: str) -> str:
     """Put "key.sub=value" into the tree; the value is read as YAML. Returns the key."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise PipelineError(f"command line: '{text}' is not key.sub=value; for example teacher.temperature=0.7")
+        raise PipelineError(
+            f"command line: '{text}' is not key.sub=value; for example teacher.temperature=0.7"
+        )
     *parents, leaf = key.split(".")
     for parent in parents:
         below = tree.setdefault(parent, {})
@@ -96,7 +110,9 @@ def _override(tree: dict[str, Any], text: str) -> str:
     try:
         tree[leaf] = _parse(value)
     except (yaml.YAMLError, ValueError):
-        raise PipelineError(f"command line: {key}: '{value}' is not a YAML value; quote it") from None
+        raise PipelineError(
+            f"command line: {key}: '{value}' is not a YAML value; quote it"
+        ) from None
     return key
 
 
@@ -107,7 +123,9 @@ def _explain(path: Path, error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             lines.append(f"{path}: {key}: unknown key; {_suggest(item['loc'])}")
         elif item["type"] == "missing":
-            lines.append(f"{path}: {key}: missing; set it in the file or give {key}=… on the command line")
+            lines.append(
+                f"{path}: {key}: missing; set it in the file or give {key}=… on the command line"
+            )
         elif item["type"] == "value_error":
             lines.append(f"{path}: {key + ': ' if key else ''}{item['ctx']['error']}")
         else:
@@ -125,7 +143,10 @@ def _suggest(loc: tuple[int | str, ...]) -> str:
             section = Arm  # below train.arms.<name>
             continue
         held = (field.annotation, *get_args(field.annotation))
-        section = next((item for item in held if isinstance(item, type) and issubclass(item, BaseModel)), section)
+        section = next(
+            (item for item in held if isinstance(item, type) and issubclass(item, BaseModel)),
+            section,
+        )
     known = list(section.model_fields)
     close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     prefix = "".join(f"{part}." for part in loc[:-1])

@@ -54,7 +54,15 @@ def markdown(prefix: str = "") -> str:
     blocks = [] if prefix else [INTRO]
     for heading, rows in _tables(prefix):
         blocks.append(heading)
-        blocks.append("\n".join(["| key | values | default | meaning | example |", "|---|---|---|---|---|", *map(_row, rows.items())]))
+        blocks.append(
+            "\n".join(
+                [
+                    "| key | values | default | meaning | example |",
+                    "|---|---|---|---|---|",
+                    *map(_row, rows.items()),
+                ]
+            )
+        )
     return "\n\n".join(blocks)
 
 
@@ -90,7 +98,11 @@ def _tables(prefix: str) -> Iterator[tuple[str, dict[str, FieldInfo]]]:
     """(heading, {key: field}) of every section with keys at or below `prefix`."""
     found = False
     for path, heading, section in _sections(Config, "", "# Top level"):
-        leaves = {f"{path}{name}": field for name, field in section.model_fields.items() if _below(field) is None}
+        leaves = {
+            f"{path}{name}": field
+            for name, field in section.model_fields.items()
+            if _below(field) is None
+        }
         rows = {key: field for key, field in leaves.items() if _is_under(key, prefix)}
         if rows:
             found = True
@@ -99,7 +111,9 @@ def _tables(prefix: str) -> Iterator[tuple[str, dict[str, FieldInfo]]]:
         raise PipelineError(f"command line: {prefix}: no such key or section; {_suggest(prefix)}")
 
 
-def _sections(section: type[Section], path: str, title: str, about: str = "") -> Iterator[tuple[str, str, type[Section]]]:
+def _sections(
+    section: type[Section], path: str, title: str, about: str = ""
+) -> Iterator[tuple[str, str, type[Section]]]:
     """(dotted path, heading, section) of a section and all those within it."""
     yield path, f"#{title}\n\n{about}{section.__doc__}", section
     for name, field in section.model_fields.items():
@@ -112,7 +126,10 @@ def _sections(section: type[Section], path: str, title: str, about: str = "") ->
         if field.default is None:
             about = f"{about}Default: null. "
         if get_origin(field.annotation) is dict:
-            arms = {arm: settings.model_dump(exclude_defaults=True) for arm, settings in field.default.items()}
+            arms = {
+                arm: settings.model_dump(exclude_defaults=True)
+                for arm, settings in field.default.items()
+            }
             inner, about = f"{inner}.{ARM}", f"{about}Default: `{inner}={_yaml(arms)}`. "
         yield from _sections(below, f"{inner}.", f"# {inner}", about)
 
@@ -120,14 +137,18 @@ def _sections(section: type[Section], path: str, title: str, about: str = "") ->
 def _below(field: FieldInfo) -> type[Section] | None:
     """The section that a field holds, by itself or under names; None for a leaf."""
     held = (field.annotation, *get_args(field.annotation))
-    return next((item for item in held if isinstance(item, type) and issubclass(item, Section)), None)
+    return next(
+        (item for item in held if isinstance(item, type) and issubclass(item, Section)), None
+    )
 
 
 def _is_under(key: str, prefix: str) -> bool:
     """Whether a key is `prefix` or below it; an arm may be asked for by its own name."""
     asked = prefix.split(".") if prefix else []
     parts = key.split(".")[: len(asked)]
-    return len(parts) == len(asked) and all(part in (mine, ARM) for part, mine in zip(parts, asked, strict=True))
+    return len(parts) == len(asked) and all(
+        part in (mine, ARM) for part, mine in zip(parts, asked, strict=True)
+    )
 
 
 def _suggest(prefix: str) -> str:
@@ -140,19 +161,31 @@ def _suggest(prefix: str) -> str:
             names[path] = path
             names.setdefault(parts[count - 1], path)
     close = difflib.get_close_matches(prefix, names, n=1, cutoff=0.5)
-    return f"did you mean {names[close[0]]}?" if close else f"known here: {', '.join(Config.model_fields)}"
+    return (
+        f"did you mean {names[close[0]]}?"
+        if close
+        else f"known here: {', '.join(Config.model_fields)}"
+    )
 
 
 def _row(item: tuple[str, FieldInfo]) -> str:
     key, field = item
     default = default_of(field)
     default = f"`{default}`" if default else "required"
-    cells = [f"`{key}`", values_of(field), default, _meaning(field), f"`{shlex.quote(example_of(key, field))}`"]
+    cells = [
+        f"`{key}`",
+        values_of(field),
+        default,
+        _meaning(field),
+        f"`{shlex.quote(example_of(key, field))}`",
+    ]
     return f"| {' | '.join(cell.replace('|', ESCAPED_BAR) for cell in cells)} |"
 
 
 def _meaning(field: FieldInfo) -> str:
-    return (field.description or "") + ("; does not change the result" if _extra(field).get("runtime") else "")
+    return (field.description or "") + (
+        "; does not change the result" if _extra(field).get("runtime") else ""
+    )
 
 
 def _bounds(field: FieldInfo) -> str:
@@ -175,4 +208,8 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 def _yaml(value: Any) -> str:
     """A value as it is written in one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True).strip().removesuffix("\n...")
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
+        .strip()
+        .removesuffix("\n...")
+    )

@@ -73,9 +73,19 @@ class Encoder:
         """The rows of a teacher's sample: one, or under step by step one for each part that it has."""
         if not self.ids_fit or sample.token_ids is None:
             places = _places(sample.text, sample.rationale, sample.answer)
-            return self._rows(self._tokenised(sample.id, sample.seed, sample.text, *places, ended=sample.finish_reason == "stop"))
+            return self._rows(
+                self._tokenised(
+                    sample.id,
+                    sample.seed,
+                    sample.text,
+                    *places,
+                    ended=sample.finish_reason == "stop",
+                )
+            )
         tokens = sample.rationale_tokens, sample.answer_tokens
-        return self._rows(_Reply(sample.id, sample.seed, sample.token_ids, *tokens, sample.frame, foreign=True))
+        return self._rows(
+            _Reply(sample.id, sample.seed, sample.token_ids, *tokens, sample.frame, foreign=True)
+        )
 
     def truth(self, seed: Seed) -> list[Example]:
         """The rows of a seed's ground truth, written as the student's prompt says."""
@@ -90,12 +100,23 @@ class Encoder:
             )
         return self._rows(self._tokenised(seed.id, seed, text, rationale, answer, ended=True))
 
-    def _tokenised(self, identifier: str, seed: Seed, text: str, rationale: Range | None, answer: Range | None, ended: bool) -> _Reply:
+    def _tokenised(
+        self,
+        identifier: str,
+        seed: Seed,
+        text: str,
+        rationale: Range | None,
+        answer: Range | None,
+        ended: bool,
+    ) -> _Reply:
         """A reply of which only the text is known, and which characters of it are rationale and answer."""
         token_ids = self.tokenizer.encode_reply(text)
         if not ended or text.endswith(tuple(self.prompt.front.stop)):
             token_ids = token_ids[:-1]
-        tokens = [self.tokenizer.token_range(token_ids, text, *place) if place else None for place in (rationale, answer)]
+        tokens = [
+            self.tokenizer.token_range(token_ids, text, *place) if place else None
+            for place in (rationale, answer)
+        ]
         return _Reply(identifier, seed, token_ids, tokens[0], tokens[1], None, foreign=False)
 
     def _rows(self, reply: _Reply) -> list[Example]:
@@ -111,13 +132,23 @@ class Encoder:
         if self.form == "answer":
             return [self._row(reply, "", _part(reply, reply.answer))]
         rows = [self._row(reply, prefixes.answer, _part(reply, reply.answer))]
-        return rows + ([self._row(reply, prefixes.rationale, _part(reply, reply.rationale))] if reply.rationale else [])
+        return rows + (
+            [self._row(reply, prefixes.rationale, _part(reply, reply.rationale))]
+            if reply.rationale
+            else []
+        )
 
     def _row(self, reply: _Reply, prefix: str, places: list[int]) -> Example:
         """The tokens at `places` of the reply behind the prompt; from where they jump on, the teacher's distribution is of another text."""
-        begin = self.tokenizer.encode(dataclasses.replace(self.prompt, prefix=prefix).render(reply.seed, self.tokenizer.control_tokens))
+        begin = self.tokenizer.encode(
+            dataclasses.replace(self.prompt, prefix=prefix).render(
+                reply.seed, self.tokenizer.control_tokens
+            )
+        )
         if not begin:
-            raise PipelineError(f"{self.prompt.name}: is empty for seed {reply.seed.id}; a completion needs at least one token before it")
+            raise PipelineError(
+                f"{self.prompt.name}: is empty for seed {reply.seed.id}; a completion needs at least one token before it"
+            )
         ids = [reply.token_ids[place] for place in places]
         ids = self.vocabulary.ids(ids) if self.vocabulary and reply.foreign else ids
         jumps = [index for index in range(1, len(places)) if places[index] != places[index - 1] + 1]
@@ -150,7 +181,11 @@ def check_lengths(examples: Sequence[Example], max_length: int) -> None:
 
 
 def check_frames(
-    examples: Iterable[Example], folder: Path, tokenizer: Tokenizer, vocab_size: int, vocabulary: Vocabulary | None = None
+    examples: Iterable[Example],
+    folder: Path,
+    tokenizer: Tokenizer,
+    vocab_size: int,
+    vocabulary: Vocabulary | None = None,
 ) -> None:
     """Hold every row's frame against the row. `vocab_size` is the student's.
 
@@ -160,7 +195,9 @@ def check_frames(
     for example in examples:
         where = f"sample {example.id}"
         if example.frame is None:
-            raise PipelineError(f"{where}: has no logprobs, and kd needs them; generate with teacher.logprobs, or train sft arms only")
+            raise PipelineError(
+                f"{where}: has no logprobs, and kd needs them; generate with teacher.logprobs, or train sft arms only"
+            )
         header = files.file(example.frame.file).header
         if header.tokenizer != (vocabulary.tokenizer if vocabulary else tokenizer.hash):
             raise PipelineError(
@@ -173,7 +210,9 @@ def check_frames(
             raise PipelineError(f"{where}: {error}") from None
         largest = (vocabulary.topk(topk) if vocabulary else topk).ids.max()
         if largest >= vocab_size:
-            raise PipelineError(f"{where}: token id {largest} is beyond the student's vocabulary of {vocab_size}; choose another student")
+            raise PipelineError(
+                f"{where}: token id {largest} is beyond the student's vocabulary of {vocab_size}; choose another student"
+            )
 
 
 def _part(reply: _Reply, part: Range) -> list[int]:
@@ -182,7 +221,9 @@ def _part(reply: _Reply, part: Range) -> list[int]:
     return [*range(*part), *range(max(last, part[1]), len(reply.token_ids))]
 
 
-def _places(text: str, rationale: str | None, answer: str | None) -> tuple[Range | None, Range | None]:
+def _places(
+    text: str, rationale: str | None, answer: str | None
+) -> tuple[Range | None, Range | None]:
     """The characters of the two parts, of which only the texts are known. A short answer may also occur within its rationale."""
     thought = text.find(rationale) if rationale else -1
     behind = thought + len(rationale or "")
@@ -190,4 +231,7 @@ def _places(text: str, rationale: str | None, answer: str | None) -> tuple[Range
     if answer:
         at = text.find(answer, behind) if thought >= 0 else text.find(answer)
         at = at if at >= 0 else text.find(answer, 0, thought)
-    return (thought, behind) if thought >= 0 else None, (at, at + len(answer or "")) if at >= 0 else None
+    return (thought, behind) if thought >= 0 else None, (
+        at,
+        at + len(answer or ""),
+    ) if at >= 0 else None

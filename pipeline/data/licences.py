@@ -32,38 +32,86 @@ def _free(names: Sequence[str], document: str, date: str) -> Terms:
     return Terms(tuple(names), "allowed", (), "nothing is asked of a student", document, date)
 
 
-def _creative(name: str, ruling: Ruling, conditions: Sequence[str], meaning: str) -> tuple[Terms, Terms]:
+def _creative(
+    name: str, ruling: Ruling, conditions: Sequence[str], meaning: str
+) -> tuple[Terms, Terms]:
     document = f"Creative Commons {name.removeprefix('cc-').upper()}"
     return (
-        Terms((f"{name}-4.0", name), ruling, tuple(conditions), meaning, f"{document} 4.0 International", "2013-11-25"),
-        Terms((f"{name}-3.0",), ruling, tuple(conditions), meaning, f"{document} 3.0 Unported", "2007-02-23"),
+        Terms(
+            (f"{name}-4.0", name),
+            ruling,
+            tuple(conditions),
+            meaning,
+            f"{document} 4.0 International",
+            "2013-11-25",
+        ),
+        Terms(
+            (f"{name}-3.0",),
+            ruling,
+            tuple(conditions),
+            meaning,
+            f"{document} 3.0 Unported",
+            "2007-02-23",
+        ),
     )
 
 
 def _llama(version: str, date: str) -> Terms:
     meaning = "a student that is given to others has a name that begins with Llama and says 'Built with Llama'; its use policy goes along"
     names = (f"llama{version}", f"llama-{version}-community", f"llama-{version}")
-    return Terms(names, "with_conditions", ("naming", "use restrictions"), meaning, f"Llama {version} Community License Agreement", date)
+    return Terms(
+        names,
+        "with_conditions",
+        ("naming", "use restrictions"),
+        meaning,
+        f"Llama {version} Community License Agreement",
+        date,
+    )
 
 
 def _service(name: str, document: str, date: str) -> Terms:
-    return Terms((name,), "forbidden", (), "outputs may not train models that compete with the service", document, date)
+    return Terms(
+        (name,),
+        "forbidden",
+        (),
+        "outputs may not train models that compete with the service",
+        document,
+        date,
+    )
 
 
 TABLE = (
     Terms(("own",), "allowed", (), "your own work", "your own statement", "-"),
     _free(("apache-2.0",), "Apache License 2.0", "2004-01"),
     _free(("mit",), "MIT License", "1988"),
-    _free(("bsd-3-clause", "bsd-2-clause", "isc"), "BSD 3-Clause License (2-Clause and ISC alike)", "1999-07-22"),
-    _free(("cc0-1.0", "cc0", "unlicense", "pddl", "public-domain"), "CC0 1.0 Universal (Unlicense and PDDL alike)", "2009-03-11"),
-    *_creative("cc-by", "with_conditions", ("attribution",), "name the authors where the data, or what quotes it, is given to others"),
+    _free(
+        ("bsd-3-clause", "bsd-2-clause", "isc"),
+        "BSD 3-Clause License (2-Clause and ISC alike)",
+        "1999-07-22",
+    ),
+    _free(
+        ("cc0-1.0", "cc0", "unlicense", "pddl", "public-domain"),
+        "CC0 1.0 Universal (Unlicense and PDDL alike)",
+        "2009-03-11",
+    ),
+    *_creative(
+        "cc-by",
+        "with_conditions",
+        ("attribution",),
+        "name the authors where the data, or what quotes it, is given to others",
+    ),
     *_creative(
         "cc-by-sa",
         "with_conditions",
         ("attribution", "share-alike"),
         "name the authors; what counts as adapted from the data is given to others under the same licence only",
     ),
-    *_creative("cc-by-nc", "with_conditions", ("attribution", "non-commercial"), "name the authors; not for commercial advantage"),
+    *_creative(
+        "cc-by-nc",
+        "with_conditions",
+        ("attribution", "non-commercial"),
+        "name the authors; not for commercial advantage",
+    ),
     *_creative(
         "cc-by-nc-sa",
         "with_conditions",
@@ -71,7 +119,10 @@ TABLE = (
         "name the authors; not for commercial advantage; what is adapted stays under the same licence",
     ),
     *_creative(
-        "cc-by-nd", "unknown", ("attribution",), "nothing adapted may be given to others, and whether a student is adapted is disputed"
+        "cc-by-nd",
+        "unknown",
+        ("attribution",),
+        "nothing adapted may be given to others, and whether a student is adapted is disputed",
     ),
     *_creative(
         "cc-by-nc-nd",
@@ -190,7 +241,14 @@ TABLE = (
     _service("openai-terms", "OpenAI Services Agreement", "2025-05-31"),
     _service("anthropic-terms", "Anthropic Commercial Terms of Service", "2025-06-17"),
     _service("google-terms", "Gemini API Additional Terms of Service", "2025-05-20"),
-    Terms(("proprietary", "other"), "unknown", (), "what is allowed stands in your contract", "your contract", "-"),
+    Terms(
+        ("proprietary", "other"),
+        "unknown",
+        (),
+        "what is allowed stands in your contract",
+        "your contract",
+        "-",
+    ),
     Terms(("unknown",), "unknown", (), "nobody has said what is allowed", "none", "-"),
 )
 KNOWN = {name: terms for terms in TABLE for name in terms.names}
@@ -216,7 +274,13 @@ def check(teacher: str | None, seeds: str | None, acknowledged: Sequence[str] = 
     """
     declared = {"teacher": teacher, "seeds": seeds}
     missing = [f"licences.{role}" for role, name in declared.items() if name is None]
-    lines = [f"licences: {' and '.join(missing)} not declared; whether training is allowed is for you to know"] if missing else []
+    lines = (
+        [
+            f"licences: {' and '.join(missing)} not declared; whether training is allowed is for you to know"
+        ]
+        if missing
+        else []
+    )
     taken = {_plain(name) for name in acknowledged}
     record: dict[str, dict[str, Any]] = {}
     for role, name in declared.items():
@@ -237,25 +301,41 @@ def check(teacher: str | None, seeds: str | None, acknowledged: Sequence[str] = 
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"-(?:only|or-later)$", "", name.strip().casefold().replace(" ", "-").replace("_", "-"))
+    return re.sub(
+        r"-(?:only|or-later)$", "", name.strip().casefold().replace(" ", "-").replace("_", "-")
+    )
 
 
 def _terms(name: str) -> Terms:
     close = difflib.get_close_matches(_plain(name), KNOWN, n=1, cutoff=0.7)
-    meaning = "it is not in the table of pipeline/data/licences.py" + (f"; did you mean {close[0]}?" if close else "")
+    meaning = "it is not in the table of pipeline/data/licences.py" + (
+        f"; did you mean {close[0]}?" if close else ""
+    )
     return KNOWN.get(_plain(name), Terms((_plain(name),), "unknown", (), meaning, "none", "-"))
 
 
 def _line(role: str, name: str, terms: Terms) -> str:
     if terms.ruling in ("forbidden", "unknown"):
-        said = "FORBIDS this training" if terms.ruling == "forbidden" else "IS NOT KNOWN to allow this training"
+        said = (
+            "FORBIDS this training"
+            if terms.ruling == "forbidden"
+            else "IS NOT KNOWN to allow this training"
+        )
         return f"licences: !!! {role}: {name} {said}: {terms.meaning}. It goes on because licences.acknowledge names it !!!"
-    asked = f" with conditions ({', '.join(terms.conditions)}): {terms.meaning}" if terms.conditions else ""
+    asked = (
+        f" with conditions ({', '.join(terms.conditions)}): {terms.meaning}"
+        if terms.conditions
+        else ""
+    )
     return f"licences: {role}: {name} allows training{asked} [{terms.document}, {terms.date}; no legal advice]"
 
 
 def _refusal(role: str, name: str, terms: Terms) -> str:
-    said = "forbids this training" if terms.ruling == "forbidden" else "is not known to allow this training"
+    said = (
+        "forbids this training"
+        if terms.ruling == "forbidden"
+        else "is not known to allow this training"
+    )
     source = f" ({terms.document}, {terms.date})" if terms.document != "none" else ""
     return (
         f"licences.{role}: {name} {said}: {terms.meaning}{source}; take {'another teacher' if role == 'teacher' else 'other seeds'}, "

@@ -81,7 +81,9 @@ class Prefixes(BaseModel):
     @model_validator(mode="after")
     def tell_apart(self) -> Self:
         if self.answer == self.rationale:
-            raise ValueError("answer and rationale must differ, or one prompt would have two replies")
+            raise ValueError(
+                "answer and rationale must differ, or one prompt would have two replies"
+            )
         return self
 
 
@@ -100,10 +102,16 @@ class FrontMatter(BaseModel):
         assert seed.target is not None
         if self.target is None:
             return f"{self.answer.start}{seed.target}{self.answer.ends[-1]}"
-        known = {name: value for name, value in seed.inputs.items() if isinstance(value, str | int | float)} | {"target": seed.target}
+        known = {
+            name: value
+            for name, value in seed.inputs.items()
+            if isinstance(value, str | int | float)
+        } | {"target": seed.target}
         unknown = [name for name in NAMED.findall(self.target) if name not in known]
         if unknown:
-            raise PipelineError(f"target: {{{unknown[0]}}} is no input of seed {seed.id}, which has {', '.join(known)}; name one of them")
+            raise PipelineError(
+                f"target: {{{unknown[0]}}} is no input of seed {seed.id}, which has {', '.join(known)}; name one of them"
+            )
         return NAMED.sub(lambda found: str(known[found.group(1)]), self.target)
 
 
@@ -119,8 +127,12 @@ class Prompt:
         """The prompt for the answer of a student trained in this form: the whole reply, the answer alone, or the answer on demand."""
         if form == "whole":
             return self
-        front = self.front.model_copy(update={"rationale": None, "answer": Span(end=self.front.answer.end, open=True)})
-        return dataclasses.replace(self, front=front, prefix=self.front.prefixes.answer if form == "steps" else "")
+        front = self.front.model_copy(
+            update={"rationale": None, "answer": Span(end=self.front.answer.end, open=True)}
+        )
+        return dataclasses.replace(
+            self, front=front, prefix=self.front.prefixes.answer if form == "steps" else ""
+        )
 
     def render(self, seed: Seed, control_tokens: Iterable[str] = ()) -> Rendered:
         """Fill the template with the seed's inputs."""
@@ -129,11 +141,15 @@ class Prompt:
             body = self.prefix + self.template.render(_defused(seed.inputs, tokens))
         except UndefinedError as error:
             known = ", ".join(seed.inputs)
-            raise PipelineError(f"{self.name}: {error.message} for seed {seed.id}, whose inputs are {known}; name one of them") from None
+            raise PipelineError(
+                f"{self.name}: {error.message} for seed {seed.id}, whose inputs are {known}; name one of them"
+            ) from None
         except PipelineError as error:
             raise PipelineError(f"{self.name}: seed {seed.id}: {error}") from None
         except Exception as error:  # a template can do arithmetic, so anything that Python raises
-            raise PipelineError(f"{self.name}: cannot be rendered for seed {seed.id}: {error}") from None
+            raise PipelineError(
+                f"{self.name}: cannot be rendered for seed {seed.id}: {error}"
+            ) from None
         if self.front.format == "completion":
             return Rendered(None, body)
         system = ({"role": "system", "content": self.front.system},) if self.front.system else ()
@@ -150,16 +166,24 @@ def load(path: str | Path) -> Prompt:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise PipelineError(f"{path}: prompt cannot be read ({error.strerror}); see prompts/ for examples") from None
+        raise PipelineError(
+            f"{path}: prompt cannot be read ({error.strerror}); see prompts/ for examples"
+        ) from None
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from None
+        raise PipelineError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
+        ) from None
     front, body = _split(path, text)
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_no_null)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, finalize=_no_null
+    )
     try:
         named = frozenset(meta.find_undeclared_variables(environment.parse(body)))
         return Prompt(str(path), front, environment.from_string(body), names=named)
     except TemplateError as error:
-        raise PipelineError(f"{path}: template error: {error}; the body is a Jinja template over the seed's inputs") from None
+        raise PipelineError(
+            f"{path}: template error: {error}; the body is a Jinja template over the seed's inputs"
+        ) from None
 
 
 def kept(folder: Path) -> list[Path]:
@@ -175,21 +199,31 @@ def check(prompt: Prompt, seeds: Iterable[Seed]) -> None:
 
 def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
     if not text.startswith("---\n") or "\n---\n" not in text[3:]:
-        raise PipelineError(f"{path}: has no front matter; begin it with ---, the settings, --- (see prompts/)")
-    head, body = text[4:].split("\n---\n", 1) if not text.startswith("---\n---\n") else ("", text[8:])
+        raise PipelineError(
+            f"{path}: has no front matter; begin it with ---, the settings, --- (see prompts/)"
+        )
+    head, body = (
+        text[4:].split("\n---\n", 1) if not text.startswith("---\n---\n") else ("", text[8:])
+    )
     try:
         front = FrontMatter.model_validate(yaml.safe_load(head) or {})
     except yaml.YAMLError as error:
-        raise PipelineError(f"{path}: front matter is not valid YAML: {' '.join(str(error).split())}") from None
+        raise PipelineError(
+            f"{path}: front matter is not valid YAML: {' '.join(str(error).split())}"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise PipelineError(f"{path}: front matter: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise PipelineError(
+            f"{path}: front matter: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from None
     return front, body.strip("\n")
 
 
 def _no_null(value: Any) -> Any:
     if value is None:
-        raise PipelineError("an input that the prompt shows is null; fill it in, or guard it with {% if %}")
+        raise PipelineError(
+            "an input that the prompt shows is null; fill it in, or guard it with {% if %}"
+        )
     return value
 
 

@@ -26,7 +26,10 @@ def read(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) ->
     rationale = prompt.front.rationale.find(completion.text) if prompt.front.rationale else None
     answer = prompt.front.answer.find(completion.text)
     ids = completion.token_ids if tokenizer else None
-    return Reading(*_part(completion.text, rationale, ids, tokenizer), *_part(completion.text, answer, ids, tokenizer))
+    return Reading(
+        *_part(completion.text, rationale, ids, tokenizer),
+        *_part(completion.text, answer, ids, tokenizer),
+    )
 
 
 def _think(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) -> Reading:
@@ -44,9 +47,13 @@ def _think(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) 
     return Reading(thoughts or None, (0, at) if thoughts else None, answer, shifted)
 
 
-def _part(text: str, place: tuple[int, int] | None, ids: list[int] | None, tokenizer: Tokenizer | None) -> tuple[str | None, Range | None]:
+def _part(
+    text: str, place: tuple[int, int] | None, ids: list[int] | None, tokenizer: Tokenizer | None
+) -> tuple[str | None, Range | None]:
     """A part of the text, given by its characters, and its tokens."""
     if place is None:
         return None, None
     begin, end = place
-    return text[begin:end], tokenizer.token_range(ids, text, begin, end) if tokenizer and ids is not None else None
+    return text[begin:end], tokenizer.token_range(
+        ids, text, begin, end
+    ) if tokenizer and ids is not None else None

@@ -16,7 +16,9 @@ from pipeline.errors import PipelineError
 from pipeline.records import Seed, digest
 from pipeline.storage.files import sha256
 
-Row = tuple[str, dict[str, Any], int | None]  # where ("file:line"), columns, byte at which it begins
+Row = tuple[
+    str, dict[str, Any], int | None
+]  # where ("file:line"), columns, byte at which it begins
 GOES_ON = "and the same command goes on from here"
 
 
@@ -58,7 +60,9 @@ class Pinned:
                 return
             content = sha256(path)
         except OSError as error:
-            raise PipelineError(f"{path}: cannot be read any more ({error.strerror}); put it back, {GOES_ON}") from None
+            raise PipelineError(
+                f"{path}: cannot be read any more ({error.strerror}); put it back, {GOES_ON}"
+            ) from None
         if content != (self._sha256 or content):
             raise PipelineError(
                 f"{path}: was changed while the stage is at work on it; put back what it was, {GOES_ON}; "
@@ -118,11 +122,15 @@ def _checked(source: Source) -> Iterator[tuple[Seed, int | None]]:
         seed = _seed(source, where, row)
         if seed.id in seen:
             earlier = next(islice(_rows(source), seen[seed.id], None))[0]
-            raise PipelineError(f"{where}: seed id '{seed.id}' was given before, at {earlier}; give each seed an id of its own")
+            raise PipelineError(
+                f"{where}: seed id '{seed.id}' was given before, at {earlier}; give each seed an id of its own"
+            )
         seen[seed.id] = number
         yield seed, offset
     if not seen:
-        raise PipelineError(f"{source.path or source.dataset}: has no seeds; put at least one row in it")
+        raise PipelineError(
+            f"{source.path or source.dataset}: has no seeds; put at least one row in it"
+        )
 
 
 def load_eval(train: Iterable[Seed], source: Source, text: Callable[[Seed], str]) -> list[Seed]:
@@ -135,10 +143,14 @@ def load_eval(train: Iterable[Seed], source: Source, text: Callable[[Seed], str]
     known = {_folded(text(seed)): seed.id for seed in train}
     for seed in held_out:
         if seed.target is None:
-            raise PipelineError(f"{name}: held-out seed {seed.id} has no '{source.target_field}'; evaluate needs the ground truth")
+            raise PipelineError(
+                f"{name}: held-out seed {seed.id} has no '{source.target_field}'; evaluate needs the ground truth"
+            )
         twin = known.get(_folded(text(seed)))
         if twin:
-            raise PipelineError(f"{name}: held-out seed {seed.id} reads like training seed {twin}; take it out of one of them")
+            raise PipelineError(
+                f"{name}: held-out seed {seed.id} reads like training seed {twin}; take it out of one of them"
+            )
     return held_out
 
 
@@ -152,13 +164,21 @@ def _folded(text: str) -> str:
 
 
 def _seed(source: Source, where: str, row: dict[str, Any]) -> Seed:
-    inputs = {key: value for key, value in row.items() if key not in (source.id_field, source.target_field, source.group_field)}
+    inputs = {
+        key: value
+        for key, value in row.items()
+        if key not in (source.id_field, source.target_field, source.group_field)
+    }
     if not inputs:
-        raise PipelineError(f"{where}: has no input columns, only {', '.join(row) or 'nothing'}; give the prompt something to render")
+        raise PipelineError(
+            f"{where}: has no input columns, only {', '.join(row) or 'nothing'}; give the prompt something to render"
+        )
     try:
         json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        raise PipelineError(f"{where}: holds half of a surrogate pair (a character that was cut in two); remove it") from None
+        raise PipelineError(
+            f"{where}: holds half of a surrogate pair (a character that was cut in two); remove it"
+        ) from None
     group = row.get(source.group_field)
     given = row.get(source.id_field)
     return Seed(
@@ -177,7 +197,9 @@ def _target(source: Source, where: str, row: dict[str, Any]) -> str | None:
         return str(value)
     match = re.search(source.target_pattern, str(value))
     if match is None:
-        raise PipelineError(f"{where}: target_pattern {source.target_pattern!r} is not found in '{str(value)[-60:]}'; correct the pattern")
+        raise PipelineError(
+            f"{where}: target_pattern {source.target_pattern!r} is not found in '{str(value)[-60:]}'; correct the pattern"
+        )
     return match.group(1).strip()
 
 
@@ -187,7 +209,9 @@ def _rows(source: Source) -> Iterator[Row]:
     path = Path(source.path or "")
     readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if path.suffix not in readers:
-        raise PipelineError(f"{path}: seeds are read from {', '.join(readers)}; or give dataset: for one from the hub")
+        raise PipelineError(
+            f"{path}: seeds are read from {', '.join(readers)}; or give dataset: for one from the hub"
+        )
     if not path.is_file():
         raise PipelineError(f"{path}: no such file of seeds; the config names it under task")
     return readers[path.suffix](path)
@@ -224,7 +248,9 @@ def _csv(path: Path) -> Iterator[Row]:
             for row in reader:
                 where = f"{path}:{reader.line_num}"
                 if None in row or None in row.values():
-                    raise PipelineError(f"{where}: has another number of columns than the header; quote commas inside a field")
+                    raise PipelineError(
+                        f"{where}: has another number of columns than the header; quote commas inside a field"
+                    )
                 yield where, row, None
         except csv.Error as error:
             raise PipelineError(f"{path}:{reader.line_num}: not CSV ({error})") from None
@@ -262,8 +288,12 @@ def _dataset(source: Source) -> Iterator[Row]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(source.dataset, source.name, split=source.split, revision=source.revision)
-    except Exception as error:  # the hub's client has no common error; all of them mean that there are no seeds
+        rows = load_dataset(
+            source.dataset, source.name, split=source.split, revision=source.revision
+        )
+    except (
+        Exception
+    ) as error:  # the hub's client has no common error; all of them mean that there are no seeds
         raise PipelineError(
             f"dataset {source.dataset}: cannot be loaded ({str(error).splitlines()[0]}); check its name, split and the network"
         ) from None

@@ -64,15 +64,21 @@ class Vocabulary:
         live = topk.logprobs != -np.inf
         live[:, 0] = True  # a sampled token keeps its column even at probability 0
         stays = live & (ids != LEFT_OUT)
-        lost = np.where(live & ~stays, np.exp(topk.logprobs, dtype=np.float64), 0.0).sum(axis=1)  # (T,)
+        lost = np.where(live & ~stays, np.exp(topk.logprobs, dtype=np.float64), 0.0).sum(
+            axis=1
+        )  # (T,)
         is_exact = np.arange(ids.shape[1]) < topk.exact[:, None]
-        order = np.argsort(~stays, axis=1, kind="stable")[:, : int(stays.sum(axis=1).max(initial=1))]
+        order = np.argsort(~stays, axis=1, kind="stable")[
+            :, : int(stays.sum(axis=1).max(initial=1))
+        ]
         stays_there = np.take_along_axis(stays, order, axis=1)
         with np.errstate(divide="ignore"):
             tail = np.log(np.exp(topk.tail, dtype=np.float64) + lost)
         return TopK(
             ids=np.where(stays_there, np.take_along_axis(ids, order, axis=1), 0),
-            logprobs=np.where(stays_there, np.take_along_axis(topk.logprobs, order, axis=1), -np.inf).astype(np.float32),
+            logprobs=np.where(
+                stays_there, np.take_along_axis(topk.logprobs, order, axis=1), -np.inf
+            ).astype(np.float32),
             tail=np.minimum(tail, 0.0).astype(np.float32),
             exact=(stays & is_exact).sum(axis=1),
         )

@@ -8,7 +8,10 @@ import numpy as np
 from pipeline.records import Scored
 
 BINS = 10
-BY_DEGREES = ("rouge_l", "chrf")  # metrics that say how near, not whether; a probability of being right does not fit them
+BY_DEGREES = (
+    "rouge_l",
+    "chrf",
+)  # metrics that say how near, not whether; a probability of being right does not fit them
 
 
 def calibration(answers: Sequence[Scored], metric: str) -> dict[str, Any] | None:
@@ -18,11 +21,17 @@ def calibration(answers: Sequence[Scored], metric: str) -> dict[str, Any] | None
     Answers without a confidence (unreadable ones, or of a backend that gives no logprobs) are left out; None if that leaves none, or if the
     metric is one of degrees.
     """
-    known = [(answer.confidence, answer.score.value) for answer in answers if answer.confidence is not None]
+    known = [
+        (answer.confidence, answer.score.value)
+        for answer in answers
+        if answer.confidence is not None
+    ]
     if not known or metric in BY_DEGREES:
         return None
     confidence, value = np.array(known, np.float64).T
-    numbers = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)  # 1 belongs to the last bin
+    numbers = np.minimum(
+        (confidence * BINS).astype(np.int64), BINS - 1
+    )  # 1 belongs to the last bin
     bins = [
         {
             "low": number / BINS,
@@ -34,4 +43,9 @@ def calibration(answers: Sequence[Scored], metric: str) -> dict[str, Any] | None
         for number in np.unique(numbers).tolist()
     ]
     gaps = [one["count"] * abs(one["confidence"] - one["accuracy"]) for one in bins]
-    return {"ece": sum(gaps) / len(known), "brier": float(np.mean((confidence - value) ** 2)), "answers": len(known), "bins": bins}
+    return {
+        "ece": sum(gaps) / len(known),
+        "brier": float(np.mean((confidence - value) ** 2)),
+        "answers": len(known),
+        "bins": bins,
+    }

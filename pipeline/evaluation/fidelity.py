@@ -24,7 +24,11 @@ def readings(config: Config, names: Sequence[str]) -> Readings:
     if config.evaluate.fidelity is None:
         return {}
     folders = {name: Path(config.run_dir) / "fidelity" / name for name in names}
-    found = {name: list(read_records(folder, Faithful)) for name, folder in folders.items() if (folder / "manifest.json").exists()}
+    found = {
+        name: list(read_records(folder, Faithful))
+        for name, folder in folders.items()
+        if (folder / "manifest.json").exists()
+    }
     return {name: one for name, one in found.items() if one}
 
 
@@ -34,11 +38,16 @@ def figures(found: Sequence[Faithful]) -> dict[str, Any]:
     there = [one for one in found if one.tokens]
     tokens = sum(one.tokens for one in there)
     return {
-        "kl": dataclasses.asdict(bootstrap([one.nats / one.tokens for one in there])) if there else None,
+        "kl": dataclasses.asdict(bootstrap([one.nats / one.tokens for one in there]))
+        if there
+        else None,
         "top1": sum(one.same for one in there) / tokens if there else None,
         "tokens": tokens,
         "left_out": len(found) - len(there),
-        **{name: dataclasses.asdict(bootstrap([getattr(one, name) for one in found])) for name in ("rouge_l", "chrf")},
+        **{
+            name: dataclasses.asdict(bootstrap([getattr(one, name) for one in found]))
+            for name in ("rouge_l", "chrf")
+        },
     }
 
 
@@ -46,6 +55,13 @@ def nats(found: Readings, compared: Sequence[str], names: Sequence[str]) -> NDAr
     """(R, I): nats a token of these models on every seed that all of the `compared` were measured on; empty if there is none."""
     if not set(compared) <= set(found):
         return np.empty((0, 0))
-    values = {name: {one.id: one.nats / one.tokens for one in found[name] if one.tokens} for name in compared}
+    values = {
+        name: {one.id: one.nats / one.tokens for one in found[name] if one.tokens}
+        for name in compared
+    }
     shared = sorted(set.intersection(*(set(of_one) for of_one in values.values())))
-    return np.array([[values[name][seed] for seed in shared] for name in names]) if shared else np.empty((0, 0))
+    return (
+        np.array([[values[name][seed] for seed in shared] for name in names])
+        if shared
+        else np.empty((0, 0))
+    )

@@ -18,7 +18,9 @@ def failed(config: Config, results: Mapping[str, Any]) -> list[str]:
     name = gate.arm or next(iter(config.train.arms))
     for one in (name, gate.over):
         if one is not None and one not in results["models"]:
-            raise PipelineError(f"evaluate.gate: there is no model '{one}'; there are {', '.join(results['models'])}")
+            raise PipelineError(
+                f"evaluate.gate: there is no model '{one}'; there are {', '.join(results['models'])}"
+            )
     return [f"gate: {name}: {line}" for line in _lines(config, results, name)]
 
 
@@ -43,13 +45,25 @@ def _beyond(gate: Gate, model: Mapping[str, Any], name: str) -> Iterator[str]:
     """Figures that are measured only where that is asked for, and may be so high at most."""
     for key, most, inside, needs in (
         ("p95_s", gate.p95_s, "load", "set evaluate.load, such as {}"),
-        ("price_per_1000", gate.price_per_1000, "load", "set evaluate.load, such as {}, and evaluate.price_per_hour"),
-        ("ece", gate.ece, "calibration", "its answers were kept without their probabilities, so evaluate it with --redo"),
+        (
+            "price_per_1000",
+            gate.price_per_1000,
+            "load",
+            "set evaluate.load, such as {}, and evaluate.price_per_hour",
+        ),
+        (
+            "ece",
+            gate.ece,
+            "calibration",
+            "its answers were kept without their probabilities, so evaluate it with --redo",
+        ),
     ):
         found = (model.get(inside) or {}).get(key)
         if most is None:
             continue
         if found is None:
-            raise PipelineError(f"evaluate.gate.{key}: was not measured for {name}; {needs}, and give pipeline evaluate again")
+            raise PipelineError(
+                f"evaluate.gate.{key}: was not measured for {name}; {needs}, and give pipeline evaluate again"
+            )
         if found > most:
             yield f"{key} is {found:.4g}, more than evaluate.gate.{key}={most:g}"

@@ -32,7 +32,11 @@ def measure(job: dict[str, Any]) -> Any:
     import torch
     from lm_eval import simple_evaluate
 
-    place = {"pretrained": job["model"], "revision": job["revision"] or "main", "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    place = {
+        "pretrained": job["model"],
+        "revision": job["revision"] or "main",
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }
     return simple_evaluate(
         "hf",
         model_args={**place, "trust_remote_code": False, "batch_size": job["batch_size"]},
@@ -67,7 +71,10 @@ def figures(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
             if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
                 error = values.get(f"{metric}_stderr,{used}")
                 name = metric if used == "none" else key
-                found[task][name] = {"value": float(value), "stderr": float(error) if isinstance(error, int | float) else None}
+                found[task][name] = {
+                    "value": float(value),
+                    "stderr": float(error) if isinstance(error, int | float) else None,
+                }
     return found
 
 

@@ -13,13 +13,19 @@ from pipeline.verifiers import json_answers, verify
 from pipeline.verifiers.code_fence import unfenced
 from pipeline.verifiers.scorers import SCORERS, normalise
 
-Field = tuple[str, str, Any]  # of a leaf of a JSON value its path, its type (true is not 1) and itself
+Field = tuple[
+    str, str, Any
+]  # of a leaf of a JSON value its path, its type (true is not 1) and itself
 
 
 def further(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
     """The metrics of evaluate.also, and those of the kind of task, by name. They see the answer as the task's own metric read it; one that
     could not be read counts 0."""
-    found = {name: bootstrap([_value(name, answer) for answer in answers]) for name in config.evaluate.also if name != config.task.metric}
+    found = {
+        name: bootstrap([_value(name, answer) for answer in answers])
+        for name in config.evaluate.also
+        if name != config.task.metric
+    }
     return found | (_of_json(config, answers) if config.task.metric == "json" else {})
 
 
@@ -53,7 +59,10 @@ def _of_json(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
     """Validity: the share of answers that are JSON and fit the schema, if any. Field F1: over the fields of all answers together."""
     how = verify.check(config.task)
     # held against itself, an answer is right if it can be read and fits
-    valid = [verify.score(how, answer.score.answer, answer.score.answer or "").value for answer in answers]
+    valid = [
+        verify.score(how, answer.score.answer, answer.score.answer or "").value
+        for answer in answers
+    ]
     fields = [shared_fields(answer.score.answer, str(answer.target)) for answer in answers]
     both, either = zip(*fields, strict=True)
     return {"json_valid": bootstrap(valid), "json_field_f1": bootstrap_ratio(both, either)}

@@ -12,8 +12,14 @@ FILE = "figures.json"
 
 def stored(config: Config, name: str) -> dict[str, Any]:
     """{"memorisation", "lm_eval"} of a model; None where the config does not ask for it, or it is still to be done."""
-    asked = {"memorisation": ("memorisation", config.evaluate.memorisation), "lm_eval": ("forgotten", config.evaluate.lm_eval)}
-    return {key: _read(Path(config.run_dir) / stage / name / FILE) if settings else None for key, (stage, settings) in asked.items()}
+    asked = {
+        "memorisation": ("memorisation", config.evaluate.memorisation),
+        "lm_eval": ("forgotten", config.evaluate.lm_eval),
+    }
+    return {
+        key: _read(Path(config.run_dir) / stage / name / FILE) if settings else None
+        for key, (stage, settings) in asked.items()
+    }
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -22,14 +22,19 @@ from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
 from pipeline.verifiers.scorers import normalise
 
-Measured = Mapping[str, tuple[Sequence[Scored], Mapping[str, Any]]]  # per model: its answers, what they cost
+Measured = Mapping[
+    str, tuple[Sequence[Scored], Mapping[str, Any]]
+]  # per model: its answers, what they cost
 FAKE = "made by the fake backend: these figures test the machinery and measure nothing"
 
 
 def measured(config: Config, names: Sequence[str]) -> Measured:
     """What `evaluate` has of these models."""
     folders = {name: Path(config.run_dir) / "evaluate" / name for name in names}
-    return {name: (list(read_records(folder, Scored)), read_json(folder / "cost.json")) for name, folder in folders.items()}
+    return {
+        name: (list(read_records(folder, Scored)), read_json(folder / "cost.json"))
+        for name, folder in folders.items()
+    }
 
 
 def results(config: Config, measured: Measured, faithful: Readings | None = None) -> dict[str, Any]:
@@ -47,8 +52,15 @@ def results(config: Config, measured: Measured, faithful: Readings | None = None
             "unreadable": sum(answer.score.answer is None for answer in answers),
             "agreement": _agreement(answers, measured["teacher"][0]),
             **_groups(answers),
-            **({"macro_f1": metrics.macro_f1(answers, config.task.labels)} if config.task.labels else {}),
-            "metrics": {metric: dataclasses.asdict(interval) for metric, interval in metrics.further(config, answers).items()},
+            **(
+                {"macro_f1": metrics.macro_f1(answers, config.task.labels)}
+                if config.task.labels
+                else {}
+            ),
+            "metrics": {
+                metric: dataclasses.asdict(interval)
+                for metric, interval in metrics.further(config, answers).items()
+            },
             "calibration": calibration(answers, config.task.metric),
             "fidelity": fidelity.figures(faithful[name]) if name in faithful else None,
             **cost,
@@ -61,10 +73,16 @@ def results(config: Config, measured: Measured, faithful: Readings | None = None
         "metric": config.task.metric,
         "held_out": len(teacher),
         "models": models,
-        "repeats": {group: _repeated(names, runs[group], teacher_mean) for group, names in groups.items() if len(names) > 1},
+        "repeats": {
+            group: _repeated(names, runs[group], teacher_mean)
+            for group, names in groups.items()
+            if len(names) > 1
+        },
         "gate": _against(config, measured),
         "differences": _differences(config, measured, faithful),
-        "note": FAKE if any(str(cost["engine"]).startswith("fake") for _, cost in measured.values()) else None,
+        "note": FAKE
+        if any(str(cost["engine"]).startswith("fake") for _, cost in measured.values())
+        else None,
     }
 
 
@@ -83,12 +101,20 @@ def repeats(arms: Mapping[str, Arm]) -> dict[str, list[str]]:
 def _differences(config: Config, measured: Measured, faithful: Readings) -> dict[str, Any]:
     """By "one - other": every group of arms minus the sft ones, the untouched student and the teacher, with `significance.p_value`;
     under `kl` the same of their divergence from the teacher, where both have one."""
-    groups = {**repeats(config.train.arms), **{name: [name] for name in (BASE, TEACHER) if name in measured}}
+    groups = {
+        **repeats(config.train.arms),
+        **{name: [name] for name in (BASE, TEACHER) if name in measured},
+    }
     found: dict[str, Any] = {}
     for one, other in _pairs(config):
         if one in groups and other in groups:
-            found[f"{one} - {other}"] = _difference(_runs(measured, groups[one]), _runs(measured, groups[other]))
-            nats = [fidelity.nats(faithful, groups[one] + groups[other], names) for names in (groups[one], groups[other])]
+            found[f"{one} - {other}"] = _difference(
+                _runs(measured, groups[one]), _runs(measured, groups[other])
+            )
+            nats = [
+                fidelity.nats(faithful, groups[one] + groups[other], names)
+                for names in (groups[one], groups[other])
+            ]
             if all(len(side) for side in nats):
                 found[f"{one} - {other}"]["kl"] = _difference(*nats)
     return found
@@ -96,14 +122,20 @@ def _differences(config: Config, measured: Measured, faithful: Readings) -> dict
 
 def _pairs(config: Config) -> Iterator[tuple[str, str]]:
     arms, groups = config.train.arms, repeats(config.train.arms)
-    kds, sfts = ([group for group, names in groups.items() if arms[names[0]].method == method] for method in ("kd", "sft"))
+    kds, sfts = (
+        [group for group, names in groups.items() if arms[names[0]].method == method]
+        for method in ("kd", "sft")
+    )
     yield from ((kd, sft) for kd in kds for sft in sfts)
     yield from ((later, sft) for number, sft in enumerate(sfts) for later in sfts[number + 1 :])
     yield from ((group, other) for other in (BASE, TEACHER) for group in groups)
 
 
 def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float]:
-    return {**dataclasses.asdict(bootstrap_repeats(one, other)), "p": significance.p_value(one, other)}
+    return {
+        **dataclasses.asdict(bootstrap_repeats(one, other)),
+        "p": significance.p_value(one, other),
+    }
 
 
 def _against(config: Config, measured: Measured) -> dict[str, float] | None:
@@ -119,7 +151,14 @@ def _against(config: Config, measured: Measured) -> dict[str, float] | None:
 def _agreement(answers: Sequence[Scored], teacher: Sequence[Scored]) -> float:
     """The share of held-out seeds to which a model's answer is the teacher's, right or wrong."""
     said = {answer.seed_id: normalise(answer.score.answer or "") for answer in teacher}
-    return float(np.mean([normalise(answer.score.answer or "") == said[answer.seed_id] != "" for answer in answers]))
+    return float(
+        np.mean(
+            [
+                normalise(answer.score.answer or "") == said[answer.seed_id] != ""
+                for answer in answers
+            ]
+        )
+    )
 
 
 def _groups(answers: Sequence[Scored]) -> dict[str, Any]:
@@ -128,7 +167,10 @@ def _groups(answers: Sequence[Scored]) -> dict[str, Any]:
     for answer in answers:
         if answer.group is not None:
             values.setdefault(answer.group, []).append(answer.score.value)
-    groups = {name: {**dataclasses.asdict(bootstrap(found)), "held_out": len(found)} for name, found in sorted(values.items())}
+    groups = {
+        name: {**dataclasses.asdict(bootstrap(found)), "held_out": len(found)}
+        for name, found in sorted(values.items())
+    }
     means = [group["mean"] for group in groups.values()]
     return {"groups": groups, "gap": max(means) - min(means) if means else None}
 
@@ -144,7 +186,9 @@ def _runs(measured: Measured, names: Sequence[str]) -> NDArray[np.float64]:
     return np.array([[value[seed] for seed in order] for value in values], np.float64)
 
 
-def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: float) -> dict[str, Any]:
+def _repeated(
+    names: Sequence[str], runs: NDArray[np.float64], teacher_mean: float
+) -> dict[str, Any]:
     score = bootstrap_repeats(runs)
     return {
         "arms": list(names),

@@ -20,7 +20,11 @@ def p_value(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     seed by seed. So p speaks of other held-out seeds, and takes the repeats for all that there are: what other training seeds would change
     is in the interval (`scoring.bootstrap_repeats`), not in p.
     """
-    if len(one) == len(other) == 1 and np.isin(one, (0.0, 1.0)).all() and np.isin(other, (0.0, 1.0)).all():
+    if (
+        len(one) == len(other) == 1
+        and np.isin(one, (0.0, 1.0)).all()
+        and np.isin(other, (0.0, 1.0)).all()
+    ):
         return mcnemar(int((one > other).sum()), int((one < other).sum()))
     return sign_flip(one.mean(axis=0) - other.mean(axis=0))
 
@@ -42,7 +46,9 @@ def sign_flip(differences: NDArray[np.float64], seed: int = 0) -> float:
     if not len(moving):
         return 1.0
     bar = abs(moving.sum()) - ALIKE * np.abs(moving).sum()
-    as_large = sum(int((np.abs(signs @ moving) >= bar).sum()) for signs in _signs(len(moving), seed))
+    as_large = sum(
+        int((np.abs(signs @ moving) >= bar).sum()) for signs in _signs(len(moving), seed)
+    )
     return (1 + as_large) / (1 + FLIPS)
 
 
@@ -51,4 +57,7 @@ def _signs(items: int, seed: int) -> Iterator[NDArray[np.float64]]:
     random = np.random.default_rng(seed)
     rows = max(1, BLOCK // items)
     for first in range(0, FLIPS, rows):
-        yield 2.0 * random.integers(2, size=(min(rows, FLIPS - first), items)).astype(np.float64) - 1.0
+        yield (
+            2.0 * random.integers(2, size=(min(rows, FLIPS - first), items)).astype(np.float64)
+            - 1.0
+        )

@@ -12,14 +12,21 @@ def table(found: Mapping[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]
     lines.insert(1, "-" * len(lines[0]))
     lines += [_repeats_line(name, group) for name, group in found["repeats"].items()]
-    over = f"paired, {found['held_out']} held-out seeds" + (", over repeats" if found["repeats"] else "")
-    lines += [_difference_line(name, one, over) for name, one in found["differences"].items() if _kd_and_sft(found, name)]
+    over = f"paired, {found['held_out']} held-out seeds" + (
+        ", over repeats" if found["repeats"] else ""
+    )
+    lines += [
+        _difference_line(name, one, over)
+        for name, one in found["differences"].items()
+        if _kd_and_sft(found, name)
+    ]
     if found["note"]:
         lines.append(f"({found['note']})")
     return "\n".join(lines)
@@ -29,14 +36,28 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Head and one row a model; of the further figures those that some model has."""
     score = f"{found['metric']} [95 %]"
     further = dict.fromkeys(name for model in found["models"].values() for name in _further(model))
-    columns = ("model", score, "retained", *further, "parameters", "on disk", "answers/s", "p95 latency")
-    rows = [{score: shown(model["score"]), **_cells(name, model), **_further(model)} for name, model in found["models"].items()]
+    columns = (
+        "model",
+        score,
+        "retained",
+        *further,
+        "parameters",
+        "on disk",
+        "answers/s",
+        "p95 latency",
+    )
+    rows = [
+        {score: shown(model["score"]), **_cells(name, model), **_further(model)}
+        for name, model in found["models"].items()
+    ]
     return [columns, *(tuple(cells.get(column, "-") for column in columns) for cells in rows)]
 
 
 def _further(model: Mapping[str, Any]) -> dict[str, str]:
     """Figures that not every run has: further metrics, calibration, and how near the model is to the teacher."""
-    cells = {name: f"{interval['mean']:.3f}" for name, interval in (model.get("metrics") or {}).items()}
+    cells = {
+        name: f"{interval['mean']:.3f}" for name, interval in (model.get("metrics") or {}).items()
+    }
     if model.get("calibration"):
         cells["ece"] = f"{model['calibration']['ece']:.3f}"
     near = model.get("fidelity") or {}

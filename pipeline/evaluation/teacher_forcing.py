@@ -61,10 +61,20 @@ class Reader:
         student = Tokenizer(path, revision)
         checks.check_fidelity(config, student)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_weights(path, revision, "auto" if device == "cuda" else torch.float32).to(device).eval()
+        model = (
+            load_weights(path, revision, "auto" if device == "cuda" else torch.float32)
+            .to(device)
+            .eval()
+        )
         check_logits(model, logits_of(model))
         arm = config.train.arms.get(job.part)
-        encoder = Encoder(student, prompts.load(config.train.prompt), True, arm.form if arm else "whole", vocabulary=Vocabulary.read(path))
+        encoder = Encoder(
+            student,
+            prompts.load(config.train.prompt),
+            True,
+            arm.form if arm else "whole",
+            vocabulary=Vocabulary.read(path),
+        )
         teacher = Tokenizer(tokenizer_of(config.teacher), config.teacher.revision)
         held_out = {seed.id: seed for seed in seeds.load(config.task.eval_seeds)}
         return cls(job, model, encoder, teacher, held_out, _Frames(job.run_dir / teachers, answers))
@@ -73,12 +83,17 @@ class Reader:
         """A batch of answers at a time, those of about one length together; what cannot be measured comes first, with 0 tokens."""
         rows = [(answer, self._examples(answer)) for answer in answers]
         yield {answer.seed_id: (0, 0.0, 0) for answer, examples in rows if not examples}
-        left = sorted((pair for pair in rows if pair[1]), key=lambda pair: max(len(example.input_ids) for example in pair[1]))
+        left = sorted(
+            (pair for pair in rows if pair[1]),
+            key=lambda pair: max(len(example.input_ids) for example in pair[1]),
+        )
         fidelity = self.job.config.evaluate.fidelity
         assert fidelity is not None
         for first in range(0, len(left), fidelity.batch_size):
             batch = left[first : first + fidelity.batch_size]
-            yield self._sums([(answer.seed_id, example) for answer, examples in batch for example in examples])
+            yield self._sums(
+                [(answer.seed_id, example) for answer, examples in batch for example in examples]
+            )
 
     def overlap(self, own: Scored, teacher: Scored) -> dict[str, float]:
         """How much of the teacher's wording comes back; of the answer alone, where the student was not taught the rest."""
@@ -86,13 +101,19 @@ class Reader:
             mine, theirs = own.text.strip(), teacher.text.strip()
         else:
             mine, theirs = own.score.answer or "", teacher.score.answer or ""
-        return {name: scorers.SCORERS[name](mine, theirs, None).value for name in ("rouge_l", "chrf")}
+        return {
+            name: scorers.SCORERS[name](mine, theirs, None).value for name in ("rouge_l", "chrf")
+        }
 
     def _examples(self, answer: Scored) -> list[Example]:
         """The answer as rows of this student; none where its form or its vocabulary has no place for it."""
-        if not answer.token_ids or (self._kept is not None and not self._kept.issuperset(answer.token_ids)):
+        if not answer.token_ids or (
+            self._kept is not None and not self._kept.issuperset(answer.token_ids)
+        ):
             return []
-        completion = Completion(answer.seed_id, answer.text, answer.token_ids, answer.finish_reason, answer.usage)
+        completion = Completion(
+            answer.seed_id, answer.text, answer.token_ids, answer.finish_reason, answer.usage
+        )
         reading = replies.read(self._asked, completion, self.teacher)
         sample = Sample(
             id=answer.seed_id,
@@ -129,18 +150,26 @@ class Reader:
 
         examples = [example for _, example in rows]
         frames = collation.Frames(self.frames, examples, self.encoder.vocabulary)
-        collated = collation.Collator(self.encoder.tokenizer.pad_id, frames)(list(collation.dataset(examples)))
+        collated = collation.Collator(self.encoder.tokenizer.pad_id, frames)(
+            list(collation.dataset(examples))
+        )
         batch = {name: value.to(self.model.device) for name, value in collated.items()}
         bearing = collation.bearing_of(batch)  # (B, T - 1)
         teacher = collation.teacher_of(batch)
         assert teacher is not None
         with torch.no_grad():
-            states = lora.body(self.model)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            states = lora.body(self.model)(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                use_cache=False,
+            )
             hidden = states.last_hidden_state[:, :-1][bearing][teacher.known].float()  # (N, H)
             known = Teacher(*(tensor[teacher.known] for tensor in vars(teacher).values()))
             head, logits = lora.head(self.model), logits_of(self.model)
             nats = token_kl(hidden, head, known, logits)
-            same = likeliest(hidden, head, logits) == known.ids[:, 0]  # greedy: what the teacher wrote is what it found likeliest
+            same = (
+                likeliest(hidden, head, logits) == known.ids[:, 0]
+            )  # greedy: what the teacher wrote is what it found likeliest
         owners = bearing.nonzero()[:, 0][teacher.known].tolist()
         sums: Sums = dict.fromkeys((name for name, _ in rows), (0, 0.0, 0))
         for owner, loss, alike in zip(owners, nats.tolist(), same.tolist(), strict=True):

@@ -13,7 +13,9 @@ from pipeline.storage.files import content, read_json, sha256
 def begun_with(job: Job, path: Path | str | None) -> str | None:
     """SHA-256 that an outside file had when the part was begun; None where that is not noted."""
     begun = job.folder / "begun.json"
-    found: str | None = read_json(begun)["fingerprint"].get(_file_field(path)) if begun.exists() else None
+    found: str | None = (
+        read_json(begun)["fingerprint"].get(_file_field(path)) if begun.exists() else None
+    )
     return found
 
 
@@ -27,13 +29,18 @@ def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
     for name, identity in stage.identities(config, part).items():
         fields[f"model {name}"] = identity
     for upstream in stage.reads(config, part):
-        fields[f"output of {upstream}"] = outputs(Path(config.run_dir), upstream, f"{stage.NAME} {part}".strip())
+        fields[f"output of {upstream}"] = outputs(
+            Path(config.run_dir), upstream, f"{stage.NAME} {part}".strip()
+        )
     return fields
 
 
 def settings(config: Config, *sections: str) -> dict[str, str]:
     """The values of some parts of the config as they stand in a fingerprint."""
-    return {key: json.dumps(value, ensure_ascii=False) for key, value in config.settings(*sections).items()}
+    return {
+        key: json.dumps(value, ensure_ascii=False)
+        for key, value in config.settings(*sections).items()
+    }
 
 
 def _file_field(path: Path | str | None) -> str:
@@ -44,18 +51,26 @@ def outputs(run_dir: Path, upstream: str, reader: str) -> str:
     """Digest of what a finished stage made, after a look that its files are still there with their sizes."""
     path = run_dir / upstream / "manifest.json"
     if not path.exists():
-        raise PipelineError(f"{run_dir}: {reader} needs {upstream}, which is not finished; run pipeline {upstream.split('/')[0]} first")
+        raise PipelineError(
+            f"{run_dir}: {reader} needs {upstream}, which is not finished; run pipeline {upstream.split('/')[0]} first"
+        )
     manifest = read_json(path)
     for name, entry in manifest["files"].items():
         file = run_dir / upstream / name
         if not file.is_file() or file.stat().st_size != entry["nbytes"]:
-            raise PipelineError(f"{file}: is not as {upstream} left it; put it back, or make the stage again with --redo")
+            raise PipelineError(
+                f"{file}: is not as {upstream} left it; put it back, or make the stage again with --redo"
+            )
     return content(manifest)
 
 
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """A line for each key whose value is not the same in both."""
-    return [f"  {key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [
+        f"  {key}: {_short(old.get(key))} -> {_short(new.get(key))}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
 
 
 def _short(value: str | None) -> str:

@@ -12,7 +12,14 @@ TERMINAL_SECONDS = 0.2
 class Progress:
     """Counts finished items of `total`; rate and ETA are of this process alone, `done` includes what was there before."""
 
-    def __init__(self, label: str, total: int, done: int = 0, unit: str = "samples", stream: TextIO | None = None):
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        done: int = 0,
+        unit: str = "samples",
+        stream: TextIO | None = None,
+    ):
         self.label, self.total, self.done, self.unit = label, total, done, unit
         self.tokens = 0
         self.began = time.monotonic()
@@ -32,7 +39,9 @@ class Progress:
             return
         self._shown = now
         line = self.line(now - self.began, extra or {})
-        self._stream.write(f"\r\x1b[K{line}" + ("\n" if last else "") if self._live else line + "\n")
+        self._stream.write(
+            f"\r\x1b[K{line}" + ("\n" if last else "") if self._live else line + "\n"
+        )
         self._stream.flush()
 
     def line(self, seconds: float, extra: Mapping[str, object]) -> str:
@@ -42,7 +51,9 @@ class Progress:
             parts.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
         parts += [f"{name} {value}" for name, value in extra.items()]
         left = self.total - self.done
-        parts.append(f"{clock(seconds)} gone" + (f", {clock(left / rate)} left" if rate and left > 0 else ""))
+        parts.append(
+            f"{clock(seconds)} gone" + (f", {clock(left / rate)} left" if rate and left > 0 else "")
+        )
         return ", ".join(parts)
 
 

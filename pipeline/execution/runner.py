@@ -31,7 +31,12 @@ from pipeline.storage.files import read_json, write_json
 from pipeline.storage.locks import Lock, locked
 
 
-def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, prepare: Callable[[Job], None] | None = None) -> bool:
+def execute(
+    stage: Stage,
+    config: Config,
+    only: Sequence[str] | None = None,
+    prepare: Callable[[Job], None] | None = None,
+) -> bool:
     """Run every part that is not done (or those named in `only`). Returns whether there was anything to do.
 
     `prepare` is called first for each part, with no other process at work there: `set_aside`, or a stage's own.
@@ -39,7 +44,9 @@ def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, pre
     wanted = stage.parts(config)
     unknown = [part for part in only or () if part not in wanted]
     if unknown:
-        raise PipelineError(f"{stage.NAME}: there is no '{unknown[0]}'; there are {', '.join(wanted)}")
+        raise PipelineError(
+            f"{stage.NAME}: there is no '{unknown[0]}'; there are {', '.join(wanted)}"
+        )
     worked = False
     for part in only or wanted:
         job = _job(stage, config, part)
@@ -50,7 +57,9 @@ def execute(stage: Stage, config: Config, only: Sequence[str] | None = None, pre
             with locked(job.folder / "door.lock"):  # one at a time comes in
                 alone = lock.take()
                 if not alone and (prepare or not stage.SHARED or not lock.take(shared=True)):
-                    raise PipelineError(f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it")
+                    raise PipelineError(
+                        f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it"
+                    )
                 if prepare:
                     if prepare is not set_aside:
                         _refuse_other(job, fields)
@@ -142,11 +151,14 @@ def _refuse_other(job: Job, fields: dict[str, str]) -> None:
 def set_aside(job: Job) -> None:
     """Move what was made here to RUN/replaced/, so that nothing is lost."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    target = job.run_dir / "replaced" / f"{'-'.join(job.folder.relative_to(job.run_dir).parts)}-{stamp}"
+    target = (
+        job.run_dir / "replaced" / f"{'-'.join(job.folder.relative_to(job.run_dir).parts)}-{stamp}"
+    )
     # the manifest goes first and begun.json last: killed in between, what is left is not taken for something else
     order = {"manifest.json": 0, "begun.json": 2}
     content = sorted(
-        (path for path in job.folder.iterdir() if path.suffix != ".lock" and path.name != "lock"), key=lambda path: order.get(path.name, 1)
+        (path for path in job.folder.iterdir() if path.suffix != ".lock" and path.name != "lock"),
+        key=lambda path: order.get(path.name, 1),
     )
     if content:
         target.mkdir(parents=True)

@@ -87,7 +87,9 @@ class Stopping:
     @contextmanager
     def watched(cls) -> Iterator["Stopping"]:
         state = cls()
-        if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # only that one is told of signals
             yield state
             return
 

@@ -19,10 +19,17 @@ Judge = Callable[..., dict[int, Verdict]]
 
 
 def scored_filter(
-    name: str, first: tuple[Measure, ...], then: tuple[Measure, ...], best_by: str | None, judge: Judge, config: Config
+    name: str,
+    first: tuple[Measure, ...],
+    then: tuple[Measure, ...],
+    best_by: str | None,
+    judge: Judge,
+    config: Config,
 ) -> NamedFilter:
     """A filter whose judge takes the columns of `first`, with `best_by` scores (N,), higher ones for better rows, and those of `then`."""
-    scores = (SEEDS, answers_measure(config)) if best_by == "votes" else (CERTAINTY,) if best_by else ()
+    scores = (
+        (SEEDS, answers_measure(config)) if best_by == "votes" else (CERTAINTY,) if best_by else ()
+    )
 
     def judged(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
         begin, end = len(first), len(first) + len(scores)
@@ -35,6 +42,8 @@ def scored_filter(
 def _score(best_by: str, columns: Sequence[Any]) -> NDArray[np.float32]:
     if best_by == "votes":
         return agreement.vote_shares(*columns)
-    which = {"mean_logprob": logprobs.MEAN_LOGPROB, "answer_margin": logprobs.ANSWER_MARGIN}[best_by]
+    which = {"mean_logprob": logprobs.MEAN_LOGPROB, "answer_margin": logprobs.ANSWER_MARGIN}[
+        best_by
+    ]
     found: NDArray[np.float32] = columns[0][:, which]
     return found

@@ -53,7 +53,9 @@ def check(config: Config, found: Sequence[Seed]) -> list[str]:
         answer_format.check_pattern(settings.format.pattern)
     missing = [path for path in files(config) if not path.is_file()]
     if missing:
-        raise PipelineError(f"{missing[0]}: no such file; the filters of the config need it (of another run: a finished stage)")
+        raise PipelineError(
+            f"{missing[0]}: no such file; the filters of the config need it (of another run: a finished stage)"
+        )
     return names
 
 
@@ -66,10 +68,18 @@ def files(config: Config) -> list[Path]:
     if settings.format and settings.format.schema_file:
         found.append(Path(settings.format.schema_file))
     if settings.contamination:
-        found += [Path(path) for path in (config.task.eval_seeds.path, *settings.contamination.files) if path]
+        found += [
+            Path(path)
+            for path in (config.task.eval_seeds.path, *settings.contamination.files)
+            if path
+        ]
     if settings.judge:
         found.append(Path(settings.judge.prompt))
-    found += [Path(run) / name / "manifest.json" for run in settings.against for name in ("generate", "filter")]
+    found += [
+        Path(run) / name / "manifest.json"
+        for run in settings.against
+        for name in ("generate", "filter")
+    ]
     if settings.teachers_agree:
         found.append(Path(settings.teachers_agree.run) / "generate" / "manifest.json")
     if settings.difficulty and settings.difficulty.losses:
@@ -81,12 +91,19 @@ def identities(config: Config) -> dict[str, str]:
     """What tells judge, encoders, the labels' tokenizer and held-out seeds from others of the same name."""
     settings = config.filter
     found = (
-        {f"held-out {name}": value for name, value in seeds.identities(config.task.eval_seeds).items()} if settings.contamination else {}
+        {
+            f"held-out {name}": value
+            for name, value in seeds.identities(config.task.eval_seeds).items()
+        }
+        if settings.contamination
+        else {}
     )
     if settings.judge:
         found["judge"] = judge.Bench(config).identity
     if settings.calibrated:
-        found["labels' tokenizer"] = resolve.identity(resolve.tokenizer_of(config.teacher), config.teacher.revision)
+        found["labels' tokenizer"] = resolve.identity(
+            resolve.tokenizer_of(config.teacher), config.teacher.revision
+        )
     for encoder in (settings.semantic, settings.diversity):
         if encoder:
             found[f"encoder {encoder.model}"] = resolve.identity(encoder.model, encoder.revision)

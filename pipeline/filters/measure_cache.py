@@ -53,13 +53,24 @@ class Measured:
     def find(self, measures: Iterable[Measure], workers: int) -> None:
         """Measure what is not in the cache. The same values come from any number of workers."""
         wanted = list(dict.fromkeys(measures))
-        todo = [(shard, lacking) for shard in self.shards if (lacking := [m for m in wanted if not self._path(m, shard).exists()])]
+        todo = [
+            (shard, lacking)
+            for shard in self.shards
+            if (lacking := [m for m in wanted if not self._path(m, shard).exists()])
+        ]
         if not todo:
             return
         samples = sum(shard.records for shard, _ in todo)
         progress = Progress("filter", self.samples, done=self.samples - samples)
-        tasks = [(shard, [(measure, self._path(measure, shard)) for measure in lacking]) for shard, lacking in todo]
-        workers = min(workers, len(tasks)) if samples > FEW or any(measure.slow for measure in wanted) else 1
+        tasks = [
+            (shard, [(measure, self._path(measure, shard)) for measure in lacking])
+            for shard, lacking in todo
+        ]
+        workers = (
+            min(workers, len(tasks))
+            if samples > FEW or any(measure.slow for measure in wanted)
+            else 1
+        )
         for shard in _in_processes(tasks, workers) if workers > 1 else _here(tasks):
             progress.add(shard.records)
             progress.show()
@@ -88,7 +99,11 @@ class Measured:
         return self._path_of(measure.name, shard)
 
     def _path_of(self, measure: str, shard: Shard) -> Path:
-        return self.cache / measure / f"{shard.path.name.removesuffix('.jsonl.gz')}-{shard.content}.npz"
+        return (
+            self.cache
+            / measure
+            / f"{shard.path.name.removesuffix('.jsonl.gz')}-{shard.content}.npz"
+        )
 
 
 def processes(settings: Filter) -> int:
@@ -96,10 +111,14 @@ def processes(settings: Filter) -> int:
     return settings.workers or len(os.sched_getaffinity(0))
 
 
-def columns_of(run_dir: Path, folder: str, measures: Sequence[Measure], settings: Filter) -> list[Any]:
+def columns_of(
+    run_dir: Path, folder: str, measures: Sequence[Measure], settings: Filter
+) -> list[Any]:
     """Columns of another run's samples, measured there if they are not yet."""
     if not (run_dir / folder / "manifest.json").exists():
-        raise PipelineError(f"{run_dir}: its {folder} is not finished, and a filter of another run needs it; run it to the end")
+        raise PipelineError(
+            f"{run_dir}: its {folder} is not finished, and a filter of another run needs it; run it to the end"
+        )
     measured = Measured(run_dir, folder)
     measured.find(measures, processes(settings))
     return [measured.column(measure) for measure in measures]
@@ -111,13 +130,21 @@ Task = tuple[Shard, list[tuple[Measure, Path]]]
 def shards(folder: Path) -> list[Shard]:
     """The shards of a finished stage, in order, empty ones left out."""
     files = read_json(folder / "manifest.json")["files"]
-    names = sorted((name for name in files if name.endswith(".jsonl.gz") and "/" not in name), key=lambda name: int(name.split(".")[0]))
-    return [Shard(folder / name, files[name]["records"], files[name]["sha256"][:16]) for name in names]
+    names = sorted(
+        (name for name in files if name.endswith(".jsonl.gz") and "/" not in name),
+        key=lambda name: int(name.split(".")[0]),
+    )
+    return [
+        Shard(folder / name, files[name]["records"], files[name]["sha256"][:16]) for name in names
+    ]
 
 
 def _measure(task: Task) -> Shard:
     shard, measures = task
-    samples = [Sample.from_line(line, f"{shard.path}:{number}") for number, line in enumerate(read_lines(shard.path), start=1)]
+    samples = [
+        Sample.from_line(line, f"{shard.path}:{number}")
+        for number, line in enumerate(read_lines(shard.path), start=1)
+    ]
     batch = Batch(samples, _frames(shard.path.parent))
     for measure, path in measures:
         columns.save(path, measure(batch))
@@ -136,13 +163,18 @@ def _here(tasks: Iterable[Task]) -> Iterator[Shard]:
 
 def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
     """Run tasks elsewhere, in no order. Processes end with this one, however it ends."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of whatever threads are at work
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would copy the locks of whatever threads are at work
     pool = ProcessPoolExecutor(workers, context, initializer=_settle, initargs=(list(sys.path),))
     waiting = iter(tasks)
     running: set[Future[Shard]] = set()
     try:
         while True:
-            running |= {pool.submit(_measure, task) for _, task in zip(range(2 * workers - len(running)), waiting, strict=False)}
+            running |= {
+                pool.submit(_measure, task)
+                for _, task in zip(range(2 * workers - len(running)), waiting, strict=False)
+            }
             if not running:
                 break
             finished, running = wait(running, return_when=FIRST_COMPLETED)

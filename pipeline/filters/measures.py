@@ -43,7 +43,18 @@ class Ragged:
         return self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
 
 
-LIBRARIES = ("jsonschema", "math-verify", "numpy", "phonenumbers", "py3langid", "python-stdnum", "regex", "sympy", "transformers", "xxhash")
+LIBRARIES = (
+    "jsonschema",
+    "math-verify",
+    "numpy",
+    "phonenumbers",
+    "py3langid",
+    "python-stdnum",
+    "regex",
+    "sympy",
+    "transformers",
+    "xxhash",
+)
 
 Column = NDArray[Any] | list[Any] | Ragged
 
@@ -73,7 +84,9 @@ class Measure:
 
     def __call__(self, batch: Batch) -> Column:
         column = self.of(batch, **self.settings)
-        assert len(column) == len(batch.samples), f"{self.name}: {len(column)} rows of {len(batch.samples)} samples"
+        assert len(column) == len(batch.samples), (
+            f"{self.name}: {len(column)} rows of {len(batch.samples)} samples"
+        )
         return column
 
 
@@ -93,7 +106,13 @@ class NamedFilter:
 def _code() -> list[str]:
     """What the code of filters and verifiers and the libraries behind them are: other ones may find other values."""
     here = Path(__file__).parent
-    files = sorted([*here.rglob("*.py"), *(here.parent / "verifiers").rglob("*.py"), here.parent / "storage" / "topk.py"])
+    files = sorted(
+        [
+            *here.rglob("*.py"),
+            *(here.parent / "verifiers").rglob("*.py"),
+            here.parent / "storage" / "topk.py",
+        ]
+    )
     versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
     return [*(sha256(path) for path in files), *versions]
 
@@ -107,7 +126,9 @@ def save(path: Path, column: Column) -> None:
     else:
         arrays = {"values": column}
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(f"{path.stem}.{os.getpid()}.npz")  # another run may measure the same for itself
+    own = path.with_name(
+        f"{path.stem}.{os.getpid()}.npz"
+    )  # another run may measure the same for itself
     np.savez(own, **arrays)  # type: ignore[arg-type]
     os.replace(own, path)
 
@@ -119,10 +140,14 @@ def load(path: Path) -> Column:
             if "json" in arrays:
                 found: list[Any] = json.loads(arrays["json"].tobytes())
                 return found
-            return Ragged(arrays["values"], arrays["ends"]) if "ends" in arrays else arrays["values"]
+            return (
+                Ragged(arrays["values"], arrays["ends"]) if "ends" in arrays else arrays["values"]
+            )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         path.unlink(missing_ok=True)
-        raise PipelineError(f"{path}: was damaged ({error}) and is removed; the same command measures its samples again") from None
+        raise PipelineError(
+            f"{path}: was damaged ({error}) and is removed; the same command measures its samples again"
+        ) from None
 
 
 def joined(parts: Sequence[Column]) -> Column:
@@ -132,8 +157,15 @@ def joined(parts: Sequence[Column]) -> Column:
         return [value for part in parts if isinstance(part, list) for value in part]
     if isinstance(first, Ragged):
         before = np.cumsum([0, *(len(part.values) for part in parts if isinstance(part, Ragged))])
-        ends = [part.ends + shift for part, shift in zip(parts, before, strict=False) if isinstance(part, Ragged)]
-        return Ragged(np.concatenate([part.values for part in parts if isinstance(part, Ragged)]), np.concatenate(ends))
+        ends = [
+            part.ends + shift
+            for part, shift in zip(parts, before, strict=False)
+            if isinstance(part, Ragged)
+        ]
+        return Ragged(
+            np.concatenate([part.values for part in parts if isinstance(part, Ragged)]),
+            np.concatenate(ends),
+        )
     return np.concatenate(parts)  # type: ignore[arg-type]
 
 

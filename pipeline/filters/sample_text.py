@@ -7,13 +7,20 @@ from pipeline.records import Sample
 
 def written(sample: Sample) -> list[str]:
     """The reply; and rationale and answer where they are not in it as they stand."""
-    return [sample.text, *(part for part in (sample.rationale, sample.answer) if part and part not in sample.text)]
+    return [
+        sample.text,
+        *(part for part in (sample.rationale, sample.answer) if part and part not in sample.text),
+    ]
 
 
 def given(sample: Sample, fields: list[str] | None = None) -> str:
     """All that the seed's inputs say, or those of `fields`."""
     inputs = sample.seed.inputs
-    return flat(inputs if fields is None else {name: value for name, value in inputs.items() if name in fields})
+    return flat(
+        inputs
+        if fields is None
+        else {name: value for name, value in inputs.items() if name in fields}
+    )
 
 
 def flat(value: Any) -> str:

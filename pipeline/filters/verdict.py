@@ -20,12 +20,18 @@ class Verdict:
     value: Value
 
 
-def objections(left: NDArray[np.int64], found: Sequence[Sequence[Value] | None]) -> dict[int, Verdict]:
+def objections(
+    left: NDArray[np.int64], found: Sequence[Sequence[Value] | None]
+) -> dict[int, Verdict]:
     """The verdicts of a filter without thresholds: its measure is the reason and the value already, or None."""
-    return {int(row): Verdict(str(said[0]), said[1]) for row in left if (said := found[row]) is not None}
+    return {
+        int(row): Verdict(str(said[0]), said[1]) for row in left if (said := found[row]) is not None
+    }
 
 
-def turned_down(reason: str, rows: NDArray[np.int64], values: NDArray[Any] | Value) -> dict[int, Verdict]:
+def turned_down(
+    reason: str, rows: NDArray[np.int64], values: NDArray[Any] | Value
+) -> dict[int, Verdict]:
     """One verdict for each of `rows` (R,), with a value (R,) of its own or the same for all; floats are cut to what a person reads."""
     if not isinstance(values, np.ndarray):
         return dict.fromkeys(rows.tolist(), Verdict(reason, values))

@@ -48,7 +48,9 @@ class Collector(Generic[T]):
     _open: dict[str, Shard[T]] = field(default_factory=dict)
     _stopping: Stopping | None = None
 
-    def run(self, ask: Callable[[Iterator[Request]], Iterator[list[Answer]]], shards: Iterable[Shard[T]]) -> None:
+    def run(
+        self, ask: Callable[[Iterator[Request]], Iterator[list[Answer]]], shards: Iterable[Shard[T]]
+    ) -> None:
         """`ask` is the model's generate or score; `shards` are claimed, and are let go when they are sealed or this ends.
 
         Raises Stopped after Ctrl-C or SIGTERM.

@@ -74,7 +74,10 @@ class Capture(Generic[S]):
                     time.sleep(POLL_SECONDS)
                     continue
                 if model is None:
-                    print(f"{name}: {there:,} of {work.total:,} samples are there; loading {self.job.config.teacher.model}", flush=True)
+                    print(
+                        f"{name}: {there:,} of {work.total:,} samples are there; loading {self.job.config.teacher.model}",
+                        flush=True,
+                    )
                     model = open_model()
                 try:
                     self.work_off(model, Progress(name, work.total, self.worker.there()))
@@ -103,18 +106,42 @@ class Capture(Generic[S]):
             self.job.config.generate.max_error_rate,
             answered=self.worker.there(),  # a retry of what mostly fails must not pass for a run that does
         )
-        collector.run(partial(self.answers, model), self.worker.claimed(header.to_bytes() if header else b""))
+        collector.run(
+            partial(self.answers, model), self.worker.claimed(header.to_bytes() if header else b"")
+        )
 
-    def _question(self, model: Model, header: topk.Header | None, asked: list[prompts.Prompt], identifier: str) -> Question[Sample]:
+    def _question(
+        self, model: Model, header: topk.Header | None, asked: list[prompts.Prompt], identifier: str
+    ) -> Question[Sample]:
         ask = self.ask(self.worker.items[identifier], model)
         prompt = asked[ask.prompt]
-        rendered = prompt.render(ask.seed, model.tokenizer.control_tokens if model.tokenizer else ())
+        rendered = prompt.render(
+            ask.seed, model.tokenizer.control_tokens if model.tokenizer else ()
+        )
         token_ids = model.tokenizer.encode(rendered) if model.tokenizer else None
-        request = Request(identifier, rendered, token_ids, ask.sampling_seed, tuple(prompt.front.stop), ask.given)
-        return Question(request, partial(self._sample, model, header, prompt, ask, digest(token_ids or str(rendered), length=8)))
+        request = Request(
+            identifier, rendered, token_ids, ask.sampling_seed, tuple(prompt.front.stop), ask.given
+        )
+        return Question(
+            request,
+            partial(
+                self._sample,
+                model,
+                header,
+                prompt,
+                ask,
+                digest(token_ids or str(rendered), length=8),
+            ),
+        )
 
     def _sample(
-        self, model: Model, header: topk.Header | None, prompt: prompts.Prompt, ask: Ask, prompt_digest: str, completion: Completion
+        self,
+        model: Model,
+        header: topk.Header | None,
+        prompt: prompts.Prompt,
+        ask: Ask,
+        prompt_digest: str,
+        completion: Completion,
     ) -> tuple[Sample, bytes | None]:
         self.worker.items.pop(completion.id)
         reading = replies.read(prompt, completion, model.tokenizer)
@@ -135,12 +162,22 @@ class Capture(Generic[S]):
         if header is None:
             return sample, None
         if completion.topk is None:
-            raise PipelineError(f"{sample.teacher}: gave no logprobs; set teacher.logprobs: 0 and train sft arms only")
-        return sample, topk.encode(completion.topk.ids, completion.topk.logprobs, header, int(digest(sample.id), 16))
+            raise PipelineError(
+                f"{sample.teacher}: gave no logprobs; set teacher.logprobs: 0 and train sft arms only"
+            )
+        return sample, topk.encode(
+            completion.topk.ids, completion.topk.logprobs, header, int(digest(sample.id), 16)
+        )
 
     def _failed(self, failure: Failure) -> Failed:
         item = self.worker.items.pop(failure.id)
-        return Failed(id=item.id, number=item.number, index=item.index, reason=failure.reason, message=failure.message)
+        return Failed(
+            id=item.id,
+            number=item.number,
+            index=item.index,
+            reason=failure.reason,
+            message=failure.message,
+        )
 
     def _header(self, model: Model) -> topk.Header | None:
         if not self.k:
@@ -191,8 +228,13 @@ def count(folder: Path) -> dict[str, Any]:
     failures = [failed for path in failure_files(folder) for failed in read_failures(path)]
     if not total["samples"]:
         last = f"{failures[-1].reason}: {failures[-1].message}" if failures else "nothing was asked"
-        raise PipelineError(f"{folder}: no request got an answer ({last}); mend that, then go on with --retry-errors")
-    nbytes = {name: sum(path.stat().st_size for path in folder.glob(f"*.{name}")) for name in ("jsonl.gz", "topk")}
+        raise PipelineError(
+            f"{folder}: no request got an answer ({last}); mend that, then go on with --retry-errors"
+        )
+    nbytes = {
+        name: sum(path.stat().st_size for path in folder.glob(f"*.{name}"))
+        for name in ("jsonl.gz", "topk")
+    }
     return {
         **total,
         "finish_reason": dict(finish),
@@ -214,5 +256,7 @@ def summary(run_dir: Path, stage: str) -> str:
     )
     if not counts["failed"]:
         return line
-    reasons = ", ".join(f"{number:,} {reason}" for reason, number in counts["failed_by_reason"].items())
+    reasons = ", ".join(
+        f"{number:,} {reason}" for reason, number in counts["failed_by_reason"].items()
+    )
     return f"{line}\n{stage}: {counts['failed']:,} requests failed ({reasons}); see {folder / 'errors'}, and go on with --retry-errors"

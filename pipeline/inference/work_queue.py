@@ -87,7 +87,8 @@ def retry_errors(job: Job) -> None:
         path,
         work.model_copy(
             update={
-                "retries": work.retries + [again[first : first + size] for first in range(0, len(again), size)],
+                "retries": work.retries
+                + [again[first : first + size] for first in range(0, len(again), size)],
                 "taken_up": [int(file.stem) for file in sealed],
             }
         ).model_dump_json(),
@@ -133,16 +134,29 @@ class Worker(Generic[S, T]):
         name: (source, index) -> id of a sample.
     """
 
-    def __init__(self, folder: Path, work: Work, record: type[T], take: Callable[[int, int], Sequence[S]], name: Callable[[S, int], str]):
+    def __init__(
+        self,
+        folder: Path,
+        work: Work,
+        record: type[T],
+        take: Callable[[int, int], Sequence[S]],
+        name: Callable[[S, int], str],
+    ):
         self.folder, self.work, self.record = folder, work, record
         self.items: dict[str, Item[S]] = {}
         self._take, self._name = take, name
-        self._elsewhere = {place for shard in work.retries for place in shard}  # a shard that is repaired must not have them too
+        self._elsewhere = {
+            place for shard in work.retries for place in shard
+        }  # a shard that is repaired must not have them too
 
     def unsealed(self) -> list[int]:
         """Numbers of the shards that are not finished."""
         names = set(os.listdir(self.folder))
-        return [number for number in range(self.work.shards) if sealed_path(self.folder, number).name not in names]
+        return [
+            number
+            for number in range(self.work.shards)
+            if sealed_path(self.folder, number).name not in names
+        ]
 
     def held(self) -> bool:
         """Whether other processes have all that is left."""
@@ -156,10 +170,16 @@ class Worker(Generic[S, T]):
     def there(self) -> int:
         """Samples that are on disk, finished shards not read."""
         sealed = set(range(self.work.shards)) - set(self.unsealed())
-        failed = sum(len(read_failures(path)) for path in failure_files(self.folder) if int(path.stem) in sealed)
+        failed = sum(
+            len(read_failures(path))
+            for path in failure_files(self.folder)
+            if int(path.stem) in sealed
+        )
         taken_up = sum(map(len, self.work.retries))
         whole = sum(self.work.size(number) for number in sealed) - failed - taken_up
-        return whole + sum(path.read_bytes().count(b"\n") for path in self.folder.glob("*.journal.jsonl"))
+        return whole + sum(
+            path.read_bytes().count(b"\n") for path in self.folder.glob("*.journal.jsonl")
+        )
 
     def claimed(self, header: bytes) -> Iterator[Shard[T]]:
         """Take the free shards one after the other; those that others hold are passed over."""
@@ -176,13 +196,19 @@ class Worker(Generic[S, T]):
         first = shard * work.shard_seeds
         if first < work.seeds:
             sources = self._take(first, min(first + work.shard_seeds, work.seeds))
-            places = [(number, index) for number in range(first, first + len(sources)) for index in range(work.samples)]
+            places = [
+                (number, index)
+                for number in range(first, first + len(sources))
+                for index in range(work.samples)
+            ]
             places = [place for place in places if place not in self._elsewhere]
             return [self._item(sources[number - first], number, index) for number, index in places]
         own = work.retry(shard)
         later = {place for places in work.retries[own + 1 :] for place in places}
         places = [place for place in work.retries[own] if place not in later]
-        return [self._item(self._take(number, number + 1)[0], number, index) for number, index in places]
+        return [
+            self._item(self._take(number, number + 1)[0], number, index) for number, index in places
+        ]
 
     def _item(self, source: S, number: int, index: int) -> Item[S]:
         return Item(self._name(source, index), source, number, index)

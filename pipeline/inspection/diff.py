@@ -14,8 +14,14 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     """Stage by stage what two runs differ in: settings and inputs, versions, what came out. Raises PipelineError if one is no run."""
     for run in (one, other):
         if not any(run.glob("*/**/begun.json")):
-            raise PipelineError(f"{run}: no stage was begun here; give a run folder, such as runs/quickstart")
-    stages = {path.parent.relative_to(run): None for run in (one, other) for path in sorted(run.glob("*/**/begun.json"))}
+            raise PipelineError(
+                f"{run}: no stage was begun here; give a run folder, such as runs/quickstart"
+            )
+    stages = {
+        path.parent.relative_to(run): None
+        for run in (one, other)
+        for path in sorted(run.glob("*/**/begun.json"))
+    }
     for stage in stages:
         if stage.parts[0] not in ("replaced", "ablate"):
             yield from _changed(str(stage), _facts(one / stage), _facts(other / stage))
@@ -40,7 +46,11 @@ def _results(run: Path) -> dict[str, str]:
 def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": json.dumps(value, ensure_ascii=False)}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": json.dumps(value, ensure_ascii=False)}
+        )
     return flat
 
 

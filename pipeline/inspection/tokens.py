@@ -17,7 +17,12 @@ from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopK, TopKFolder
 
-SHADES = ((0.9, 28), (0.5, 100), (0.2, 130), (0.0, 124))  # from this probability on, this one of the 256 colours as the background
+SHADES = (
+    (0.9, 28),
+    (0.5, 100),
+    (0.2, 130),
+    (0.0, 124),
+)  # from this probability on, this one of the 256 colours as the background
 SURE = 0.9  # without colours, a token is marked that was less likely
 
 
@@ -35,13 +40,20 @@ def thought(topk: TopK, top: int) -> Thought:
     """The `top` likeliest other tokens at each place. Draws, which stand for many, count as the rest."""
     ids, logprobs = topk.ids[:, 1 : top + 1], topk.logprobs[:, 1 : top + 1].astype(np.float64)
     exact = np.arange(1, ids.shape[1] + 1) < topk.exact[:, None]
-    written, others = np.exp(topk.logprobs[:, 0].astype(np.float64)), np.where(exact, np.exp(logprobs), 0.0)
+    written, others = (
+        np.exp(topk.logprobs[:, 0].astype(np.float64)),
+        np.where(exact, np.exp(logprobs), 0.0),
+    )
     return Thought(written, ids, others, np.maximum(0.0, 1.0 - written - others.sum(axis=1)))
 
 
 def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> Iterator[str]:
     """The lines that show one sample, or a seed's, or the first of the run; with `top` so many of the likeliest tokens at each place."""
-    samples = [sample for _, sample in found(run_dir, identifier)] if identifier else list(islice(Samples(run_dir / "generate"), 1))
+    samples = (
+        [sample for _, sample in found(run_dir, identifier)]
+        if identifier
+        else list(islice(Samples(run_dir / "generate"), 1))
+    )
     if not samples:
         raise unknown(run_dir, identifier or "")
     tokenizer = teachers_tokenizer(run_dir)
@@ -53,7 +65,10 @@ def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> I
         topk = TopKFolder(run_dir / "generate").of(sample)
         pieces = tokenizer.pieces(sample.token_ids)
         thoughts = thought(topk, top)
-        yield "".join(_token(piece, p, colours) for piece, p in zip(pieces, thoughts.written.tolist(), strict=True))
+        yield "".join(
+            _token(piece, p, colours)
+            for piece, p in zip(pieces, thoughts.written.tolist(), strict=True)
+        )
         if top:
             yield from _table(sample, thoughts, pieces, tokenizer)
         yield ""
@@ -61,7 +76,9 @@ def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> I
 
 def teachers_tokenizer(run_dir: Path) -> Tokenizer:
     """That of the teacher that a run was begun with. Raises PipelineError if it cannot be loaded here."""
-    teacher = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"]).teacher
+    teacher = Config.model_validate(
+        read_json(run_dir / "generate" / "begun.json")["config"]
+    ).teacher
     return Tokenizer(tokenizer_of(teacher), teacher.revision)
 
 
@@ -82,10 +99,19 @@ def _shaded(text: str, shade: int) -> str:
     return f"\x1b[48;5;{shade}m\x1b[97m{text}\x1b[0m"
 
 
-def _table(sample: Sample, thoughts: Thought, pieces: list[str], tokenizer: Tokenizer) -> Iterator[str]:
+def _table(
+    sample: Sample, thoughts: Thought, pieces: list[str], tokenizer: Tokenizer
+) -> Iterator[str]:
     """A line a token: what was written, what else was likely, and all others together."""
     for place, piece in enumerate(pieces):
-        part = next((name for name in ("rationale", "answer") if _is_in(place, getattr(sample, f"{name}_tokens"))), "")
+        part = next(
+            (
+                name
+                for name in ("rationale", "answer")
+                if _is_in(place, getattr(sample, f"{name}_tokens"))
+            ),
+            "",
+        )
         likely = zip(thoughts.ids[place].tolist(), thoughts.others[place].tolist(), strict=True)
         others = "".join(f"{tokenizer.piece(token)!r} {p:.3f}, " for token, p in likely if p)
         yield f"  {place:>4} {part:<9} {piece!r:<16} {thoughts.written[place]:.3f}  {others}others {thoughts.rest[place]:.3f}"

@@ -21,8 +21,13 @@ def check(config: Config) -> list[str]:
     """Seeds, held-out seeds, prompts, models, keys. Returns what was found, and the first prompt; raises on the first fault."""
     found = seeds.load(config.task.seeds)
     targets = sum(seed.target is not None for seed in found)
-    teacher_prompts, student_prompt = [prompts.load(path) for path in config.generate.prompt], prompts.load(config.train.prompt)
-    held_out = seeds.load_eval(found, config.task.eval_seeds, lambda seed: str(student_prompt.render(seed)))
+    teacher_prompts, student_prompt = (
+        [prompts.load(path) for path in config.generate.prompt],
+        prompts.load(config.train.prompt),
+    )
+    held_out = seeds.load_eval(
+        found, config.task.eval_seeds, lambda seed: str(student_prompt.render(seed))
+    )
     for prompt in (*teacher_prompts, student_prompt):
         prompts.check(prompt, [*found, *held_out])
     samples = len(found) * config.generate.samples * len(teacher_prompts)
@@ -52,7 +57,9 @@ def _check_labels(config: Config, targets: list[str]) -> None:
     known = {normalise(label) for label in config.task.labels or ()}
     unknown = sorted({target for target in targets if known and normalise(target) not in known})
     if unknown:
-        raise PipelineError(f"task.labels: the seeds also have {', '.join(map(repr, unknown[:5]))}; add them, or mend the seeds")
+        raise PipelineError(
+            f"task.labels: the seeds also have {', '.join(map(repr, unknown[:5]))}; add them, or mend the seeds"
+        )
 
 
 def _changes(student: Student) -> str:
@@ -68,7 +75,10 @@ def _changes(student: Student) -> str:
 
 def _check_local_student(config: Config, name: str) -> None:
     """What a student's folder tells without its weights. One on the hub or in a package is checked when it is there, before training."""
-    there = config.teacher.backend == "fake" or Path(config.teacher.tokenizer or config.teacher.model).is_dir()
+    there = (
+        config.teacher.backend == "fake"
+        or Path(config.teacher.tokenizer or config.teacher.model).is_dir()
+    )
     if name == "random":
         if there:
             tokenizer = Tokenizer(tokenizer_of(config.teacher))
@@ -86,7 +96,9 @@ def _check_teacher(config: Config) -> None:
     teacher = config.teacher
     if teacher.backend == "vllm":
         resolve.check(teacher.model)
-    remote = teacher.backend == "openai" and not any(host in str(teacher.base_url) for host in ("://127.0.0.1", "://localhost"))
+    remote = teacher.backend == "openai" and not any(
+        host in str(teacher.base_url) for host in ("://127.0.0.1", "://localhost")
+    )
     if remote and not os.environ.get(teacher.api_key_env):
         raise PipelineError(
             f"teacher.api_key_env: the environment variable {teacher.api_key_env} is not set; export the server's key there"

@@ -30,7 +30,9 @@ class Capture:
     tokens: int = 0
     exact: int = 0
     drawn: int = 0
-    covered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))  # tokens by mass of their exact entries
+    covered: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(BINS + 1, np.int64)
+    )  # tokens by mass of their exact entries
     tail: float = 0.0
 
     def add(self, topk: TopK) -> None:
@@ -61,7 +63,10 @@ def verify(run_dir: Path) -> Iterator[str]:
         state = f"{len(faults) - before} faults" if len(faults) > before else "ok"
         yield f"{folder.relative_to(run_dir)!s:<28} {state}: {len(files)} files{extra}"
     if faults:
-        raise PipelineError("\n".join(faults[:20]) + (f"\n… and {len(faults) - 20} more" if len(faults) > 20 else ""))
+        raise PipelineError(
+            "\n".join(faults[:20])
+            + (f"\n… and {len(faults) - 20} more" if len(faults) > 20 else "")
+        )
 
 
 def repair(run_dir: Path) -> Iterator[str]:
@@ -74,18 +79,29 @@ def repair(run_dir: Path) -> Iterator[str]:
     for folder in (run_dir / name for name in SAMPLED if (run_dir / name / "begun.json").exists()):
         lock = Lock(folder / "lock")
         if not lock.take():
-            raise PipelineError(f"{folder}: process {lock.holder} is at work here; wait for it, or end it")
+            raise PipelineError(
+                f"{folder}: process {lock.holder} is at work here; wait for it, or end it"
+            )
         manifest = folder / "manifest.json"
         files = read_json(manifest)["files"] if manifest.exists() else {}
         yield from _copy_prompts_anew(run_dir, folder, files, beyond)
-        names = {path.name for path in sealed_shards(folder)} | {name for name in files if name.endswith(".jsonl.gz")}
+        names = {path.name for path in sealed_shards(folder)} | {
+            name for name in files if name.endswith(".jsonl.gz")
+        }
         for name in sorted(names):
             lines, frames = folder / name, folder / name.replace(".jsonl.gz", ".topk")
-            if not lines.exists() and lines.with_name(name.replace(".jsonl.gz", ".journal.jsonl")).exists():
+            if (
+                not lines.exists()
+                and lines.with_name(name.replace(".jsonl.gz", ".journal.jsonl")).exists()
+            ):
                 manifest.unlink(missing_ok=True)  # a kill came in the middle of an earlier repair
                 continue
             samples = None if any(_file_faults(folder, _only(files, lines))) else _read(lines)
-            if samples is None or any(_file_faults(folder, _only(files, frames))) or len(_whole(samples, frames)) < len(samples):
+            if (
+                samples is None
+                or any(_file_faults(folder, _only(files, frames)))
+                or len(_whole(samples, frames)) < len(samples)
+            ):
                 kept = _open_again(lines, frames, samples or [])
                 manifest.unlink(missing_ok=True)
                 yield f"{lines}: set aside, {kept:,} samples of it kept; pipeline {folder.name} makes the others again"
@@ -94,7 +110,9 @@ def repair(run_dir: Path) -> Iterator[str]:
         raise PipelineError("\n".join(beyond))
 
 
-def _copy_prompts_anew(run_dir: Path, folder: Path, files: dict[str, Any], beyond: list[str]) -> Iterator[str]:
+def _copy_prompts_anew(
+    run_dir: Path, folder: Path, files: dict[str, Any], beyond: list[str]
+) -> Iterator[str]:
     """Prompts are copies of files elsewhere, of which any that still has the content will do. Those that nobody has go to `beyond`."""
     asked = read_json(folder / "begun.json")["config"]["generate"]["prompt"]
     sources = [*map(Path, asked), *run_dir.glob("*/prompts/*.md")]
@@ -102,9 +120,18 @@ def _copy_prompts_anew(run_dir: Path, folder: Path, files: dict[str, Any], beyon
         path = folder / name
         if path.parent.name != "prompts" or not any(_file_faults(folder, {name: files[name]})):
             continue
-        found = next((source for source in sources if source.is_file() and sha256(source) == files[name]["sha256"]), None)
+        found = next(
+            (
+                source
+                for source in sources
+                if source.is_file() and sha256(source) == files[name]["sha256"]
+            ),
+            None,
+        )
         if found is None:
-            beyond.append(f"{path}: is damaged, and no prompt file has its content (SHA-256 {files[name]['sha256']}) any more; {PUT_BACK}")
+            beyond.append(
+                f"{path}: is damaged, and no prompt file has its content (SHA-256 {files[name]['sha256']}) any more; {PUT_BACK}"
+            )
             continue
         set_aside(path, folder / "quarantine")
         path.parent.mkdir(exist_ok=True)
@@ -118,20 +145,30 @@ def _open_again(lines: Path, frames: Path, samples: list[Sample]) -> int:
     whole = _whole(samples, frames)
     if whole and frames.exists():
         write_atomic(lines.with_name(f"{stem}.journal.topk"), frames.read_bytes())
-    write_atomic(lines.with_name(f"{stem}.journal.jsonl"), b"".join(_placed(s, f"{stem}.journal.topk").to_line() for s in whole))
+    write_atomic(
+        lines.with_name(f"{stem}.journal.jsonl"),
+        b"".join(_placed(s, f"{stem}.journal.topk").to_line() for s in whole),
+    )
     for path in (lines, frames):
         set_aside(path, lines.parent / "quarantine")
     return len(whole)
 
 
 def _placed(sample: Sample, file: str) -> Sample:
-    return sample.model_copy(update={"frame": sample.frame.model_copy(update={"file": file})}) if sample.frame else sample
+    return (
+        sample.model_copy(update={"frame": sample.frame.model_copy(update={"file": file})})
+        if sample.frame
+        else sample
+    )
 
 
 def _read(lines: Path) -> list[Sample] | None:
     """The samples of a shard, None if it is damaged."""
     try:
-        return [Sample.from_line(line, f"{lines}:{number}") for number, line in enumerate(read_lines(lines), start=1)]
+        return [
+            Sample.from_line(line, f"{lines}:{number}")
+            for number, line in enumerate(read_lines(lines), start=1)
+        ]
     except PipelineError:
         return None
 
@@ -147,14 +184,24 @@ def _only(files: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _finished(run_dir: Path) -> list[Path]:
-    manifests = sorted(path for path in run_dir.glob("*/**/manifest.json") if path.relative_to(run_dir).parts[0] != "replaced")
+    manifests = sorted(
+        path
+        for path in run_dir.glob("*/**/manifest.json")
+        if path.relative_to(run_dir).parts[0] != "replaced"
+    )
     if not manifests:
-        raise PipelineError(f"{run_dir}: no stage is finished here; give a run folder, such as runs/quickstart")
+        raise PipelineError(
+            f"{run_dir}: no stage is finished here; give a run folder, such as runs/quickstart"
+        )
     return [path.parent for path in manifests]
 
 
 def _file_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
-    mend = "pipeline verify RUN --repair has just that part made again" if folder.name in SAMPLED else "make the stage again with --redo"
+    mend = (
+        "pipeline verify RUN --repair has just that part made again"
+        if folder.name in SAMPLED
+        else "make the stage again with --redo"
+    )
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():
@@ -175,8 +222,15 @@ def _samples_line(folder: Path, faults: list[str]) -> str:
                     faults.append(str(error))
         except PipelineError as error:
             faults.append(str(error))
-    faults += [f"{folder}: sample {identifier} is there {number} times" for identifier, number in seen.items() if number > 1]
-    nbytes = {suffix: sum(path.stat().st_size for path in folder.glob(f"[0-9]*.{suffix}")) for suffix in ("jsonl.gz", "topk")}
+    faults += [
+        f"{folder}: sample {identifier} is there {number} times"
+        for identifier, number in seen.items()
+        if number > 1
+    ]
+    nbytes = {
+        suffix: sum(path.stat().st_size for path in folder.glob(f"[0-9]*.{suffix}"))
+        for suffix in ("jsonl.gz", "topk")
+    }
     tokens = max(capture.tokens, 1)
     summary = f", {capture.samples:,} samples, {capture.tokens:,} tokens, {nbytes['jsonl.gz'] / tokens:.1f} B a token of text"
     if not capture.exact:

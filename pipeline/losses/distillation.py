@@ -18,7 +18,9 @@ class Teacher:
     """The teacher's distributions of N tokens. A drawn entry's logprob is the log of the mass it stands for (docs/reference/topk.md)."""
 
     ids: Tensor  # (N, K), distinct within a row where used
-    logprobs: Tensor  # (N, K) nats, -inf where a token has fewer entries; column 0 is the sampled token
+    logprobs: (
+        Tensor  # (N, K) nats, -inf where a token has fewer entries; column 0 is the sampled token
+    )
     tail: Tensor  # (N,) log of the mass outside the entries
     exact: Tensor  # (N,) how many of the entries, from the left, are exact; the others are draws
     known: Tensor  # (N,) bool; False: no distribution is known for the token, and nothing is read of its row
@@ -52,7 +54,9 @@ class Loss(NamedTuple):
     total: Tensor
     ce: Tensor
     kd: Tensor
-    ce_grad: Tensor | None = None  # L2 norms of the gradients of the two parts at `hidden`, where asked for
+    ce_grad: Tensor | None = (
+        None  # L2 norms of the gradients of the two parts at `hidden`, where asked for
+    )
     kd_grad: Tensor | None = None
 
 
@@ -80,7 +84,12 @@ def distillation_loss(
     kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     factors = hidden.new_ones(len(labels), dtype=kind) if weights is None else weights.to(kind)
     if teacher is None:
-        terms = Terms(labels, factors, labels.new_zeros((len(labels), 0)), labels.new_zeros((len(labels), 0), dtype=torch.bool))
+        terms = Terms(
+            labels,
+            factors,
+            labels.new_zeros((len(labels), 0)),
+            labels.new_zeros((len(labels), 0), dtype=torch.bool),
+        )
     else:
         terms = _terms(labels, factors, objective, teacher)
     return Loss(*fused_loss(hidden, weight, terms, logits, shares))
@@ -96,20 +105,30 @@ def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teach
         entries, tail = fold(entries, tail, teacher.exact)
     known = teacher.known & (entries != -torch.inf).any(dim=1)
     # rows that say nothing get a distribution that is finite in every divergence, and the factor 0
-    sure = torch.full_like(entries, -torch.inf).index_fill_(1, tail.new_zeros(1, dtype=torch.long), 0.0)
+    sure = torch.full_like(entries, -torch.inf).index_fill_(
+        1, tail.new_zeros(1, dtype=torch.long), 0.0
+    )
     entries, tail = torch.where(known[:, None], entries, sure), tail.masked_fill(~known, -torch.inf)
     used = entries != -torch.inf
     ids = teacher.ids.masked_fill(~(used & known[:, None]), 0)
     kd = (1.0 - objective.alpha) * objective.temperature**2 * factors.masked_fill(~known, 0.0)
-    return Terms(labels, ce, ids, used, _divergence(objective, entries, tail, kd), objective.temperature)
+    return Terms(
+        labels, ce, ids, used, _divergence(objective, entries, tail, kd), objective.temperature
+    )
 
 
 def _divergence(objective: Objective, entries: Tensor, tail: Tensor, factors: Tensor) -> Divergence:
     """From the teacher's entries (N, K), tail (N,) and the factors of its tokens (N,)."""
 
     def buckets(head: Tensor, rest: Tensor) -> Tensor:
-        return renormalise(head) if objective.tail == "renormalise" else torch.cat([head, rest[:, None]], 1)
+        return (
+            renormalise(head)
+            if objective.tail == "renormalise"
+            else torch.cat([head, rest[:, None]], 1)
+        )
 
     measure = DIVERGENCES[objective.divergence]
     known = buckets(*soften(entries, tail, objective.temperature))
-    return lambda head, rest, part: factors[part] * measure(known[part], buckets(head, rest), objective.beta)
+    return lambda head, rest, part: (
+        factors[part] * measure(known[part], buckets(head, rest), objective.beta)
+    )

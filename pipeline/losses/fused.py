@@ -59,7 +59,9 @@ class Terms:
     temperature: float = 1.0
 
 
-def fused_loss(hidden: Tensor, weight: Tensor, terms: Terms, logits: Logits, shares: bool = False) -> Sums:
+def fused_loss(
+    hidden: Tensor, weight: Tensor, terms: Terms, logits: Logits, shares: bool = False
+) -> Sums:
     """The summed loss of `terms` under softmax of the logits; its gradients are made at once, where any are wanted.
 
     The matrix products are in the type of `hidden`; sums, and the gradients of `weight` and bias until they are handed out, are in fp32
@@ -71,9 +73,14 @@ def fused_loss(hidden: Tensor, weight: Tensor, terms: Terms, logits: Logits, sha
         weight: (V, H) of the lm_head, in any floating type.
         shares: measure `ce_grad` and `kd_grad`, for two more products of a chunk with `weight`.
     """
-    needed = tuple(torch.is_grad_enabled() and wanted is not None and wanted.requires_grad for wanted in (hidden, weight, logits.bias))
+    needed = tuple(
+        torch.is_grad_enabled() and wanted is not None and wanted.requires_grad
+        for wanted in (hidden, weight, logits.bias)
+    )
     with torch.autocast(hidden.device.type, enabled=False):
-        total, (ce, kd, ce_grad, kd_grad) = _Fused.apply(hidden, weight, logits.bias, terms, logits, shares, needed)
+        total, (ce, kd, ce_grad, kd_grad) = _Fused.apply(
+            hidden, weight, logits.bias, terms, logits, shares, needed
+        )
     return Sums(total, ce, kd, ce_grad if shares else None, kd_grad if shares else None)
 
 
@@ -97,12 +104,18 @@ class _Fused(torch.autograd.Function):
         )
         buffers = (2 if shares or terms.temperature != 1.0 else 1) + (logits.softcap is not None)
         rows = max(1, CHUNK_BYTES // (buffers * len(weight) * kind.itemsize))
-        space = torch.empty((buffers, min(rows, len(hidden)), len(weight)), dtype=kind, device=hidden.device)
-        sums = torch.zeros(4, dtype=kind, device=hidden.device)  # ce, kd, the squared norms of their gradients
+        space = torch.empty(
+            (buffers, min(rows, len(hidden)), len(weight)), dtype=kind, device=hidden.device
+        )
+        sums = torch.zeros(
+            4, dtype=kind, device=hidden.device
+        )  # ce, kd, the squared norms of their gradients
         for first in range(0, len(hidden), rows):
             part = slice(first, first + rows)
             states = hidden[part]
-            losses, parts = _chunk(head, states, terms, part, space[:, : len(states)], any(needed) or shares, shares)
+            losses, parts = _chunk(
+                head, states, terms, part, space[:, : len(states)], any(needed) or shares, shares
+            )
             sums[:2] += losses
             if parts:
                 sums[2:] += _collect(grads, head, states, part, parts, shares)
@@ -112,8 +125,12 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, *_: Any) -> Any:  # type: ignore[override]
-        assert ctx.grads is not None, "the gradient of a fused loss can be asked for once, since it is scaled in place"
-        hidden, weight, bias = (grad.mul_(scale) if grad is not None else None for grad in ctx.grads)
+        assert ctx.grads is not None, (
+            "the gradient of a fused loss can be asked for once, since it is scaled in place"
+        )
+        hidden, weight, bias = (
+            grad.mul_(scale) if grad is not None else None for grad in ctx.grads
+        )
         ctx.grads = None
         weight = _narrow(weight, ctx.kinds[0]) if weight is not None else None
         bias = bias.to(ctx.kinds[1]) if bias is not None else None
@@ -131,7 +148,9 @@ class _Grads(NamedTuple):
 class _View(NamedTuple):
     """A chunk's distribution, at one temperature, as its entries and the rest."""
 
-    outside: Tensor  # (n, V) in proportion to the probabilities of what is no entry, 0 at the entries
+    outside: (
+        Tensor  # (n, V) in proportion to the probabilities of what is no entry, 0 at the entries
+    )
     total: Tensor  # (n,) its sum
     ids: Tensor  # (n, K)
     entries: Tensor  # (n, K) log-probabilities, -inf where unused
@@ -156,7 +175,11 @@ class _Head:
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
         """The weight in `dtype`: whole where nothing has to be cast, otherwise some rows at a time."""
         rows, width = self.weight.shape
-        step = rows if dtype == self.weight.dtype == _exact(self.weight) else max(1, BLOCK_ELEMENTS // width)
+        step = (
+            rows
+            if dtype == self.weight.dtype == _exact(self.weight)
+            else max(1, BLOCK_ELEMENTS // width)
+        )
         for first in range(0, rows, step):
             part = slice(first, first + step)
             yield part, self.weight[part].to(dtype)
@@ -169,7 +192,9 @@ class _Head:
                 torch.mm(scaled, weight.T, out=out[:, part])
             else:
                 out[:, part] = scaled @ weight.T
-        return out if self.bias is None else out.add_(self.bias.to(out.dtype), alpha=self.logits.scale)
+        return (
+            out if self.bias is None else out.add_(self.bias.to(out.dtype), alpha=self.logits.scale)
+        )
 
     def at_states(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
         """(n, H) gradient at the states, of an (n, V) one at the scaled logits; the product is in `dtype`."""
@@ -184,10 +209,21 @@ class _Head:
 
 
 def _chunk(
-    head: _Head, states: Tensor, terms: Terms, part: slice, space: Tensor, gradient: bool, shares: bool
+    head: _Head,
+    states: Tensor,
+    terms: Terms,
+    part: slice,
+    space: Tensor,
+    gradient: bool,
+    shares: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """A chunk's (2,) cross-entropy and divergence, and their (n, V) gradients at the scaled logits, as one or one by one; in `space`."""
-    z, labels, ids, used = head.fill(states, space[0]), terms.labels[part, None], terms.ids[part], terms.used[part]
+    z, labels, ids, used = (
+        head.fill(states, space[0]),
+        terms.labels[part, None],
+        terms.ids[part],
+        terms.used[part],
+    )
     slope = _cap(z, head.logits.softcap, space[-1]) if head.logits.softcap is not None else None
     at_label = z.gather(1, labels)[:, 0]
     plain = _view(space[1].copy_(z), ids[:, :0], used[:, :0]) if terms.temperature != 1.0 else None
@@ -201,9 +237,15 @@ def _chunk(
     others = _Pull(entries / terms.temperature, tail / terms.temperature, torch.zeros_like(tail))
     if plain is not None:
         none = label._replace(entries=label.entries[:, :0])
-        parts = [_spread(plain, none, labels, plain.outside), _spread(view, others, labels, view.outside)]
+        parts = [
+            _spread(plain, none, labels, plain.outside),
+            _spread(view, others, labels, view.outside),
+        ]
     elif shares:
-        parts = [_spread(view, label, labels, space[1]), _spread(view, others, labels, view.outside)]
+        parts = [
+            _spread(view, label, labels, space[1]),
+            _spread(view, others, labels, view.outside),
+        ]
     else:
         parts = [_spread(view, others._replace(label=label.label), labels, view.outside)]
     return torch.stack([ce, kd]), [one if slope is None else one.mul_(slope) for one in parts]
@@ -229,12 +271,17 @@ def _view(z: Tensor, ids: Tensor, used: Tensor) -> _View:
     return _View(z, total, ids, at - whole[:, None], rest - whole, whole)
 
 
-def _diverge(divergence: Divergence | None, view: _View, part: slice, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _diverge(
+    divergence: Divergence | None, view: _View, part: slice, gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """The sum of a chunk's divergences, and its gradients at the entries and the tail."""
     if divergence is None:
         return view.tail.new_zeros(()), torch.zeros_like(view.entries), torch.zeros_like(view.tail)
     with torch.set_grad_enabled(gradient):
-        inputs = view.entries.detach().requires_grad_(gradient), view.tail.detach().requires_grad_(gradient)
+        inputs = (
+            view.entries.detach().requires_grad_(gradient),
+            view.tail.detach().requires_grad_(gradient),
+        )
         value = divergence(*inputs, part).sum()
         if not gradient:
             return value, *inputs
@@ -251,7 +298,9 @@ def _spread(view: _View, pull: _Pull, labels: Tensor, out: Tensor) -> Tensor:
     return grad.scatter_add_(1, labels, pull.label[:, None])
 
 
-def _collect(grads: _Grads, head: _Head, states: Tensor, part: slice, parts: list[Tensor], shares: bool) -> Tensor:
+def _collect(
+    grads: _Grads, head: _Head, states: Tensor, part: slice, parts: list[Tensor], shares: bool
+) -> Tensor:
     """Add a chunk to the gradients. (2,) squared norms of the gradients of the loss's parts at the states, where asked for."""
     norms = parts[0].new_zeros(2)
     apart = [head.at_states(one, states.dtype) for one in parts] if shares else []
@@ -269,7 +318,11 @@ def _collect(grads: _Grads, head: _Head, states: Tensor, part: slice, parts: lis
 
 def _add_weight(out: Tensor, grad: Tensor, states: Tensor) -> None:
     """(V, H) += (n, V).T @ (n, H). CPUs have no product of bf16 that stays in fp32, so there it is one of fp32."""
-    step = max(1, BLOCK_ELEMENTS // out.shape[1]) if out.is_cuda and states.dtype != out.dtype else len(out)
+    step = (
+        max(1, BLOCK_ELEMENTS // out.shape[1])
+        if out.is_cuda and states.dtype != out.dtype
+        else len(out)
+    )
     states = states if out.is_cuda else states.to(out.dtype)
     for first in range(0, len(out), step):
         _add_product(out[first : first + step], grad[:, first : first + step].T, states)

@@ -24,18 +24,28 @@ def token_kl(hidden: Tensor, weight: Tensor, teacher: Teacher, logits: Logits) -
     found = hidden.new_zeros(len(hidden))
 
     def keep(head: Tensor, rest: Tensor, part: slice) -> Tensor:
-        student = torch.cat([head, rest[:, None]], 1).clamp(min=RAREST)  # far from what it rules out, not endlessly
+        student = torch.cat([head, rest[:, None]], 1).clamp(
+            min=RAREST
+        )  # far from what it rules out, not endlessly
         found[part] = forward_kl(whole[part], student).to(found.dtype)
         return found[part]
 
     with torch.no_grad():
-        fused_loss(hidden, weight, Terms(teacher.ids[:, 0], found * 0.0, teacher.ids, entries != -torch.inf, keep), logits)
+        fused_loss(
+            hidden,
+            weight,
+            Terms(teacher.ids[:, 0], found * 0.0, teacher.ids, entries != -torch.inf, keep),
+            logits,
+        )
     return found
 
 
 def likeliest(hidden: Tensor, weight: Tensor, logits: Logits) -> Tensor:
     """(N,) id of each token that the student would write; a scale and a soft-cap do not change which that is."""
-    best, ids = hidden.new_full((len(hidden),), -torch.inf), torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+    best, ids = (
+        hidden.new_full((len(hidden),), -torch.inf),
+        torch.zeros(len(hidden), dtype=torch.long, device=hidden.device),
+    )
     step = max(1, BLOCK_ELEMENTS // max(len(hidden), weight.shape[1]))
     for first in range(0, len(weight), step):
         part = slice(first, first + step)

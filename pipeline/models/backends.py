@@ -13,14 +13,18 @@ def open_teacher(teacher: Teacher, log: Path) -> Model:
     return TEACHERS[teacher.backend](teacher, log)
 
 
-def open_student(evaluate: Evaluate, name: str, revision: str | None, replies: Sequence[str], log: Path) -> Model:
+def open_student(
+    evaluate: Evaluate, name: str, revision: str | None, replies: Sequence[str], log: Path
+) -> Model:
     """A student, given by its folder or hub id, on the backend that evaluates it."""
     if evaluate.backend == "fake":
         return _fake(name, replies, evaluate.engine)
     return _vllm(name, revision, evaluate.engine, 0, log, math.inf)
 
 
-def _vllm(name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float) -> Model:
+def _vllm(
+    name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float
+) -> Model:
     from pipeline.models.vllm_engine import VllmModel
 
     return VllmModel(name, revision, engine, k, log, timeout_s)
@@ -39,7 +43,11 @@ def _fake(name: str, replies: Sequence[str], engine: Engine, delay_s: float = 0.
 
 
 TEACHERS: dict[str, Callable[[Teacher, Path], Model]] = {
-    "vllm": lambda teacher, log: _vllm(teacher.model, teacher.revision, teacher.engine, teacher.logprobs, log, teacher.timeout_s),
+    "vllm": lambda teacher, log: _vllm(
+        teacher.model, teacher.revision, teacher.engine, teacher.logprobs, log, teacher.timeout_s
+    ),
     "openai": lambda teacher, _: _openai(teacher),
-    "fake": lambda teacher, _: _fake(teacher.model, teacher.replies or [], teacher.engine, teacher.delay_s),
+    "fake": lambda teacher, _: _fake(
+        teacher.model, teacher.replies or [], teacher.engine, teacher.delay_s
+    ),
 }

@@ -33,11 +33,16 @@ class FakeModel:
         self._delay_s = delay_s
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        return self._feed(requests, lambda request: self._answer(request, sampling), sampling.at_once)
+        return self._feed(
+            requests, lambda request: self._answer(request, sampling), sampling.at_once
+        )
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         return self._feed(
-            requests, lambda request: self._completed(request, request.given or [], "stop", k, _dice(self.facts.name, request))
+            requests,
+            lambda request: self._completed(
+                request, request.given or [], "stop", k, _dice(self.facts.name, request)
+            ),
         )
 
     def forget(self) -> None:
@@ -49,7 +54,12 @@ class FakeModel:
     def close(self) -> None:
         pass
 
-    def _feed(self, requests: Iterable[Request], answer: Callable[[Request], Answer], at_once: int | None = None) -> Iterator[list[Answer]]:
+    def _feed(
+        self,
+        requests: Iterable[Request],
+        answer: Callable[[Request], Answer],
+        at_once: int | None = None,
+    ) -> Iterator[list[Answer]]:
         waiting = iter(requests)
         most = self._engine.max_in_flight
         while batch := list(itertools.islice(waiting, min(most, at_once or most))):
@@ -60,10 +70,15 @@ class FakeModel:
             yield [_timed(one, time.monotonic() - began) for one in answers] if at_once else answers
 
     def _too_long(self, request: Request) -> Failure | None:
-        length, limit = len(request.token_ids or ()) + len(request.given or ()), self._engine.max_model_len
+        length, limit = (
+            len(request.token_ids or ()) + len(request.given or ()),
+            self._engine.max_model_len,
+        )
         if limit is None or length < limit:
             return None
-        return Failure(request.id, "too_long", f"{length} tokens, and engine.max_model_len is {limit}")
+        return Failure(
+            request.id, "too_long", f"{length} tokens, and engine.max_model_len is {limit}"
+        )
 
     def _answer(self, request: Request, sampling: Sampling) -> Answer:
         random = _dice(self.facts.name, request, request.seed if sampling.temperature else "")
@@ -73,9 +88,18 @@ class FakeModel:
         if text == "!die":
             raise EngineError(f"request {request.id}: the fake teacher was told to fail here")
         ids = whole[: sampling.max_tokens]
-        return self._completed(request, ids, "stop" if len(ids) == len(whole) else "length", sampling.logprobs, random)
+        return self._completed(
+            request, ids, "stop" if len(ids) == len(whole) else "length", sampling.logprobs, random
+        )
 
-    def _completed(self, request: Request, ids: list[int], finish_reason: FinishReason, k: int, random: np.random.Generator) -> Completion:
+    def _completed(
+        self,
+        request: Request,
+        ids: list[int],
+        finish_reason: FinishReason,
+        k: int,
+        random: np.random.Generator,
+    ) -> Completion:
         assert request.token_ids is not None
         usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
         topk = _distributions(ids, k, self.tokenizer.vocab_size, random) if k else None
@@ -86,7 +110,9 @@ def _timed(answer: Answer, seconds: float) -> Answer:
     """As if the first token had come after one share of so many equal ones."""
     if isinstance(answer, Failure):
         return answer
-    return dataclasses.replace(answer, seconds=seconds, first_token_s=seconds / max(answer.usage.completion_tokens, 1))
+    return dataclasses.replace(
+        answer, seconds=seconds, first_token_s=seconds / max(answer.usage.completion_tokens, 1)
+    )
 
 
 def _dice(*parts: object) -> np.random.Generator:
@@ -101,4 +127,6 @@ def _distributions(ids: list[int], k: int, vocab_size: int, random: np.random.Ge
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     top = np.argsort(-logprobs, axis=1)[:, : min(k, vocab_size)]
     columns = np.concatenate([np.array(ids)[:, None], top], axis=1)
-    return RawTopK(columns.astype(np.int32), np.take_along_axis(logprobs, columns, axis=1).astype(np.float32))
+    return RawTopK(
+        columns.astype(np.int32), np.take_along_axis(logprobs, columns, axis=1).astype(np.float32)
+    )

@@ -19,7 +19,11 @@ def peak_of_tree(without: int) -> int | None:
     import psutil
 
     try:
-        tree = [process.pid for process in psutil.Process().children(recursive=True) if process.pid != without]
+        tree = [
+            process.pid
+            for process in psutil.Process().children(recursive=True)
+            if process.pid != without
+        ]
         return sum(_peak(pid) for pid in (os.getpid(), *tree))
     except OSError:
         return None

@@ -21,7 +21,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from httpx import ConnectError, ConnectTimeout
-from openai import DEFAULT_CONNECTION_LIMITS, APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
+from openai import (
+    DEFAULT_CONNECTION_LIMITS,
+    APIConnectionError,
+    APIStatusError,
+    AsyncOpenAI,
+    DefaultAsyncHttpxClient,
+    Timeout,
+)
 from pydantic_core import from_json
 
 from pipeline.config import Teacher
@@ -53,7 +60,9 @@ class ServerModel:
     """Asks a server, at most engine.max_in_flight requests at once. The key is read from the environment and goes nowhere else."""
 
     def __init__(self, teacher: Teacher):
-        self.tokenizer = Tokenizer(tokenizer_of(teacher), teacher.revision) if teacher.tokenizer else None
+        self.tokenizer = (
+            Tokenizer(tokenizer_of(teacher), teacher.revision) if teacher.tokenizer else None
+        )
         self.facts = Facts(teacher.model, teacher.revision, "raw_logprobs", "as served", "openai")
         self._teacher = teacher
         self._url = _checked(teacher.base_url or "")
@@ -66,7 +75,9 @@ class ServerModel:
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         if self.tokenizer is None:
-            raise PipelineError("teacher.tokenizer: scoring is by token ids; set it to the folder or hub id of the server's tokenizer")
+            raise PipelineError(
+                "teacher.tokenizer: scoring is by token ids; set it to the folder or hub id of the server's tokenizer"
+            )
         return self._answers(requests, partial(self._scoring, self.tokenizer, k))
 
     def forget(self) -> None:
@@ -78,7 +89,12 @@ class ServerModel:
     def close(self) -> None:
         pass
 
-    def _answers(self, requests: Iterable[Request], call: Callable[[Request], Call], at_once: int | None = None) -> Iterator[list[Answer]]:
+    def _answers(
+        self,
+        requests: Iterable[Request],
+        call: Callable[[Request], Call],
+        at_once: int | None = None,
+    ) -> Iterator[list[Answer]]:
         """The event loop runs in a thread of its own. `requests` is drawn in the caller's, where it can share the caller's state.
 
         A few more are drawn than may be in flight, so that none of the room is empty while the caller is busy with answers.
@@ -86,9 +102,13 @@ class ServerModel:
         todo: asyncio.Queue[Request] = asyncio.Queue()
         answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        workers = min(self._teacher.engine.max_in_flight, at_once or self._teacher.engine.max_in_flight)
+        workers = min(
+            self._teacher.engine.max_in_flight, at_once or self._teacher.engine.max_in_flight
+        )
         work = loop.create_task(self._work(todo, answers, call, workers))
-        thread = threading.Thread(target=_run, args=(loop, work, answers), name="openai", daemon=True)
+        thread = threading.Thread(
+            target=_run, args=(loop, work, answers), name="openai", daemon=True
+        )
         thread.start()
         most = workers * 5 // 4 + 1
         waiting, asked = iter(requests), 0
@@ -121,19 +141,32 @@ class ServerModel:
                 request = await todo.get()
                 began = time.monotonic()
                 answer = await self._answer(client, request, call(request))
-                answers.put(replace(answer, seconds=time.monotonic() - began) if isinstance(answer, Completion) else answer)
+                answers.put(
+                    replace(answer, seconds=time.monotonic() - began)
+                    if isinstance(answer, Completion)
+                    else answer
+                )
 
         async with AsyncExitStack() as stack:
-            clients = [await stack.enter_async_context(self._client()) for _ in range(math.ceil(workers / POOL))]
+            clients = [
+                await stack.enter_async_context(self._client())
+                for _ in range(math.ceil(workers / POOL))
+            ]
             group = await stack.enter_async_context(asyncio.TaskGroup())
             for number in range(workers):
                 group.create_task(worker(clients[number % len(clients)]))
 
     def _client(self) -> Any:
-        limits = type(DEFAULT_CONNECTION_LIMITS)(max_connections=POOL, max_keepalive_connections=POOL)
-        timeout = Timeout(None, connect=CONNECT_SECONDS)  # the rest is timed as a whole, by _attempt
+        limits = type(DEFAULT_CONNECTION_LIMITS)(
+            max_connections=POOL, max_keepalive_connections=POOL
+        )
+        timeout = Timeout(
+            None, connect=CONNECT_SECONDS
+        )  # the rest is timed as a whole, by _attempt
         http = DefaultAsyncHttpxClient(limits=limits, timeout=timeout)
-        return AsyncOpenAI(base_url=self._url, api_key=self._key, max_retries=0, timeout=timeout, http_client=http)
+        return AsyncOpenAI(
+            base_url=self._url, api_key=self._key, max_retries=0, timeout=timeout, http_client=http
+        )
 
     async def _answer(self, client: Any, request: Request, call: Call) -> Answer:
         """Sent until it is answered or given up. Raises PipelineError if it is no use to ask for others.
@@ -186,14 +219,19 @@ class ServerModel:
             raise PipelineError(f"{self._url}: {message}; is the server up? {GOES_ON}")
         if silent > TELL_SECONDS and not self._told:
             self._told = True
-            print(f"{self._url}: {message}; it is waited for, {self._teacher.patience_s:g} s at most", file=sys.stderr)
+            print(
+                f"{self._url}: {message}; it is waited for, {self._teacher.patience_s:g} s at most",
+                file=sys.stderr,
+            )
         return self._teacher.patience_s - silent
 
     def _pause(self, attempt: int, after: float | None) -> float:
         """Seconds before the next attempt. By chance, so that what failed together does not come back together."""
         if after is not None:
             return min(after, self._teacher.patience_s) + random.uniform(0.0, FIRST_PAUSE_SECONDS)
-        return random.uniform(0.0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt, 9)))
+        return random.uniform(
+            0.0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempt, 9))
+        )
 
     async def _attempt(self, client: Any, call: Call) -> bytes | Trouble:
         """The body of the reply. It is posted as it stands: the client's typed methods look at every token of a prompt, 15 µs each."""
@@ -201,7 +239,9 @@ class ServerModel:
             async with asyncio.timeout(self._teacher.timeout_s):
                 return await client.post(call.path, body=call.body, cast_to=bytes)
         except TimeoutError:
-            return Trouble(f"no answer within teacher.timeout_s={self._teacher.timeout_s:g}", "timed_out")
+            return Trouble(
+                f"no answer within teacher.timeout_s={self._teacher.timeout_s:g}", "timed_out"
+            )
         except APIStatusError as error:
             return openai_responses.trouble(self._url, self._teacher.api_key_env, error)
         except APIConnectionError as error:
@@ -229,7 +269,11 @@ class ServerModel:
             body["seed"] = request.seed
         if request.stop:
             body["stop"] = list(request.stop)
-        return self._by_ids(sampling, request, body) if request.token_ids is not None else self._by_messages(sampling, request, body)
+        return (
+            self._by_ids(sampling, request, body)
+            if request.token_ids is not None
+            else self._by_messages(sampling, request, body)
+        )
 
     def _by_ids(self, sampling: Sampling, request: Request, body: dict[str, Any]) -> Call:
         assert self.tokenizer is not None
@@ -244,7 +288,11 @@ class ServerModel:
         }
         if sampling.logprobs:
             body["logprobs"] = sampling.logprobs
-        return Call("/completions", body, partial(openai_responses.with_ids, self._url, self.tokenizer, sampling.logprobs))
+        return Call(
+            "/completions",
+            body,
+            partial(openai_responses.with_ids, self._url, self.tokenizer, sampling.logprobs),
+        )
 
     def _by_messages(self, sampling: Sampling, request: Request, body: dict[str, Any]) -> Call:
         if request.rendered.messages is None:
@@ -273,7 +321,11 @@ class ServerModel:
         return Call("/completions", body, partial(openai_responses.scored, self._url, tokenizer, k))
 
 
-def _run(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", answers: "queue.SimpleQueue[Answer | BaseException]") -> None:
+def _run(
+    loop: asyncio.AbstractEventLoop,
+    work: "asyncio.Task[None]",
+    answers: "queue.SimpleQueue[Answer | BaseException]",
+) -> None:
     """The thread of the event loop. What ends it, other than the consumer, comes as the last of the answers."""
     try:
         loop.run_until_complete(work)
@@ -309,7 +361,9 @@ def _checked(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise PipelineError(f"teacher.base_url: {url!r} is no URL of a server; give one such as http://127.0.0.1:8000/v1")
+        raise PipelineError(
+            f"teacher.base_url: {url!r} is no URL of a server; give one such as http://127.0.0.1:8000/v1"
+        )
     return url
 
 

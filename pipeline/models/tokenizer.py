@@ -20,7 +20,9 @@ class Tokenizer:
         from transformers import AutoTokenizer
 
         try:
-            self.hf: Any = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+            self.hf: Any = AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise PipelineError(
@@ -42,7 +44,13 @@ class Tokenizer:
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
         """Texts that would become a control token if they stood in a prompt."""
-        return tuple(sorted({str(token) for token in self.hf.added_tokens_decoder.values() if token.special}, key=len, reverse=True))
+        return tuple(
+            sorted(
+                {str(token) for token in self.hf.added_tokens_decoder.values() if token.special},
+                key=len,
+                reverse=True,
+            )
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -59,8 +67,12 @@ class Tokenizer:
         if rendered.text is not None:
             return list(self.hf(rendered.text)["input_ids"])
         if not self.hf.chat_template:
-            raise PipelineError(f"{self.name}: has no chat template; set 'format: completion' in the prompt's front matter")
-        text = self.hf.apply_chat_template(list(rendered.messages or ()), tokenize=False, add_generation_prompt=True)
+            raise PipelineError(
+                f"{self.name}: has no chat template; set 'format: completion' in the prompt's front matter"
+            )
+        text = self.hf.apply_chat_template(
+            list(rendered.messages or ()), tokenize=False, add_generation_prompt=True
+        )
         return list(self.hf(text, add_special_tokens=False)["input_ids"])
 
     def encode_reply(self, text: str) -> list[int]:
@@ -69,13 +81,22 @@ class Tokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a reply, without control tokens."""
-        return str(self.hf.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(
+            self.hf.decode(
+                list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
 
     def piece(self, token: int) -> str:
         """The text of one token as it stands behind others, control tokens by their names; U+FFFD where it is a part of a character."""
         if token not in self._shown:
-            before = self.hf("a", add_special_tokens=False)["input_ids"]  # at the beginning some tokenizers take a space off
-            head, whole = (self.hf.decode(ids, clean_up_tokenization_spaces=False) for ids in (before, [*before, token]))
+            before = self.hf("a", add_special_tokens=False)[
+                "input_ids"
+            ]  # at the beginning some tokenizers take a space off
+            head, whole = (
+                self.hf.decode(ids, clean_up_tokenization_spaces=False)
+                for ids in (before, [*before, token])
+            )
             self._shown[token] = str(whole)[len(head) :]
         return self._shown[token]
 
@@ -88,7 +109,11 @@ class Tokenizer:
                 first = None
                 continue
             first = place if first is None else first
-            whole = str(self.hf.decode(list(token_ids[first : place + 1]), clean_up_tokenization_spaces=False))
+            whole = str(
+                self.hf.decode(
+                    list(token_ids[first : place + 1]), clean_up_tokenization_spaces=False
+                )
+            )
             if BROKEN not in whole:
                 found[first : place + 1] = [*[""] * (place - first), whole]
                 first = None
@@ -96,20 +121,29 @@ class Tokenizer:
 
     def containing(self, text: str) -> list[int]:
         """The ids of all tokens whose text holds `text`."""
-        pieces = self.hf.batch_decode([[token] for token in range(self.vocab_size)], clean_up_tokenization_spaces=False)
+        pieces = self.hf.batch_decode(
+            [[token] for token in range(self.vocab_size)], clean_up_tokenization_spaces=False
+        )
         return [token for token, piece in enumerate(pieces) if text in piece]
 
-    def token_range(self, token_ids: Sequence[int], text: str, begin: int, end: int) -> tuple[int, int]:
+    def token_range(
+        self, token_ids: Sequence[int], text: str, begin: int, end: int
+    ) -> tuple[int, int]:
         """The tokens (first, last + 1) that hold the characters `begin` to `end` - 1 of their `text`."""
         lengths = [0, *accumulate(len(self._piece(token)) for token in token_ids)]
-        whole = lengths[-1] == len(text) and not any(BROKEN in self._piece(token) for token in token_ids)
+        whole = lengths[-1] == len(text) and not any(
+            BROKEN in self._piece(token) for token in token_ids
+        )
 
         def length(count: int) -> int:
             """Of the text of the first tokens. Where a character is spread over several, it has to be decoded."""
             return lengths[count] if whole else len(self.decode(token_ids[:count]))
 
         counts = range(len(token_ids) + 1)
-        first, last = bisect_right(counts, begin, key=length) - 1, bisect_left(counts, end, key=length)
+        first, last = (
+            bisect_right(counts, begin, key=length) - 1,
+            bisect_left(counts, end, key=length),
+        )
         while not whole and last < len(token_ids) and self.decode(token_ids[:last]) != text[:end]:
             last += 1  # half a character looks like a whole one
             if length(last) > end:
@@ -121,7 +155,9 @@ class Tokenizer:
         """The id of a reasoning model's end-of-thinking token."""
         end = self.hf.convert_tokens_to_ids("</think>")
         if end is None or end == self.hf.unk_token_id:
-            raise PipelineError(f"{self.name}: has no </think> token; give tags under 'rationale:' in the prompt's front matter")
+            raise PipelineError(
+                f"{self.name}: has no </think> token; give tags under 'rationale:' in the prompt's front matter"
+            )
         return int(end)
 
     def _piece(self, token: int) -> str:

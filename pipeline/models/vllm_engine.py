@@ -37,7 +37,15 @@ LONG_PREFIX = 256  # tokens; less is made again sooner than waited for
 class VllmModel:
     """A model served by vLLM inside this process. What the engine's own processes print goes to the file `log`."""
 
-    def __init__(self, name: str, revision: str | None, engine: Engine, k: int, log: Path, timeout_s: float = math.inf):
+    def __init__(
+        self,
+        name: str,
+        revision: str | None,
+        engine: Engine,
+        k: int,
+        log: Path,
+        timeout_s: float = math.inf,
+    ):
         path = resolve.resolve(name)
         self.tokenizer = Tokenizer(path, revision)
         # a few more than run at once wait in the engine, so that none of its places is empty while answers are written down
@@ -50,12 +58,19 @@ class VllmModel:
         self._llm = _start(path, revision, engine, k, log)
         _tell_up(self._watchdog)
         self.facts = Facts(
-            name, revision, "raw_logprobs", "float32" if engine.fp32_head else str(self._llm.model_config.dtype), f"vllm {_version()}"
+            name,
+            revision,
+            "raw_logprobs",
+            "float32" if engine.fp32_head else str(self._llm.model_config.dtype),
+            f"vllm {_version()}",
         )
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
         return self._feed(
-            requests, lambda request: _params(sampling, self._stops(request.stop), request.seed), self._completion, sampling.at_once
+            requests,
+            lambda request: _params(sampling, self._stops(request.stop), request.seed),
+            self._completion,
+            sampling.at_once,
         )
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
@@ -94,11 +109,15 @@ class VllmModel:
                 now = time.monotonic()
                 for output in outputs if at_once else ():
                     first_tokens.setdefault(output.request_id, now)
-                done = [output for output in outputs if output.finished and output.request_id in asked]
+                done = [
+                    output for output in outputs if output.finished and output.request_id in asked
+                ]
                 for output in done:
                     request, began = asked.pop(output.request_id)
                     made = answer(request, output)
-                    answers.append(_timed(made, began, first_tokens.pop(request.id), now) if at_once else made)
+                    answers.append(
+                        _timed(made, began, first_tokens.pop(request.id), now) if at_once else made
+                    )
                 answers += self._abort_overdue(asked)
             room = most
             yield answers
@@ -110,7 +129,11 @@ class VllmModel:
         """On a CPU of this process and the engine's together, on GPUs what is in use there, with what vLLM has set aside for its cache."""
         from vllm.platforms import current_platform
 
-        return peak_of_tree(without=self._watchdog.pid) if current_platform.is_cpu() else used_on_gpus()
+        return (
+            peak_of_tree(without=self._watchdog.pid)
+            if current_platform.is_cpu()
+            else used_on_gpus()
+        )
 
     def close(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
@@ -122,7 +145,11 @@ class VllmModel:
         ids = request.token_ids + (request.given or [])
         limit = self._llm.model_config.max_model_len
         if len(ids) >= limit:
-            return Failure(request.id, "too_long", f"{len(ids):,} tokens, and engine.max_model_len is {limit:,}")
+            return Failure(
+                request.id,
+                "too_long",
+                f"{len(ids):,} tokens, and engine.max_model_len is {limit:,}",
+            )
         try:
             self._llm.llm_engine.add_request(request.id, {"prompt_token_ids": ids}, params)
         except Exception as error:  # which one depends on the version of vLLM
@@ -134,7 +161,10 @@ class VllmModel:
         overdue = list(itertools.takewhile(lambda name: asked[name][1] < late, asked))
         if overdue:
             self._llm.llm_engine.abort_request(overdue)
-        return [Failure(asked.pop(name)[0].id, "timed_out", f"no answer in {self._timeout_s:g} s") for name in overdue]
+        return [
+            Failure(asked.pop(name)[0].id, "timed_out", f"no answer in {self._timeout_s:g} s")
+            for name in overdue
+        ]
 
     def _step(self, engine: Any) -> list[Any]:
         try:
@@ -153,7 +183,12 @@ class VllmModel:
         if stop not in self._stop_options:
             plain = all(len(text) == 1 and text.isascii() for text in stop)
             self._stop_options[stop] = (
-                {"detokenize": False, "stop_token_ids": [token for text in stop for token in self.tokenizer.containing(text)]}
+                {
+                    "detokenize": False,
+                    "stop_token_ids": [
+                        token for text in stop for token in self.tokenizer.containing(text)
+                    ],
+                }
                 if plain
                 else {"detokenize": True, "stop": list(stop), "include_stop_str_in_output": True}
             )
@@ -175,17 +210,29 @@ class VllmModel:
         assert request.given is not None
         assert request.token_ids is not None
         _refuse_abort(output)
-        whole = _flat(output.prompt_logprobs, len(request.token_ids) + len(request.given) - 1)  # the first position has none
+        whole = _flat(
+            output.prompt_logprobs, len(request.token_ids) + len(request.given) - 1
+        )  # the first position has none
         begin = len(request.token_ids) - 1
         topk = RawTopK(whole.ids[begin:], whole.logprobs[begin:])
         if topk.ids[:, 0].tolist() != request.given:
-            return Failure(request.id, "misaligned", "vLLM's prompt logprobs are not those of the tokens that were given")
+            return Failure(
+                request.id,
+                "misaligned",
+                "vLLM's prompt logprobs are not those of the tokens that were given",
+            )
         return self._answer(request, request.given, "stop", topk)
 
-    def _answer(self, request: Request, ids: list[int], finish_reason: FinishReason, topk: RawTopK | None) -> Answer:
+    def _answer(
+        self, request: Request, ids: list[int], finish_reason: FinishReason, topk: RawTopK | None
+    ) -> Answer:
         assert request.token_ids is not None
         if topk is not None and np.isnan(topk.logprobs).any():
-            return Failure(request.id, "engine_error", "its logprobs are not numbers (NaN); is engine.dtype too narrow for the model?")
+            return Failure(
+                request.id,
+                "engine_error",
+                "its logprobs are not numbers (NaN); is engine.dtype too narrow for the model?",
+            )
         usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
         return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
 
@@ -210,20 +257,29 @@ def _await_output(core: Any) -> None:
 def _refuse_abort(output: Any) -> None:
     """An engine that goes down, as on Ctrl-C, ends its requests one by one; that is no fault of theirs."""
     if output.outputs[0].finish_reason == "abort":
-        raise PipelineError("vLLM's engine is going down; what is finished is kept, and the same command goes on from here")
+        raise PipelineError(
+            "vLLM's engine is going down; what is finished is kept, and the same command goes on from here"
+        )
 
 
 def _shared(requests: list[Request]) -> int:
     """Tokens with which the prompts of two requests begin alike."""
     pairs = zip(*(request.token_ids or () for request in requests), strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, pairs)) if len(requests) > 1 else 0
+    return (
+        sum(1 for _ in itertools.takewhile(lambda tokens: len(set(tokens)) == 1, pairs))
+        if len(requests) > 1
+        else 0
+    )
 
 
 def _flat(flat: Any, rows: int) -> RawTopK:
     """vLLM's flat lists as (rows, 1 + k)."""
     width, rest = divmod(len(flat.token_ids), rows)
     assert not rest, f"{len(flat.token_ids)} logprobs for {rows} tokens"
-    return RawTopK(np.array(flat.token_ids, np.int32).reshape(rows, width), np.array(flat.logprobs, np.float32).reshape(rows, width))
+    return RawTopK(
+        np.array(flat.token_ids, np.int32).reshape(rows, width),
+        np.array(flat.logprobs, np.float32).reshape(rows, width),
+    )
 
 
 def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
@@ -238,7 +294,9 @@ def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
         seed=seed if sampling.temperature > 0 else None,
         logprobs=sampling.logprobs or None,
         flat_logprobs=sampling.logprobs > 0,
-        output_kind=RequestOutputKind.CUMULATIVE if sampling.at_once else RequestOutputKind.FINAL_ONLY,
+        output_kind=RequestOutputKind.CUMULATIVE
+        if sampling.at_once
+        else RequestOutputKind.FINAL_ONLY,
         **stops,
     )
 
@@ -248,14 +306,29 @@ def _score_params(k: int) -> Any:
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
-        max_tokens=1, temperature=0.0, prompt_logprobs=k, flat_logprobs=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        max_tokens=1,
+        temperature=0.0,
+        prompt_logprobs=k,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
 def server_command(teacher: Teacher, host: str, port: int) -> list[str]:
     """The command that serves the teacher over HTTP, as the in-process engine would run it."""
-    options = _options(resolve.resolve(teacher.model), teacher.revision, teacher.engine, teacher.logprobs)
-    flags = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", teacher.model, "--host", host]
+    options = _options(
+        resolve.resolve(teacher.model), teacher.revision, teacher.engine, teacher.logprobs
+    )
+    flags = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--served-model-name",
+        teacher.model,
+        "--host",
+        host,
+    ]
     flags += ["--port", str(port)]
     for key, value in options.items():
         flag = key.replace("_", "-")
@@ -274,7 +347,9 @@ def _start(path: str, revision: str | None, engine: Engine, k: int, log: Path) -
         with _output_to(log):
             llm = LLM(**options)
     except (RuntimeError, ValueError, OSError) as error:
-        raise PipelineError(f"{path}: vLLM cannot start with it: {_first_line(error)}; its own words are in {log}") from error
+        raise PipelineError(
+            f"{path}: vLLM cannot start with it: {_first_line(error)}; its own words are in {log}"
+        ) from error
     logging.getLogger("vllm").setLevel(logging.ERROR)  # from here on it speaks in this process
     return llm
 
@@ -333,9 +408,15 @@ def _output_to(log: Path) -> Iterator[None]:
 
 def _watch() -> subprocess.Popen[bytes]:
     """Start the watchdog over all processes that this one will start."""
-    watchdog = subprocess.Popen([sys.executable, "-c", WATCHDOG, str(os.getpid())], stdin=subprocess.PIPE, start_new_session=True)
+    watchdog = subprocess.Popen(
+        [sys.executable, "-c", WATCHDOG, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
     assert watchdog.stdin is not None
-    os.register_at_fork(after_in_child=watchdog.stdin.close)  # an engine that is forked must not hold the other end open
+    os.register_at_fork(
+        after_in_child=watchdog.stdin.close
+    )  # an engine that is forked must not hold the other end open
     return watchdog
 
 

@@ -21,10 +21,14 @@ def load_weights(path: str, revision: str | None, dtype: Any, **options: Any) ->
 
     logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype, trust_remote_code=False, **options)
+        return AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=dtype, trust_remote_code=False, **options
+        )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise PipelineError(f"{path}: its weights cannot be loaded ({first}); check the name, or fetch it to a folder first") from None
+        raise PipelineError(
+            f"{path}: its weights cannot be loaded ({first}); check the name, or fetch it to a folder first"
+        ) from None
 
 
 def load_config(path: str, revision: str | None) -> Any:
@@ -35,7 +39,9 @@ def load_config(path: str, revision: str | None) -> Any:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise PipelineError(f"{path}: its config cannot be read ({first}); check the name, or fetch it to a folder first") from None
+        raise PipelineError(
+            f"{path}: its config cannot be read ({first}); check the name, or fetch it to a folder first"
+        ) from None
 
 
 def size_of(path: str, revision: str | None) -> Size | None:
@@ -49,7 +55,9 @@ def size_of(path: str, revision: str | None) -> Size | None:
     parameters = 0
     for file in files:
         with safe_open(str(file), framework="numpy") as tensors:
-            parameters += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+            parameters += sum(
+                math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys()
+            )  # noqa: SIM118
     return Size(parameters, sum(file.stat().st_size for file in files))
 
 

@@ -66,7 +66,11 @@ def _ablation(found: Any) -> Ablation | None:
     if not found:
         return None
     sets = [
-        Estimate(name, tables.of(one["score"]), f"{shown(one['score'])}, {round(sum(one['rows']) / len(one['rows'])):,} rows")
+        Estimate(
+            name,
+            tables.of(one["score"]),
+            f"{shown(one['score'])}, {round(sum(one['rows']) / len(one['rows'])):,} rows",
+        )
         for name, one in found["sets"].items()
     ]
     about = f"{found['arm']}, {found['repeats']} training seeds each, {found['held_out']:,} held-out seeds"

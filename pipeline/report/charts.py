@@ -10,7 +10,23 @@ from markupsafe import Markup
 
 from pipeline.report import svg
 from pipeline.report.facts import Cost, Curve, Estimate, Group, Panel, Point, Reliability, Waterfall
-from pipeline.report.svg import BOLD, Box, apart, bar, drawing, fit, line, linear, logarithmic, mark, path, short, text, ticks, width_of
+from pipeline.report.svg import (
+    BOLD,
+    Box,
+    apart,
+    bar,
+    drawing,
+    fit,
+    line,
+    linear,
+    logarithmic,
+    mark,
+    path,
+    short,
+    text,
+    ticks,
+    width_of,
+)
 
 WIDE, NARROW, PANEL = 1040.0, 326.0, 326.0
 ROW = 30.0
@@ -26,11 +42,19 @@ def both(draw: Callable[[float, str], Markup]) -> Markup:
 def colour(name: str, arms: Sequence[str]) -> str:
     """Of a model: teacher and base have their own, arms one each in order."""
     students = [arm for arm in arms if arm not in ("teacher", "base")]
-    return f"var(--{name})" if name in ("teacher", "base") or name not in students else f"var(--series-{students.index(name) % 5 + 1})"
+    return (
+        f"var(--{name})"
+        if name in ("teacher", "base") or name not in students
+        else f"var(--series-{students.index(name) % 5 + 1})"
+    )
 
 
 def shape(name: str, arms: Sequence[str]) -> int:
-    return sorted(arms, key=lambda arm: (arm != "teacher", arm != "base")).index(name) if name in arms else 0
+    return (
+        sorted(arms, key=lambda arm: (arm != "teacher", arm != "base")).index(name)
+        if name in arms
+        else 0
+    )
 
 
 def waterfall(found: Waterfall, width: float, kind: str) -> Markup:
@@ -48,7 +72,11 @@ def waterfall(found: Waterfall, width: float, kind: str) -> Markup:
     for number, (name, count, start, look) in enumerate(rows):
         top = number * pitch + lift + 4
         end = x(start + count)
-        parts.append(text(0, top - 5, fit(name, width)) if not names else text(names - 12, top + 14, fit(name, names - 12), anchor="end"))
+        parts.append(
+            text(0, top - 5, fit(name, width))
+            if not names
+            else text(names - 12, top + 14, fit(name, names - 12), anchor="end")
+        )
         parts.append(bar(x(start), top, max(end - x(start), 2.0), 19, f"bar-fill {look}"))
         parts.append(text(end + 8, top + 14, f"{'-' if look == 'drop' else ''}{count:,}", "strong"))
         if number + 1 < len(rows):
@@ -62,8 +90,15 @@ def waterfall(found: Waterfall, width: float, kind: str) -> Markup:
 
 def estimates(found: Sequence[Estimate], width: float, kind: str, what: str, zero: bool) -> Markup:
     """Means with their intervals, one a row; with `zero` a line that an interval has to keep clear of."""
-    low, high = _span([one.interval.low for one in found] + [0.0] * zero, [one.interval.high for one in found] + [0.0] * zero)
-    names = min(max(width_of(one.name, BOLD) for one in found) + 16, width * 0.3) if kind == "wide" else 0.0
+    low, high = _span(
+        [one.interval.low for one in found] + [0.0] * zero,
+        [one.interval.high for one in found] + [0.0] * zero,
+    )
+    names = (
+        min(max(width_of(one.name, BOLD) for one in found) + 16, width * 0.3)
+        if kind == "wide"
+        else 0.0
+    )
     after = 370.0 if kind == "wide" else 0.0
     pitch = ROW if names else ROW + 32
     x = linear(low, high, names + 8, width - after - 14)
@@ -75,39 +110,66 @@ def estimates(found: Sequence[Estimate], width: float, kind: str, what: str, zer
         style = "stroke: var(--accent); stroke-width: 2"
         interval = one.interval
         parts.append(line(x(interval.low), y, x(interval.high), y, style=style))
-        parts += [line(x(end), y - 5, x(end), y + 5, style=style) for end in (interval.low, interval.high)]
+        parts += [
+            line(x(end), y - 5, x(end), y + 5, style=style) for end in (interval.low, interval.high)
+        ]
         parts.append(mark(1 if zero else 0, x(interval.mean), y, "fill: var(--accent)"))
         parts.append(
             text(0, y + 4, fit(one.name, names - 8, BOLD), "strong")
             if names
             else text(0, y - 12, fit(one.name, width, BOLD), "strong halo")
         )
-        parts.append(text(width - after, y + 4, fit(one.says, after)) if names else text(0, y + 21, fit(one.says, width, 6.3), "soft halo"))
-    return drawing(width, bottom + 22, f"{what}: " + "; ".join(f"{one.name} {one.says}" for one in found), kind, *parts)
+        parts.append(
+            text(width - after, y + 4, fit(one.says, after))
+            if names
+            else text(0, y + 21, fit(one.says, width, 6.3), "soft halo")
+        )
+    return drawing(
+        width,
+        bottom + 22,
+        f"{what}: " + "; ".join(f"{one.name} {one.says}" for one in found),
+        kind,
+        *parts,
+    )
 
 
 def groups(found: Sequence[Group], arms: Sequence[str], width: float, kind: str) -> Markup:
     """Each slice's score by model, as bars with intervals."""
-    names = min(max(width_of(one.name) for group in found for one in group.scores) + 30, width * 0.3)
+    names = min(
+        max(width_of(one.name) for group in found for one in group.scores) + 30, width * 0.3
+    )
     after = 140.0
-    x = linear(0, max(1.0, *(one.interval.high for group in found for one in group.scores)), names, width - after - 8)
+    x = linear(
+        0,
+        max(1.0, *(one.interval.high for group in found for one in group.scores)),
+        names,
+        width - after - 8,
+    )
     parts, top = [], 0.0
     for group in found:
-        parts.append(text(0, top + 16, fit(f"{group.name}, {group.held_out:,} seeds", width, BOLD), "strong"))
+        parts.append(
+            text(0, top + 16, fit(f"{group.name}, {group.held_out:,} seeds", width, BOLD), "strong")
+        )
         top += 24
         for one in group.scores:
             style = f"fill: {colour(one.name, arms)}"
             interval = one.interval
             parts.append(mark(shape(one.name, arms), 6, top + 9, style))
             parts.append(text(18, top + 13, fit(one.name, names - 24)))
-            parts.append(bar(names, top + 3, x(interval.mean) - names, 12, style=f"{style}; opacity: 0.55"))
+            parts.append(
+                bar(names, top + 3, x(interval.mean) - names, 12, style=f"{style}; opacity: 0.55")
+            )
             parts.append(line(x(interval.low), top + 9, x(interval.high), top + 9, "zero"))
-            parts += [line(x(end), top + 5, x(end), top + 13, "zero") for end in (interval.low, interval.high)]
+            parts += [
+                line(x(end), top + 5, x(end), top + 13, "zero")
+                for end in (interval.low, interval.high)
+            ]
             parts.append(text(width, top + 13, one.says, anchor="end"))
             top += 20
         top += 14
     title = "Score by group: " + "; ".join(
-        f"{group.name}: {', '.join(f'{one.name} {one.says}' for one in group.scores)}" for group in found
+        f"{group.name}: {', '.join(f'{one.name} {one.says}' for one in group.scores)}"
+        for group in found
     )
     return drawing(width, top, title, kind, *parts)
 
@@ -123,14 +185,22 @@ def curves(panel: Panel, arms: Sequence[str]) -> Markup:
     x = linear(min(steps), max(steps), left + 4, right)
     y, marks = _y_scale(values, panel.unit, bottom, top)
     percent = panel.unit == "%"
-    parts = [*_y_axis(y, marks, left, right + 4, percent), *_x_axis(x, ticks(min(steps), max(steps)) or [min(steps)], bottom, bottom)]
+    parts = [
+        *_y_axis(y, marks, left, right + 4, percent),
+        *_x_axis(x, ticks(min(steps), max(steps)) or [min(steps)], bottom, bottom),
+    ]
     parts.append(line(left, bottom, right + 4, bottom, "axis"))
     ends = apart([y(one.points[-1][1]) + 4 for one in named], 14.0, top + 4, bottom + 4)
     parts += [mark for one in panel.curves for mark in _curve(one, panel, arms, x, y)]
     for one, name, place in zip(named, labels, ends, strict=True):
-        parts.append(text(right + 10, place, name, "strong halo", style=f"fill: {colour(one.arm, arms)}"))
+        parts.append(
+            text(right + 10, place, name, "strong halo", style=f"fill: {colour(one.arm, arms)}")
+        )
     parts.append(text(right + 4, height - 4, "step", "soft", "end"))
-    said = "; ".join(f"{one.arm}, {one.name}: from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in panel.curves)
+    said = "; ".join(
+        f"{one.arm}, {one.name}: from {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}"
+        for one in panel.curves
+    )
     return drawing(width, height, f"{panel.title} by training step: {said}", "", *parts)
 
 
@@ -140,13 +210,19 @@ def _named(one: Curve, among: Sequence[Curve]) -> str:
     return one.name if len({other.arm for other in among}) == 1 else f"{one.arm}, {one.name}"
 
 
-def _curve(one: Curve, panel: Panel, arms: Sequence[str], x: svg.Scale, y: svg.Scale) -> list[Markup]:
+def _curve(
+    one: Curve, panel: Panel, arms: Sequence[str], x: svg.Scale, y: svg.Scale
+) -> list[Markup]:
     style = colour(one.arm, arms)
     points = [(x(step), y(value)) for step, value in one.points]
     if one.points_only or len(points) == 1:
         return [mark(shape(one.arm, arms), *point, f"fill: {style}", 3.5) for point in points]
     names = list(dict.fromkeys(other.name for other in panel.curves))
-    order = names.index(one.name) if len(names) > 1 and not any(other.points_only for other in panel.curves) else list(arms).index(one.arm)
+    order = (
+        names.index(one.name)
+        if len(names) > 1 and not any(other.points_only for other in panel.curves)
+        else list(arms).index(one.arm)
+    )
     return [path(points, f"stroke: {style}; stroke-dasharray: {DASHES[order % len(DASHES)]}")]
 
 
@@ -155,20 +231,36 @@ def scatter(found: Cost, arms: Sequence[str], metric: str) -> Markup:
     width, height, left, bottom, top = PANEL, 250.0, 44.0, 206.0, 12.0
     x, costs = _cost_scale([one.cost for one in found.points], left + 6, width - 12)
     judged = [one for one in found.points if one.model != "base"] or found.points
-    y, marks = _y_scale([one.score.low for one in judged] + [one.score.high for one in judged], "", bottom, top)
-    parts = [*_y_axis(y, marks, left, width - 4), *_x_axis(x, costs, top, bottom), line(left, bottom, width - 4, bottom, "axis")]
+    y, marks = _y_scale(
+        [one.score.low for one in judged] + [one.score.high for one in judged], "", bottom, top
+    )
+    parts = [
+        *_y_axis(y, marks, left, width - 4),
+        *_x_axis(x, costs, top, bottom),
+        line(left, bottom, width - 4, bottom, "axis"),
+    ]
     spots = [_spot(one, arms, x, y, bottom) for one in found.points]
     taken = [Box(spot.left, spot.top - 2, spot.right, spot.bottom + 2) for spot, _, _ in spots]
     for (spot, name, drawn), one in zip(spots, found.points, strict=True):
-        box = _room(spot, min(y(one.score.mean), bottom - 7), width_of(name, BOLD), taken, Box(left, 0, width, bottom))
+        box = _room(
+            spot,
+            min(y(one.score.mean), bottom - 7),
+            width_of(name, BOLD),
+            taken,
+            Box(left, 0, width, bottom),
+        )
         taken.append(box)
         parts += [drawn, text(box.left, box.bottom - 3, name, "strong halo")]
     parts.append(text(width, height - 8, found.unit, "soft", "end"))
-    said = "; ".join(f"{one.model} {one.score.mean:.3f} at {short(one.cost)}" for one in found.points)
+    said = "; ".join(
+        f"{one.model} {one.score.mean:.3f} at {short(one.cost)}" for one in found.points
+    )
     return drawing(width, height, f"{metric} score over {found.unit}: {said}", "", *parts)
 
 
-def _spot(one: Point, arms: Sequence[str], x: svg.Scale, y: svg.Scale, bottom: float) -> tuple[Box, str, Markup]:
+def _spot(
+    one: Point, arms: Sequence[str], x: svg.Scale, y: svg.Scale, bottom: float
+) -> tuple[Box, str, Markup]:
     """(what it covers, its label, its drawing)."""
     place, style = x(one.cost), colour(one.model, arms)
     if y(one.score.mean) > bottom:
@@ -208,9 +300,16 @@ def _room(spot: Box, y: float, width: float, taken: Sequence[Box], frame: Box) -
         (left, y + 13),
         (left, y - 13),
     ]
-    far = [(side, y + sign * 10.0 * number) for number in range(2, 20) for sign in (-1, 1) for side in (right, left, middle)]
+    far = [
+        (side, y + sign * 10.0 * number)
+        for number in range(2, 20)
+        for sign in (-1, 1)
+        for side in (right, left, middle)
+    ]
     boxes = [Box(side, height - 7, side + width, height + 7) for side, height in near + far]
-    free = [box for box in boxes if frame.holds(box) and not any(box.meets(other) for other in taken)]
+    free = [
+        box for box in boxes if frame.holds(box) and not any(box.meets(other) for other in taken)
+    ]
     return (free or boxes)[0]
 
 
@@ -218,7 +317,10 @@ def reliability(found: Reliability, arms: Sequence[str]) -> Markup:
     """How often answers were right, over how sure the model was; on the diagonal confidence can be believed."""
     width, height, left, bottom, top, right = PANEL, 262.0, 44.0, 220.0, 8.0, 260.0
     x, y = linear(0, 1, left, right), linear(0, 1, bottom, top)
-    parts = [*_y_axis(y, [0, 0.25, 0.5, 0.75, 1], left, right, True), *_x_axis(x, [0, 0.25, 0.5, 0.75, 1], top, bottom, percent=True)]
+    parts = [
+        *_y_axis(y, [0, 0.25, 0.5, 0.75, 1], left, right, True),
+        *_x_axis(x, [0, 0.25, 0.5, 0.75, 1], top, bottom, percent=True),
+    ]
     parts.append(line(x(0), y(0), x(1), y(1), "guide"))
     style = colour(found.model, arms)
     points = [(x(one.confidence), y(one.accuracy)) for one in found.bins]
@@ -229,11 +331,16 @@ def reliability(found: Reliability, arms: Sequence[str]) -> Markup:
         for point, one in zip(points, found.bins, strict=True)
     ]
     parts.append(text(right, height - 6, "confidence", "soft", "end"))
-    said = "; ".join(f"{one.confidence:.0%} sure, {one.accuracy:.0%} right, {one.count:,} answers" for one in found.bins)
+    said = "; ".join(
+        f"{one.confidence:.0%} sure, {one.accuracy:.0%} right, {one.count:,} answers"
+        for one in found.bins
+    )
     return drawing(width, height, f"Reliability of {found.model}: {said}", "", *parts)
 
 
-def _y_scale(values: Sequence[float], unit: str, bottom: float, top: float) -> tuple[svg.Scale, list[float]]:
+def _y_scale(
+    values: Sequence[float], unit: str, bottom: float, top: float
+) -> tuple[svg.Scale, list[float]]:
     """(scale, ticks): 0 to 1 for shares, logarithmic where values are of several magnitudes."""
     if unit == "%":
         return linear(0, 1, bottom, top), [0, 0.25, 0.5, 0.75, 1]
@@ -251,12 +358,34 @@ def _span(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
     return (low - margin if low < 0 else max(0.0, low - margin)), high + margin
 
 
-def _y_axis(y: svg.Scale, marks: Sequence[float], left: float, right: float, percent: bool = False) -> list[Markup]:
+def _y_axis(
+    y: svg.Scale, marks: Sequence[float], left: float, right: float, percent: bool = False
+) -> list[Markup]:
     lines = [line(left, y(value), right, y(value), "grid") for value in marks]
-    return lines + [text(left - 7, y(value) + 4, f"{value:.0%}" if percent else short(value), "soft", "end") for value in marks]
+    return lines + [
+        text(left - 7, y(value) + 4, f"{value:.0%}" if percent else short(value), "soft", "end")
+        for value in marks
+    ]
 
 
-def _x_axis(x: svg.Scale, marks: Sequence[float], top: float, bottom: float, signed: bool = False, percent: bool = False) -> list[Markup]:
+def _x_axis(
+    x: svg.Scale,
+    marks: Sequence[float],
+    top: float,
+    bottom: float,
+    signed: bool = False,
+    percent: bool = False,
+) -> list[Markup]:
     lines = [line(x(value), top, x(value), bottom, "grid") for value in marks]
-    names = [f"{value:.0%}" if percent else f"{value:+.4g}" if signed and abs(value) > 1e-9 else short(value) for value in marks]
-    return lines + [text(x(value), bottom + 16, name, "soft", "middle") for value, name in zip(marks, names, strict=True)]
+    names = [
+        f"{value:.0%}"
+        if percent
+        else f"{value:+.4g}"
+        if signed and abs(value) > 1e-9
+        else short(value)
+        for value in marks
+    ]
+    return lines + [
+        text(x(value), bottom + 16, name, "soft", "middle")
+        for value, name in zip(marks, names, strict=True)
+    ]

@@ -10,7 +10,11 @@ from pipeline.report.tables import Found, at, gaps, side, tested, verdict_of
 
 def unfinished(done: int, parts: int) -> Verdict:
     """Of a run that has no results yet."""
-    return Verdict(None, "No verdict yet: this run is not finished", (f"{done} of {parts} parts are done; what is there so far is below.",))
+    return Verdict(
+        None,
+        "No verdict yet: this run is not finished",
+        (f"{done} of {parts} parts are done; what is there so far is below.",),
+    )
 
 
 def verdict(results: Found, judged: str | None) -> Verdict:
@@ -19,12 +23,20 @@ def verdict(results: Found, judged: str | None) -> Verdict:
     failed = results.get("verdicts")
     figures = tuple(_figures(results, best)) if best else ()
     if best is None:
-        return Verdict(None, "No student was evaluated", (f"The teacher scores {shown(results['models'][TEACHER]['score'])}.",))
+        return Verdict(
+            None,
+            "No student was evaluated",
+            (f"The teacher scores {shown(results['models'][TEACHER]['score'])}.",),
+        )
     says = tuple(_says(results, best))
     if failed is None:
         return Verdict(None, _title(results, best), says, (), figures)
     about = judged if judged in results["models"] else "the student"
-    title = f"Do not ship {about}: it misses the gate" if failed else f"Ship {about}: it passes the gate"
+    title = (
+        f"Do not ship {about}: it misses the gate"
+        if failed
+        else f"Ship {about}: it passes the gate"
+    )
     return Verdict(not failed, title, (f"{_title(results, best)}.", *says), tuple(failed), figures)
 
 
@@ -37,9 +49,15 @@ def best_arm(results: Found) -> str | None:
 def _title(results: Found, best: str) -> str:
     model = results["models"][best]
     kept = at(model, "retained")
-    first = f"{best} scores {model['score']['mean']:.3f}" if kept is None else f"{best} keeps {kept:.1%} of the teacher's score"
+    first = (
+        f"{best} scores {model['score']['mean']:.3f}"
+        if kept is None
+        else f"{best} keeps {kept:.1%} of the teacher's score"
+    )
     size, speed = _share(results, best, "parameters"), _faster(results, best)
-    return ", ".join([first, *([f"at {size:.0%} of its size"] if size else [])]) + (f" and {speed:.1f} times its speed" if speed else "")
+    return ", ".join([first, *([f"at {size:.0%} of its size"] if size else [])]) + (
+        f" and {speed:.1f} times its speed" if speed else ""
+    )
 
 
 def _says(results: Found, best: str) -> Iterator[str]:
@@ -72,8 +90,13 @@ def _runners_up(results: Found, best: str) -> Iterator[str]:
 
 
 def _behind(results: Found, best: str) -> list[str]:
-    found = [(name.partition(" - "), side(one)) for name, one in (results.get("differences") or {}).items()]
-    return [b for (a, _, b), sign in found if a == best and sign > 0] + [a for (a, _, b), sign in found if b == best and sign < 0]
+    found = [
+        (name.partition(" - "), side(one))
+        for name, one in (results.get("differences") or {}).items()
+    ]
+    return [b for (a, _, b), sign in found if a == best and sign > 0] + [
+        a for (a, _, b), sign in found if b == best and sign < 0
+    ]
 
 
 def _kd_and_sft(results: Found) -> Iterator[str]:
@@ -82,7 +105,11 @@ def _kd_and_sft(results: Found) -> Iterator[str]:
         left, _, right = name.partition(" - ")
         if (_method(results, left), _method(results, right)) != ("kd", "sft"):
             continue
-        said = {1: "KD beats SFT, and that is shown", 0: "That KD beats SFT is not shown", -1: "SFT beats KD, and that is shown"}[side(one)]
+        said = {
+            1: "KD beats SFT, and that is shown",
+            0: "That KD beats SFT is not shown",
+            -1: "SFT beats KD, and that is shown",
+        }[side(one)]
         yield f"{said}: {name} is {tested(one)}, paired by seed."
 
 
@@ -97,7 +124,10 @@ def _figures(results: Found, best: str) -> Iterator[tuple[str, str]]:
     """The few numbers to remember."""
     model, teacher = results["models"][best], results["models"][TEACHER]
     if at(model, "retained") is not None:
-        yield f"of the teacher's {results['metric']} score kept by {best}", f"{model['retained']:.1%}"
+        yield (
+            f"of the teacher's {results['metric']} score kept by {best}",
+            f"{model['retained']:.1%}",
+        )
     yield (
         f"{results['metric']} score of {best}, {model['score']['low']:.3f} to {model['score']['high']:.3f}",
         f"{model['score']['mean']:.3f}",

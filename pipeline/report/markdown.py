@@ -36,19 +36,32 @@ def _lines(facts: Facts) -> Iterator[str]:
     if facts.cost.rows:
         yield from _section("Cost", facts.cost)
     if facts.differences:
-        yield from _section("Differences, paired by held-out seed", _said(facts.differences), left=True)
+        yield from _section(
+            "Differences, paired by held-out seed", _said(facts.differences), left=True
+        )
     flow = tuple((one.name, one.count, one.note) for one in facts.flow)
     yield from _section("From seeds to figures", Table(("", "count", ""), flow), left=True)
     if facts.waterfall:
         yield from _section("What the filters took", _drops(facts.waterfall))
     if facts.groups:
         models = [one.name for one in facts.groups[0].scores]
-        scores = tuple((f"{group.name}, {group.held_out:,} seeds", *(one.says for one in group.scores)) for group in facts.groups)
+        scores = tuple(
+            (f"{group.name}, {group.held_out:,} seeds", *(one.says for one in group.scores))
+            for group in facts.groups
+        )
         yield from _section("Score by group", Table(("group", *models), scores))
         yield from ("", *(f"- {plain(line)}" for line in facts.gaps))
     if facts.reliability:
-        yield from _section("Calibration", Table(("model", ""), tuple((one.model, one.says) for one in facts.reliability)), left=True)
-    for title, table in (("Memorisation", facts.memorisation), ("Canaries", facts.canaries), ("Outside the task", facts.elsewhere)):
+        yield from _section(
+            "Calibration",
+            Table(("model", ""), tuple((one.model, one.says) for one in facts.reliability)),
+            left=True,
+        )
+    for title, table in (
+        ("Memorisation", facts.memorisation),
+        ("Canaries", facts.canaries),
+        ("Outside the task", facts.elsewhere),
+    ):
         if table:
             yield from _section(title, table)
     if facts.ablation:
@@ -58,7 +71,10 @@ def _lines(facts: Facts) -> Iterator[str]:
 
 def _drops(found: Waterfall) -> Table:
     taken = [(reason, f"-{number:,}") for reason, number in found.drops]
-    return Table(("reason", "samples"), (("written by the teacher", f"{found.given:,}"), *taken, ("kept", f"{found.kept:,}")))
+    return Table(
+        ("reason", "samples"),
+        (("written by the teacher", f"{found.given:,}"), *taken, ("kept", f"{found.kept:,}")),
+    )
 
 
 def _said(estimates: Iterable[Estimate]) -> Table:

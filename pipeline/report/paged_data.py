@@ -74,7 +74,9 @@ def write_data(folder: Path, name: str, data: Any) -> None:
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     path = folder / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(f'browse.take("{folder.name}/{name}",{text})\n'.encode("utf-8", "backslashreplace"))
+    path.write_bytes(
+        f'browse.take("{folder.name}/{name}",{text})\n'.encode("utf-8", "backslashreplace")
+    )
 
 
 def in_pages(rows: Iterable[Any]) -> Iterable[tuple[str, list[Any]]]:

@@ -44,7 +44,12 @@ def write(run_dir: Path, folder: Path, most: int) -> Markup | None:
 
 def section(present: Mapping[str, int]) -> Markup:
     """What stands in the page, given how many rows each view has."""
-    page = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined).get_template("samples.html")
-    css, script = (Markup((HERE / "static" / name).read_text(encoding="utf-8")) for name in ("samples.css", "samples.js"))
+    page = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined
+    ).get_template("samples.html")
+    css, script = (
+        Markup((HERE / "static" / name).read_text(encoding="utf-8"))
+        for name in ("samples.css", "samples.js")
+    )
     settings = {"shades": [least for least, _ in SHADES], "parts": PARTS, "folder": FOLDER}
     return Markup(page.render(css=css, script=script, present=present, settings=settings))

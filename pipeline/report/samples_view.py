@@ -23,7 +23,12 @@ from pipeline.verifiers import scorers
 KEPT, REJECTED, OPEN = "kept", "rejected", "not judged yet"
 RIGHT, PARTLY, WRONG, UNKNOWN = "right", "partly right", "wrong", "unknown"
 NO_GROUP = "none"
-CERTAIN = (("input", "in input order"), ("id", "by id"), ("rising", "least certain first"), ("falling", "most certain first"))
+CERTAIN = (
+    ("input", "in input order"),
+    ("id", "by id"),
+    ("rising", "least certain first"),
+    ("falling", "most certain first"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,11 @@ def _index(shown: int, samples: int) -> Index:
         Facet("reason", "Rejected for", [""]),
         Facet("slice", "Slice", [NO_GROUP]),
     ]
-    note = f"{shown:,} of {samples:,} samples are here: those rejected first, the others evenly drawn." if shown < samples else ""
+    note = (
+        f"{shown:,} of {samples:,} samples are here: those rejected first, the others evenly drawn."
+        if shown < samples
+        else ""
+    )
     return Index(facets, sorts=CERTAIN, note=note)
 
 
@@ -79,12 +88,17 @@ def _shards(run_dir: Path) -> list[Shard]:
     """Those that are finished, also of a stage that is not."""
     if (run_dir / "generate" / "manifest.json").exists():
         return Measured(run_dir).shards
-    return [Shard(path, sum(1 for _ in read_lines(path)), "") for path in sealed_shards(run_dir / "generate")]
+    return [
+        Shard(path, sum(1 for _ in read_lines(path)), "")
+        for path in sealed_shards(run_dir / "generate")
+    ]
 
 
 def _judged(run_dir: Path) -> bool:
     """Whether filter is through, with what is there now."""
-    return all((run_dir / stage / "manifest.json").exists() for stage in ("generate", "filter")) and is_judged(run_dir)
+    return all(
+        (run_dir / stage / "manifest.json").exists() for stage in ("generate", "filter")
+    ) and is_judged(run_dir)
 
 
 def _chosen(run_dir: Path, shards: list[Shard], most: int) -> NDArray[np.bool_]:
@@ -133,14 +147,20 @@ class _Grades:
     """Samples against the ground truth: as the filter found, or at once where that costs nothing; what would need a jail is unknown."""
 
     def __init__(self, run_dir: Path):
-        self._task = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"]).task
+        self._task = Config.model_validate(
+            read_json(run_dir / "generate" / "begun.json")["config"]
+        ).task
         self._measured = Measured(run_dir) if _judged(run_dir) else None
         order = read_json(path) if (path := run_dir / "filter" / "filters.json").exists() else []
         self._measure = next((measures[0] for name, measures in order if name == "correct"), None)
         self._found: Any = None
 
     def open(self, shard: Shard) -> None:
-        self._found = self._measured.of_shard(self._measure, shard) if self._measured and self._measure else None
+        self._found = (
+            self._measured.of_shard(self._measure, shard)
+            if self._measured and self._measure
+            else None
+        )
 
     def __call__(self, sample: Sample, number: int) -> Score | None:
         if sample.seed.target is None:
@@ -155,10 +175,16 @@ class _Grades:
 def _add(index: Index, row: Row) -> None:
     sample, rejected = row.sample, row.rejected
     reason = f"{rejected.filter}.{rejected.reason}" if rejected else ""
-    for facet, value in zip(index.facets, (row.fate, verdict_of(row.score), reason, sample.seed.group or NO_GROUP), strict=True):
+    for facet, value in zip(
+        index.facets,
+        (row.fate, verdict_of(row.score), reason, sample.seed.group or NO_GROUP),
+        strict=True,
+    ):
         facet.add(value)
     line = " · ".join(lined(value) for value in sample.seed.inputs.values())
-    index.add(sample.id, sample.answer if sample.answer is not None else sample.text, line, row.logprob)
+    index.add(
+        sample.id, sample.answer if sample.answer is not None else sample.text, line, row.logprob
+    )
 
 
 def _page_row(row: Row) -> dict[str, Any]:

@@ -16,7 +16,11 @@ class Handler(SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         host = (self.headers.get("Host") or "").rpartition(":")[0]
-        inside = Path(self.translate_path(self.path)).resolve().is_relative_to(Path(self.directory).resolve())
+        inside = (
+            Path(self.translate_path(self.path))
+            .resolve()
+            .is_relative_to(Path(self.directory).resolve())
+        )
         if host not in (LOOPBACK, "localhost") or not inside:
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
@@ -37,9 +41,13 @@ class Handler(SimpleHTTPRequestHandler):
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
     """Listens already; 0 is any free port. Raises PipelineError if the port is taken."""
     try:
-        return ThreadingHTTPServer((LOOPBACK, port), functools.partial(Handler, directory=str(folder)))
+        return ThreadingHTTPServer(
+            (LOOPBACK, port), functools.partial(Handler, directory=str(folder))
+        )
     except OSError as error:
-        raise PipelineError(f"report: port {port} cannot be used ({error.strerror}); give another with --port") from None
+        raise PipelineError(
+            f"report: port {port} cannot be used ({error.strerror}); give another with --port"
+        ) from None
 
 
 def serve(folder: Path, port: int) -> None:

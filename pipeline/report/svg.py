@@ -21,20 +21,34 @@ class Box:
     bottom: float
 
     def meets(self, other: "Box") -> bool:
-        return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
 
     def holds(self, other: "Box") -> bool:
-        return self.left <= other.left and other.right <= self.right and self.top <= other.top and other.bottom <= self.bottom
+        return (
+            self.left <= other.left
+            and other.right <= self.right
+            and self.top <= other.top
+            and other.bottom <= self.bottom
+        )
 
 
 def tag(name: str, *content: str, **attributes: str | float | None) -> Markup:
     """An element. Names of attributes: class_ is class, stroke_width is stroke-width."""
     given = [
-        Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), f"{value:.6g}" if isinstance(value, float) else value)
+        Markup(' {}="{}"').format(
+            key.rstrip("_").replace("_", "-"), f"{value:.6g}" if isinstance(value, float) else value
+        )
         for key, value in attributes.items()
         if value is not None
     ]
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), Markup("").join(given), Markup("").join(content))
+    return Markup("<{0}{1}>{2}</{0}>").format(
+        Markup(name), Markup("").join(given), Markup("").join(content)
+    )
 
 
 def drawing(width: float, height: float, title: str, kind: str, *content: str) -> Markup:
@@ -52,20 +66,51 @@ def drawing(width: float, height: float, title: str, kind: str, *content: str) -
     )
 
 
-def text(x: float, y: float, words: str, kind: str = "", anchor: str | None = None, style: str | None = None) -> Markup:
-    return tag("text", words, x=float(x), y=float(y), class_=kind or None, text_anchor=anchor, style=style)
+def text(
+    x: float,
+    y: float,
+    words: str,
+    kind: str = "",
+    anchor: str | None = None,
+    style: str | None = None,
+) -> Markup:
+    return tag(
+        "text", words, x=float(x), y=float(y), class_=kind or None, text_anchor=anchor, style=style
+    )
 
 
-def line(x1: float, y1: float, x2: float, y2: float, kind: str | None = None, style: str | None = None) -> Markup:
-    return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=kind, style=style)
+def line(
+    x1: float, y1: float, x2: float, y2: float, kind: str | None = None, style: str | None = None
+) -> Markup:
+    return tag(
+        "line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=kind, style=style
+    )
 
 
-def bar(x: float, y: float, width: float, height: float, kind: str | None = None, style: str | None = None) -> Markup:
-    return tag("rect", x=float(x), y=float(y), width=float(max(width, 0.0)), height=float(height), rx=2.0, class_=kind, style=style)
+def bar(
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    kind: str | None = None,
+    style: str | None = None,
+) -> Markup:
+    return tag(
+        "rect",
+        x=float(x),
+        y=float(y),
+        width=float(max(width, 0.0)),
+        height=float(height),
+        rx=2.0,
+        class_=kind,
+        style=style,
+    )
 
 
 def path(points: Sequence[tuple[float, float]], style: str) -> Markup:
-    return tag("path", d="M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points), class_="line", style=style)
+    return tag(
+        "path", d="M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points), class_="line", style=style
+    )
 
 
 def mark(shape: int, x: float, y: float, style: str, size: float = 4.5) -> Markup:

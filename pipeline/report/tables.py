@@ -10,7 +10,12 @@ from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability
 
 Found = Mapping[str, Any]
 Column = tuple[str, Callable[[Found], str | None]]
-METRICS = {"rouge_l": "ROUGE-L", "chrf": "chrF", "json_valid": "valid JSON", "json_field_f1": "JSON field F1"}
+METRICS = {
+    "rouge_l": "ROUGE-L",
+    "chrf": "chrF",
+    "json_valid": "valid JSON",
+    "json_field_f1": "JSON field F1",
+}
 
 
 def at(tree: Any, *keys: str) -> Any:
@@ -39,14 +44,22 @@ def interval(*keys: str) -> Callable[[Found], str | None]:
 
     def cell(model: Found) -> str | None:
         value = at(model, *keys)
-        return shown(value) if isinstance(value, Mapping) else None if value is None else f"{value:.3f}"
+        return (
+            shown(value)
+            if isinstance(value, Mapping)
+            else None
+            if value is None
+            else f"{value:.3f}"
+        )
 
     return cell
 
 
 def quality(results: Found) -> Table:
     """How good each model's answers are."""
-    named = sorted({name for model in results["models"].values() for name in at(model, "metrics") or {}})
+    named = sorted(
+        {name for model in results["models"].values() for name in at(model, "metrics") or {}}
+    )
     return _table(
         results,
         [
@@ -99,27 +112,38 @@ def _latency(half: str, most: str) -> Callable[[Found], str | None]:
 
     def cell(model: Found) -> str | None:
         found = [at(model, "load", half), at(model, "load", most)]
-        return None if None in found else ", ".join(f"{value * 1e3:,.0f}" for value in found) + " ms"
+        return (
+            None if None in found else ", ".join(f"{value * 1e3:,.0f}" for value in found) + " ms"
+        )
 
     return cell
 
 
 def costs(results: Found) -> Iterator[Cost]:
     """What to draw quality against; a measure that two models have."""
-    rate = ("load", "answers_per_s") if at(results, "models", TEACHER, "load", "answers_per_s") else ("answers_per_s",)
+    rate = (
+        ("load", "answers_per_s")
+        if at(results, "models", TEACHER, "load", "answers_per_s")
+        else ("answers_per_s",)
+    )
     for title, unit, keys, factor in (
         ("Score and size", "million parameters", ("parameters",), 1e-6),
         ("Score and speed", "answers a second", rate, 1.0),
     ):
         points = [
-            Point(name, at(model, *keys) * factor, of(model["score"])) for name, model in results["models"].items() if at(model, *keys)
+            Point(name, at(model, *keys) * factor, of(model["score"]))
+            for name, model in results["models"].items()
+            if at(model, *keys)
         ]
         if len(points) > 1:
             yield Cost(title, unit, tuple(points))
 
 
 def differences(results: Found) -> list[Estimate]:
-    return [Estimate(name, of(one), verdict_of(one)) for name, one in (results.get("differences") or {}).items()]
+    return [
+        Estimate(name, of(one), verdict_of(one))
+        for name, one in (results.get("differences") or {}).items()
+    ]
 
 
 def verdict_of(one: Found) -> str:
@@ -195,8 +219,14 @@ def reliability(results: Found) -> Iterator[Reliability]:
     for name, model in results["models"].items():
         found = at(model, "calibration")
         if at(found, "bins"):
-            bins = tuple(Bin(one["confidence"], one["accuracy"], one["count"]) for one in found["bins"])
-            yield Reliability(name, f"calibration error {found['ece']:.3f} over {found['answers']:,} answers", bins)
+            bins = tuple(
+                Bin(one["confidence"], one["accuracy"], one["count"]) for one in found["bins"]
+            )
+            yield Reliability(
+                name,
+                f"calibration error {found['ece']:.3f} over {found['answers']:,} answers",
+                bins,
+            )
 
 
 def memorisation(results: Found) -> tuple[Table | None, Table | None]:
@@ -214,28 +244,49 @@ def memorisation(results: Found) -> tuple[Table | None, Table | None]:
         for name, model in results["models"].items()
         for canary in at(model, "memorisation", "canaries") or []
     ]
-    return rows if rows.rows else None, Table(("model", "canary", "exposure, bits"), tuple(canaries)) if canaries else None
+    return rows if rows.rows else None, Table(
+        ("model", "canary", "exposure, bits"), tuple(canaries)
+    ) if canaries else None
 
 
 def elsewhere(results: Found) -> Table | None:
     """lm-eval's tasks: a row a task and metric, a column a model."""
-    asked = {name: model["lm_eval"] for name, model in results["models"].items() if at(model, "lm_eval")}
-    keys = dict.fromkeys((task, metric) for tasks in asked.values() for task, metrics in tasks.items() for metric in metrics)
-    rows = [(f"{task}: {metric}", *(_measured(at(tasks, task, metric)) for tasks in asked.values())) for task, metric in keys]
+    asked = {
+        name: model["lm_eval"] for name, model in results["models"].items() if at(model, "lm_eval")
+    }
+    keys = dict.fromkeys(
+        (task, metric)
+        for tasks in asked.values()
+        for task, metrics in tasks.items()
+        for metric in metrics
+    )
+    rows = [
+        (f"{task}: {metric}", *(_measured(at(tasks, task, metric)) for tasks in asked.values()))
+        for task, metric in keys
+    ]
     return Table(("task", *map(label, asked)), tuple(rows)) if rows else None
 
 
 def _measured(found: Found | None) -> str:
     if found is None or found.get("value") is None:
         return "-"
-    return f"{found['value']:.3f}" + ("" if found.get("stderr") is None else f" ± {found['stderr']:.3f}")
+    return f"{found['value']:.3f}" + (
+        "" if found.get("stderr") is None else f" ± {found['stderr']:.3f}"
+    )
 
 
 def _table(results: Found, columns: Sequence[Column]) -> Table:
     """A row a model, a column for whatever at least one of them has."""
-    cells = [(head, [cell(model) for model in results["models"].values()]) for head, cell in columns]
+    cells = [
+        (head, [cell(model) for model in results["models"].values()]) for head, cell in columns
+    ]
     there = [(head, values) for head, values in cells if any(value is not None for value in values)]
     rows = (
-        [(label(name), *(values[number] or "-" for _, values in there)) for number, name in enumerate(results["models"])] if there else []
+        [
+            (label(name), *(values[number] or "-" for _, values in there))
+            for number, name in enumerate(results["models"])
+        ]
+        if there
+        else []
     )
     return Table(("model", *(head for head, _ in there)), tuple(rows))

@@ -33,7 +33,11 @@ def pack(token_ids: Sequence[int], topk: TopK) -> Packed:
     parts = np.rint(found.others * PARTS).astype(np.int64)
     some = parts > 0
     return Packed(
-        np.array(token_ids, np.int64), np.rint(found.written * PARTS).astype(np.int64), some.sum(axis=1), found.ids[some], parts[some]
+        np.array(token_ids, np.int64),
+        np.rint(found.written * PARTS).astype(np.int64),
+        some.sum(axis=1),
+        found.ids[some],
+        parts[some],
     )
 
 
@@ -41,7 +45,11 @@ def to_json(page: Sequence[Packed | None], tokenizer: Tokenizer) -> dict[str, An
     """`pieces`: texts; `rows`: of each sample [tokens, parts, counts, others, parts of others], tokens and others as numbers of pieces, and
     [place, text] where a character is spread over several tokens."""
     known = [one for one in page if one is not None]
-    ids = np.unique(np.concatenate([np.empty(0, np.int64), *(part for one in known for part in (one.ids, one.others))]))
+    ids = np.unique(
+        np.concatenate(
+            [np.empty(0, np.int64), *(part for one in known for part in (one.ids, one.others))]
+        )
+    )
     pieces = {int(token): tokenizer.piece(int(token)) for token in ids}
     broken = {token for token, piece in pieces.items() if BROKEN in piece}
     rows = [None if one is None else _row(one, ids, broken, tokenizer) for one in page]
@@ -50,8 +58,18 @@ def to_json(page: Sequence[Packed | None], tokenizer: Tokenizer) -> dict[str, An
 
 def _row(one: Packed, ids: Ints, broken: set[int], tokenizer: Tokenizer) -> list[Any]:
     tokens = one.ids.tolist()
-    row = [np.searchsorted(ids, one.ids), one.parts, one.counts, np.searchsorted(ids, one.others), one.others_parts]
+    row = [
+        np.searchsorted(ids, one.ids),
+        one.parts,
+        one.counts,
+        np.searchsorted(ids, one.others),
+        one.others_parts,
+    ]
     mended: list[tuple[int, str]] = []
     if broken and not broken.isdisjoint(tokens):
-        mended = [(place, text) for place, text in enumerate(tokenizer.pieces(tokens)) if text != tokenizer.piece(tokens[place])]
+        mended = [
+            (place, text)
+            for place, text in enumerate(tokenizer.pieces(tokens))
+            if text != tokenizer.piece(tokens[place])
+        ]
     return [*(column.tolist() for column in row), mended]

@@ -46,7 +46,13 @@ def sections(config: Config, part: str) -> list[str]:
     task = ["task.eval_seeds", "task.metric", "task.labels", "task.verifier", "evaluate.max_tokens"]
     if part == TEACHER:
         task += ["evaluate.fidelity"] if config.evaluate.fidelity else []
-        return [*task, *(f"teacher.{name}" for name in ("backend", "model", "revision", "tokenizer", "replies", "engine"))]
+        return [
+            *task,
+            *(
+                f"teacher.{name}"
+                for name in ("backend", "model", "revision", "tokenizer", "replies", "engine")
+            ),
+        ]
     return [*task, "evaluate.backend", "evaluate.engine", f"train.arms.{part}.form"]
 
 
@@ -73,7 +79,9 @@ def run(job: Job) -> dict[str, Any]:
     config = job.config
     _check_as_trained(job)
     seen = prompts.load(config.train.prompt)
-    held_out = seeds.load_eval(seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(seen.render(seed)))
+    held_out = seeds.load_eval(
+        seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(seen.render(seed))
+    )
     prompts.check(_prompt(config, job.part), held_out)
     wanted = {digest(job.part, seed.id): seed for seed in held_out}
     shards = claim_all(job.folder, list(wanted), Scored, SHARD_SIZE)
@@ -81,7 +89,10 @@ def run(job: Job) -> dict[str, Any]:
     if not (job.folder / "cost.json").exists():
         _write_cost(job, None, None)
     if there < len(wanted) or _lacks_load(job):
-        print(f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model", flush=True)
+        print(
+            f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model",
+            flush=True,
+        )
         model = _open(job)
         try:
             if there < len(wanted):
@@ -103,7 +114,12 @@ def summary(config: Config) -> str:
     """Write results.json from what is on disk, and return the table."""
     path = Path(config.run_dir) / NAME / "results.json"
     names = parts(config)
-    found = {**results.results(config, results.measured(config, names), fidelity.readings(config, names)), "verdicts": None}
+    found = {
+        **results.results(
+            config, results.measured(config, names), fidelity.readings(config, names)
+        ),
+        "verdicts": None,
+    }
     write_json(path, found)
     if config.evaluate.gate:
         write_json(path, {**found, "verdicts": gate.failed(config, found)})
@@ -129,17 +145,26 @@ def _check_as_trained(job: Job) -> None:
     path = Path(job.config.train.prompt)
     taught = read_json(training.folder / "begun.json")["config"]["train"]["arms"][job.part]["form"]
     if taught != arm.form:
-        raise PipelineError(f"evaluate {job.part}: was trained with form: {taught}, and is now {arm.form}; put it back, or train it again")
+        raise PipelineError(
+            f"evaluate {job.part}: was trained with form: {taught}, and is now {arm.form}; put it back, or train it again"
+        )
     if begun_with(training, path) != sha256(path):
-        raise PipelineError(f"evaluate {job.part}: was trained with another prompt than {path} now holds; put it back, or train it again")
+        raise PipelineError(
+            f"evaluate {job.part}: was trained with another prompt than {path} now holds; put it back, or train it again"
+        )
 
 
 def _open(job: Job) -> Model:
     config = job.config
     if job.part == TEACHER:
-        return open_teacher(config.teacher.model_copy(update={"logprobs": _logprobs(config, TEACHER)}), job.engine_log)
+        return open_teacher(
+            config.teacher.model_copy(update={"logprobs": _logprobs(config, TEACHER)}),
+            job.engine_log,
+        )
     path, revision = _student(job)
-    return open_student(config.evaluate, path, revision, config.teacher.replies or [], job.engine_log)
+    return open_student(
+        config.evaluate, path, revision, config.teacher.replies or [], job.engine_log
+    )
 
 
 def _student(job: Job) -> tuple[str, str | None]:
@@ -149,15 +174,28 @@ def _student(job: Job) -> tuple[str, str | None]:
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:
     sampling = Sampling(job.config.evaluate.max_tokens, logprobs=_logprobs(job.config, job.part))
-    examiner = _Examiner(job, model, _prompt(job.config, job.part), wanted, verify.check(job.config.task), _header(job, model))
+    examiner = _Examiner(
+        job,
+        model,
+        _prompt(job.config, job.part),
+        wanted,
+        verify.check(job.config.task),
+        _header(job, model),
+    )
     if examiner.header:
         for shard in shards:
             shard.recover(shard.order, examiner.header.to_bytes())
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()
-    Collector(examiner.question, never, progress).run(lambda requests: model.generate(requests, sampling), shards)
+    Collector(examiner.question, never, progress).run(
+        lambda requests: model.generate(requests, sampling), shards
+    )
     seconds = time.monotonic() - began
-    _write_cost(job, model.facts.engine, None if there else (progress.tokens / seconds, len(wanted) / seconds))
+    _write_cost(
+        job,
+        model.facts.engine,
+        None if there else (progress.tokens / seconds, len(wanted) / seconds),
+    )
 
 
 def _logprobs(config: Config, part: str) -> int:
@@ -167,7 +205,9 @@ def _logprobs(config: Config, part: str) -> int:
         return 1
     if config.evaluate.fidelity:
         return config.evaluate.fidelity.logprobs
-    asked = config.teacher.backend != "openai" or (config.teacher.tokenizer is not None and config.teacher.logprobs > 0)
+    asked = config.teacher.backend != "openai" or (
+        config.teacher.tokenizer is not None and config.teacher.logprobs > 0
+    )
     return int(asked)
 
 
@@ -175,32 +215,48 @@ def _header(job: Job, model: Model) -> topk.Header | None:
     """Of the frames that are kept: the teacher's whole top k, no draws, since what is measured on them is not linear in them."""
     if job.part != TEACHER or job.config.evaluate.fidelity is None:
         return None
-    return teacher_samples.header(job, model, job.config.evaluate.fidelity.logprobs, mass=1.0, threshold=0.0)
+    return teacher_samples.header(
+        job, model, job.config.evaluate.fidelity.logprobs, mass=1.0, threshold=0.0
+    )
 
 
 def _lacks_load(job: Job) -> bool:
     """Whether latency and speed at the load that the config asks for are still to be measured."""
     wanted = job.config.evaluate.load
     found = read_json(job.folder / "cost.json").get("load") or {}
-    return wanted is not None and (wanted.requests, wanted.concurrency) != (found.get("asked"), found.get("concurrency"))
+    return wanted is not None and (wanted.requests, wanted.concurrency) != (
+        found.get("asked"),
+        found.get("concurrency"),
+    )
 
 
 def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
     config = job.config
     asked = config.evaluate.load
     assert asked is not None
-    examiner = _Examiner(job, model, _prompt(config, job.part), wanted, verify.check(config.task), None)
-    requests = [examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)]
-    print(f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once", flush=True)
+    examiner = _Examiner(
+        job, model, _prompt(config, job.part), wanted, verify.check(config.task), None
+    )
+    requests = [
+        examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)
+    ]
+    print(
+        f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once", flush=True
+    )
     figures = latency.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
     cost = read_json(job.folder / "cost.json")
-    write_json(job.folder / "cost.json", {**cost, "engine": model.facts.engine, "load": {"asked": asked.requests, **figures}})
+    write_json(
+        job.folder / "cost.json",
+        {**cost, "engine": model.facts.engine, "load": {"asked": asked.requests, **figures}},
+    )
 
 
 def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None) -> None:
     """Sizes, and (tokens/s, answers/s) if all answers were measured in one go; a remainder alone would measure its cold start."""
     config = job.config
-    name, revision = (config.teacher.model, config.teacher.revision) if job.part == TEACHER else _student(job)
+    name, revision = (
+        (config.teacher.model, config.teacher.revision) if job.part == TEACHER else _student(job)
+    )
     backend = config.teacher.backend if job.part == TEACHER else config.evaluate.backend
     size = size_of(resolve.resolve(name), revision) if backend == "vllm" else None
     write_json(
@@ -250,10 +306,14 @@ class _Examiner:
         if self.header is None:
             return scored, None
         if completion.topk is None:
-            raise PipelineError(f"evaluate {self.job.part}: its server gives no logprobs, which evaluate.fidelity needs; leave that out")
+            raise PipelineError(
+                f"evaluate {self.job.part}: its server gives no logprobs, which evaluate.fidelity needs; leave that out"
+            )
         ids, logprobs = completion.topk.ids, completion.topk.logprobs
         tails = [float(f"{mass:.3g}") for mass in topk.tail_mass(ids, logprobs)]
-        return scored.model_copy(update={"token_ids": completion.token_ids, "tails": tails}), topk.encode(ids, logprobs, self.header, 0)
+        return scored.model_copy(
+            update={"token_ids": completion.token_ids, "tails": tails}
+        ), topk.encode(ids, logprobs, self.header, 0)
 
 
 def _confidence(completion: Completion, tokens: Range | None) -> float | None:

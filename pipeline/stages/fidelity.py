@@ -44,7 +44,9 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return seeds.identities(config.task.eval_seeds) | (student_source.identities(config) if part == BASE else {})
+    return seeds.identities(config.task.eval_seeds) | (
+        student_source.identities(config) if part == BASE else {}
+    )
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -53,7 +55,10 @@ def run(job: Job) -> dict[str, Any]:
     shards = claim_all(job.folder, list(answers), Faithful, SHARD_SIZE)
     there = len(answers) - sum(len(shard.missing) for shard in shards)
     if shards:
-        own = {answer.seed_id: answer for answer in read_records(job.run_dir / "evaluate" / job.part, Scored)}
+        own = {
+            answer.seed_id: answer
+            for answer in read_records(job.run_dir / "evaluate" / job.part, Scored)
+        }
         reader = Reader.of(job, trained(job.part), TEACHERS, list(answers.values()))
         progress = Progress(f"fidelity {job.part}", len(answers), there, unit="answers")
         for shard in shards:
@@ -71,11 +76,25 @@ def summary(config: Config) -> str:
     return f"{NAME}: {', '.join(parts(config))}"
 
 
-def _fill(shard: Shard[Faithful], reader: Reader, answers: Mapping[str, Scored], own: Mapping[str, Scored], progress: Progress) -> None:
+def _fill(
+    shard: Shard[Faithful],
+    reader: Reader,
+    answers: Mapping[str, Scored],
+    own: Mapping[str, Scored],
+    progress: Progress,
+) -> None:
     try:
         for sums in reader.measure([answers[name] for name in shard.missing]):
             for name, (tokens, nats, same) in sums.items():
-                shard.add(Faithful(id=name, tokens=tokens, nats=nats, same=same, **reader.overlap(own[name], answers[name])))
+                shard.add(
+                    Faithful(
+                        id=name,
+                        tokens=tokens,
+                        nats=nats,
+                        same=same,
+                        **reader.overlap(own[name], answers[name]),
+                    )
+                )
                 progress.add(1, tokens)
             commit_if_due([shard])
             progress.show()

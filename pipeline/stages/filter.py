@@ -57,7 +57,10 @@ def run(job: Job) -> dict[str, Any]:
     """Pass all samples through the filters and write kept/ and rejected/. An empty result is an error."""
     measured = Measured(job.run_dir)
     chosen = build.active(job.config)
-    measured.find([IDENTITY, *(measure for one in chosen for measure in one.measures)], processes(job.config.filter))
+    measured.find(
+        [IDENTITY, *(measure for one in chosen for measure in one.measures)],
+        processes(job.config.filter),
+    )
     ids = measured.column(IDENTITY)
     left: NDArray[np.int64] = np.arange(measured.samples)
     alive = np.ones(measured.samples, bool)
@@ -76,8 +79,14 @@ def run(job: Job) -> dict[str, Any]:
         if not len(left):
             complaint = _eaten(job.folder, one.name, before, verdicts)
             break
-    write_json(job.folder / ORDER, [[one.name, [measure.name for measure in one.measures]] for one in chosen])
-    write_shards(job.folder / "rejected", (_rejected(str(ids[row]), row, *turned_down[row]) for row in sorted(turned_down)))
+    write_json(
+        job.folder / ORDER,
+        [[one.name, [measure.name for measure in one.measures]] for one in chosen],
+    )
+    write_shards(
+        job.folder / "rejected",
+        (_rejected(str(ids[row]), row, *turned_down[row]) for row in sorted(turned_down)),
+    )
     if complaint:
         raise PipelineError(complaint)
     keep(job.folder / "kept", left, job.run_dir / "generate")
@@ -91,13 +100,21 @@ def run(job: Job) -> dict[str, Any]:
 
 def count(job: Job) -> dict[str, Any]:
     """What went in, what was kept, and how many each reason took, from the files; they must add up."""
-    reasons: Counter[str] = Counter(f"{r.filter}.{r.reason}" for r in read_records(job.folder / "rejected", Rejected))
+    reasons: Counter[str] = Counter(
+        f"{r.filter}.{r.reason}" for r in read_records(job.folder / "rejected", Rejected)
+    )
     kept = len(kept_rows(job.folder / "kept"))
     given = int(read_manifest(job.run_dir, "generate")["counts"]["samples"])
-    assert given == kept + reasons.total(), f"{given} samples in, {kept} kept, {reasons.total()} rejected"
+    assert given == kept + reasons.total(), (
+        f"{given} samples in, {kept} kept, {reasons.total()} rejected"
+    )
     order = [name for name, _ in read_json(job.folder / ORDER)]
     taken = sorted(reasons.items(), key=lambda item: order.index(item[0].rpartition(".")[0]))
-    notes = {name: read_json(path) for name in ("calibration", "judge") if (path := job.folder / f"{name}.json").exists()}
+    notes = {
+        name: read_json(path)
+        for name in ("calibration", "judge")
+        if (path := job.folder / f"{name}.json").exists()
+    }
     return {"samples": given, "kept": kept, "rejected": dict(taken), **notes}
 
 

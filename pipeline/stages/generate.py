@@ -58,9 +58,17 @@ def capturing(job: Job) -> Capture[Seed]:
     pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
     todo = work_queue.open_work(job.folder, lambda: _survey(config, pinned))
     cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
-    sampling = Sampling(teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs)
+    sampling = Sampling(
+        teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs
+    )
     worker = Worker(job.folder, todo, Sample, cursor.take, sample_id)
-    return Capture(job, worker, partial(_ask, config), lambda model, requests: model.generate(requests, sampling), teacher.logprobs)
+    return Capture(
+        job,
+        worker,
+        partial(_ask, config),
+        lambda model, requests: model.generate(requests, sampling),
+        teacher.logprobs,
+    )
 
 
 def summary(config: Config) -> str:
@@ -80,4 +88,9 @@ def _survey(config: Config, pinned: seeds.Pinned) -> Work:
 def _ask(config: Config, item: Item[Seed], model: Model) -> Ask:
     generate = config.generate
     hashed = digest("sampling", generate.seed, item.source.id, item.index, length=SEED_BITS)
-    return Ask(item.source, item.index, item.index // generate.samples, int(hashed, 16) if config.teacher.temperature else None)
+    return Ask(
+        item.source,
+        item.index,
+        item.index // generate.samples,
+        int(hashed, 16) if config.teacher.temperature else None,
+    )

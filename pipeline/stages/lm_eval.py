@@ -42,7 +42,15 @@ def reads(config: Config, part: str) -> list[str]:
 def files(config: Config, part: str) -> list[Path]:
     """The tasks of one's own, and whatever lies beside them."""
     own = config.evaluate.lm_eval.include_path if config.evaluate.lm_eval else None
-    return [path for path in sorted(Path(own).rglob("*")) if path.is_file() and "__pycache__" not in path.parts] if own else []
+    return (
+        [
+            path
+            for path in sorted(Path(own).rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+        if own
+        else []
+    )
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -57,17 +65,31 @@ def run(job: Job) -> dict[str, Any]:
     assert settings is not None
     check_installed("lm_eval")
     path, revision = _model(job)
-    print(f"{NAME} {job.part}: {', '.join(settings.tasks)}; the harness's own words go to {job.engine_log}", flush=True)
+    print(
+        f"{NAME} {job.part}: {', '.join(settings.tasks)}; the harness's own words go to {job.engine_log}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder, "job.json"), Path(folder, "result.json")
         what = {"tasks": settings.tasks, "limit": settings.limit, "examples": settings.examples}
         how = {"include_path": settings.include_path, "batch_size": settings.batch_size}
         write_json(asked, {"model": path, "revision": revision, **what, **how})
-        code = run_child([sys.executable, "-m", "pipeline.evaluation.lm_eval_process", str(asked), str(found), str(job.engine_log)])
+        code = run_child(
+            [
+                sys.executable,
+                "-m",
+                "pipeline.evaluation.lm_eval_process",
+                str(asked),
+                str(found),
+                str(job.engine_log),
+            ]
+        )
         result = read_json(found) if found.exists() else {}
     if "figures" not in result:
         why = result.get("error", f"its process ended with code {code}")
-        raise PipelineError(f"{NAME} {job.part}: lm-eval: {why}; its own words are in {job.engine_log}")
+        raise PipelineError(
+            f"{NAME} {job.part}: lm-eval: {why}; its own words are in {job.engine_log}"
+        )
     write_json(job.folder / optional_figures.FILE, result["figures"])
     return {"tasks": len(result["figures"])}
 

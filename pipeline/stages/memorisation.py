@@ -45,7 +45,13 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     train = [f"train.{name}" for name in ("rows", "holdout", "canaries", "seed")]
-    return ["evaluate.memorisation", "evaluate.backend", "evaluate.engine", *train, f"train.arms.{_arm(config, part)}"]
+    return [
+        "evaluate.memorisation",
+        "evaluate.backend",
+        "evaluate.engine",
+        *train,
+        f"train.arms.{_arm(config, part)}",
+    ]
 
 
 def reads(config: Config, part: str) -> list[str]:
@@ -60,7 +66,9 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return seeds.identities(config.task.eval_seeds) | (student_source.identities(config) if part == BASE else {})
+    return seeds.identities(config.task.eval_seeds) | (
+        student_source.identities(config) if part == BASE else {}
+    )
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -72,14 +80,21 @@ def run(job: Job) -> dict[str, Any]:
     shards = claim_all(job.folder, list(wanted), Memorised, SHARD_SIZE)
     ranked = job.folder / "canaries.json"
     if shards or not ranked.exists():
-        print(f"{NAME} {job.part}: {len(wanted):,} rows, {config.train.canaries:,} canaries; loading the model", flush=True)
-        model = open_student(config.evaluate, path, revision, config.teacher.replies or [], job.engine_log)
+        print(
+            f"{NAME} {job.part}: {len(wanted):,} rows, {config.train.canaries:,} canaries; loading the model",
+            flush=True,
+        )
+        model = open_student(
+            config.evaluate, path, revision, config.teacher.replies or [], job.engine_log
+        )
         try:
             _ask(job, model, wanted, shards)
             write_json(ranked, _exposures(job, model))
         finally:
             model.close()
-    write_json(job.folder / optional_figures.FILE, _figures(job, list(read_records(job.folder, Memorised))))
+    write_json(
+        job.folder / optional_figures.FILE, _figures(job, list(read_records(job.folder, Memorised)))
+    )
     return {"rows": len(wanted), "canaries": config.train.canaries}
 
 
@@ -106,14 +121,21 @@ def _wanted(job: Job, tokenizer: Tokenizer) -> dict[str, tuple[bool, Example]]:
     seen, unseen = dataset.some(training, encoder, settings.rows, settings.seed, is_long)
     if len(unseen) < FEWEST:
         unseen = [row for row in _answers(job, encoder) if is_long(row)][: settings.rows]
-    for found, whose in ((seen, "training rows"), (unseen, "rows that it was not trained on, held-out answers of the teacher among them,")):
+    for found, whose in (
+        (seen, "training rows"),
+        (unseen, "rows that it was not trained on, held-out answers of the teacher among them,"),
+    ):
         if len(found) < min(FEWEST, settings.rows):
             raise PipelineError(
                 f"{NAME} {job.part}: only {len(found)} {whose} have {settings.tokens} tokens left behind their prefix, and "
                 f"{min(FEWEST, settings.rows)} are needed; lower evaluate.memorisation.tokens or .prefix. Short labels are no text that "
                 "could be memorised: set evaluate.memorisation.rows=0 for canaries alone, or evaluate.memorisation=null"
             )
-    return {digest(of, row.id): (of, row) for of, found in ((True, seen), (False, unseen)) for row in found}
+    return {
+        digest(of, row.id): (of, row)
+        for of, found in ((True, seen), (False, unseen))
+        for row in found
+    }
 
 
 def _answers(job: Job, encoder: Encoder) -> list[Example]:
@@ -123,7 +145,10 @@ def _answers(job: Job, encoder: Encoder) -> list[Example]:
     drawn = config.evaluate.memorisation.seed
     by_id = {seed.id: seed for seed in seeds.load(config.task.eval_seeds)}
     found: list[Example] = []
-    for answer in sorted(read_records(job.run_dir / "evaluate" / TEACHER, Scored), key=lambda answer: digest("drawn", drawn, answer.id)):
+    for answer in sorted(
+        read_records(job.run_dir / "evaluate" / TEACHER, Scored),
+        key=lambda answer: digest("drawn", drawn, answer.id),
+    ):
         sample = Sample(
             id=answer.id,
             seed=by_id[answer.seed_id],
@@ -155,15 +180,27 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, tuple[bool, Example]], sha
     def question(identifier: str) -> Question[Memorised]:
         of, row = wanted[identifier]
         given, rest = cut[identifier]
-        return Question(Request(identifier, NOTHING, given), partial(_memorised, identifier, row.id, of, rest))
+        return Question(
+            Request(identifier, NOTHING, given), partial(_memorised, identifier, row.id, of, rest)
+        )
 
     sampling = Sampling(max((len(rest) for _, rest in cut.values()), default=1))
     progress = Progress(f"{NAME} {job.part}", len(wanted), there, unit="rows")
-    Collector(question, never, progress).run(lambda requests: model.generate(requests, sampling), shards)
+    Collector(question, never, progress).run(
+        lambda requests: model.generate(requests, sampling), shards
+    )
 
 
-def _memorised(identifier: str, row: str, trained: bool, rest: Sequence[int], completion: Completion) -> tuple[Memorised, None]:
-    return Memorised(id=identifier, row=row, trained=trained, tokens=len(rest), same=same(rest, completion.token_ids or ())), None
+def _memorised(
+    identifier: str, row: str, trained: bool, rest: Sequence[int], completion: Completion
+) -> tuple[Memorised, None]:
+    return Memorised(
+        id=identifier,
+        row=row,
+        trained=trained,
+        tokens=len(rest),
+        same=same(rest, completion.token_ids or ()),
+    ), None
 
 
 def same(rest: Sequence[int], said: Sequence[int]) -> int:
@@ -175,32 +212,54 @@ def _exposures(job: Job, model: Model) -> list[dict[str, Any]]:
     """Each canary with its exposure. Every secret is read behind the same lead."""
     config = job.config
     assert config.evaluate.memorisation is not None
-    others, tokenizer, drawn = config.evaluate.memorisation.alternatives, model.tokenizer, config.evaluate.memorisation.seed
+    others, tokenizer, drawn = (
+        config.evaluate.memorisation.alternatives,
+        model.tokenizer,
+        config.evaluate.memorisation.seed,
+    )
     assert tokenizer is not None
     planted = canaries.planted(config.train.canaries, config.train.seed)
-    secrets = [one for canary in planted for one in (canary, *canaries.alternatives(canary, others, drawn))]
+    secrets = [
+        one for canary in planted for one in (canary, *canaries.alternatives(canary, others, drawn))
+    ]
     requests = [
-        Request(str(number), NOTHING, lead, given=secret) for number, (lead, secret) in enumerate(one.encoded(tokenizer) for one in secrets)
+        Request(str(number), NOTHING, lead, given=secret)
+        for number, (lead, secret) in enumerate(one.encoded(tokenizer) for one in secrets)
     ]
     loglikelihoods = [0.0] * len(secrets)
     for batch in model.score(iter(requests), 1):
         for answer in batch:
             if isinstance(answer, Failure):
-                raise PipelineError(f"{NAME} {job.part}: a canary cannot be read, {answer.reason}: {answer.message}")
+                raise PipelineError(
+                    f"{NAME} {job.part}: a canary cannot be read, {answer.reason}: {answer.message}"
+                )
             assert answer.topk is not None
             loglikelihoods[int(answer.id)] = float(answer.topk.logprobs[:, 0].sum())
     width = 1 + others
     ranked = [loglikelihoods[first : first + width] for first in range(0, len(secrets), width)]
-    return [{"text": canary.text, "exposure": canaries.exposure(own, rest)} for canary, (own, *rest) in zip(planted, ranked, strict=True)]
+    return [
+        {"text": canary.text, "exposure": canaries.exposure(own, rest)}
+        for canary, (own, *rest) in zip(planted, ranked, strict=True)
+    ]
 
 
 def _figures(job: Job, found: list[Memorised]) -> dict[str, Any]:
     settings = job.config.evaluate.memorisation
     assert settings is not None
     trained, unseen = ([one for one in found if one.trained is of] for of in (True, False))
-    shares = {name: _share(among, settings.tokens) for name, among in (("trained", trained), ("unseen", unseen))}
-    more = shares["trained"]["verbatim"] - shares["unseen"]["verbatim"] if trained and unseen else None
-    return {**shares, "difference": more, "tokens": settings.tokens, "canaries": read_json(job.folder / "canaries.json")}
+    shares = {
+        name: _share(among, settings.tokens)
+        for name, among in (("trained", trained), ("unseen", unseen))
+    }
+    more = (
+        shares["trained"]["verbatim"] - shares["unseen"]["verbatim"] if trained and unseen else None
+    )
+    return {
+        **shares,
+        "difference": more,
+        "tokens": settings.tokens,
+        "canaries": read_json(job.folder / "canaries.json"),
+    }
 
 
 def _share(found: Sequence[Memorised], tokens: int) -> dict[str, Any]:

@@ -33,7 +33,16 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     seeds_too = ["task.seeds"] if config.score.source == TARGETS else []
-    model = ("backend", "model", "revision", "tokenizer", "replies", "engine", "logprob_mass", "logprob_threshold")
+    model = (
+        "backend",
+        "model",
+        "revision",
+        "tokenizer",
+        "replies",
+        "engine",
+        "logprob_mass",
+        "logprob_threshold",
+    )
     return ["score", *seeds_too, *(f"teacher.{name}" for name in model)]
 
 
@@ -51,7 +60,10 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return {**resolve.identities(config.teacher), **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {})}
+    return {
+        **resolve.identities(config.teacher),
+        **(seeds.identities(config.task.seeds) if config.score.source == TARGETS else {}),
+    }
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -63,9 +75,13 @@ def run(job: Job) -> dict[str, Any]:
     ask: Callable[[Item[Any], Model], Ask]
     worker: Worker[Any, Sample]
     ask, worker = _targets(job) if config.score.source == TARGETS else _samples(job)
-    Capture[Any](job, worker, ask, lambda model, requests: model.score(requests, teacher.logprobs), teacher.logprobs).run(
-        lambda: open_teacher(teacher, job.engine_log)
-    )
+    Capture[Any](
+        job,
+        worker,
+        ask,
+        lambda model, requests: model.score(requests, teacher.logprobs),
+        teacher.logprobs,
+    ).run(lambda: open_teacher(teacher, job.engine_log))
     return teacher_samples.count(job.folder)
 
 
@@ -86,7 +102,9 @@ def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sam
     own = source == KEPT
     rows = Samples(job.run_dir / "filter" / "kept" if own else Path(source) / "generate")
     asked = _prompts(job)
-    todo = work_queue.open_work(job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1))
+    todo = work_queue.open_work(
+        job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1)
+    )
     same = _same_tokenizer(job.config, job.run_dir if own else Path(source))
 
     def ask(item: Item[Sample], model: Model) -> Ask:
@@ -94,8 +112,18 @@ def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sam
         given = sample.token_ids if same else None
         if given is None:
             stops = tuple(prompts.load(asked[sample.prompt if own else 0]).front.stop)
-            given = _tokenised(model, sample.text, sample.finish_reason == "stop" and not sample.text.endswith(stops))
-        return Ask(sample.seed, sample.index, sample.prompt if own else 0, given=given, finish_reason=sample.finish_reason)
+            given = _tokenised(
+                model,
+                sample.text,
+                sample.finish_reason == "stop" and not sample.text.endswith(stops),
+            )
+        return Ask(
+            sample.seed,
+            sample.index,
+            sample.prompt if own else 0,
+            given=given,
+            finish_reason=sample.finish_reason,
+        )
 
     return ask, Worker(job.folder, todo, Sample, rows.take, lambda sample, _: sample.id)
 
@@ -116,10 +144,18 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed,
         if item.source.target is None:
             raise PipelineError(f"seed {item.source.id} has no ground truth that could be scored")
         text = prompt.front.written(item.source)
-        return Ask(item.source, 0, 0, given=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))), finish_reason="stop")
+        return Ask(
+            item.source,
+            0,
+            0,
+            given=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))),
+            finish_reason="stop",
+        )
 
     cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
-    return ask, Worker(job.folder, todo, Sample, cursor.take, lambda seed, index: f"{seed.id}/{index}")
+    return ask, Worker(
+        job.folder, todo, Sample, cursor.take, lambda seed, index: f"{seed.id}/{index}"
+    )
 
 
 def _tokenised(model: Model, text: str, ended: bool) -> list[int]:
@@ -135,5 +171,6 @@ def _same_tokenizer(config: Config, run_dir: Path) -> bool:
     known = other.backend != "openai" or other.tokenizer is not None
     return (
         known
-        and Tokenizer(tokenizer_of(other), other.revision).hash == Tokenizer(tokenizer_of(config.teacher), config.teacher.revision).hash
+        and Tokenizer(tokenizer_of(other), other.revision).hash
+        == Tokenizer(tokenizer_of(config.teacher), config.teacher.revision).hash
     )

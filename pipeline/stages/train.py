@@ -28,14 +28,26 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     if part == INIT:
-        of_data = ["task.seeds", "train.prompt", "train.rows"] if student_source.reads_seeds(config) else []
+        of_data = (
+            ["task.seeds", "train.prompt", "train.rows"]
+            if student_source.reads_seeds(config)
+            else []
+        )
         drawn = ["train.seed"] if config.student.model == "random" else []
-        return [*(f"student.{name}" for name in Student.model_fields if name != "lora"), *drawn, *of_data]
+        return [
+            *(f"student.{name}" for name in Student.model_fields if name != "lora"),
+            *drawn,
+            *of_data,
+        ]
     arm = config.train.arms[part]
     seeds_too = ["task.seeds"] if arm.text == "truth" else []
     judged = ["task.metric", "task.labels", "task.verifier"] if _judges(config, part) else []
     judged += ["evaluate.max_tokens"] if config.train.best_by == "score" else []
-    settings = [f"train.{name}" for name in Train.model_fields if name != "arms" and getattr(arm, name, None) is None]
+    settings = [
+        f"train.{name}"
+        for name in Train.model_fields
+        if name != "arms" and getattr(arm, name, None) is None
+    ]
     return [*settings, f"train.arms.{part}", "student.lora", *seeds_too, *judged]
 
 
@@ -54,7 +66,10 @@ def files(config: Config, part: str) -> list[Path]:
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return {**(seeds.identities(config.task.seeds) if _seeds_count(config, part) else {}), **student_source.identities(config)}
+    return {
+        **(seeds.identities(config.task.seeds) if _seeds_count(config, part) else {}),
+        **student_source.identities(config),
+    }
 
 
 def _draws(config: Config) -> bool:
@@ -69,7 +84,11 @@ def _judges(config: Config, part: str) -> bool:
 
 def _seeds_count(config: Config, part: str) -> bool:
     """Whether a part depends on the seeds as they are, and not only on what was made of them."""
-    return student_source.reads_seeds(config) if part == INIT else config.train.arms[part].text == "truth"
+    return (
+        student_source.reads_seeds(config)
+        if part == INIT
+        else config.train.arms[part].text == "truth"
+    )
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -89,19 +108,39 @@ def summary(config: Config) -> str:
     lines = []
     for part in config.train.arms:
         counts = read_manifest(Path(config.run_dir), f"{NAME}/{part}")["counts"]
-        shares = f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})" if "loss_kd" in counts else ""
-        shares += f", kd {counts['kd_gradient_share']:.0%} of the gradient" if "kd_gradient_share" in counts else ""
-        shares += f", held-out loss {counts['held_out_loss']:.3f}" if "held_out_loss" in counts else ""
-        shares += f", held-out score {counts['held_out_score']:.3f}" if "held_out_score" in counts else ""
-        shares += f" at step {counts['saved_step']:,}" if counts.get("saved_step", counts["steps"]) != counts["steps"] else ""
+        shares = (
+            f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})"
+            if "loss_kd" in counts
+            else ""
+        )
+        shares += (
+            f", kd {counts['kd_gradient_share']:.0%} of the gradient"
+            if "kd_gradient_share" in counts
+            else ""
+        )
+        shares += (
+            f", held-out loss {counts['held_out_loss']:.3f}" if "held_out_loss" in counts else ""
+        )
+        shares += (
+            f", held-out score {counts['held_out_score']:.3f}" if "held_out_score" in counts else ""
+        )
+        shares += (
+            f" at step {counts['saved_step']:,}"
+            if counts.get("saved_step", counts["steps"]) != counts["steps"]
+            else ""
+        )
         slow = counts.get("loading_share", 0.0)
         shares += f"; {slow:.0%} of the time went into reading rows" if slow > SLOW_LOADING else ""
-        lines.append(f"train {part}: {counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}{shares}")
+        lines.append(
+            f"train {part}: {counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}{shares}"
+        )
     return "\n".join(lines)
 
 
 def _init(job: Job) -> dict[str, Any]:
-    start = build.build(job.config, job.folder / "model", learnable(job, _draws(job.config)), frames(job))
+    start = build.build(
+        job.config, job.folder / "model", learnable(job, _draws(job.config)), frames(job)
+    )
     revision = student_source.source(job.config)[1] if start.model else None
     write_json(job.folder / "student.json", {"model": start.model, "revision": revision})
     return start.counts
@@ -113,8 +152,14 @@ def _arm(job: Job) -> dict[str, Any]:
     if processes == 1:
         distributed.alone()
         return learn(job)
-    task = {"config": job.config.model_dump(mode="json"), "part": job.part, "folder": str(job.folder)}
-    counts: dict[str, Any] = distributed.together("pipeline.training.worker", task, processes, f"train {job.part}")
+    task = {
+        "config": job.config.model_dump(mode="json"),
+        "part": job.part,
+        "folder": str(job.folder),
+    }
+    counts: dict[str, Any] = distributed.together(
+        "pipeline.training.worker", task, processes, f"train {job.part}"
+    )
     return counts | {"processes": processes}
 
 
@@ -124,7 +169,11 @@ def _processes(job: Job) -> int:
 
     processes = job.config.train.processes or max(torch.cuda.device_count(), 1)
     known = job.folder / "work.json"
-    before = read_json(known)["processes"] if known.exists() and last_checkpoint(job.folder / "checkpoints") else processes
+    before = (
+        read_json(known)["processes"]
+        if known.exists() and last_checkpoint(job.folder / "checkpoints")
+        else processes
+    )
     if before != processes:
         raise PipelineError(
             f"train {job.part}: was begun by {before} processes, and here would be {processes}, whose batches are others; "

@@ -52,7 +52,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise PipelineError(f"{path}:{error.lineno}: not JSON ({error.msg}); was it edited by hand?") from None
+        raise PipelineError(
+            f"{path}:{error.lineno}: not JSON ({error.msg}); was it edited by hand?"
+        ) from None
 
 
 def content(manifest: dict[str, Any]) -> str:

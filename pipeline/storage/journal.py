@@ -80,10 +80,14 @@ class Shard(Generic[T]):
             os.truncate(self.lines_path, end)
         self.done = {record.id for record in records}
         frames = [frame for frame in map(frame_of, records) if frame]
-        self._frames_end = max((frame.offset + frame.nbytes for frame in frames), default=len(self.header))
+        self._frames_end = max(
+            (frame.offset + frame.nbytes for frame in frames), default=len(self.header)
+        )
         if self.frames_path.exists():
             os.truncate(self.frames_path, self._frames_end if frames else 0)
-        self.failed = {failed.id for failed in read_failures(self.errors_path)} & (set(self.order) - self.done)
+        self.failed = {failed.id for failed in read_failures(self.errors_path)} & (
+            set(self.order) - self.done
+        )
         if self.errors_path.exists():
             os.truncate(self.errors_path, self.errors_path.read_bytes().rfind(b"\n") + 1)
 
@@ -96,7 +100,11 @@ class Shard(Generic[T]):
 
     @property
     def missing(self) -> list[str]:
-        return [identifier for identifier in self.order if identifier not in self.done and identifier not in self.failed]
+        return [
+            identifier
+            for identifier in self.order
+            if identifier not in self.done and identifier not in self.failed
+        ]
 
     @property
     def complete(self) -> bool:
@@ -105,7 +113,9 @@ class Shard(Generic[T]):
     @property
     def pending(self) -> int:
         """Records that are not durable yet."""
-        return len(self._pending.get(self.lines_path, ())) + len(self._pending.get(self.errors_path, ()))
+        return len(self._pending.get(self.lines_path, ())) + len(
+            self._pending.get(self.errors_path, ())
+        )
 
     @property
     def age(self) -> float:
@@ -117,7 +127,9 @@ class Shard(Generic[T]):
         assert record.id not in self.done, record.id
         if frame is not None:
             crc32 = topk.checksum(frame, _token_ids(record))
-            place = Frame(file=self.frames_path.name, offset=self._frames_end, nbytes=len(frame), crc32=crc32)
+            place = Frame(
+                file=self.frames_path.name, offset=self._frames_end, nbytes=len(frame), crc32=crc32
+            )
             record = record.model_copy(update={"frame": place})
             self._put(self.frames_path, frame)
             self._frames_end += len(frame)
@@ -142,7 +154,9 @@ class Shard(Generic[T]):
         """Rewrite the journal in input order under the final name, drop it, and let the shard go."""
         self.commit()
         records = {record.id: record for record in self._read_journal()[0]}
-        assert len(records) == len(self.done), f"{self.lines_path}: {len(records)} records of {len(self.done)}"
+        assert len(records) == len(self.done), (
+            f"{self.lines_path}: {len(records)} records of {len(self.done)}"
+        )
         journal = self.frames_path.read_bytes() if self.frames_path.exists() else b""
         header = self._header_of_all()
         frames, lines, offset = [header], [], len(header)
@@ -153,7 +167,13 @@ class Shard(Generic[T]):
             old = frame_of(record)
             if old:
                 frames.append(journal[old.offset : old.offset + old.nbytes])
-                record = record.model_copy(update={"frame": old.model_copy(update={"file": f"{self.name}.topk", "offset": offset})})
+                record = record.model_copy(
+                    update={
+                        "frame": old.model_copy(
+                            update={"file": f"{self.name}.topk", "offset": offset}
+                        )
+                    }
+                )
                 offset += old.nbytes
             lines.append(record.to_line())
         if header:
@@ -183,7 +203,9 @@ class Shard(Generic[T]):
             return
         with self.frames_path.open("rb") as file:
             begun = file.read(topk.MAX_HEADER)
-        if self.header.startswith(begun[: len(self.header)]):  # the same, or torn off while it was written
+        if self.header.startswith(
+            begun[: len(self.header)]
+        ):  # the same, or torn off while it was written
             return
         old = topk.read_header(begun)
         if old:
@@ -203,8 +225,14 @@ class Shard(Generic[T]):
             )
         known = [*old.engines, *self._other_engines()]
         if now.engine not in known:
-            print(f"{self.frames_path}: begun with {', '.join(known)}, goes on with {now.engine}; its header will say so", file=sys.stderr)
-            write_atomic(self.engines_path, "".join(f"{engine}\n" for engine in [*self._other_engines(), now.engine]))
+            print(
+                f"{self.frames_path}: begun with {', '.join(known)}, goes on with {now.engine}; its header will say so",
+                file=sys.stderr,
+            )
+            write_atomic(
+                self.engines_path,
+                "".join(f"{engine}\n" for engine in [*self._other_engines(), now.engine]),
+            )
 
     def _other_engines(self) -> list[str]:
         return self.engines_path.read_text().splitlines() if self.engines_path.exists() else []
@@ -227,7 +255,9 @@ class Shard(Generic[T]):
         position = end = 0
         bad: list[str] = []
         damage: list[str] = []
-        for number, line in enumerate(self.lines_path.read_bytes().splitlines(keepends=True), start=1):
+        for number, line in enumerate(
+            self.lines_path.read_bytes().splitlines(keepends=True), start=1
+        ):
             position += len(line)
             where = f"{self.lines_path}:{number}"
             try:
@@ -236,7 +266,9 @@ class Shard(Generic[T]):
                 bad.append(str(error))
                 continue
             if record.id not in known:
-                raise PipelineError(f"{where}: sample {record.id} belongs to no seed of this shard; make the stage again with --redo")
+                raise PipelineError(
+                    f"{where}: sample {record.id} belongs to no seed of this shard; make the stage again with --redo"
+                )
             damage, end = [*bad], position
             records.setdefault(record.id, record)
         return list(records.values()), end, damage
@@ -246,13 +278,18 @@ class Shard(Generic[T]):
             raise PipelineError(f"{where}: cut off in the middle of a line")
         record = self.record.from_line(line, where)
         if not frame_holds(record, frames):
-            raise PipelineError(f"{where}: its frame in {self.frames_path.name} is missing or damaged")
+            raise PipelineError(
+                f"{where}: its frame in {self.frames_path.name} is missing or damaged"
+            )
         return record
 
     def _quarantine(self, damage: list[str]) -> None:
         for path in (self.lines_path, self.frames_path):
             set_aside(path, self.folder / "quarantine", copy=True)
-        print(f"{damage[0]}; {len(damage)} of its parts are set aside in quarantine/ and made again", file=sys.stderr)
+        print(
+            f"{damage[0]}; {len(damage)} of its parts are set aside in quarantine/ and made again",
+            file=sys.stderr,
+        )
 
 
 def sweep(folder: Path) -> None:
@@ -278,13 +315,19 @@ def read_failures(path: Path) -> list[Failed]:
     if not path.exists():
         return []
     lines = path.read_bytes().splitlines(keepends=True)
-    return [Failed.from_line(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.endswith(b"\n")]
+    return [
+        Failed.from_line(line, f"{path}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.endswith(b"\n")
+    ]
 
 
 def commit_if_due(shards: Iterable[Shard[T]]) -> None:
     """Keep to the promise: at most COMMIT_SAMPLES samples or COMMIT_SECONDS at risk, over all shards."""
     shards = list(shards)
-    if sum(shard.pending for shard in shards) >= COMMIT_SAMPLES or any(shard.age >= COMMIT_SECONDS for shard in shards):
+    if sum(shard.pending for shard in shards) >= COMMIT_SAMPLES or any(
+        shard.age >= COMMIT_SECONDS for shard in shards
+    ):
         for shard in shards:
             shard.commit()
 
@@ -292,7 +335,11 @@ def commit_if_due(shards: Iterable[Shard[T]]) -> None:
 def frame_holds(record: Identified, data: bytes) -> bool:
     """Whether a record's frame, if it has one, is in `data` and holds its checksum."""
     frame = frame_of(record)
-    return frame is None or topk.checksum(data[frame.offset : frame.offset + frame.nbytes], _token_ids(record)) == frame.crc32
+    return (
+        frame is None
+        or topk.checksum(data[frame.offset : frame.offset + frame.nbytes], _token_ids(record))
+        == frame.crc32
+    )
 
 
 def _token_ids(record: Identified) -> Sequence[int]:

@@ -33,7 +33,9 @@ class Lock:
                 file.close()
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
-            raise PipelineError(f"{self.path}: the file system keeps no locks ({error.strerror}); use another run_dir") from None
+            raise PipelineError(
+                f"{self.path}: the file system keeps no locks ({error.strerror}); use another run_dir"
+            ) from None
         self._file = file
         if not shared:
             file.truncate(0)

@@ -38,17 +38,34 @@ class Samples:
             self.folder = self.folder.parent.parent / "generate"
         manifest = read_json(self._finished(self.folder))
         if self._rows is not None and numbered != content(manifest):
-            raise PipelineError(f"{folder}: its rows are those of another {self.folder}; make filter again with --redo")
-        self._content = [sha256(path) for path in (self.folder / "manifest.json", self._given / ROWS) if path.is_file()]
-        files = {self.folder / name: entry.get("records", 0) for name, entry in manifest["files"].items()}
-        self._paths = sorted((path for path in files if path.parent == self.folder and path.name.endswith(".jsonl.gz")), key=_number)
+            raise PipelineError(
+                f"{folder}: its rows are those of another {self.folder}; make filter again with --redo"
+            )
+        self._content = [
+            sha256(path)
+            for path in (self.folder / "manifest.json", self._given / ROWS)
+            if path.is_file()
+        ]
+        files = {
+            self.folder / name: entry.get("records", 0) for name, entry in manifest["files"].items()
+        }
+        self._paths = sorted(
+            (
+                path
+                for path in files
+                if path.parent == self.folder and path.name.endswith(".jsonl.gz")
+            ),
+            key=_number,
+        )
         self._ends = list(accumulate(files[path] for path in self._paths))
         self._lines = lru_cache(OPEN_SHARDS)(lambda path: list(read_lines(path)))
 
     def _finished(self, folder: Path) -> Path:
         manifest = folder / "manifest.json"
         if not manifest.is_file():
-            raise PipelineError(f"{folder}: its stage is not finished (there is no manifest.json); run it to the end first")
+            raise PipelineError(
+                f"{folder}: its stage is not finished (there is no manifest.json); run it to the end first"
+            )
         return manifest
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -81,7 +98,11 @@ def keep(folder: Path, rows: NDArray[np.int64], source: Path) -> None:
     """Have `folder` stand for these samples of the finished stage folder `source`, RUN/generate. Their numbers must rise."""
     folder.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
-    np.savez_compressed(file, rows=rows.astype(np.int64), content=np.array(content(read_json(source / "manifest.json"))))
+    np.savez_compressed(
+        file,
+        rows=rows.astype(np.int64),
+        content=np.array(content(read_json(source / "manifest.json"))),
+    )
     write_atomic(folder / ROWS, file.getvalue())
 
 
@@ -95,7 +116,9 @@ def _read(folder: Path) -> tuple[NDArray[np.int64], str]:
         with np.load(folder / ROWS, allow_pickle=False) as arrays:
             return arrays["rows"], str(arrays["content"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise PipelineError(f"{folder / ROWS}: cannot be read ({error}); make filter again with --redo") from None
+        raise PipelineError(
+            f"{folder / ROWS}: cannot be read ({error}); make filter again with --redo"
+        ) from None
 
 
 class Captured:
@@ -118,7 +141,12 @@ class Captured:
         if sample.frame is None:
             return item
         topk = self._frames.of(sample)
-        return {**item, "topk_ids": topk.ids, "topk_logprobs": topk.logprobs, "topk_tail": topk.tail}
+        return {
+            **item,
+            "topk_ids": topk.ids,
+            "topk_logprobs": topk.logprobs,
+            "topk_tail": topk.tail,
+        }
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All items, for `datasets.Dataset.from_generator`."""

@@ -17,7 +17,10 @@ T = TypeVar("T", bound=Identified)
 
 def sealed_shards(folder: Path) -> list[Path]:
     """The finished shards of `folder`, in order."""
-    return sorted((path for path in folder.glob("*.jsonl.gz") if SEALED.fullmatch(path.name)), key=lambda path: int(path.name[:-9]))
+    return sorted(
+        (path for path in folder.glob("*.jsonl.gz") if SEALED.fullmatch(path.name)),
+        key=lambda path: int(path.name[:-9]),
+    )
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -26,7 +29,9 @@ def read_lines(path: Path) -> Iterator[bytes]:
         with gzip.open(path, "rb") as file:
             yield from file
     except (OSError, EOFError, zlib.error) as error:
-        raise PipelineError(f"{path}: is damaged ({error}); pipeline verify RUN --repair has just that part made again") from None
+        raise PipelineError(
+            f"{path}: is damaged ({error}); pipeline verify RUN --repair has just that part made again"
+        ) from None
 
 
 def pack_lines(lines: Iterable[bytes]) -> bytes:

@@ -34,10 +34,20 @@ class SoftLabels:
         """Those of a finished filter. Raises PipelineError if it wrote none."""
         try:
             with np.load(kept / FILE, allow_pickle=False) as arrays:
-                rows = zip(arrays["samples"].tolist(), arrays["places"].tolist(), arrays["logprobs"], strict=True)
-                return cls(arrays["ids"], {name: (place, label, logprobs) for name, (place, label), logprobs in rows})
+                rows = zip(
+                    arrays["samples"].tolist(),
+                    arrays["places"].tolist(),
+                    arrays["logprobs"],
+                    strict=True,
+                )
+                return cls(
+                    arrays["ids"],
+                    {name: (place, label, logprobs) for name, (place, label), logprobs in rows},
+                )
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise PipelineError(f"{kept / FILE}: no soft labels ({error}); run the filter with filter.calibrated={{}}") from None
+            raise PipelineError(
+                f"{kept / FILE}: no soft labels ({error}); run the filter with filter.calibrated={{}}"
+            ) from None
 
     def topk(self, sample: str, topk: TopK) -> TopK:
         """The sample's distributions with that of its label's token replaced: the token written stands for its own label, the others are
@@ -55,12 +65,20 @@ class SoftLabels:
         return TopK(ids, values, tail, exact)
 
 
-def write(kept: Path, ids: NDArray[np.int64], samples: Sequence[str], places: NDArray[np.int32], logprobs: NDArray[np.float32]) -> None:
+def write(
+    kept: Path,
+    ids: NDArray[np.int64],
+    samples: Sequence[str],
+    places: NDArray[np.int32],
+    logprobs: NDArray[np.float32],
+) -> None:
     """Write the soft labels of the kept samples; those of which the label cannot be read are left out."""
     readable = (places[:, 0] >= 0) & ~np.isnan(logprobs).any(axis=1)
     file = io.BytesIO()
     names = np.array([name for name, there in zip(samples, readable, strict=True) if there], str)
-    np.savez_compressed(file, ids=ids, samples=names, places=places[readable], logprobs=logprobs[readable])
+    np.savez_compressed(
+        file, ids=ids, samples=names, places=places[readable], logprobs=logprobs[readable]
+    )
     write_atomic(kept / FILE, file.getvalue())
 
 

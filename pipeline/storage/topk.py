@@ -29,7 +29,9 @@ ZERO = 255  # the code of probability 0
 DEEPEST = 25.0  # nats; what is rarer is stored as this rare
 MAX_HEADER = 1 << 16
 ESCAPE = 15  # a count of this or more stands in full behind the counts
-NATS = np.append(-DEEPEST * (np.arange(ZERO) / (ZERO - 1)) ** 2, -np.inf)  # by code; finest near probability 1
+NATS = np.append(
+    -DEEPEST * (np.arange(ZERO) / (ZERO - 1)) ** 2, -np.inf
+)  # by code; finest near probability 1
 
 
 class Header(BaseModel):
@@ -58,7 +60,9 @@ class Header(BaseModel):
 
     def also_by(self, engines: Sequence[str]) -> "Header":
         """The header of a file in which these had a part, too."""
-        return self.model_copy(update={"engine": ", ".join(dict.fromkeys([*self.engines, *engines]))})
+        return self.model_copy(
+            update={"engine": ", ".join(dict.fromkeys([*self.engines, *engines]))}
+        )
 
     @property
     def id_dtype(self) -> np.dtype:
@@ -87,7 +91,9 @@ class TopK:
     ids: NDArray[np.int64]  # (T, K)
     logprobs: NDArray[np.float32]  # (T, K) nats
     tail: NDArray[np.float32]  # (T,) log of the mass outside the entries
-    exact: NDArray[np.int64]  # (T,) how many of the entries, from the left, are exact; the others are draws
+    exact: NDArray[
+        np.int64
+    ]  # (T,) how many of the entries, from the left, are exact; the others are draws
 
 
 def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
@@ -104,7 +110,9 @@ def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
     before = np.cumsum(probability, axis=1) - probability  # mass of the entries further left
     exact = first | (live & (probability >= header.threshold) & (before < header.mass))
     covered = np.where(exact, probability, 0.0).sum(axis=1)  # (T,)
-    rarer = np.where(exact | (covered >= header.mass)[:, None] | (header.threshold == 0), 0.0, probability)
+    rarer = np.where(
+        exact | (covered >= header.mass)[:, None] | (header.threshold == 0), 0.0, probability
+    )
     offsets = np.random.default_rng(key).random((rows,))
     draws = _draw(rarer, header.threshold, offsets) if rarer.any() else np.zeros_like(exact)
     drawn = draws.sum(axis=1)
@@ -123,7 +131,9 @@ def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
 def tail_mass(ids: NDArray, logprobs: NDArray) -> NDArray[np.float64]:
     """(T,): the mass outside the entries of (T, 1 + k) as `encode` takes them."""
     live = (np.arange(ids.shape[1]) == 0) | (ids != ids[:, :1])
-    return np.maximum(1.0 - np.where(live, np.exp(logprobs, dtype=np.float64), 0.0).sum(axis=1), 0.0)
+    return np.maximum(
+        1.0 - np.where(live, np.exp(logprobs, dtype=np.float64), 0.0).sum(axis=1), 0.0
+    )
 
 
 def with_tail(topk: TopK, mass: NDArray[np.float64]) -> TopK:
@@ -131,7 +141,9 @@ def with_tail(topk: TopK, mass: NDArray[np.float64]) -> TopK:
     some thousandths that were not there."""
     probability = np.exp(topk.logprobs, dtype=np.float64)
     probability *= ((1.0 - mass) / probability.sum(axis=1))[:, None]
-    return TopK(topk.ids, _log(probability).astype(np.float32), _log(mass).astype(np.float32), topk.exact)
+    return TopK(
+        topk.ids, _log(probability).astype(np.float32), _log(mass).astype(np.float32), topk.exact
+    )
 
 
 def checksum(frame: bytes | memoryview, token_ids: Sequence[int]) -> int:
@@ -144,7 +156,12 @@ def decode(data: bytes | memoryview, token_ids: Sequence[int], id_dtype: np.dtyp
     (exact, drawn), at = _unpack_counts(data)
     sampled, others = drawn > 0, exact - 1
     parts = []
-    for number, dtype in ((sampled.sum(), U1), (exact.sum(), U1), (others.sum(), id_dtype), (drawn.sum(), id_dtype)):
+    for number, dtype in (
+        (sampled.sum(), U1),
+        (exact.sum(), U1),
+        (others.sum(), id_dtype),
+        (drawn.sum(), id_dtype),
+    ):
         parts.append(np.frombuffer(data, dtype, int(number), at))
         at += parts[-1].nbytes
     tail_codes, codes, exact_ids, drawn_ids = parts
@@ -229,7 +246,9 @@ class TopKFile:
             with path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise PipelineError(f"{path}: cannot be read ({error}); make its stage again with --redo") from None
+            raise PipelineError(
+                f"{path}: cannot be read ({error}); make its stage again with --redo"
+            ) from None
         self.header = self._read_header()
 
     def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:
@@ -272,5 +291,7 @@ class TopKFolder:
     def of(self, sample: Sample) -> TopK:
         """The distributions of a sample that has some."""
         if sample.frame is None or sample.token_ids is None:
-            raise PipelineError(f"{self.folder}: sample {sample.id} has no logprobs; generate with teacher.logprobs, or pipeline score")
+            raise PipelineError(
+                f"{self.folder}: sample {sample.id} has no logprobs; generate with teacher.logprobs, or pipeline score"
+            )
         return self.frame(sample.frame, sample.token_ids)

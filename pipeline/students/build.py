@@ -61,7 +61,9 @@ def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
     return Start(None, counts)
 
 
-def load_student(config: Config, start: str, revision: str | None, dtype: Any, arithmetic: Any = None) -> Any:
+def load_student(
+    config: Config, start: str, revision: str | None, dtype: Any, arithmetic: Any = None
+) -> Any:
     """The model to be trained: its first weights and, under student.lora, adapters on them frozen.
 
     `dtype`: of the weights; under quantise: 4bit of those that stay whole. `arithmetic`: of 4-bit weights, None for `dtype` as well.
@@ -69,7 +71,10 @@ def load_student(config: Config, start: str, revision: str | None, dtype: Any, a
     lora = config.student.lora
     if lora is None:
         return load_weights(start, revision, dtype)
-    return adapters.attach(load_weights(start, revision, dtype, **adapters.load_options(lora, arithmetic or dtype)), lora)
+    return adapters.attach(
+        load_weights(start, revision, dtype, **adapters.load_options(lora, arithmetic or dtype)),
+        lora,
+    )
 
 
 def random_config(shape: Shape, tokenizer: Tokenizer) -> Any:
@@ -128,30 +133,50 @@ def _measured_prompts(config: Config, tokenizer: Tokenizer) -> list[list[int]]:
     return [tokenizer.encode(prompt.render(seed, tokenizer.control_tokens)) for seed in some]
 
 
-def _trim(config: Config, model: Any, tokenizer: Tokenizer, folder: Path, rows: Path, frames: Path) -> dict[str, Any]:
+def _trim(
+    config: Config, model: Any, tokenizer: Tokenizer, folder: Path, rows: Path, frames: Path
+) -> dict[str, Any]:
     """Leave model and tokenizer the tokens that the data uses; the tokenizer goes to `folder`."""
     check_untrimmed(tokenizer)
     same = same_tokenizer(config, tokenizer)
     samples = list(Samples(rows))
     prompt = prompts.load(config.train.prompt)
     found = seeds.load(config.task.seeds)
-    forms = [replace(prompt, prefix=prefix) for prefix in ("", prompt.front.prefixes.answer, prompt.front.prefixes.rationale)]
+    forms = [
+        replace(prompt, prefix=prefix)
+        for prefix in ("", prompt.front.prefixes.answer, prompt.front.prefixes.rationale)
+    ]
     asked = [form.render(seed, tokenizer.control_tokens) for form in forms for seed in found]
     used = vocabulary_trimming.special_ids(model)
-    used |= {token for seed in found if seed.target for token in tokenizer.encode_reply(prompt.front.written(seed))}
+    used |= {
+        token
+        for seed in found
+        if seed.target
+        for token in tokenizer.encode_reply(prompt.front.written(seed))
+    }
     used |= {token for rendered in asked for token in tokenizer.encode(rendered)}
     encoder = Encoder(tokenizer, prompt, same)
-    used |= {token for sample in samples for example in encoder.sample(sample) for token in example.input_ids}
+    used |= {
+        token
+        for sample in samples
+        for example in encoder.sample(sample)
+        for token in example.input_ids
+    }
     used |= {token for sample in samples for token in tokenizer.encode_reply(sample.text)}
     if same:
         used |= _exact_entries(samples, frames)
     kept = vocabulary_trimming.vocabulary(tokenizer, used)
     trimmed = vocabulary_trimming.save_tokenizer(tokenizer, kept, folder)
-    vocabulary_trimming.check_same(tokenizer, trimmed, kept, asked, [sample.text for sample in samples])
+    vocabulary_trimming.check_same(
+        tokenizer, trimmed, kept, asked, [sample.text for sample in samples]
+    )
     before = tokenizer.vocab_size
     saved = vocabulary_trimming.trim(model, tokenizer.name, kept)
     kept.write(folder)
-    print(f"train init: {len(kept.kept):,} of {before:,} tokens, which saves {saved:,} parameters", flush=True)
+    print(
+        f"train init: {len(kept.kept):,} of {before:,} tokens, which saves {saved:,} parameters",
+        flush=True,
+    )
     return {"tokens": len(kept.kept), "tokens_before": before, "parameters_saved": saved}
 
 

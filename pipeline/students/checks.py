@@ -36,7 +36,9 @@ def check_fidelity(config: Config, student: Tokenizer) -> None:
 def check(config: Config, name: str, model_config: Any, tokenizer: Tokenizer) -> None:
     """What can be told of a student without its weights. Raises PipelineError for the first key that does not fit the model."""
     student = config.student
-    layers.check(name, model_config.get_text_config().num_hidden_layers, student.layers, student.keep_layers)
+    layers.check(
+        name, model_config.get_text_config().num_hidden_layers, student.layers, student.keep_layers
+    )
     if student.trim_vocabulary:
         check_untrimmed(tokenizer)
         vocabulary_trimming.check(tokenizer)
@@ -49,7 +51,9 @@ def same_tokenizer(config: Config, student: Tokenizer) -> bool:
     teacher = config.teacher
     trimmed = Vocabulary.read(student.name)
     known = teacher.backend != "openai" or teacher.tokenizer is not None
-    return known and Tokenizer(tokenizer_of(teacher), teacher.revision).hash == (trimmed.tokenizer if trimmed else student.hash)
+    return known and Tokenizer(tokenizer_of(teacher), teacher.revision).hash == (
+        trimmed.tokenizer if trimmed else student.hash
+    )
 
 
 def meta_model(model_config: Any) -> Any:

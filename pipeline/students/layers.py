@@ -5,24 +5,34 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 
-PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")  # lists in a config with one entry a layer
+PER_LAYER = (
+    "layer_types",
+    "mlp_layer_types",
+    "no_rope_layers",
+)  # lists in a config with one entry a layer
 
 
 def of(model: Any, name: str) -> Any:
     """The model's list of layers. Raises PipelineError for a kind of model that keeps them elsewhere."""
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
-        raise PipelineError(f"{name}: a {type(model).__name__} has no list of layers that is known here; give a student of its own")
+        raise PipelineError(
+            f"{name}: a {type(model).__name__} has no list of layers that is known here; give a student of its own"
+        )
     return layers
 
 
 def check(name: str, there: int, layers: int | None, keep: Sequence[int] | None) -> None:
     """Raise PipelineError if more, or others, are to be kept than the `there` layers of the model `name`."""
     if layers is not None and layers > there:
-        raise PipelineError(f"student.layers: {layers} of {name}, which has {there}; keep {there} or fewer")
+        raise PipelineError(
+            f"student.layers: {layers} of {name}, which has {there}; keep {there} or fewer"
+        )
     beyond = [index for index in keep or () if not 0 <= index < there]
     if beyond:
-        raise PipelineError(f"student.keep_layers: {beyond[0]} is not a layer of {name}, which has {there}; count from 0 to {there - 1}")
+        raise PipelineError(
+            f"student.keep_layers: {beyond[0]} is not a layer of {name}, which has {there}; count from 0 to {there - 1}"
+        )
 
 
 def even(there: int, count: int) -> list[int]:
@@ -60,7 +70,9 @@ def importance(model: Any, name: str, prompts: Iterable[Sequence[int]]) -> list[
     model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
         for token_ids in prompts:
-            model.base_model(input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False)
+            model.base_model(
+                input_ids=torch.tensor([list(token_ids)], device=model.device), use_cache=False
+            )
             tokens += len(token_ids)
     for hook in hooks:
         hook.remove()
@@ -87,8 +99,13 @@ def keep(model: Any, name: str, kept: Sequence[int]) -> None:
 
 def check_saved(model: Any, name: str, reloaded: Any) -> None:
     """Raise PipelineError if `reloaded`, a model made from the saved config alone, has other weights than `model`, by name and shape."""
-    mine, theirs = ({weight: tuple(tensor.shape) for weight, tensor in each.state_dict().items()} for each in (model, reloaded))
-    differing = sorted(weight for weight in mine.keys() | theirs.keys() if mine.get(weight) != theirs.get(weight))
+    mine, theirs = (
+        {weight: tuple(tensor.shape) for weight, tensor in each.state_dict().items()}
+        for each in (model, reloaded)
+    )
+    differing = sorted(
+        weight for weight in mine.keys() | theirs.keys() if mine.get(weight) != theirs.get(weight)
+    )
     if differing:
         raise PipelineError(
             f"student: {name} cannot be loaded again as it was cut: its config makes another {differing[0]} (some models choose a layer's "

@@ -15,7 +15,10 @@ def load_options(lora: Lora, dtype: Any) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     quantised = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
     )
     return {"quantization_config": quantised}
 
@@ -51,7 +54,13 @@ def targets(model: Any, lora: Lora) -> list[str]:
     """Names of the body's linear layers that get an adapter. Raises PipelineError if `lora.targets` names anything else."""
     from torch import nn
 
-    linear = sorted({name.rpartition(".")[2] for name, module in model.base_model.named_modules() if isinstance(module, nn.Linear)})
+    linear = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.base_model.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+    )
     unknown = [name for name in lora.targets or () if name not in linear]
     if unknown:
         raise PipelineError(

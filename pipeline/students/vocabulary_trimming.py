@@ -47,7 +47,9 @@ def save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) -
     model = tree["model"]
     model["vocab"] = {text: new[old] for text, old in model["vocab"].items() if old in new}
     known = model["vocab"]
-    model["merges"] = [[a, b] for a, b in _merges(tree) if a in known and b in known and a + b in known]
+    model["merges"] = [
+        [a, b] for a, b in _merges(tree) if a in known and b in known and a + b in known
+    ]
     for token in tree["added_tokens"]:
         token["id"] = new[token["id"]]
     if tree.get("padding"):
@@ -58,7 +60,13 @@ def save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) -
     return Tokenizer(str(folder))
 
 
-def check_same(before: Tokenizer, after: Tokenizer, vocabulary: Vocabulary, prompts: Iterable[Rendered], replies: Iterable[str]) -> None:
+def check_same(
+    before: Tokenizer,
+    after: Tokenizer,
+    vocabulary: Vocabulary,
+    prompts: Iterable[Rendered],
+    replies: Iterable[str],
+) -> None:
     """Raise PipelineError if the trimmed tokenizer breaks one of the texts into other pieces."""
     pairs = itertools.chain(
         ((str(prompt), before.encode(prompt), after.encode(prompt)) for prompt in prompts),
@@ -85,9 +93,15 @@ def trim(model: Any, name: str, vocabulary: Vocabulary) -> int:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     before, rows = model.num_parameters(), embeddings.weight.shape[0]
     known = {id(parameter) for module in (embeddings, head) for parameter in module.parameters()}
-    others = [path for path, parameter in model.named_parameters() if parameter.shape[:1] == (rows,) and id(parameter) not in known]
+    others = [
+        path
+        for path, parameter in model.named_parameters()
+        if parameter.shape[:1] == (rows,) and id(parameter) not in known
+    ]
     if others:
-        raise PipelineError(f"student.trim_vocabulary: {name} also has {others[0]} a token, which is not known here; set it to false")
+        raise PipelineError(
+            f"student.trim_vocabulary: {name} also has {others[0]} a token, which is not known here; set it to false"
+        )
     if vocabulary.kept[-1] >= rows:
         raise PipelineError(
             f"student.trim_vocabulary: token {vocabulary.kept[-1]} of {name} has no row in its {rows:,} embeddings; set it to false"
@@ -100,8 +114,12 @@ def trim(model: Any, name: str, vocabulary: Vocabulary) -> int:
     embeddings.num_embeddings = head.out_features = len(kept)
     new = {old: token for token, old in enumerate(vocabulary.kept)}
     for config, name, tokens in _special(model):
-        ids = [new[token] for token in tokens if token in new]  # some configs name ids that no token has
-        setattr(config, name, ids if isinstance(getattr(config, name), list) else next(iter(ids), None))
+        ids = [
+            new[token] for token in tokens if token in new
+        ]  # some configs name ids that no token has
+        setattr(
+            config, name, ids if isinstance(getattr(config, name), list) else next(iter(ids), None)
+        )
     model.config.get_text_config().vocab_size = len(kept)
     return int(before - model.num_parameters())
 
@@ -111,8 +129,12 @@ def _read(tokenizer: Tokenizer) -> dict[str, Any]:
     backend = getattr(tokenizer.hf, "backend_tokenizer", None)
     tree: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
     model = tree.get("model", {})
-    whole = model.get("byte_fallback") or any("ByteLevel" in json.dumps(tree.get(part)) for part in ("pre_tokenizer", "normalizer"))
-    plain = not any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"))
+    whole = model.get("byte_fallback") or any(
+        "ByteLevel" in json.dumps(tree.get(part)) for part in ("pre_tokenizer", "normalizer")
+    )
+    plain = not any(
+        model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
+    )
     if model.get("type") != "BPE" or not whole or not plain:
         kind = model.get("type") or "not of the tokenizers library"
         raise PipelineError(
@@ -123,14 +145,24 @@ def _read(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _merges(tree: Mapping[str, Any]) -> list[Pair]:
-    return [(a, b) for a, b in (merge.split(" ") if isinstance(merge, str) else merge for merge in tree["model"]["merges"])]
+    return [
+        (a, b)
+        for a, b in (
+            merge.split(" ") if isinstance(merge, str) else merge
+            for merge in tree["model"]["merges"]
+        )
+    ]
 
 
 def _bytes(ids: Mapping[str, int]) -> list[str]:
     """The tokens that stand for one byte each, by either convention."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    return [text for text in (*ByteLevel.alphabet(), *(f"<0x{byte:02X}>" for byte in range(256))) if text in ids]
+    return [
+        text
+        for text in (*ByteLevel.alphabet(), *(f"<0x{byte:02X}>" for byte in range(256)))
+        if text in ids
+    ]
 
 
 def _pieces(text: str, ranks: Mapping[Pair, int]) -> set[str]:
@@ -138,7 +170,9 @@ def _pieces(text: str, ranks: Mapping[Pair, int]) -> set[str]:
     parts = list(text)
     seen = set(parts)
     while True:
-        found = [(ranks[pair], at) for at, pair in enumerate(itertools.pairwise(parts)) if pair in ranks]
+        found = [
+            (ranks[pair], at) for at, pair in enumerate(itertools.pairwise(parts)) if pair in ranks
+        ]
         if not found:
             return seen
         at = min(found)[1]
@@ -163,7 +197,11 @@ def _renumber(processor: Any, new: Mapping[int, int]) -> None:
 
 def _special(model: Any) -> list[tuple[Any, str, list[int]]]:
     """(config, name, ids) of everything called …_token_id in the model's configs."""
-    configs = {id(config): config for config in (model.config, model.config.get_text_config(), model.generation_config) if config}
+    configs = {
+        id(config): config
+        for config in (model.config, model.config.get_text_config(), model.generation_config)
+        if config
+    }
     return [
         (config, name, list(value) if isinstance(value, list) else [value])
         for config in configs.values()

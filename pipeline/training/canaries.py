@@ -52,7 +52,10 @@ def alternatives(canary: Canary, count: int, seed: int) -> list[Canary]:
 
 def rows(tokenizer: Tokenizer, count: int, seed: int) -> list[Example]:
     """Training rows of the canaries: no task, no teacher, and a loss on the secret alone."""
-    return [_row(f"canary/{number}", *canary.encoded(tokenizer)) for number, canary in enumerate(planted(count, seed))]
+    return [
+        _row(f"canary/{number}", *canary.encoded(tokenizer))
+        for number, canary in enumerate(planted(count, seed))
+    ]
 
 
 def exposure(own: float, others: Sequence[float]) -> float:

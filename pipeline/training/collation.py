@@ -22,7 +22,16 @@ from pipeline.losses.distillation import Teacher
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopK, TopKFolder
 
-BODY_INPUTS = ("input_ids", "attention_mask", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
+BODY_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "cu_seq_lens_q",
+    "cu_seq_lens_k",
+    "max_length_q",
+    "max_length_k",
+    "seq_idx",
+)
 COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry a token
 
 
@@ -45,7 +54,11 @@ class Frames:
     `soft` replaces that of the answer's label."""
 
     def __init__(
-        self, folder: TopKFolder, examples: Sequence[Example], vocabulary: Vocabulary | None = None, soft: SoftLabels | None = None
+        self,
+        folder: TopKFolder,
+        examples: Sequence[Example],
+        vocabulary: Vocabulary | None = None,
+        soft: SoftLabels | None = None,
     ):
         self._folder, self._vocabulary, self._soft = folder, vocabulary, soft
         self._places = [(example.frame, example.teacher_ids, example.id) for example in examples]
@@ -72,10 +85,15 @@ class Collator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = self._base(rows)
         bearing = np.concatenate([row["labels"] for row in rows]) != IGNORED
-        weights, places, sources = (np.concatenate([row[name] for row in rows])[bearing] for name in COLUMNS)
+        weights, places, sources = (
+            np.concatenate([row[name] for row in rows])[bearing] for name in COLUMNS
+        )
         batch["weights"] = torch.from_numpy(weights.astype(np.float32))
         if self._frames is not None:
-            batch |= {f"topk_{name}": tensor for name, tensor in vars(_gather(self._frames.of, sources, places)).items()}
+            batch |= {
+                f"topk_{name}": tensor
+                for name, tensor in vars(_gather(self._frames.of, sources, places)).items()
+            }
         return batch
 
 
@@ -91,7 +109,9 @@ class ByLength(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
+        return iter(
+            get_length_grouped_indices(self._lengths, self._batch_size, generator=generator)
+        )
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -100,10 +120,16 @@ class ByLength(Sampler[int]):
 def stack(topks: Sequence[TopK]) -> Teacher:
     """All tokens of several frames, one frame behind another."""
     lengths = [len(topk.ids) for topk in topks]
-    return _gather(topks.__getitem__, np.repeat(np.arange(len(topks)), lengths), np.concatenate([np.arange(length) for length in lengths]))
+    return _gather(
+        topks.__getitem__,
+        np.repeat(np.arange(len(topks)), lengths),
+        np.concatenate([np.arange(length) for length in lengths]),
+    )
 
 
-def _gather(frame: Callable[[int], TopK], sources: NDArray[np.int64], places: NDArray[np.int64]) -> Teacher:
+def _gather(
+    frame: Callable[[int], TopK], sources: NDArray[np.int64], places: NDArray[np.int64]
+) -> Teacher:
     """The distributions of N tokens, each row `places` of the frame of example `sources`."""
     known = places != UNKNOWN
     topks = {number: frame(number) for number in dict.fromkeys(sources[known].tolist())}
@@ -113,7 +139,12 @@ def _gather(frame: Callable[[int], TopK], sources: NDArray[np.int64], places: ND
     for number, topk in topks.items():
         at = np.flatnonzero(known & (sources == number))
         of, width = places[at], topk.ids.shape[1]
-        ids[at, :width], logprobs[at, :width], tail[at], exact[at] = topk.ids[of], topk.logprobs[of], topk.tail[of], topk.exact[of]
+        ids[at, :width], logprobs[at, :width], tail[at], exact[at] = (
+            topk.ids[of],
+            topk.logprobs[of],
+            topk.tail[of],
+            topk.exact[of],
+        )
     return Teacher(*(torch.from_numpy(array) for array in (ids, logprobs, tail, exact, known)))
 
 
@@ -121,7 +152,9 @@ def teacher_of(batch: dict[str, Any]) -> Teacher | None:
     """The distributions that a batch brings."""
     if "topk_ids" not in batch:
         return None
-    return Teacher(*(batch[f"topk_{name}"] for name in ("ids", "logprobs", "tail", "exact", "known")))
+    return Teacher(
+        *(batch[f"topk_{name}"] for name in ("ids", "logprobs", "tail", "exact", "known"))
+    )
 
 
 def bearing_of(batch: dict[str, Any]) -> Tensor:

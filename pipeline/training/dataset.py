@@ -6,7 +6,14 @@ from itertools import islice
 from typing import Any
 
 from pipeline.data import prompts, seeds
-from pipeline.data.encoding import IGNORED, Encoder, Example, NoAnswerError, check_frames, check_lengths
+from pipeline.data.encoding import (
+    IGNORED,
+    Encoder,
+    Example,
+    NoAnswerError,
+    check_frames,
+    check_lengths,
+)
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
@@ -75,10 +82,19 @@ def encoder_of(job: Job, tokenizer: Tokenizer) -> Encoder:
     """What makes an arm's rows."""
     config, arm = job.config, job.config.train.arms[job.part]
     same = arm.text == "truth" or checks.check_vocabulary(config, job.part, tokenizer)
-    return Encoder(tokenizer, prompts.load(config.train.prompt), same, arm.form, arm.rationale_weight, Vocabulary.read(tokenizer.name))
+    return Encoder(
+        tokenizer,
+        prompts.load(config.train.prompt),
+        same,
+        arm.form,
+        arm.rationale_weight,
+        Vocabulary.read(tokenizer.name),
+    )
 
 
-def some(job: Job, encoder: Encoder, count: int, seed: int, is_wanted: Callable[[Example], bool]) -> tuple[list[Example], list[Example]]:
+def some(
+    job: Job, encoder: Encoder, count: int, seed: int, is_wanted: Callable[[Example], bool]
+) -> tuple[list[Example], list[Example]]:
     """Up to `count` rows that an arm has learned from, and as many that it could have learned from and has not: of seeds that were held
     out, or beyond its limit or share. Drawn by `seed` from those that are wanted; the longest row of a sample stands for it."""
     kept = _sources(job)
@@ -87,9 +103,19 @@ def some(job: Job, encoder: Encoder, count: int, seed: int, is_wanted: Callable[
     others = [number for number in range(len(kept)) if _seed_of(kept[number]).id not in known]
 
     def drawn(sources: Sources, among: Sequence[int]) -> list[Example]:
-        taken = draw(sources, among, count, seed, lambda source: any(map(is_wanted, examples(encoder, source))))[0]
+        taken = draw(
+            sources,
+            among,
+            count,
+            seed,
+            lambda source: any(map(is_wanted, examples(encoder, source))),
+        )[0]
         rows = [examples(encoder, source) for source in _mended(job, sources, taken)]
-        return [row for row in (max(row, key=lambda one: len(one.input_ids)) for row in rows if row) if is_wanted(row)]
+        return [
+            row
+            for row in (max(row, key=lambda one: len(one.input_ids)) for row in rows if row)
+            if is_wanted(row)
+        ]
 
     return drawn(chosen, numbers), drawn(kept, others)
 
@@ -114,7 +140,11 @@ def training_seed(job: Job) -> int:
 
 
 def draw(
-    samples: Sources, numbers: Sequence[int], count: int, seed: int, is_usable: Callable[[Any], bool] = lambda source: True
+    samples: Sources,
+    numbers: Sequence[int],
+    count: int,
+    seed: int,
+    is_usable: Callable[[Any], bool] = lambda source: True,
 ) -> tuple[list[int], int]:
     """`count` of these samples or seeds, fewer only if there are no more, rising; and how many were passed over as not usable.
 
@@ -123,7 +153,9 @@ def draw(
     order = iter(sorted(numbers, key=lambda number: digest("drawn", seed, samples[number].id)))
     taken: list[int] = []
     tried = 0
-    while batch := sorted(islice(order, count - len(taken))):  # in the order of the files, which are read by the shard
+    while batch := sorted(
+        islice(order, count - len(taken))
+    ):  # in the order of the files, which are read by the shard
         taken += [number for number in batch if is_usable(samples[number])]
         tried += len(batch)
     return sorted(taken), tried - len(taken)
@@ -149,7 +181,9 @@ def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
     return learned, held_out
 
 
-def _chosen(job: Job, encoder: Encoder, kept: Sources, learned: list[int]) -> tuple[Sources, list[int], int]:
+def _chosen(
+    job: Job, encoder: Encoder, kept: Sources, learned: list[int]
+) -> tuple[Sources, list[int], int]:
     """What an arm's selection and share leave: a folder, numbers in it, and how many samples a random draw passed over."""
     arm, seed = job.config.train.arms[job.part], training_seed(job)
     learned = learned[: arm.limit]
@@ -158,17 +192,30 @@ def _chosen(job: Job, encoder: Encoder, kept: Sources, learned: list[int]) -> tu
         return kept, learned, 0
     if arm.selection == "random":
         everything = Samples(frames(job))
-        leaked = {rejected.row for rejected in read_records(job.run_dir / "filter" / "rejected", Rejected) if rejected.reason in LEAKED}
-        candidates = [number for number in _split(everything, job.config.train.holdout)[0] if number not in leaked]
+        leaked = {
+            rejected.row
+            for rejected in read_records(job.run_dir / "filter" / "rejected", Rejected)
+            if rejected.reason in LEAKED
+        }
+        candidates = [
+            number
+            for number in _split(everything, job.config.train.holdout)[0]
+            if number not in leaked
+        ]
         longest = job.config.train.max_length
-        return everything, *draw(everything, candidates, count, seed, lambda sample: _is_usable(encoder, sample, longest))
+        return everything, *draw(
+            everything, candidates, count, seed, lambda sample: _is_usable(encoder, sample, longest)
+        )
     return kept, *(draw(kept, learned, count, seed) if arm.share < 1 else (learned, 0))
 
 
 def _is_usable(encoder: Encoder, sample: Sample, max_length: int) -> bool:
     """Whether a sample that no filter has seen can be learned from."""
     made = examples(encoder, sample)
-    return bool(made) and all(len(example.input_ids) <= max_length and set(example.labels) != {IGNORED} for example in made)
+    return bool(made) and all(
+        len(example.input_ids) <= max_length and set(example.labels) != {IGNORED}
+        for example in made
+    )
 
 
 def _is_wrong(check: verify.Check, sample: Sample) -> bool:
@@ -185,7 +232,12 @@ def _mended(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Samp
     check, mended = verify.check(config.task), set()
     for number in numbers:
         source = sources[number]
-        wrong = isinstance(source, Sample) and arm.corrected and source.seed.target is not None and _is_wrong(check, source)
+        wrong = (
+            isinstance(source, Sample)
+            and arm.corrected
+            and source.seed.target is not None
+            and _is_wrong(check, source)
+        )
         if not wrong:
             yield source
         elif _seed_of(source).id not in mended:

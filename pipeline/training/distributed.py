@@ -23,7 +23,12 @@ from pipeline.storage.files import read_json, write_json
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 5.0  # for the others, when one has ended or all are asked to
 JOB, RESULT, RENDEZVOUS = "job.json", "result.json", "rendezvous"
-PLACES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # environment variables of torch's
+PLACES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+)  # environment variables of torch's
 
 
 def together(module: str, job: dict[str, Any], processes: int, label: str) -> Any:
@@ -33,10 +38,16 @@ def together(module: str, job: dict[str, Any], processes: int, label: str) -> An
         write_json(Path(folder) / JOB, job)
         workers = [_start(module, folder, rank, processes) for rank in range(processes)]
         try:
-            while any(worker.poll() is None for worker in workers) and not any(worker.poll() for worker in workers) and not caught:
+            while (
+                any(worker.poll() is None for worker in workers)
+                and not any(worker.poll() for worker in workers)
+                and not caught
+            ):
                 time.sleep(POLL_SECONDS)
             if not caught:
-                _wait(workers)  # one that failed may have taken the others with it, each with its own words
+                _wait(
+                    workers
+                )  # one that failed may have taken the others with it, each with its own words
         finally:
             _end(workers)
         if caught:
@@ -68,7 +79,9 @@ def serve(folder: Path, work: Any) -> int:
     if backend == "nccl":
         torch.cuda.set_device(number)
     size = int(os.environ["WORLD_SIZE"])
-    torch.distributed.init_process_group(backend, init_method=f"file://{folder / RENDEZVOUS}", rank=number, world_size=size)
+    torch.distributed.init_process_group(
+        backend, init_method=f"file://{folder / RENDEZVOUS}", rank=number, world_size=size
+    )
     try:
         result = work(read_json(folder / JOB))
     except PipelineError as error:
@@ -137,7 +150,9 @@ def _signals() -> Iterator[list[int]]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         caught.append(number)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield caught
     finally:

@@ -37,17 +37,28 @@ def learn(job: Job) -> dict[str, Any]:
     tokenizer = Tokenizer(start, revision)
     rows = load(job, tokenizer, load_config(start, revision).get_text_config().vocab_size)
     checkpoint = last_checkpoint(job.folder / "checkpoints")
-    _say(job, f"{len(rows.train):,} rows, from {start}" + ("" if rows.same else "; another tokenizer, so the text is tokenised anew"))
+    _say(
+        job,
+        f"{len(rows.train):,} rows, from {start}"
+        + ("" if rows.same else "; another tokenizer, so the text is tokenised anew"),
+    )
     if rows.passed_over:
-        _say(job, f"{rows.passed_over:,} samples drawn that cannot be learned from (too long, or without an answer) gave way to others")
+        _say(
+            job,
+            f"{rows.passed_over:,} samples drawn that cannot be learned from (too long, or without an answer) gave way to others",
+        )
     _say(job, *_before(job, checkpoint))
 
     transformers.set_seed(training_seed(job))
-    model = build.load_student(job.config, start, revision, torch.float32, trl_arguments.arithmetic(job.config.train))
+    model = build.load_student(
+        job.config, start, revision, torch.float32, trl_arguments.arithmetic(job.config.train)
+    )
     trainer = _trainer(job, model, tokenizer, rows)
     try:
         if checkpoint and _is_out_of_patience(job, checkpoint):  # killed before its model was saved
-            trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            trainer.state = transformers.TrainerState.load_from_json(
+                str(checkpoint / "trainer_state.json")
+            )
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _take_best(job, trainer)
@@ -68,21 +79,33 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     from pipeline.training.trainer import DistillTrainer
 
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
-    folder, vocabulary = TopKFolder(frames(job)) if arm.method == "kd" else None, Vocabulary.read(tokenizer.name)
+    folder, vocabulary = (
+        TopKFolder(frames(job)) if arm.method == "kd" else None,
+        Vocabulary.read(tokenizer.name),
+    )
     soft = SoftLabels.read(job.run_dir / "filter" / "kept") if arm.soft_labels else None
     collators = [
-        collation.Collator(tokenizer.pad_id, collation.Frames(folder, examples, vocabulary, soft) if folder else None, packed)
+        collation.Collator(
+            tokenizer.pad_id,
+            collation.Frames(folder, examples, vocabulary, soft) if folder else None,
+            packed,
+        )
         for examples, packed in ((rows.train, settings.packing), (rows.held_out, False))
     ]
     held_out = _held_out(job, tokenizer, rows, collators[1]) if rows.held_out else None
-    guard = Guard(settings.warmup, steady=arm.method == "sft" or (arm.alpha_end is None and arm.temperature_end is None))
+    guard = Guard(
+        settings.warmup,
+        steady=arm.method == "sft" or (arm.alpha_end is None and arm.temperature_end is None),
+    )
     trainer = DistillTrainer(
         arm=arm,
         guard=guard,
         held_out=held_out,
         model=model,
         args=trl_arguments.arguments(settings, arm, job.folder, training_seed(job)),
-        train_dataset=collation.dataset(rows.train, settings.max_length if settings.packing else None),
+        train_dataset=collation.dataset(
+            rows.train, settings.max_length if settings.packing else None
+        ),
         eval_dataset=held_out.rows if held_out else None,
         data_collator=collators[0],
         processing_class=tokenizer.hf,
@@ -103,7 +126,11 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
 
     config, settings = job.config, job.config.train
     prompt = prompts.load(settings.prompt).in_form(settings.arms[job.part].form)
-    scored = [seed for seed in rows.seeds if seed.target is not None][:ANSWERED] if settings.best_by == "score" else []
+    scored = (
+        [seed for seed in rows.seeds if seed.target is not None][:ANSWERED]
+        if settings.best_by == "score"
+        else []
+    )
     if settings.best_by == "score" and not scored:
         raise PipelineError(
             f"train {job.part}: train.best_by: score needs ground truth, and none of its {len(rows.seeds):,} held-out seeds has any; "
@@ -114,7 +141,9 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
         rows=dataset(rows.held_out),
         collate=collate,
         batch_size=settings.batch_size,
-        examiner=Examiner(tokenizer, prompt, config.task, config.evaluate.max_tokens, settings.batch_size),
+        examiner=Examiner(
+            tokenizer, prompt, config.task, config.evaluate.max_tokens, settings.batch_size
+        ),
         asked=scored or rows.seeds[: settings.show],
         scored=bool(scored),
         samples=job.folder / "samples.jsonl",
@@ -157,21 +186,29 @@ def _take_best(job: Job, trainer: Any) -> None:
         return
     folder = job.folder / "checkpoints" / f"checkpoint-{best}"
     if not folder.is_dir():
-        raise PipelineError(f"train {job.part}: {folder} had the best weights and is gone; put it back, or train again with --redo")
+        raise PipelineError(
+            f"train {job.part}: {folder} had the best weights and is gone; put it back, or train again with --redo"
+        )
     trainer.state.best_model_checkpoint = str(folder)
     trainer._load_best_model()
 
 
 def _is_out_of_patience(job: Job, checkpoint: Path) -> bool:
     patience = _patience(job.config.train)
-    return bool(patience) and patience[0].is_used_up(read_json(checkpoint / "trainer_state.json")["log_history"])
+    return bool(patience) and patience[0].is_used_up(
+        read_json(checkpoint / "trainer_state.json")["log_history"]
+    )
 
 
 def _patience(settings: Train) -> list[Any]:
     from pipeline.training.callbacks import Patience
     from pipeline.training.trl_arguments import best_metric
 
-    return [Patience(best_metric(settings), settings.best_by == "score", settings.patience)] if settings.patience else []
+    return (
+        [Patience(best_metric(settings), settings.best_by == "score", settings.patience)]
+        if settings.patience
+        else []
+    )
 
 
 def _stopped(job: Job, history: list[dict[str, Any]], step: int, what: str) -> PipelineError:
@@ -179,7 +216,11 @@ def _stopped(job: Job, history: list[dict[str, Any]], step: int, what: str) -> P
     if distributed.rank() == 0:
         _write_history(job, [*history, {"step": step, "stopped": what}])
     checkpoint = last_checkpoint(job.folder / "checkpoints")
-    begins = f"the last good checkpoint is {checkpoint}, from which" if checkpoint else "there is no checkpoint yet, so from the beginning"
+    begins = (
+        f"the last good checkpoint is {checkpoint}, from which"
+        if checkpoint
+        else "there is no checkpoint yet, so from the beginning"
+    )
     return PipelineError(
         f"train {job.part}: step {step}: {what}; lower train.learning_rate or raise train.warmup, and begin "
         f"again with --redo. {begins[0].upper() + begins[1:]} the same command would go on, into the same trouble"
@@ -190,7 +231,11 @@ def _before(job: Job, checkpoint: Path | None) -> list[str]:
     """What to say about work that is there already."""
     path = job.folder / "history.jsonl"
     last = json.loads(path.read_text().splitlines()[-1]) if path.exists() else {}
-    stopped = [f"stopped at step {last['step']} the last time: {last['stopped']}"] if "stopped" in last else []
+    stopped = (
+        [f"stopped at step {last['step']} the last time: {last['stopped']}"]
+        if "stopped" in last
+        else []
+    )
     return stopped + ([f"going on from {checkpoint.name}"] if checkpoint else [])
 
 
@@ -201,7 +246,10 @@ def _say(job: Job, *lines: str) -> None:
 
 def _write_history(job: Job, history: Sequence[dict[str, Any]]) -> None:
     plain = [
-        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in entry.items()}
+        {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in entry.items()
+        }
         for entry in history
     ]
     write_atomic(job.folder / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in plain))
@@ -212,15 +260,30 @@ def _count(job: Job, rows: Rows, trainer: Any) -> dict[str, Any]:
     history, best = trainer.state.log_history, trainer.state.best_global_step
     _write_history(job, history)
     last = [entry for entry in history if "loss" in entry][-1]
-    looks = [entry for entry in history if "eval_loss" in entry and (not best or entry["step"] == best)]
+    looks = [
+        entry for entry in history if "eval_loss" in entry and (not best or entry["step"] == best)
+    ]
     names = {"eval_loss": "held_out_loss", "eval_score": "held_out_score"}
     steps = max(entry["step"] for entry in history)
     return {
         "rows": len(rows.train),
-        **({"passed_over": rows.passed_over} if job.config.train.arms[job.part].selection == "random" else {}),
+        **(
+            {"passed_over": rows.passed_over}
+            if job.config.train.arms[job.part].selection == "random"
+            else {}
+        ),
         "steps": steps,
-        **{name: round(float(last[name]), 6) for name in ("loss", "loss_ce", "loss_kd", "kd_gradient_share") if name in last},
+        **{
+            name: round(float(last[name]), 6)
+            for name in ("loss", "loss_ce", "loss_kd", "kd_gradient_share")
+            if name in last
+        },
         **({"held_out": len(rows.held_out), "saved_step": best or steps} if rows.held_out else {}),
-        **{name: round(float(look[key]), 6) for look in looks[-1:] for key, name in names.items() if key in look},
+        **{
+            name: round(float(look[key]), 6)
+            for look in looks[-1:]
+            for key, name in names.items()
+            if key in look
+        },
         "loading_share": round(trainer.loading_share, 4),
     }

@@ -37,23 +37,42 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
     path, revision = source.made(run_dir / "train" / "init")
     student, tokenizer = load_weights(path, revision, torch.float32), Tokenizer(path, revision)
     if Vocabulary.read(path) or config.train.rows == "score":
-        raise PipelineError("the flat recipe knows neither trimmed vocabularies nor scored rows; use pipeline train")
+        raise PipelineError(
+            "the flat recipe knows neither trimmed vocabularies nor scored rows; use pipeline train"
+        )
     encoder = Encoder(tokenizer, prompts.load(config.train.prompt), ids_fit=True)
-    rows = [row for sample in Samples(run_dir / "filter" / "kept") for row in encoder.sample(sample)]
+    rows = [
+        row for sample in Samples(run_dir / "filter" / "kept") for row in encoder.sample(sample)
+    ]
     frames = collation.Frames(TopKFolder(run_dir / "generate"), rows)
 
     optimizer = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)
     losses = []
     for numbers in torch.randperm(len(rows)).split(batch_size):
         batch = [rows[number] for number in numbers]
-        ids = pad_sequence([torch.tensor(row.input_ids) for row in batch], batch_first=True)  # (B, T)
-        labels = pad_sequence([torch.tensor(row.labels) for row in batch], batch_first=True, padding_value=-100)  # (B, T)
-        teacher = collation.stack([frames.of(int(number)) for number in numbers])  # (N, K): one row for each token that bears a loss
+        ids = pad_sequence(
+            [torch.tensor(row.input_ids) for row in batch], batch_first=True
+        )  # (B, T)
+        labels = pad_sequence(
+            [torch.tensor(row.labels) for row in batch], batch_first=True, padding_value=-100
+        )  # (B, T)
+        teacher = collation.stack(
+            [frames.of(int(number)) for number in numbers]
+        )  # (N, K): one row for each token that bears a loss
 
-        hidden = student.base_model(ids).last_hidden_state[:, :-1]  # (B, T - 1, H); causal, so padding on the right needs no mask
+        hidden = student.base_model(ids).last_hidden_state[
+            :, :-1
+        ]  # (B, T - 1, H); causal, so padding on the right needs no mask
         bearing = labels[:, 1:] != -100
         head = student.get_output_embeddings().weight
-        loss = distillation_loss(hidden[bearing], head, labels[:, 1:][bearing], OBJECTIVE, teacher, logits=logits_of(student))
+        loss = distillation_loss(
+            hidden[bearing],
+            head,
+            labels[:, 1:][bearing],
+            OBJECTIVE,
+            teacher,
+            logits=logits_of(student),
+        )
         (loss.total / bearing.sum()).backward()
         optimizer.step()
         optimizer.zero_grad()

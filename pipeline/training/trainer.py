@@ -31,13 +31,22 @@ class DistillTrainer(SFTTrainer):
 
     control: Any
 
-    def __init__(self, *, arm: Arm, guard: Guard | None = None, held_out: HeldOut | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        arm: Arm,
+        guard: Guard | None = None,
+        held_out: HeldOut | None = None,
+        **kwargs: Any,
+    ):
         self.arm, self._guard, self._held_out = arm, guard, held_out
         super().__init__(**kwargs)
         self._redirect = _ForwardRedirection()
         self._logits = logits_of(self.model)
         check_logits(self.model, self._logits)
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)  # CE, KD, tokens, KD's shares of gradients, their number
+        self._sums = torch.zeros(
+            5, dtype=torch.float64, device=self.args.device
+        )  # CE, KD, tokens, KD's shares of gradients, their number
         self._summed_to = 0  # the step of the last log
         self._seconds = {"loading": 0.0, "away": 0.0}
         self._began = time.perf_counter()
@@ -46,7 +55,13 @@ class DistillTrainer(SFTTrainer):
         super()._set_signature_columns_if_needed()
         self._signature_columns += [name for name in COLUMNS if name not in self._signature_columns]
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
         unwrapped = self.accelerator.unwrap_model(model)
         shares = self.arm.method == "kd" and self._logs_now()
         loss: Loss = self._redirect(model, unwrapped, self._sum, unwrapped, inputs, shares)
@@ -54,7 +69,9 @@ class DistillTrainer(SFTTrainer):
         weight = weight.to(loss.total.device).clamp(min=NO_WEIGHT)
         mean = loss.total / weight
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            mean = mean * self.accelerator.num_processes  # DDP takes the mean of what the processes bring
+            mean = (
+                mean * self.accelerator.num_processes
+            )  # DDP takes the mean of what the processes bring
         self._add(inputs, loss, weight)
         return (mean, {}) if return_outputs else mean
 
@@ -65,11 +82,15 @@ class DistillTrainer(SFTTrainer):
             self.model.eval()
             metrics = self._held_out_loss(self._held_out) | self._own_answers(self._held_out)
             self.log(dict(metrics))
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            self.control = self.callback_handler.on_evaluate(
+                self.args, self.state, self.control, metrics
+            )
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self.model.training and self.state.global_step > max(self._summed_to, self._initial_global_step):
+        if self.model.training and self.state.global_step > max(
+            self._summed_to, self._initial_global_step
+        ):
             logs.update(self._fetched())
         super().log(logs, start_time)
 
@@ -77,13 +98,19 @@ class DistillTrainer(SFTTrainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        return ByLength(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.data_seed)
+        return ByLength(
+            lengths,
+            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            self.args.data_seed,
+        )
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
         innermost = kwargs["train_dataloader"].batch_sampler
         while hasattr(innermost, "batch_sampler"):
             innermost = innermost.batch_sampler
-        if hasattr(innermost.sampler, "set_epoch"):  # where batches are both skipped and shared out, no one else tells it
+        if hasattr(
+            innermost.sampler, "set_epoch"
+        ):  # where batches are both skipped and shared out, no one else tells it
             innermost.sampler.set_epoch(kwargs["epoch"])
         return super()._run_epoch(*args, **kwargs)
 
@@ -93,23 +120,39 @@ class DistillTrainer(SFTTrainer):
         self._seconds["loading"] += time.perf_counter() - began
         return samples
 
-    def _get_num_items_in_batch(self, batches: list[dict[str, Any]], device: Any) -> torch.Tensor | None:
+    def _get_num_items_in_batch(
+        self, batches: list[dict[str, Any]], device: Any
+    ) -> torch.Tensor | None:
         """The weights' sum over all processes, which is what a loss is divided by: a token of weight 0 is none."""
         began = time.perf_counter()
-        weight = torch.stack([batch["weights"].sum() for batch in batches]).sum().to(device) if batches else None
+        weight = (
+            torch.stack([batch["weights"].sum() for batch in batches]).sum().to(device)
+            if batches
+            else None
+        )
         if weight is not None and self.args.average_tokens_across_devices:
             weight = self.accelerator.gather(weight).sum()
-        self._seconds["loading"] -= time.perf_counter() - began  # part of the above, but here the processes wait for one another
+        self._seconds["loading"] -= (
+            time.perf_counter() - began
+        )  # part of the above, but here the processes wait for one another
         return weight
 
     @property
     def loading_share(self) -> float:
         """The share of training's time that went into reading and collating rows; evaluation and checkpoints count in neither."""
-        return self._seconds["loading"] / (time.perf_counter() - self._began - self._seconds["away"])
+        return self._seconds["loading"] / (
+            time.perf_counter() - self._began - self._seconds["away"]
+        )
 
     def check_weights(self) -> None:
         """Raises Diverged if a weight is no number: such a model must never be saved."""
-        finite = torch.stack([torch.isfinite(weight).all() for weight in self.model.parameters() if weight.requires_grad])
+        finite = torch.stack(
+            [
+                torch.isfinite(weight).all()
+                for weight in self.model.parameters()
+                if weight.requires_grad
+            ]
+        )
         if not finite.all():
             raise Diverged(self.state.global_step, "a weight is not finite")
 
@@ -121,13 +164,19 @@ class DistillTrainer(SFTTrainer):
         with self._aside():
             self.check_weights()
             best = self.state.best_global_step == self.state.global_step
-            if best or self._guard is None or not self._guard.away(self.state):  # what may be running away is nothing to go on from
+            if (
+                best or self._guard is None or not self._guard.away(self.state)
+            ):  # what may be running away is nothing to go on from
                 super()._save_checkpoint(model, trial)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        tied = getattr(self.model, "all_tied_weights_keys", None) or {}  # stored once, under the other name
+        tied = (
+            getattr(self.model, "all_tied_weights_keys", None) or {}
+        )  # stored once, under the other name
         super()._issue_warnings_after_load(
-            load_result._replace(missing_keys=[name for name in load_result.missing_keys if name not in tied])
+            load_result._replace(
+                missing_keys=[name for name in load_result.missing_keys if name not in tied]
+            )
         )
 
     @contextmanager
@@ -140,13 +189,19 @@ class DistillTrainer(SFTTrainer):
     def _held_out_loss(self, held_out: HeldOut) -> dict[str, float]:
         unwrapped = self.accelerator.unwrap_model(self.model)
         sums = torch.zeros(4, dtype=torch.float64, device=self.args.device)
-        for batch in held_out.batches(self.accelerator.process_index, self.accelerator.num_processes):
+        for batch in held_out.batches(
+            self.accelerator.process_index, self.accelerator.num_processes
+        ):
             inputs = self._prepare_inputs(batch)
             loss = self._sum(unwrapped, inputs, shares=False)
             sums += torch.stack([loss.total, loss.ce, loss.kd, inputs["weights"].sum()])
         total, ce, kd, weight = self.accelerator.reduce(sums, "sum").tolist()
         weight = max(weight, NO_WEIGHT)
-        shares = {"eval_loss_ce": ce / weight, "eval_loss_kd": kd / weight} if self.arm.method == "kd" else {}
+        shares = (
+            {"eval_loss_ce": ce / weight, "eval_loss_kd": kd / weight}
+            if self.arm.method == "kd"
+            else {}
+        )
         return {"eval_loss": total / weight, **shares}
 
     def _own_answers(self, held_out: HeldOut) -> dict[str, float]:
@@ -155,7 +210,9 @@ class DistillTrainer(SFTTrainer):
             return {}
         mine = held_out.asked[self.accelerator.process_index :: self.accelerator.num_processes]
         with self.accelerator.autocast():
-            found = gather_object(held_out.examiner.ask(self.accelerator.unwrap_model(self.model), mine))
+            found = gather_object(
+                held_out.examiner.ask(self.accelerator.unwrap_model(self.model), mine)
+            )
         order = {seed.id: place for place, seed in enumerate(held_out.asked)}
         answers = sorted(found, key=lambda answer: order[answer.id])
         if self.is_world_process_zero():
@@ -165,9 +222,15 @@ class DistillTrainer(SFTTrainer):
 
     def _sum(self, model: nn.Module, inputs: dict[str, Any], shares: bool) -> Loss:
         with self.accelerator.autocast():  # the redirection goes round accelerate's own wrapper
-            body = lora.body(model)(**{name: inputs[name] for name in BODY_INPUTS if name in inputs}, use_cache=False)
+            body = lora.body(model)(
+                **{name: inputs[name] for name in BODY_INPUTS if name in inputs}, use_cache=False
+            )
             device = body.last_hidden_state.device.type
-            exact = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else body.last_hidden_state.dtype
+            exact = (
+                torch.get_autocast_dtype(device)
+                if torch.is_autocast_enabled(device)
+                else body.last_hidden_state.dtype
+            )
         hidden = body.last_hidden_state.to(exact)  # as a linear layer under autocast would
         bearing = bearing_of(inputs)
         return distillation_loss(
@@ -219,8 +282,18 @@ class DistillTrainer(SFTTrainer):
         steps = self.state.global_step - max(self._summed_to, self._initial_global_step)
         self._sums.zero_()
         self._summed_to = self.state.global_step
-        before = next((entry["num_tokens"] for entry in reversed(self.state.log_history) if "num_tokens" in entry), 0)
-        logs: dict[str, float] = {"num_tokens": int(before + tokens), "loading_share": self.loading_share}
+        before = next(
+            (
+                entry["num_tokens"]
+                for entry in reversed(self.state.log_history)
+                if "num_tokens" in entry
+            ),
+            0,
+        )
+        logs: dict[str, float] = {
+            "num_tokens": int(before + tokens),
+            "loading_share": self.loading_share,
+        }
         if self.arm.method == "kd":
             logs |= {"loss_ce": ce / steps, "loss_kd": kd / steps}
         return logs | ({"kd_gradient_share": share / shares} if shares else {})

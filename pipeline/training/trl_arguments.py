@@ -17,9 +17,13 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
     """The trainer's arguments for an arm whose folder this is. Raises PipelineError for a tracker that is not there."""
     unknown = sorted(set(settings.report_to) - set(get_available_reporting_integrations()))
     if unknown:
-        raise PipelineError(f"train.report_to: {unknown[0]} is not installed or not known to transformers; install it, or take it out")
+        raise PipelineError(
+            f"train.report_to: {unknown[0]} is not installed or not known to transformers; install it, or take it out"
+        )
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
-    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)  # it finds fault with file systems whose times are coarse
+    logging.getLogger("transformers.trainer_utils").setLevel(
+        logging.ERROR
+    )  # it finds fault with file systems whose times are coarse
     gpu = torch.cuda.is_available()
     made = SFTConfig(
         output_dir=str(folder / "checkpoints"),
@@ -50,13 +54,19 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
         disable_tqdm=True,
         **_looks(settings),
     )
-    made._n_gpu = min(made.n_gpu, 1)  # several GPUs are several processes here, never threads of one
+    made._n_gpu = min(
+        made.n_gpu, 1
+    )  # several GPUs are several processes here, never threads of one
     return made
 
 
 def arithmetic(settings: Train) -> torch.dtype:
     """The number format that a forward pass computes in; weights stay in float32."""
-    return torch.bfloat16 if settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available()) else torch.float32
+    return (
+        torch.bfloat16
+        if settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
+        else torch.float32
+    )
 
 
 def best_metric(settings: Train) -> str:
@@ -67,5 +77,12 @@ def best_metric(settings: Train) -> str:
 def _looks(settings: Train) -> dict[str, Any]:
     if not settings.holdout:
         return {}
-    best = {"metric_for_best_model": best_metric(settings), "greater_is_better": settings.best_by == "score"} if settings.patience else {}
+    best = (
+        {
+            "metric_for_best_model": best_metric(settings),
+            "greater_is_better": settings.best_by == "score",
+        }
+        if settings.patience
+        else {}
+    )
     return {"eval_strategy": "steps", "eval_steps": settings.eval_steps, **best}

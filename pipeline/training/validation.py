@@ -47,22 +47,47 @@ class Examiner:
     def ask(self, model: Any, seeds: Sequence[Seed]) -> list[Shown]:
         """The answers, in the order of the seeds. `model` is a causal language model of transformers in evaluation mode."""
         firsts = range(0, len(seeds), self.batch_size)
-        return [shown for first in firsts for shown in self._batch(model, seeds[first : first + self.batch_size])]
+        return [
+            shown
+            for first in firsts
+            for shown in self._batch(model, seeds[first : first + self.batch_size])
+        ]
 
     def _batch(self, model: Any, seeds: Sequence[Seed]) -> list[Shown]:
-        asked = [self.tokenizer.encode(self.prompt.render(seed, self.tokenizer.control_tokens)) for seed in seeds]
+        asked = [
+            self.tokenizer.encode(self.prompt.render(seed, self.tokenizer.control_tokens))
+            for seed in seeds
+        ]
         longest = max(len(ids) for ids in asked)
-        padded = torch.tensor([[self.tokenizer.pad_id] * (longest - len(ids)) + ids for ids in asked], device=model.device)  # (B, T)
-        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked], device=model.device)  # (B, T)
-        strings = {"stop_strings": list(self.prompt.front.stop), "tokenizer": self.tokenizer.hf} if self._by_string else {}
-        made = model.generate(padded, attention_mask=mask, generation_config=self._greedy, **strings)
-        return [self._shown(seed, ids) for seed, ids in zip(seeds, made[:, longest:].tolist(), strict=True)]
+        padded = torch.tensor(
+            [[self.tokenizer.pad_id] * (longest - len(ids)) + ids for ids in asked],
+            device=model.device,
+        )  # (B, T)
+        mask = torch.tensor(
+            [[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked], device=model.device
+        )  # (B, T)
+        strings = (
+            {"stop_strings": list(self.prompt.front.stop), "tokenizer": self.tokenizer.hf}
+            if self._by_string
+            else {}
+        )
+        made = model.generate(
+            padded, attention_mask=mask, generation_config=self._greedy, **strings
+        )
+        return [
+            self._shown(seed, ids)
+            for seed, ids in zip(seeds, made[:, longest:].tolist(), strict=True)
+        ]
 
     def _shown(self, seed: Seed, made: list[int]) -> Shown:
-        end = next((place for place, token in enumerate(made) if token in self._ends), len(made) - 1)
+        end = next(
+            (place for place, token in enumerate(made) if token in self._ends), len(made) - 1
+        )
         ids = made[: end + 1]
         text = self._cut(self.tokenizer.decode(ids))
-        completion = Completion(seed.id, text, ids, "stop", Usage(prompt_tokens=0, completion_tokens=len(ids)))
+        completion = Completion(
+            seed.id, text, ids, "stop", Usage(prompt_tokens=0, completion_tokens=len(ids))
+        )
         answer = replies.read(self.prompt, completion, self.tokenizer).answer
         known = seed.target is not None
         score = verify.score(self._check, answer, str(seed.target)).value if known else None
@@ -85,7 +110,10 @@ class Examiner:
     @cached_property
     def _ends(self) -> set[int]:
         stops = () if self._by_string else self.prompt.front.stop
-        return {self.tokenizer.hf.eos_token_id, *(token for text in stops for token in self.tokenizer.containing(text))}
+        return {
+            self.tokenizer.hf.eos_token_id,
+            *(token for text in stops for token in self.tokenizer.containing(text)),
+        }
 
     @cached_property
     def _greedy(self) -> GenerationConfig:
@@ -121,17 +149,31 @@ class HeldOut:
     def batches(self, process: int, processes: int) -> Iterator[dict[str, Any]]:
         """Every row once, over all processes."""
         for first in range(process * self.batch_size, len(self.rows), processes * self.batch_size):
-            yield self.collate([self.rows[place] for place in range(first, min(first + self.batch_size, len(self.rows)))])
+            yield self.collate(
+                [
+                    self.rows[place]
+                    for place in range(first, min(first + self.batch_size, len(self.rows)))
+                ]
+            )
 
     def record(self, step: int, answers: Sequence[Shown]) -> None:
         """Add the answers of one look to samples.jsonl, in place of what an interrupted run left of later steps, and print a few."""
         before = [line for line in self._lines() if json.loads(line)["step"] < step]
-        now = [json.dumps({"step": step, **answer.model_dump()}, ensure_ascii=False) for answer in answers]
+        now = [
+            json.dumps({"step": step, **answer.model_dump()}, ensure_ascii=False)
+            for answer in answers
+        ]
         write_atomic(self.samples, "".join(line + "\n" for line in [*before, *now]))
         for answer in answers[:PRINTED]:
             text = " ".join(answer.text.split())[:PRINTED_CHARACTERS]
-            truth = "" if answer.target is None else f" (truth: {answer.target}, score {answer.score:g})"
+            truth = (
+                ""
+                if answer.target is None
+                else f" (truth: {answer.target}, score {answer.score:g})"
+            )
             print(f"{self.label}: step {step}, {answer.id}: {text}{truth}", flush=True)
 
     def _lines(self) -> list[str]:
-        return self.samples.read_text(encoding="utf-8").splitlines() if self.samples.exists() else []
+        return (
+            self.samples.read_text(encoding="utf-8").splitlines() if self.samples.exists() else []
+        )

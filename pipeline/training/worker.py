@@ -13,7 +13,9 @@ from pipeline.training import distributed, fit
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    return fit.learn(Job(Config.model_validate(job["config"]), "train", job["part"], Path(job["folder"])))
+    return fit.learn(
+        Job(Config.model_validate(job["config"]), "train", job["part"], Path(job["folder"]))
+    )
 
 
 if __name__ == "__main__":

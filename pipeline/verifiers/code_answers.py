@@ -44,10 +44,14 @@ def check(answer: str, target: str, timeout_s: float, memory_mib: int) -> Score:
         )
     if "unknown" in found:
         raise UnknownError(str(found["unknown"]))
-    return Score(value=found["passed"] / found["total"], answer=answer, explanation=found["explanation"])
+    return Score(
+        value=found["passed"] / found["total"], answer=answer, explanation=found["explanation"]
+    )
 
 
-def _asked(command: Sequence[str], request: Any, memory_mib: int, timeout_s: float, folder: Path) -> Any:
+def _asked(
+    command: Sequence[str], request: Any, memory_mib: int, timeout_s: float, folder: Path
+) -> Any:
     """What a program says that may write to a folder below `folder`."""
     (folder / "own").mkdir()
     inmate = Inmate(command, memory_mib, env={"PYTHONHASHSEED": "0"}, cwd=str(folder / "own"))

@@ -17,7 +17,11 @@ def judge(request: Mapping[str, Any]) -> dict[str, Any]:
 
     1 if both are the same JSON value, whatever the order of keys, numbers by value; and the answer fits the schema, if there is one.
     """
-    answer, target, schema = unfenced(request["answer"]), unfenced(request["target"]), request.get("schema")
+    answer, target, schema = (
+        unfenced(request["answer"]),
+        unfenced(request["target"]),
+        request.get("schema"),
+    )
     try:
         wanted = read(target)
     except (ValueError, RecursionError) as error:
@@ -30,7 +34,11 @@ def judge(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"value": 0.0, "explanation": f"not JSON: {error}"}
     misfit = _misfit(answer, schema) if schema is not None else None
     right = misfit is None and same(given, wanted)
-    return {"value": float(right), "answer": answer, "explanation": misfit or ("equal" if right else f"is {target[:SHOWN]}")}
+    return {
+        "value": float(right),
+        "answer": answer,
+        "explanation": misfit or ("equal" if right else f"is {target[:SHOWN]}"),
+    }
 
 
 def load_schema(path: Path) -> Any:
@@ -44,16 +52,26 @@ def load_schema(path: Path) -> Any:
             raise ValueError(f"holds {type(schema).__name__}, no schema")
         validator_for(schema).check_schema(schema)
     except (OSError, ValueError) as error:
-        raise PipelineError(f"{path}: cannot be read as JSON ({error}); the config names it as a file with a JSON schema") from None
+        raise PipelineError(
+            f"{path}: cannot be read as JSON ({error}); the config names it as a file with a JSON schema"
+        ) from None
     except SchemaError as error:
-        raise PipelineError(f"{path}: is no JSON schema: {error.json_path}: {error.message}; mend it") from None
+        raise PipelineError(
+            f"{path}: is no JSON schema: {error.json_path}: {error.message}; mend it"
+        ) from None
     return schema
 
 
 def read(text: str) -> Any:
     """Parsed strictly: no NaN, no key twice; numbers as Decimal. Raises ValueError."""
     try:
-        return json.loads(text, parse_int=Decimal, parse_float=Decimal, parse_constant=_constant, object_pairs_hook=_object)
+        return json.loads(
+            text,
+            parse_int=Decimal,
+            parse_float=Decimal,
+            parse_constant=_constant,
+            object_pairs_hook=_object,
+        )
     except InvalidOperation:
         raise ValueError("a number out of all range") from None
 
@@ -83,5 +101,9 @@ def _misfit(answer: str, schema: Any) -> str | None:
     from jsonschema.validators import validator_for
     from referencing import Registry
 
-    first = next(validator_for(schema)(schema, registry=Registry()).iter_errors(json.loads(answer)), None)
-    return f"does not fit the schema at {first.json_path}: {first.message[:SHOWN]}" if first else None
+    first = next(
+        validator_for(schema)(schema, registry=Registry()).iter_errors(json.loads(answer)), None
+    )
+    return (
+        f"does not fit the schema at {first.json_path}: {first.message[:SHOWN]}" if first else None
+    )

@@ -29,7 +29,11 @@ def judge(request: Mapping[str, Any]) -> dict[str, Any]:
         right = verify(wanted, given, timeout_seconds=None, raise_on_error=True)
     except Exception as error:  # sympy raises of every kind; it says nothing about the answer
         return {"unknown": f"cannot be compared: {type(error).__name__}"}
-    return {"value": float(right), "answer": answer, "explanation": "equal" if right else f"is {target[:SHOWN]}"}
+    return {
+        "value": float(right),
+        "answer": answer,
+        "explanation": "equal" if right else f"is {target[:SHOWN]}",
+    }
 
 
 @lru_cache(maxsize=64)
@@ -43,7 +47,9 @@ def read(text: str) -> list[Any]:
         return _latex(text)
     plain = POWER.sub(r"^{\1}", text.strip().rstrip(".").lstrip("$"))
     if not FORMULA.search(plain) and WORD.search(NAMES.sub("", plain)):
-        return parse(plain, [ExprExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
+        return parse(
+            plain, [ExprExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
+        )
     return _latex(f"${NAMES.sub(_command, plain)}$")
 
 

@@ -32,7 +32,9 @@ def normalise(text: str) -> str:
 def numbers(text: str) -> list[re.Match[str]]:
     """The numbers in a text, in order; those directly behind a letter or ^ only where there are no others."""
     found = list(NUMBER.finditer(text.replace("\u2212", "-")))
-    return [match for match in found if not GLUED.match(text, match.start() - 1, match.start())] or found
+    return [
+        match for match in found if not GLUED.match(text, match.start() - 1, match.start())
+    ] or found
 
 
 def number(text: str) -> float | None:
@@ -45,7 +47,10 @@ def number(text: str) -> float | None:
 def _value(match: re.Match[str]) -> float | None:
     part = match.groupdict()
     if part["whole"] is not None:
-        above, below = str(int(part["whole"]) * int(part["parts"]) + int(part["part"])), float(part["parts"])
+        above, below = (
+            str(int(part["whole"]) * int(part["parts"]) + int(part["part"])),
+            float(part["parts"]),
+        )
     else:
         above, below = re.sub(r"[,\s]", "", part["above"]), float(part["below"] or 1)
     value = float(f"{part['sign']}{above}e{part['power'] or 0}")
@@ -61,7 +66,9 @@ def label(answer: str | None, target: str, labels: Sequence[str] | None) -> Scor
     if read is None:
         return Score(value=0.0, explanation=f"not one of the labels: {answer[:SHOWN]}")
     right = read == known.get(normalise(target), target)
-    return Score(value=float(right), answer=read, explanation="right label" if right else f"is {target}")
+    return Score(
+        value=float(right), answer=read, explanation="right label" if right else f"is {target}"
+    )
 
 
 def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
@@ -69,7 +76,9 @@ def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) 
     if answer is None:
         return Score(value=0.0, explanation="no answer found")
     right = normalise(answer) == normalise(target)
-    return Score(value=float(right), answer=answer, explanation="same text" if right else f"is {target}")
+    return Score(
+        value=float(right), answer=answer, explanation="same text" if right else f"is {target}"
+    )
 
 
 def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
@@ -79,11 +88,18 @@ def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None
     given, wanted = number(answer), number(target)
     if given is None or wanted is None:
         return Score(
-            value=0.0, explanation=f"no number in the answer: {answer[:SHOWN]}" if given is None else f"no number in the target: {target}"
+            value=0.0,
+            explanation=f"no number in the answer: {answer[:SHOWN]}"
+            if given is None
+            else f"no number in the target: {target}",
         )
     whole = given.is_integer() and wanted.is_integer()
     right = given == wanted if whole else bool(np.isclose(given, wanted, rtol=1e-6, atol=1e-9))
-    return Score(value=float(right), answer=f"{given:.15g}", explanation="same number" if right else f"is {wanted:.15g}")
+    return Score(
+        value=float(right),
+        answer=f"{given:.15g}",
+        explanation="same number" if right else f"is {wanted:.15g}",
+    )
 
 
 def rouge_l(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
@@ -97,7 +113,9 @@ def chrf(answer: str | None, target: str, labels: Sequence[str] | None = None) -
     return _overlap("chrf", _chrf, answer, target)
 
 
-def _overlap(name: str, measure: Callable[[str, str], float], answer: str | None, target: str) -> Score:
+def _overlap(
+    name: str, measure: Callable[[str, str], float], answer: str | None, target: str
+) -> Score:
     if answer is None or not answer.strip():
         return Score(value=0.0, explanation="no answer found")
     value = measure(answer, target)
@@ -128,4 +146,10 @@ def _rouge() -> Any:
     return RougeScorer(["rougeL"], tokenizer=_Words())
 
 
-SCORERS: dict[str, Scorer] = {"label": label, "exact": exact, "numeric": numeric, "rouge_l": rouge_l, "chrf": chrf}
+SCORERS: dict[str, Scorer] = {
+    "label": label,
+    "exact": exact,
+    "numeric": numeric,
+    "rouge_l": rouge_l,
+    "chrf": chrf,
+}

@@ -34,7 +34,9 @@ def check(task: Task) -> Check:
     """What the config says. Raises PipelineError if its schema cannot be read, or is none."""
     path = task.verifier.json_schema
     schema = None if path is None else json_answers.load_schema(Path(path))
-    return Check(task.metric, task.labels, schema, task.verifier.timeout_s, task.verifier.memory_mib)
+    return Check(
+        task.metric, task.labels, schema, task.verifier.timeout_s, task.verifier.memory_mib
+    )
 
 
 def files(task: Task) -> list[Path]:
@@ -59,7 +61,9 @@ def _scored(name: str, how: Check, answer: str | None, target: str) -> Score:
     return SCORERS[name](answer, target, how.labels)
 
 
-def _guarded(ask: Callable[[Check, str, str], Score], how: Check, answer: str | None, target: str) -> Score:
+def _guarded(
+    ask: Callable[[Check, str, str], Score], how: Check, answer: str | None, target: str
+) -> Score:
     """What needs no process: nothing to check, and too much of it."""
     if answer is None or not answer.strip():
         return Score(value=0.0, explanation="no answer found")
@@ -71,7 +75,9 @@ def _guarded(ask: Callable[[Check, str, str], Score], how: Check, answer: str | 
 def _math(how: Check, answer: str, target: str) -> Score:
     if answer.strip() == target.strip():
         return Score(value=1.0, answer=answer, explanation="same text")
-    return _asked(_jail("math", how.timeout_s, how.memory_mib), {"answer": answer, "target": target})
+    return _asked(
+        _jail("math", how.timeout_s, how.memory_mib), {"answer": answer, "target": target}
+    )
 
 
 def _json(how: Check, answer: str, target: str) -> Score:

@@ -45,7 +45,13 @@ def filtered(workshop: Path, *overrides: str) -> Config:
     return config
 
 
-def planned(workshop: Path, *overrides: str, arm: str | None = None, repeats: int = 2, shares: tuple[float, ...] = (0.5,)) -> Plan:
+def planned(
+    workshop: Path,
+    *overrides: str,
+    arm: str | None = None,
+    repeats: int = 2,
+    shares: tuple[float, ...] = (0.5,),
+) -> Plan:
     return ablation_plan.plan(workshop / "config.yaml", overrides, arm, repeats, shares)
 
 
@@ -54,7 +60,13 @@ def here(plan: Plan, log: list[str]) -> Do:
 
     def do(name: str, part: str) -> None:
         log.append(f"{name} {part}")
-        runner.execute(*((train, plan.config, ["init", part]) if name == "train" else (evaluate, plan.config, [part])))
+        runner.execute(
+            *(
+                (train, plan.config, ["init", part])
+                if name == "train"
+                else (evaluate, plan.config, [part])
+            )
+        )
 
     return do
 
@@ -83,21 +95,27 @@ def kept_tokens(config: Config) -> set[int]:
 
 
 def arms(**settings: dict[str, Any]) -> str:
-    return "train.arms=" + json.dumps({name: {"method": "sft", **one} for name, one in settings.items()})
+    return "train.arms=" + json.dumps(
+        {name: {"method": "sft", **one} for name, one in settings.items()}
+    )
 
 
 def rows(config: Config, arm: str) -> Rows:
     """What an arm would learn from."""
     start, revision = made(Path(config.run_dir) / "train" / "init")
     job = contract.Job(config, "train", arm, Path(config.run_dir) / "train" / arm)
-    return load_rows(job, Tokenizer(start, revision), load_config(start, revision).get_text_config().vocab_size)
+    return load_rows(
+        job, Tokenizer(start, revision), load_config(start, revision).get_text_config().vocab_size
+    )
 
 
 def learned(config: Config, arm: str) -> set[str]:
     return {example.id for example in rows(config, arm).train}
 
 
-def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Figures of another set's answers, or an ablation that makes the user's own students stale."""
     config = filtered(workshop)
     run_dir = Path(config.run_dir)
@@ -106,7 +124,12 @@ def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(workshop: P
     plan = planned(workshop, arm="sft")
     log: list[str] = []
     assert run.run(plan, here(plan, log))
-    assert log[:4] == ["train curated-0", "evaluate curated-0", "train random-0", "evaluate random-0"]
+    assert log[:4] == [
+        "train curated-0",
+        "evaluate curated-0",
+        "train random-0",
+        "evaluate random-0",
+    ]
     assert "curated-0 done, 1 of 6; about 0:" in capsys.readouterr().out
     said = run.write(plan)
     found = json.loads((plan.folder / "results.json").read_text())
@@ -114,12 +137,19 @@ def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(workshop: P
     assert {group: one["rows"] for group, one in found["sets"].items()} == {
         "curated": [kept, kept], "random": [kept, kept], "curated50": [round(kept / 2)] * 2
     }  # fmt: skip
-    means = {group: np.mean([one for name in names for one in scores(plan.folder, name)]) for group, names in plan.groups.items()}
+    means = {
+        group: np.mean([one for name in names for one in scores(plan.folder, name)])
+        for group, names in plan.groups.items()
+    }
     assert found["curation"]["mean"] == pytest.approx(means["curated"] - means["random"])
-    assert found["curve"]["per_doubling"]["mean"] == pytest.approx(means["curated"] - means["curated50"])
+    assert found["curve"]["per_doubling"]["mean"] == pytest.approx(
+        means["curated"] - means["curated50"]
+    )
     assert "curation is worth" in said
     assert "measure nothing" in said
-    assert {path: at for path, at in files(run_dir).items() if plan.folder not in path.parents} == before
+    assert {
+        path: at for path, at in files(run_dir).items() if plan.folder not in path.parents
+    } == before
     assert not list(plan.folder.glob("train/*/checkpoints"))  # a dozen of them fill a disk
 
 
@@ -132,7 +162,12 @@ def test_only_what_is_missing_is_made(workshop: Path) -> None:
     assert not run.run(one, here(one, log))
     two = planned(workshop, arm="sft", repeats=2, shares=())
     assert run.run(two, here(two, log))
-    assert log == [f"{name} {group}-{seed}" for seed in (0, 1) for group in ("curated", "random") for name in ("train", "evaluate")]
+    assert log == [
+        f"{name} {group}-{seed}"
+        for seed in (0, 1)
+        for group in ("curated", "random")
+        for name in ("train", "evaluate")
+    ]
     other = planned(workshop, "train.learning_rate=0.001", arm="sft", repeats=1, shares=())
     with pytest.raises(PipelineError, match=r"train.learning_rate: 0.0002 -> 0.001"):
         run.run(other, here(other, log))
@@ -140,7 +175,9 @@ def test_only_what_is_missing_is_made(workshop: Path) -> None:
 
 def test_random_rows_are_of_all_samples_and_of_one_number(workshop: Path) -> None:
     """A random subset of the kept samples, or a smaller one, would be held against nothing; each seed draws its own."""
-    config = filtered(workshop, arms(kept={}, a={"selection": "random"}, b={"selection": "random", "seed": 1}))
+    config = filtered(
+        workshop, arms(kept={}, a={"selection": "random"}, b={"selection": "random", "seed": 1})
+    )
     runner.execute(train, config, ["init"])
     kept, a, b = (learned(config, name) for name in ("kept", "a", "b"))
     assert len(a) == len(b) == len(kept)
@@ -167,9 +204,16 @@ def test_random_rows_hold_no_held_out_text(workshop: Path) -> None:
 
 def test_shares_lie_in_one_another(workshop: Path) -> None:
     """A curve over sets that are drawn anew has the difference between draws in every step."""
-    config = filtered(workshop, arms(kept={}, half={"share": 0.5}, quarter={"share": 0.25}, other={"share": 0.25, "seed": 1}))
+    config = filtered(
+        workshop,
+        arms(
+            kept={}, half={"share": 0.5}, quarter={"share": 0.25}, other={"share": 0.25, "seed": 1}
+        ),
+    )
     runner.execute(train, config, ["init"])
-    kept, half, quarter, other = (learned(config, name) for name in ("kept", "half", "quarter", "other"))
+    kept, half, quarter, other = (
+        learned(config, name) for name in ("kept", "half", "quarter", "other")
+    )
     assert quarter < half < kept
     assert [len(half), len(quarter)] == [round(len(kept) / 2), round(len(kept) / 4)]
     assert other != quarter
@@ -177,12 +221,18 @@ def test_shares_lie_in_one_another(workshop: Path) -> None:
 
 def test_held_out_seeds_are_in_no_draw(workshop: Path) -> None:
     """What early stopping looks at must not be learned, and must be the same rows in every arm."""
-    config = filtered(workshop, "train.holdout=0.3", arms(kept={}, random={"selection": "random"}, half={"share": 0.5}))
+    config = filtered(
+        workshop,
+        "train.holdout=0.3",
+        arms(kept={}, random={"selection": "random"}, half={"share": 0.5}),
+    )
     runner.execute(train, config, ["init"])
     found = {name: rows(config, name) for name in ("kept", "random", "half")}
     for one in found.values():
         assert not any(is_held_out(example.id.rpartition("/")[0], 0.3) for example in one.train)
-        assert [example.id for example in one.held_out] == [example.id for example in found["kept"].held_out]
+        assert [example.id for example in one.held_out] == [
+            example.id for example in found["kept"].held_out
+        ]
     assert len(found["random"].train) == len(found["kept"].train)
 
 
@@ -192,8 +242,16 @@ def test_what_cannot_be_learned_from_gives_way(workshop: Path) -> None:
     tagged = (workshop / "prompt.md").read_text().replace('[",", "\\n"]', '","')
     (workshop / "prompt.md").write_text(tagged)
     random = {"selection": "random", "form": "answer"}
-    options = [f"teacher.replies={json.dumps(replies)}", "filter.max_tokens=40", "train.max_length=90"]
-    config = filtered(workshop, *options, arms(kept={"form": "answer"}, random=random, long={"selection": "random"}))
+    options = [
+        f"teacher.replies={json.dumps(replies)}",
+        "filter.max_tokens=40",
+        "train.max_length=90",
+    ]
+    config = filtered(
+        workshop,
+        *options,
+        arms(kept={"form": "answer"}, random=random, long={"selection": "random"}),
+    )
     runner.execute(train, config, ["init"])
     number = len(rows(config, "kept").train)
     for name in ("random", "long"):
@@ -210,7 +268,9 @@ def test_draw_goes_on_until_there_is_no_more(workshop: Path) -> None:
     def is_first(sample: Sample) -> bool:
         return sample.index == 0
 
-    assert draw(samples, range(60), 20, 0, is_first)[0] == sorted(draw(samples, range(0, 60, 2), 20, 0)[0])
+    assert draw(samples, range(60), 20, 0, is_first)[0] == sorted(
+        draw(samples, range(0, 60, 2), 20, 0)[0]
+    )
     numbers, passed_over = draw(samples, range(60), 50, 0, is_first)
     assert (len(numbers), passed_over) == (30, 30)
 
@@ -220,7 +280,11 @@ def test_vocabulary_is_trimmed_to_what_may_be_drawn(workshop: Path) -> None:
     tokenizer = bpe(workshop / "whole")
     tiny("llama", vocab_size=tokenizer.vocab_size).save_pretrained(workshop / "whole")
     replies = [" yes, it is even\n", " no, it is odd\n", " the filter of a stage\n"]
-    options = [f"teacher.replies={json.dumps(replies)}", f"student.model={workshop / 'whole'}", "student.trim_vocabulary=true"]
+    options = [
+        f"teacher.replies={json.dumps(replies)}",
+        f"student.model={workshop / 'whole'}",
+        "student.trim_vocabulary=true",
+    ]
     filtered(workshop, *options, arms(kept={}))
     found = []
     for arm in ({}, {"selection": "random"}):
@@ -254,14 +318,24 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
         "--no-curve",
         *settings,
     ]
-    started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, start_new_session=True))
+    started.append(
+        subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+    )
     while not list(plan.folder.glob("train/random-0/checkpoints/*/trainer_state.json")):
         assert started[-1].poll() is None
         time.sleep(0.01)
     killed = psutil.Process(started[-1].pid).children(recursive=True)
     os.killpg(started[-1].pid, signal.SIGKILL)
     started[-1].wait()
-    psutil.wait_procs(killed)  # a process that lets go of much memory is there for a while yet, and so is its lock
+    psutil.wait_procs(
+        killed
+    )  # a process that lets go of much memory is there for a while yet, and so is its lock
     assert not (plan.folder / "results.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -275,14 +349,22 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
     ("options", "expected"),
     [
         (["--arm", "absent"], "there is no arm 'absent'; there are kd, sft"),
-        (["train.arms={t: {method: sft, text: truth}}"], "learns from the ground truth, which no filter touches"),
+        (
+            ["train.arms={t: {method: sft, text: truth}}"],
+            "learns from the ground truth, which no filter touches",
+        ),
         (["train.arms={r: {selection: random}}"], "is itself drawn at random"),
         (["train.rows=score"], "score has logprobs of the kept samples alone; name an sft arm"),
-        (["train.rows=score", "score.source=targets"], "which filter did not choose; set train.rows=filter"),
+        (
+            ["train.rows=score", "score.source=targets"],
+            "which filter did not choose; set train.rows=filter",
+        ),
         (["filter.max_tokens=9"], "filter.max_tokens: null -> 9"),
     ],
 )
-def test_what_cannot_be_ablated_is_refused(workshop: Path, options: list[str], expected: str) -> None:
+def test_what_cannot_be_ablated_is_refused(
+    workshop: Path, options: list[str], expected: str
+) -> None:
     """A figure about something else than the filter of this config."""
     filtered(workshop)
     done = CliRunner().invoke(cli, ["ablate", str(workshop / "config.yaml"), *options])
@@ -293,26 +375,45 @@ def test_what_cannot_be_ablated_is_refused(workshop: Path, options: list[str], e
 
 def test_unfinished_filter_is_refused(workshop: Path) -> None:
     """Without it nobody knows what is curated."""
-    with pytest.raises(PipelineError, match="ablate needs generate, which is not finished; run pipeline generate first"):
+    with pytest.raises(
+        PipelineError,
+        match="ablate needs generate, which is not finished; run pipeline generate first",
+    ):
         planned(workshop)
     runner.execute(generate, load(workshop / "config.yaml"))
-    with pytest.raises(PipelineError, match="ablate needs filter, which is not finished; run pipeline filter first"):
+    with pytest.raises(
+        PipelineError, match="ablate needs filter, which is not finished; run pipeline filter first"
+    ):
         planned(workshop)
 
 
-@pytest.mark.parametrize("options", [["--share", "1"], ["--share", "0"], ["--repeats", "0"], ["--no-curve", "--share", "0.5"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--share", "1"], ["--share", "0"], ["--repeats", "0"], ["--no-curve", "--share", "0.5"]],
+)
 def test_senseless_options_exit_2(workshop: Path, options: list[str]) -> None:
     """All of the kept samples is no share of them."""
-    assert CliRunner().invoke(cli, ["ablate", str(workshop / "config.yaml"), *options]).exit_code == 2
+    assert (
+        CliRunner().invoke(cli, ["ablate", str(workshop / "config.yaml"), *options]).exit_code == 2
+    )
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train.arms.sft={method: sft, text: truth, share: 0.5}", "selection and share are of samples"),
-        ("train.arms.sft={method: sft, text: truth, selection: random}", "selection and share are of samples"),
+        (
+            "train.arms.sft={method: sft, text: truth, share: 0.5}",
+            "selection and share are of samples",
+        ),
+        (
+            "train.arms.sft={method: sft, text: truth, selection: random}",
+            "selection and share are of samples",
+        ),
         ("train.arms.sft.share=0", "greater than 0"),
-        ("train={rows: score, prompt: p.md, arms: {a: {selection: random}}}", "draws from all samples, and score has only some"),
+        (
+            "train={rows: score, prompt: p.md, arms: {a: {selection: random}}}",
+            "draws from all samples, and score has only some",
+        ),
     ],
 )
 def test_arms_that_cannot_draw_are_refused(workshop: Path, override: str, expected: str) -> None:
@@ -324,7 +425,9 @@ def test_arms_that_cannot_draw_are_refused(workshop: Path, override: str, expect
 def test_all_sets_make_as_many_steps(workshop: Path) -> None:
     """Half of the samples for one pass is half of the training too, and more training is no more data."""
     filtered(workshop)
-    found = planned(workshop, "train.epochs=2", "train.arms.kd.alpha=0.5", shares=(0.25, 0.125)).config.train.arms
+    found = planned(
+        workshop, "train.epochs=2", "train.arms.kd.alpha=0.5", shares=(0.25, 0.125)
+    ).config.train.arms
     assert {name: (arm.share, arm.epochs) for name, arm in found.items() if name.endswith("-0")} == {
         "curated-0": (1.0, None), "random-0": (1.0, None), "curated25-0": (0.25, 8.0), "curated12_5-0": (0.125, 16.0),
     }  # fmt: skip
@@ -340,7 +443,10 @@ def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) 
     plan.folder.mkdir()
     (plan.folder / "results.json").write_text("{}")
     with subprocess.Popen(
-        [sys.executable, "-c", wait, plan.folder / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", wait, plan.folder / "lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
@@ -349,16 +455,23 @@ def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) 
         other.communicate("\n")
     with pytest.raises(PipelineError, match="not this one"):
         run.run(plan, stopping_before("curated-0", here(plan, [])), redo=True)
-    assert [path.name for path in (workshop / "run" / "replaced").glob("ablate-*/*")] == ["results.json"]
+    assert [path.name for path in (workshop / "run" / "replaced").glob("ablate-*/*")] == [
+        "results.json"
+    ]
 
 
 def test_slope_is_that_of_least_squares() -> None:
     """Per doubling, whatever the shares."""
     random = np.random.default_rng(0)
-    runs = {share: random.normal(0.8 + 0.05 * np.log2(share), 0.1, (3, 200)) for share in (0.1, 0.5, 1.0)}
+    runs = {
+        share: random.normal(0.8 + 0.05 * np.log2(share), 0.1, (3, 200))
+        for share in (0.1, 0.5, 1.0)
+    }
     found = results.curve(runs)
     means = [runs[share].mean() for share in runs]
-    assert found["per_doubling"]["mean"] == pytest.approx(np.polyfit(np.log2(list(runs)), means, 1)[0])
+    assert found["per_doubling"]["mean"] == pytest.approx(
+        np.polyfit(np.log2(list(runs)), means, 1)[0]
+    )
     assert found["per_doubling"]["low"] < 0.05 < found["per_doubling"]["high"]
     assert found["last_step"]["mean"] == pytest.approx(means[2] - means[1])
 
@@ -367,15 +480,24 @@ def test_interval_of_a_sum_is_the_textbook_one() -> None:
     """Items are shared by all sides, repeats are not."""
     random = np.random.default_rng(0)
     items = random.normal(0, 3, 300)
-    sides = [items + random.normal(0, 1, 300) + random.normal(0, 0.2, 40)[:, None] for _ in range(3)]
+    sides = [
+        items + random.normal(0, 1, 300) + random.normal(0, 0.2, 40)[:, None] for _ in range(3)
+    ]
     weights = [0.5, 0.5, -1.0]
     interval = bootstrap_sum(sides, weights)
     summed = sum(weight * side.mean(0) for weight, side in zip(weights, sides, strict=True))
-    variance = np.var(summed) / 300 + sum(weight**2 * side.mean(1).var() / 40 for weight, side in zip(weights, sides, strict=True))
+    variance = np.var(summed) / 300 + sum(
+        weight**2 * side.mean(1).var() / 40 for weight, side in zip(weights, sides, strict=True)
+    )
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.05)
 
 
-def claims(curation: tuple[float, float, float], slope: tuple[float, float, float], last: tuple[float, float, float], kept: int) -> str:
+def claims(
+    curation: tuple[float, float, float],
+    slope: tuple[float, float, float],
+    last: tuple[float, float, float],
+    kept: int,
+) -> str:
     names = ("mean", "low", "high")
     found: dict[str, Any] = {
         "metric": "label", "held_out": 9, "arm": "kd", "repeats": 1, "samples": 100, "kept": kept, "note": None,
@@ -393,19 +515,45 @@ BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0
 @pytest.mark.parametrize(
     ("curation", "slope", "last", "kept", "expected"),
     [
-        (ABOVE, ABOVE, ABOVE, 40, ["size: shown\n", "filter kept 40 of 100 samples (40.0%)", "likely, if the curve goes on as it did"]),
+        (
+            ABOVE,
+            ABOVE,
+            ABOVE,
+            40,
+            [
+                "size: shown\n",
+                "filter kept 40 of 100 samples (40.0%)",
+                "likely, if the curve goes on as it did",
+            ],
+        ),
         (
             ROUND,
             ABOVE,
             ROUND,
             95,
-            ["not shown, the interval holds 0\n", "not shown, though it has helped so far", "from 0.5 of the samples"],
+            [
+                "not shown, the interval holds 0\n",
+                "not shown, though it has helped so far",
+                "from 0.5 of the samples",
+            ],
         ),
-        (BELOW, ROUND, ROUND, 96, ["shown to do harm", "more than +0.040 for twice the data lies outside it", "are nearly the same"]),
+        (
+            BELOW,
+            ROUND,
+            ROUND,
+            96,
+            [
+                "shown to do harm",
+                "more than +0.040 for twice the data lies outside it",
+                "are nearly the same",
+            ],
+        ),
         (ABOVE, BELOW, BELOW, 40, ["no, fewer did better", "curated, 12.5 %"]),
     ],
 )
-def test_no_more_is_claimed_than_was_seen(curation: Any, slope: Any, last: Any, kept: int, expected: list[str]) -> None:
+def test_no_more_is_claimed_than_was_seen(
+    curation: Any, slope: Any, last: Any, kept: int, expected: list[str]
+) -> None:
     """An interval that holds 0 shows nothing, and nearly equal sets cannot."""
     said = claims(curation, slope, last, kept)
     assert all(words in said for words in expected), said

@@ -33,7 +33,13 @@ def test_the_whole_way(tiny: Path) -> None:
     assert results["held_out"] == 16
     for model in results["models"].values():
         assert 0 <= model["score"]["low"] <= model["score"]["mean"] <= model["score"]["high"] <= 1
-    assert set(results["differences"]) == {"kd - sft", "kd - base", "sft - base", "kd - teacher", "sft - teacher"}
+    assert set(results["differences"]) == {
+        "kd - sft",
+        "kd - base",
+        "sft - base",
+        "kd - teacher",
+        "sft - teacher",
+    }
     assert "measure nothing" in results["note"]
     for arm in ("kd", "sft"):
         assert (tiny / "train" / arm / "model" / "model.safetensors").is_file()
@@ -43,11 +49,18 @@ def test_the_whole_way(tiny: Path) -> None:
 def test_a_bad_student_is_held_back(tiny: Path) -> None:
     """A gate on a finished run, by evaluate and by run alike: exit code 2 and what was missed, so that a script can hold a release."""
     for command in ("evaluate", "run"):
-        held = pipeline(command, "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}")
+        held = pipeline(
+            command, "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}"
+        )
         assert held.returncode == 2
         assert "gate: sft: score 0." in held.stderr
         assert "less than evaluate.gate.score=1" in held.stderr
-    assert pipeline("evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={gap: 1.0}").returncode == 0
+    assert (
+        pipeline(
+            "evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={gap: 1.0}"
+        ).returncode
+        == 0
+    )
 
 
 def test_ends_with_the_report(tiny: Path) -> None:
@@ -63,7 +76,9 @@ def test_ends_with_the_report(tiny: Path) -> None:
     assert all(shown(model["score"]) in text for model in results["models"].values())
     page.unlink()
     page.mkdir()
-    held = pipeline("evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}")
+    held = pipeline(
+        "evaluate", "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}"
+    )
     page.rmdir()
     assert held.returncode == 2
     assert f"error: {page}" in held.stderr
@@ -74,7 +89,10 @@ def test_figures_come_from_the_stored_answers(tiny: Path) -> None:
     """results.json must be what the records say, not what a process remembered."""
     results = json.loads((tiny / "evaluate" / "results.json").read_text())
     for name, model in results["models"].items():
-        values = [json.loads(line)["score"]["value"] for line in read_lines(tiny / "evaluate" / name / "00000.jsonl.gz")]
+        values = [
+            json.loads(line)["score"]["value"]
+            for line in read_lines(tiny / "evaluate" / name / "00000.jsonl.gz")
+        ]
         assert model["score"]["mean"] == pytest.approx(sum(values) / 16)
 
 
@@ -97,7 +115,12 @@ def test_status_tells_what_is_done(tiny: Path) -> None:
 def test_status_of_an_unfinished_run(workshop: Path) -> None:
     """What is there so far, from the journals."""
     failing = [f" yes, {n}\\n" for n in range(30)] + ["!die"]
-    assert pipeline("generate", workshop / "config.yaml", f"teacher.replies={json.dumps(failing)}").returncode == 1
+    assert (
+        pipeline(
+            "generate", workshop / "config.yaml", f"teacher.replies={json.dumps(failing)}"
+        ).returncode
+        == 1
+    )
     assert "not finished:" in pipeline("status", workshop / "run").stdout
     assert pipeline("status", workshop / "nothing").returncode == 1
 
@@ -105,17 +128,31 @@ def test_status_of_an_unfinished_run(workshop: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["generate", "configs/quickstart.yaml", "teacher.temprature=1"], "did you mean teacher.temperature?"),
+        (
+            ["generate", "configs/quickstart.yaml", "teacher.temprature=1"],
+            "did you mean teacher.temperature?",
+        ),
         (["generate", "configs/absent.yaml"], "cannot be read"),
         (["generate", "configs/tiny.yaml", "task.seeds=data/absent.jsonl"], "no such file"),
-        (["validate", "configs/tiny.yaml", "generate.prompt=prompts/absent.md"], "prompt cannot be read"),
-        (["validate", "configs/quickstart.yaml", "teacher.model=package:nothing/x.gguf"], "is not installed"),
+        (
+            ["validate", "configs/tiny.yaml", "generate.prompt=prompts/absent.md"],
+            "prompt cannot be read",
+        ),
+        (
+            ["validate", "configs/quickstart.yaml", "teacher.model=package:nothing/x.gguf"],
+            "is not installed",
+        ),
         (["validate", "configs/quickstart.yaml", "teacher.model=./absent"], "no model folder"),
         (["filter", "configs/tiny.yaml"], "run pipeline generate first"),
-        (["evaluate", "configs/tiny.yaml", "--model", "absent"], "there is no 'absent'; there are teacher, base, kd, sft"),
+        (
+            ["evaluate", "configs/tiny.yaml", "--model", "absent"],
+            "there is no 'absent'; there are teacher, base, kd, sft",
+        ),
     ],
 )
-def test_mistakes_are_one_line_and_exit_1(tmp_path: Path, arguments: list[str], expected: str) -> None:
+def test_mistakes_are_one_line_and_exit_1(
+    tmp_path: Path, arguments: list[str], expected: str
+) -> None:
     """Never a traceback, always what to do."""
     done = pipeline(*arguments, f"run_dir={tmp_path / 'run'}")
     assert done.returncode == 1
@@ -148,7 +185,12 @@ def test_validate_shows_the_prompt_and_where_values_come_from() -> None:
 def test_ctrl_c_keeps_what_is_there(workshop: Path) -> None:
     """Stopped, told so, exit code 130; the same command finishes."""
     command = [sys.executable, "-m", "pipeline", "generate", str(workshop / "config.yaml")]
-    process = subprocess.Popen([*command, "teacher.delay_s=0.1"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [*command, "teacher.delay_s=0.1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
     folder = workshop / "run" / "generate"
     while not list(folder.glob("0*.jsonl*")) and process.poll() is None:
         time.sleep(0.01)

@@ -14,7 +14,9 @@ from pipeline.errors import PipelineError
 from tests.support.task import ROOT
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_shipped_config_loads_and_says_what_it_is_for(path: Path) -> None:
     """A shipped config that went stale, or that opens without its purpose."""
     load(path)
@@ -22,7 +24,19 @@ def test_every_shipped_config_loads_and_says_what_it_is_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["", "teacher", "teacher.engine", "generate", "filter", "student", "train", "train.arms.kd", "evaluate", "task"]
+    "where",
+    [
+        "",
+        "teacher",
+        "teacher.engine",
+        "generate",
+        "filter",
+        "student",
+        "train",
+        "train.arms.kd",
+        "evaluate",
+        "task",
+    ],
 )
 def test_unknown_key_is_refused_everywhere(workshop: Path, where: str) -> None:
     """A typo that is silently ignored costs a night."""
@@ -88,13 +102,21 @@ def test_bad_value_is_refused_with_its_key(workshop: Path, override: str, expect
         (["filter.consistent=true", "task.metric=json"], "says nothing under metric json"),
         (["filter.consistent=true", "task.metric=math"], "says nothing under metric math"),
         (["filter.consistent=true", "task.metric=exact"], None),
-        (["filter.agreement={}", "generate.samples=1"], "filter.agreement counts votes, and a seed has one sample"),
-        (["filter.difficulty={lowest: 0.5}", "generate.samples=1"], "filter.difficulty counts votes"),
+        (
+            ["filter.agreement={}", "generate.samples=1"],
+            "filter.agreement counts votes, and a seed has one sample",
+        ),
+        (
+            ["filter.difficulty={lowest: 0.5}", "generate.samples=1"],
+            "filter.difficulty counts votes",
+        ),
         (["filter.difficulty={lowest: 0.5, losses: runs/other}", "generate.samples=1"], None),
         (["filter.agreement={}", "generate.samples=1", "generate.prompt=[a.md, b.md]"], None),
     ],
 )
-def test_filters_that_would_take_all_or_nothing(workshop: Path, overrides: list[str], refused: str | None) -> None:
+def test_filters_that_would_take_all_or_nothing(
+    workshop: Path, overrides: list[str], refused: str | None
+) -> None:
     """Such a filter did nothing, or turned down what is right, and did not say so."""
     if refused is None:
         load(workshop / "config.yaml", ["task.labels=null", "task.metric=exact", *overrides])
@@ -105,7 +127,10 @@ def test_filters_that_would_take_all_or_nothing(workshop: Path, overrides: list[
 
 def test_override_wins_and_its_origin_is_told(workshop: Path) -> None:
     """Where a value came from must be traceable."""
-    origins = {key: (value, origin) for key, value, origin in loading.describe(workshop / "config.yaml", ["teacher.top_p=0.5"])}
+    origins = {
+        key: (value, origin)
+        for key, value, origin in loading.describe(workshop / "config.yaml", ["teacher.top_p=0.5"])
+    }
     assert origins["teacher.top_p"] == (0.5, "command line")
     assert origins["teacher.logprobs"] == (4, "file")
     assert origins["teacher.max_tokens"] == (512, "default")
@@ -113,15 +138,22 @@ def test_override_wins_and_its_origin_is_told(workshop: Path) -> None:
 
 def test_override_of_one_default_arm_leaves_the_others(workshop: Path) -> None:
     """The SFT control once vanished, and sft was trained as kd, when one key of one arm was overridden."""
-    config = load(workshop / "config.yaml", ["train.arms.kd.alpha=0.5", "train.arms.sft.temperature=2"])
-    assert {name: arm.method for name, arm in config.train.arms.items()} == {"kd": "kd", "sft": "sft"}
+    config = load(
+        workshop / "config.yaml", ["train.arms.kd.alpha=0.5", "train.arms.sft.temperature=2"]
+    )
+    assert {name: arm.method for name, arm in config.train.arms.items()} == {
+        "kd": "kd",
+        "sft": "sft",
+    }
     assert config.train.arms["kd"].alpha == 0.5
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1.0e-5", "1E-5", "0.00001"])
 def test_small_numbers_as_people_write_them(workshop: Path, text: str) -> None:
     """YAML 1.1 reads 1e-5 as a word."""
-    assert load(workshop / "config.yaml", [f"train.learning_rate={text}"]).train.learning_rate == 1e-5
+    assert (
+        load(workshop / "config.yaml", [f"train.learning_rate={text}"]).train.learning_rate == 1e-5
+    )
 
 
 def test_runtime_settings_stay_out_of_fingerprints(workshop: Path) -> None:
@@ -129,7 +161,9 @@ def test_runtime_settings_stay_out_of_fingerprints(workshop: Path) -> None:
     plain = load(workshop / "config.yaml")
     busy = load(workshop / "config.yaml", ["teacher.engine.max_in_flight=99"])
     assert plain.settings("teacher") == busy.settings("teacher")
-    assert plain.settings("teacher") != load(workshop / "config.yaml", ["teacher.top_p=0.5"]).settings("teacher")
+    assert plain.settings("teacher") != load(
+        workshop / "config.yaml", ["teacher.top_p=0.5"]
+    ).settings("teacher")
 
 
 def test_broken_yaml_names_the_place(tmp_path: Path) -> None:
@@ -152,7 +186,9 @@ def test_shipped_files_hold_only_what_differs() -> None:
 
 def default_of(key: str) -> object:
     field = KEYS.get(re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key))
-    return ... if field is None or field.is_required() else field.default  # None: a section that is off
+    return (
+        ... if field is None or field.is_required() else field.default
+    )  # None: a section that is off
 
 
 def test_yaml_round_trip_of_the_resolved_config(workshop: Path) -> None:
@@ -172,7 +208,18 @@ ASKING = {
     "diversity": "number: 9",
     "budget": "number: 9",
 }
-BARE = ("language", "leak", "calibrated", "agreement", "prompts_agree", "teachers_agree", "pii", "near", "semantic", "judge")
+BARE = (
+    "language",
+    "leak",
+    "calibrated",
+    "agreement",
+    "prompts_agree",
+    "teachers_agree",
+    "pii",
+    "near",
+    "semantic",
+    "judge",
+)
 WHOLE = [  # sections that are left out by default, and what they need
     "generate.prompt=[a.md, b.md]",
     "student.lora={}",
@@ -190,13 +237,20 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "task.eval_seeds.dataset": ["task.eval_seeds.path=null"],
     "train.arms.NAME.text": ["train.arms.mine.method=sft"],
     "train.arms.NAME.corrected": ["filter.correct=false"],
-    "train.arms.NAME.soft_labels": ["filter.calibrated={}", "task.metric=label", "task.labels=[a, b]"],
+    "train.arms.NAME.soft_labels": [
+        "filter.calibrated={}",
+        "task.metric=label",
+        "task.labels=[a, b]",
+    ],
     "student.layers": ["student.model=teacher"],
     "student.revision": ["student.model=gpt2"],
     "student.choose": ["student.model=teacher", "student.layers=8"],
     "student.keep_layers": ["student.model=teacher"],
     **{
-        f"filter.judge.{key}": ["filter.judge.model=other", "filter.judge.base_url=http://127.0.0.1:1"]
+        f"filter.judge.{key}": [
+            "filter.judge.model=other",
+            "filter.judge.base_url=http://127.0.0.1:1",
+        ]
         for key in ("revision", "backend", "base_url", "api_key_env", "replies")
     },
     "filter.prompts_agree.min_share": ["generate.prompt=[a.md, b.md]"],
@@ -213,7 +267,10 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "train.patience": ["train.holdout=0.1"],
     "train.best_by": ["train.holdout=0.1", "train.patience=3"],
     "train.show": ["train.holdout=0.1"],
-    **{f"evaluate.lm_eval.{key}": ["evaluate.lm_eval={tasks: [a]}"] for key in ("limit", "examples", "include_path", "batch_size")},
+    **{
+        f"evaluate.lm_eval.{key}": ["evaluate.lm_eval={tasks: [a]}"]
+        for key in ("limit", "examples", "include_path", "batch_size")
+    },
     "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
 }
 
@@ -222,19 +279,28 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
 def test_the_example_of_every_key_loads(key: str) -> None:
     """An example that is refused, or read as something else, is worse than none."""
     override = reference.example_of(key, KEYS[key])
-    values = {name: value for name, value, _ in loading.describe(TINY, [*NEEDS.get(key, []), override])}
+    values = {
+        name: value for name, value, _ in loading.describe(TINY, [*NEEDS.get(key, []), override])
+    }
     assert values[override.partition("=")[0]] == (KEYS[key].examples or [...])[0]
 
 
 def test_every_key_has_a_meaning_and_an_example_that_is_no_default() -> None:
     """A new key without a word on it, or whose example shows what holds anyway."""
     assert [key for key, field in KEYS.items() if not field.description] == []
-    assert [key for key, field in KEYS.items() if not field.examples or field.examples[0] == field.default] == []
+    assert [
+        key
+        for key, field in KEYS.items()
+        if not field.examples or field.examples[0] == field.default
+    ] == []
 
 
 def test_schema_has_a_line_for_every_key() -> None:
     """A key of a resolved config that the schema hides, or the other way round."""
-    resolved = {re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key) for key, _, _ in loading.describe(TINY, WHOLE)}
+    resolved = {
+        re.sub(r"^train\.arms\.\w+", "train.arms.NAME", key)
+        for key, _, _ in loading.describe(TINY, WHOLE)
+    }
     assert {line.split()[0] for line in reference.lines()} == resolved
 
 
@@ -260,9 +326,17 @@ def test_schema_line_says_values_and_default(line: str) -> None:
 def test_schema_takes_a_section_an_arm_or_refuses() -> None:
     """An unknown name must not print nothing."""
     assert {line.split(".")[1] for line in reference.lines("teacher.engine")} == {"engine"}
-    assert [line.split()[0] for line in reference.lines("train.arms.kd.alpha")] == ["train.arms.NAME.alpha"]
-    for typo, meant in (("temprature", "teacher.temperature"), ("teacher.engin", "teacher.engine"), ("train.arms.kd.aplha", "NAME.alpha")):
-        with pytest.raises(PipelineError, match=rf"no such key or section; did you mean .*{re.escape(meant)}\?"):
+    assert [line.split()[0] for line in reference.lines("train.arms.kd.alpha")] == [
+        "train.arms.NAME.alpha"
+    ]
+    for typo, meant in (
+        ("temprature", "teacher.temperature"),
+        ("teacher.engin", "teacher.engine"),
+        ("train.arms.kd.aplha", "NAME.alpha"),
+    ):
+        with pytest.raises(
+            PipelineError, match=rf"no such key or section; did you mean .*{re.escape(meant)}\?"
+        ):
             list(reference.lines(typo))
 
 
@@ -270,7 +344,9 @@ def test_docs_of_the_keys_are_fresh() -> None:
     """A page that is written once goes stale."""
     printed = CliRunner().invoke(cli, ["schema", "--markdown"]).output
     page = ROOT / "docs" / "reference" / "config.md"
-    assert page.read_text() == printed, "docs/reference/config.md is stale; run: pipeline schema --markdown > docs/reference/config.md"
+    assert page.read_text() == printed, (
+        "docs/reference/config.md is stale; run: pipeline schema --markdown > docs/reference/config.md"
+    )
 
 
 def test_every_key_is_read_from_its_own_section() -> None:
@@ -280,7 +356,12 @@ def test_every_key_is_read_from_its_own_section() -> None:
         for path in (ROOT / "pipeline").rglob("*.py")
         if path.parent.name != "config" and path.name != "schema.py"
     ]
-    reads = {ast.unparse(node) for tree in code for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    reads = {
+        ast.unparse(node)
+        for tree in code
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+    }
     tails = {".".join(read.split(".")[-2:]).lstrip("_") for read in reads}
     named = {
         "filter": "settings",

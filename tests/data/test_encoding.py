@@ -33,7 +33,13 @@ def prompt(tmp_path: Path) -> prompts.Prompt:
     return prompts.load(tmp_path / "prompt.md")
 
 
-def encode(samples: list[Sample], prompt: prompts.Prompt, tokenizer: Tokenizer, ids_fit: bool, **options: Any) -> list[Example]:
+def encode(
+    samples: list[Sample],
+    prompt: prompts.Prompt,
+    tokenizer: Tokenizer,
+    ids_fit: bool,
+    **options: Any,
+) -> list[Example]:
     encoder = Encoder(tokenizer, prompt, ids_fit, **options)
     return [row for sample in samples for row in encoder.sample(sample)]
 
@@ -47,10 +53,17 @@ def write_frames(folder: Path, token_ids: list[int], tokenizer_hash: str) -> Fra
     ids = np.array(token_ids, np.int32)[:, None]
     data = topk.encode(ids, np.full(ids.shape, -0.1, np.float32), head, 0)
     (folder / "00000.topk").write_bytes(head.to_bytes() + data)
-    return Frame(file="00000.topk", offset=len(head.to_bytes()), nbytes=len(data), crc32=topk.checksum(data, token_ids))
+    return Frame(
+        file="00000.topk",
+        offset=len(head.to_bytes()),
+        nbytes=len(data),
+        crc32=topk.checksum(data, token_ids),
+    )
 
 
-def test_unmasked_tokens_decode_to_exactly_the_completion(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_unmasked_tokens_decode_to_exactly_the_completion(
+    sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """One token too many or too few on the prompt's side trains the wrong thing."""
     ids = tokenizer.encode_reply(" yes, it is even\n")
     (example,) = encode([sample(token_ids=ids)], prompt, tokenizer, ids_fit=True)
@@ -60,7 +73,9 @@ def test_unmasked_tokens_decode_to_exactly_the_completion(sample: Make, tokenize
     assert tokenizer.decode(example.input_ids[: -len(ids)]) == "Is 0 even?\nAnswer:"
 
 
-def test_text_is_tokenised_anew_for_another_tokenizer(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_text_is_tokenised_anew_for_another_tokenizer(
+    sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """The teacher's ids mean nothing to another student; its frames neither."""
     place = Frame(file="f", offset=0, nbytes=1, crc32=0)
     (example,) = encode([sample(token_ids=[99_999], frame=place)], prompt, tokenizer, ids_fit=False)
@@ -68,10 +83,17 @@ def test_text_is_tokenised_anew_for_another_tokenizer(sample: Make, tokenizer: T
     assert example.frame is None
 
 
-def test_frames_that_fit_are_accepted(tmp_path: Path, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_frames_that_fit_are_accepted(
+    tmp_path: Path, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """The check must not refuse what is right."""
     ids = tokenizer.encode_reply(" yes")
-    examples = encode([sample(token_ids=ids, frame=write_frames(tmp_path, ids, tokenizer.hash))], prompt, tokenizer, ids_fit=True)
+    examples = encode(
+        [sample(token_ids=ids, frame=write_frames(tmp_path, ids, tokenizer.hash))],
+        prompt,
+        tokenizer,
+        ids_fit=True,
+    )
     check_frames(examples, tmp_path, tokenizer, 263)
 
 
@@ -96,22 +118,39 @@ def test_misaligned_frames_are_refused(
 ) -> None:
     """Other tokens, another length, another tokenizer, ids out of range: all fail closed, before training."""
     place = write_frames(tmp_path, tokenizer.encode_reply(stored), hash_ or tokenizer.hash)
-    examples = encode([sample(token_ids=tokenizer.encode_reply(" yes"), frame=place)], prompt, tokenizer, ids_fit=True)
+    examples = encode(
+        [sample(token_ids=tokenizer.encode_reply(" yes"), frame=place)],
+        prompt,
+        tokenizer,
+        ids_fit=True,
+    )
     with pytest.raises(PipelineError, match=expected):
         check_frames(examples, tmp_path, tokenizer, vocab_size)
 
 
-def test_row_without_frame_is_refused(tmp_path: Path, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_row_without_frame_is_refused(
+    tmp_path: Path, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """KD on some rows and SFT on others, in silence, would be neither."""
     with pytest.raises(PipelineError, match="has no logprobs, and kd needs them"):
-        check_frames(encode([sample(token_ids=[9])], prompt, tokenizer, ids_fit=True), tmp_path, tokenizer, 263)
+        check_frames(
+            encode([sample(token_ids=[9])], prompt, tokenizer, ids_fit=True),
+            tmp_path,
+            tokenizer,
+            263,
+        )
 
 
-def test_long_rows_are_refused_not_cut(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_long_rows_are_refused_not_cut(
+    sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """A cut row has lost its end, and its frame no longer fits."""
     examples = encode([sample(0), sample(1, text="x" * 100)], prompt, tokenizer, ids_fit=False)
     check_lengths(examples, 200)
-    with pytest.raises(PipelineError, match=r"1 rows are longer than train\.max_length=60, the longest \(sample s1\)"):
+    with pytest.raises(
+        PipelineError,
+        match=r"1 rows are longer than train\.max_length=60, the longest \(sample s1\)",
+    ):
         check_lengths(examples, 60)
 
 
@@ -127,11 +166,15 @@ def read(sample: Make, tokenizer: Tokenizer, **changes: Any) -> Sample:
     """A sample as generate leaves it: one token a character."""
     ids = tokenizer.encode_reply(" yes, it is even\n")[:-1]
     assert len(ids) == 17
-    return sample(token_ids=ids, answer_tokens=(1, 4), rationale_tokens=(6, 16), frame=PLACE, **changes)
+    return sample(
+        token_ids=ids, answer_tokens=(1, 4), rationale_tokens=(6, 16), frame=PLACE, **changes
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_forms_teach_their_part_of_the_reply(form: Any, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_forms_teach_their_part_of_the_reply(
+    form: Any, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """A token taught under another token's distribution is noise; one whose distribution follows other text is known to nobody."""
     rows = encode([read(sample, tokenizer)], prompt, tokenizer, ids_fit=True, form=form)
     found = []
@@ -141,29 +184,49 @@ def test_forms_teach_their_part_of_the_reply(form: Any, sample: Make, tokenizer:
             token for token, place in zip(row.input_ids, row.rows, strict=True) if place != UNKNOWN
         ]
         known = sum(place != UNKNOWN for place in row.rows)
-        found.append((tokenizer.decode(row.input_ids[:begin]).split(" 0")[0].removesuffix(" "), tokenizer.decode(taught(row)), known))
+        found.append(
+            (
+                tokenizer.decode(row.input_ids[:begin]).split(" 0")[0].removesuffix(" "),
+                tokenizer.decode(taught(row)),
+                known,
+            )
+        )
     assert found == FORMS[form]
 
 
-def test_rationale_is_weighted_by_its_tokens(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_rationale_is_weighted_by_its_tokens(
+    sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """Weights that slip by one token weigh the answer."""
-    (row,) = encode([read(sample, tokenizer)], prompt, tokenizer, ids_fit=True, rationale_weight=0.5)
+    (row,) = encode(
+        [read(sample, tokenizer)], prompt, tokenizer, ids_fit=True, rationale_weight=0.5
+    )
     assert row.weights[-17:] == [1.0] * 6 + [0.5] * 10 + [1.0]
     assert set(row.weights[:-17]) == {0.0}
 
 
-def test_ground_truth_is_taught_in_every_form(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_ground_truth_is_taught_in_every_form(
+    sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """The few-rows control and a corrected row must look like a reply."""
     front = prompt.front.model_copy(update={"target": " {target}, it is {number}\n"})
     seed = Seed(id="a", inputs={"number": 4}, target="yes")
-    for form, expected in (("whole", [" yes, it is 4\n"]), ("answer", ["yes\n"]), ("steps", ["yes\n", "it is 4\n"])):
+    for form, expected in (
+        ("whole", [" yes, it is 4\n"]),
+        ("answer", ["yes\n"]),
+        ("steps", ["yes\n", "it is 4\n"]),
+    ):
         rows = Encoder(tokenizer, dataclasses.replace(prompt, front=front), True, form).truth(seed)  # type: ignore[arg-type]
         assert [tokenizer.decode(taught(row)) for row in rows] == expected
         assert all(row.frame is None for row in rows)
 
 
-@pytest.mark.parametrize(("form", "expected"), [("answer", ["36\n"]), ("steps", ["36\n", "2 * 18 = 36.\n"])])
-def test_answer_that_also_occurs_in_its_rationale(form: Any, expected: list[str], tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+@pytest.mark.parametrize(
+    ("form", "expected"), [("answer", ["36\n"]), ("steps", ["36\n", "2 * 18 = 36.\n"])]
+)
+def test_answer_that_also_occurs_in_its_rationale(
+    form: Any, expected: list[str], tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """The first 36 is not the answer; rows once began there."""
     spans = {
         "rationale": Span(end="The answer is"),
@@ -176,26 +239,41 @@ def test_answer_that_also_occurs_in_its_rationale(form: Any, expected: list[str]
     assert [tokenizer.decode(taught(row)) for row in encoder.truth(seed)] == expected
 
 
-def test_text_tokenised_anew_keeps_its_parts_and_its_end(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_text_tokenised_anew_keeps_its_parts_and_its_end(
+    sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """ "no" is not the one in "nothing"; and what was cut off has no end that could be learned."""
     odd = sample(text="nothing odd here. So: no", rationale="nothing odd here.", answer="no")
     (row,) = encode([odd], prompt, tokenizer, ids_fit=False, form="answer")
     assert tokenizer.decode(taught(row)) == "no"
     for reason, ended in (("stop", True), ("length", False)):
-        (row,) = encode([sample(text=" no", finish_reason=reason)], prompt, tokenizer, ids_fit=False)
+        (row,) = encode(
+            [sample(text=" no", finish_reason=reason)], prompt, tokenizer, ids_fit=False
+        )
         assert (taught(row)[-1] == tokenizer.hf.eos_token_id) is ended
 
 
-def test_ground_truth_without_a_readable_answer_is_refused(tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_ground_truth_without_a_readable_answer_is_refused(
+    tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """No filter can mend what the prompt's own front matter writes."""
     asked = dataclasses.replace(
-        prompt, front=prompt.front.model_copy(update={"answer": Span(start="<a>", end="</a>"), "target": "{target}"})
+        prompt,
+        front=prompt.front.model_copy(
+            update={"answer": Span(start="<a>", end="</a>"), "target": "{target}"}
+        ),
     )
     with pytest.raises(PipelineError, match="no answer can be read in the ground truth of seed a"):
-        Encoder(tokenizer, asked, True, "answer").truth(Seed(id="a", inputs={"number": 4}, target="yes"))
+        Encoder(tokenizer, asked, True, "answer").truth(
+            Seed(id="a", inputs={"number": 4}, target="yes")
+        )
 
 
-def test_answer_that_cannot_be_read_is_refused_where_it_is_taught(sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt) -> None:
+def test_answer_that_cannot_be_read_is_refused_where_it_is_taught(
+    sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
     """An empty reply would teach the student to say nothing."""
-    with pytest.raises(PipelineError, match="no answer can be read in it, and form: answer trains on the answer"):
+    with pytest.raises(
+        PipelineError, match="no answer can be read in it, and form: answer trains on the answer"
+    ):
         encode([sample(token_ids=[9], answer=None)], prompt, tokenizer, ids_fit=True, form="answer")

@@ -47,14 +47,19 @@ ASKED = {
 def test_nothing_declared() -> None:
     """A run without declarations goes on, but says so."""
     report = check(None, None)
-    assert report.lines == ["licences: licences.teacher and licences.seeds not declared; whether training is allowed is for you to know"]
+    assert report.lines == [
+        "licences: licences.teacher and licences.seeds not declared; whether training is allowed is for you to know"
+    ]
     assert report.record == {}
 
 
 def test_one_declared() -> None:
     """What is declared is judged; what is not is named."""
     report = check("apache-2.0", None)
-    assert [line[:28] for line in report.lines] == ["licences: licences.seeds not", "licences: teacher: apache-2."]
+    assert [line[:28] for line in report.lines] == [
+        "licences: licences.seeds not",
+        "licences: teacher: apache-2.",
+    ]
     assert report.record["teacher"]["ruling"] == "allowed"
 
 
@@ -66,17 +71,25 @@ def test_conditions_are_told() -> None:
     assert report.record["seeds"]["conditions"] == ["attribution", "share-alike"]
 
 
-@pytest.mark.parametrize("name", ["llama2", "llama-3", "openai-terms", "anthropic-terms", "google-terms", "tongyi-qianwen"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama2", "llama-3", "openai-terms", "anthropic-terms", "google-terms", "tongyi-qianwen"],
+)
 def test_forbidden(name: str) -> None:
     """A student trained against the teacher's terms may have to be thrown away; the key to set is named."""
-    with pytest.raises(PipelineError, match=rf"licences\.teacher: {name} forbids .*licences\.acknowledge=\[{name}\]"):
+    with pytest.raises(
+        PipelineError,
+        match=rf"licences\.teacher: {name} forbids .*licences\.acknowledge=\[{name}\]",
+    ):
         check(name, "mit")
 
 
 @pytest.mark.parametrize("name", ["unknown", "proprietary", "cc-by-nd-4.0", "my-own-licence"])
 def test_unknown(name: str) -> None:
     """Not to know is not to be allowed."""
-    with pytest.raises(PipelineError, match=r"licences\.seeds: .* is not known to allow .*take other seeds"):
+    with pytest.raises(
+        PipelineError, match=r"licences\.seeds: .* is not known to allow .*take other seeds"
+    ):
         check("mit", name)
 
 
@@ -108,7 +121,9 @@ def test_allowed_is_not_acknowledged() -> None:
     assert check("mit", "mit", ["llama2"]).record["teacher"]["acknowledged"] is False
 
 
-@pytest.mark.parametrize("name", ["Apache-2.0", "gpl-3.0-only", "GPL-3.0-or-later", "CC BY 4.0", "Llama_3.1"])
+@pytest.mark.parametrize(
+    "name", ["Apache-2.0", "gpl-3.0-only", "GPL-3.0-or-later", "CC BY 4.0", "Llama_3.1"]
+)
 def test_spellings(name: str) -> None:
     """SPDX writes capitals and suffixes, hubs write small letters."""
     assert check(name, None).record["teacher"]["ruling"] in ("allowed", "with_conditions")

@@ -14,7 +14,10 @@ from pipeline.errors import PipelineError
 from pipeline.records import Seed
 from tests.support.task import ROOT, write_seeds
 
-ROWS: list[dict[str, Any]] = [{"id": "a", "text": "one", "target": "x"}, {"id": "b", "text": "two, three", "target": "y"}]
+ROWS: list[dict[str, Any]] = [
+    {"id": "a", "text": "one", "target": "x"},
+    {"id": "b", "text": "two, three", "target": "y"},
+]
 
 
 def text(seed: Seed) -> str:
@@ -36,7 +39,10 @@ def write(folder: Path, suffix: str) -> Path:
 def test_all_formats_give_the_same_seeds(tmp_path: Path, suffix: str) -> None:
     """The format of a file must not change what is learnt."""
     found = seeds.load(Source(path=str(write(tmp_path, suffix))))
-    assert [(s.id, s.inputs, s.target) for s in found] == [("a", {"text": "one"}, "x"), ("b", {"text": "two, three"}, "y")]
+    assert [(s.id, s.inputs, s.target) for s in found] == [
+        ("a", {"text": "one"}, "x"),
+        ("b", {"text": "two, three"}, "y"),
+    ]
 
 
 def test_dataset_of_the_hub_is_read_from_a_local_folder(tmp_path: Path) -> None:
@@ -59,7 +65,9 @@ def test_ids_are_made_from_content(tmp_path: Path) -> None:
 def test_target_is_cut_out_by_its_pattern(tmp_path: Path) -> None:
     """Ground truth often stands at the end of a worked solution."""
     (tmp_path / "s.jsonl").write_text('{"q": "1+1", "answer": "1+1 is 2\\n#### 2"}\n')
-    source = Source(path=str(tmp_path / "s.jsonl"), target_field="answer", target_pattern=r"#### (.+)")
+    source = Source(
+        path=str(tmp_path / "s.jsonl"), target_field="answer", target_pattern=r"#### (.+)"
+    )
     assert seeds.load(source)[0].target == "2"
     with pytest.raises(PipelineError, match=r"s\.jsonl:1: target_pattern"):
         seeds.load(source.model_copy(update={"target_pattern": r"== (.+)"}))
@@ -71,7 +79,11 @@ def test_target_is_cut_out_by_its_pattern(tmp_path: Path) -> None:
         ("s.jsonl", '{"q": 1}\nnot json\n', r"s\.jsonl:2: not a JSON object"),
         ("s.jsonl", '{"q": 1}\n[1]\n', r"s\.jsonl:2: not a JSON object"),
         ("s.jsonl", "", "has no seeds"),
-        ("s.jsonl", '{"id": "a", "q": 1}\n{"id": "a", "q": 2}\n', r"s\.jsonl:2: seed id 'a' was given before, at .*s\.jsonl:1"),
+        (
+            "s.jsonl",
+            '{"id": "a", "q": 1}\n{"id": "a", "q": 2}\n',
+            r"s\.jsonl:2: seed id 'a' was given before, at .*s\.jsonl:1",
+        ),
         ("s.jsonl", '{"q": 1}\n{"q": 1}\n', r"s\.jsonl:2: seed id .* was given before"),
         ("s.jsonl", '{"id": "a", "target": "x"}\n', r"s\.jsonl:1: has no input columns"),
         ("s.csv", "q,target\n1,2,3\n", r"s\.csv:2: has another number of columns"),
@@ -79,7 +91,9 @@ def test_target_is_cut_out_by_its_pattern(tmp_path: Path) -> None:
         ("s.parquet", "x", "not Parquet"),
     ],
 )
-def test_bad_file_is_named_with_its_line(tmp_path: Path, name: str, text: str, expected: str) -> None:
+def test_bad_file_is_named_with_its_line(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
     """Where, what, what to do."""
     (tmp_path / name).write_text(text)
     with pytest.raises(PipelineError, match=expected):
@@ -108,15 +122,23 @@ def test_other_columns_do_not_hide_a_leak(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text('{"q": "One", "row": 1, "target": "a"}\n')
     (tmp_path / "e.jsonl").write_text('{"q": "one ", "row": 2, "target": "a"}\n')
     with pytest.raises(PipelineError, match="reads like training seed"):
-        seeds.load_eval(seeds.load(Source(path=str(tmp_path / "s.jsonl"))), Source(path=str(tmp_path / "e.jsonl")), text)
+        seeds.load_eval(
+            seeds.load(Source(path=str(tmp_path / "s.jsonl"))),
+            Source(path=str(tmp_path / "e.jsonl")),
+            text,
+        )
 
 
 def test_bad_bytes_are_found_on_their_line(tmp_path: Path) -> None:
     """Reading is buffered; the line must be right all the same."""
     for name, head in (("s.jsonl", b""), ("s.csv", b"q\n")):
         row = b'{"q": "%d"}\n' if name == "s.jsonl" else b"%d\n"
-        (tmp_path / name).write_bytes(head + b"".join(row % n for n in range(60)) + b'{"q": "\xe9"}\n')
-        with pytest.raises(PipelineError, match=rf"{name}:{61 + len(head.splitlines())}: not UTF-8"):
+        (tmp_path / name).write_bytes(
+            head + b"".join(row % n for n in range(60)) + b'{"q": "\xe9"}\n'
+        )
+        with pytest.raises(
+            PipelineError, match=rf"{name}:{61 + len(head.splitlines())}: not UTF-8"
+        ):
             seeds.load(Source(path=str(tmp_path / name)))
 
 
@@ -130,8 +152,15 @@ def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
 def test_shipped_seeds_share_no_text_with_the_held_out_ones() -> None:
     """Nor with the examples in the teacher's prompt."""
     folder = ROOT / "data" / "sms_spam"
-    train, held_out = ([s.inputs["text"] for s in seeds.load(Source(path=str(folder / name)))] for name in ("seeds.jsonl", "eval.jsonl"))
-    examples = [line[5:] for line in (ROOT / "prompts" / "sms_spam_teacher.md").read_text().splitlines() if line.startswith("SMS: ")]
+    train, held_out = (
+        [s.inputs["text"] for s in seeds.load(Source(path=str(folder / name)))]
+        for name in ("seeds.jsonl", "eval.jsonl")
+    )
+    examples = [
+        line[5:]
+        for line in (ROOT / "prompts" / "sms_spam_teacher.md").read_text().splitlines()
+        if line.startswith("SMS: ")
+    ]
     assert len(set(train)) == len(train) == 1000
     assert len(set(held_out)) == len(held_out) == 300
     assert not set(train) & set(held_out)
@@ -151,7 +180,9 @@ def test_seeds_that_change_under_the_reader_are_refused(tmp_path: Path) -> None:
     assert [seed.id for seed in cursor.take(8, 10)] == ["n8", "n9"]
     for change in (lambda: path.write_text(before.replace('"n20"', '"m20"')), path.unlink):
         change()
-        with pytest.raises(PipelineError, match=r"(?s)seeds\.jsonl: .*put .*back.* and the same command goes on"):
+        with pytest.raises(
+            PipelineError, match=r"(?s)seeds\.jsonl: .*put .*back.* and the same command goes on"
+        ):
             cursor.take(16, 18)
 
 

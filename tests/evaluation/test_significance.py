@@ -10,7 +10,15 @@ from pipeline.evaluation.significance import mcnemar, p_value, sign_flip
 
 @pytest.mark.parametrize(
     ("better", "worse", "p"),
-    [(0, 0, 1.0), (5, 5, 1.0), (1, 0, 1.0), (9, 1, 22 / 1024), (1, 9, 22 / 1024), (0, 6, 2 / 64), (10, 3, 2 * 378 / 8192)],
+    [
+        (0, 0, 1.0),
+        (5, 5, 1.0),
+        (1, 0, 1.0),
+        (9, 1, 22 / 1024),
+        (1, 9, 22 / 1024),
+        (0, 6, 2 / 64),
+        (10, 3, 2 * 378 / 8192),
+    ],
 )
 def test_mcnemar_by_hand(better: int, worse: int, p: float) -> None:
     """Twice the smaller tail of the binomial, and never more than 1."""
@@ -20,7 +28,9 @@ def test_mcnemar_by_hand(better: int, worse: int, p: float) -> None:
 @pytest.mark.parametrize(("better", "worse"), [(3, 12), (40, 41), (700, 560), (0, 2000)])
 def test_mcnemar_is_scipys_binomial_test(better: int, worse: int) -> None:
     """Large counts must neither overflow nor round to 0 where scipy's do not."""
-    assert mcnemar(better, worse) == pytest.approx(stats.binomtest(better, better + worse).pvalue, rel=1e-9)
+    assert mcnemar(better, worse) == pytest.approx(
+        stats.binomtest(better, better + worse).pvalue, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("items", [6, 11, 60])
@@ -28,7 +38,11 @@ def test_sign_flip_is_scipys_paired_permutation_test(items: int) -> None:
     """Exact for few items; for many both are estimates of 10,000 draws."""
     values = np.random.default_rng(items).normal(0.25, 1.0, items)
     theirs = stats.permutation_test(
-        (values, np.zeros(items)), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples", vectorized=True, rng=0
+        (values, np.zeros(items)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        rng=0,
     )
     assert sign_flip(values) == pytest.approx(theirs.pvalue, abs=0.02)
 
@@ -37,7 +51,9 @@ def test_sign_flip_by_hand() -> None:
     """Of the eight sign patterns of 1, 2 and 3 only two are as far from 0; what is equal on both sides says nothing."""
     assert sign_flip(np.array([1.0, 0.0, 2.0, 3.0, 0.0])) == pytest.approx(2 / 8, abs=0.015)
     assert sign_flip(np.zeros(9)) == 1.0
-    assert sign_flip(np.ones(60)) == 1 / 10_001, "the observed pattern is one of them, so p is never 0"
+    assert sign_flip(np.ones(60)) == 1 / 10_001, (
+        "the observed pattern is one of them, so p is never 0"
+    )
 
 
 def test_runs_of_right_and_wrong_are_tested_exactly_and_repeats_are_averaged() -> None:
@@ -45,7 +61,9 @@ def test_runs_of_right_and_wrong_are_tested_exactly_and_repeats_are_averaged() -
     one, other = np.array([[1.0, 1, 1, 1, 1, 1, 0]]), np.array([[0.0, 0, 0, 0, 0, 0, 0]])
     assert p_value(one, other) == 2 / 64
     assert p_value(np.repeat(one, 50, axis=0), other) == pytest.approx(2 / 64, abs=0.006)
-    assert p_value(one / 2, other) == pytest.approx(2 / 64, abs=0.006), "values of degrees go the other way"
+    assert p_value(one / 2, other) == pytest.approx(2 / 64, abs=0.006), (
+        "values of degrees go the other way"
+    )
     assert p_value(one, other) == p_value(other, one)
 
 
@@ -60,7 +78,9 @@ def test_bootstrap_is_scipys() -> None:
     """Percentiles of means of resamples, with another stream of random numbers."""
     values = np.random.default_rng(4).exponential(1.0, 80)
     ours = bootstrap(values.tolist())
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0
+    ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
@@ -71,7 +91,12 @@ def test_bootstrap_of_a_ratio_is_scipys() -> None:
     over = np.minimum(under, random.integers(0, 9, 120))
     ours = bootstrap_ratio(over.tolist(), under.tolist())
     theirs = stats.bootstrap(
-        (over, under), lambda a, b, axis: a.sum(axis) / b.sum(axis), n_resamples=RESAMPLES, method="percentile", paired=True, rng=0
+        (over, under),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
+        n_resamples=RESAMPLES,
+        method="percentile",
+        paired=True,
+        rng=0,
     ).confidence_interval
     assert ours.mean == pytest.approx(over.sum() / under.sum())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)

@@ -23,7 +23,9 @@ from pipeline.storage.locks import Lock
 LINE = "the same command goes on from here"
 
 
-def start(started: list[subprocess.Popen[str]], name: str, workshop: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(
+    started: list[subprocess.Popen[str]], name: str, workshop: Path, *overrides: str
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipeline", name, str(workshop / "config.yaml"), *overrides]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     started.append(subprocess.Popen(command, text=True, start_new_session=True, **pipes))  # type: ignore[call-overload]
@@ -39,11 +41,16 @@ def read_until(process: subprocess.Popen[str], words: str) -> None:
 
 
 def journal(workshop: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in (workshop / "run" / "generate").glob("*.journal.jsonl"))
+    return sum(
+        path.read_bytes().count(b"\n")
+        for path in (workshop / "run" / "generate").glob("*.journal.jsonl")
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_while_waiting_for_others(workshop: Path, number: signal.Signals, started: list[subprocess.Popen[str]]) -> None:
+def test_signal_while_waiting_for_others(
+    workshop: Path, number: signal.Signals, started: list[subprocess.Popen[str]]
+) -> None:
     """SIGTERM outside the loop was the plain death of the process, without a word."""
     folder = workshop / "run" / "generate"
     folder.mkdir(parents=True)
@@ -57,7 +64,9 @@ def test_signal_while_waiting_for_others(workshop: Path, number: signal.Signals,
     assert (process.returncode, LINE in out) == (128 + number, True)
 
 
-def test_signal_while_a_student_is_trained(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
+def test_signal_while_a_student_is_trained(
+    workshop: Path, started: list[subprocess.Popen[str]]
+) -> None:
     """A batch system's SIGTERM; the job's log must say what to do next, and no traceback."""
     config = load(workshop / "config.yaml")
     for module in (generate, filter_stage):
@@ -70,7 +79,9 @@ def test_signal_while_a_student_is_trained(workshop: Path, started: list[subproc
 
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["parent", "group"])
-def test_ctrl_c_of_a_whole_run(workshop: Path, everybody: bool, started: list[subprocess.Popen[str]]) -> None:
+def test_ctrl_c_of_a_whole_run(
+    workshop: Path, everybody: bool, started: list[subprocess.Popen[str]]
+) -> None:
     """A SIGINT for the parent alone was swallowed; a terminal's is for all, and must not count twice: what is in flight comes in."""
     process = start(started, "run", workshop, "teacher.delay_s=1", "generate.shard_size=30")
     while journal(workshop) < 4:

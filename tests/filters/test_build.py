@@ -61,7 +61,10 @@ def reasons(config: Config) -> list[str]:
 
 def only(workshop: Path, *overrides: str) -> list[str]:
     """The reasons of a run with nothing on but these."""
-    off = [f"filter.{name}={'null' if name in ('repetition', 'contamination') else 'false'}" for name in PLAIN]
+    off = [
+        f"filter.{name}={'null' if name in ('repetition', 'contamination') else 'false'}"
+        for name in PLAIN
+    ]
     return reasons(load(workshop / "config.yaml", [*off, *overrides]))
 
 
@@ -73,15 +76,26 @@ def test_the_order_is_the_documented_one(generated: Path) -> None:
     overrides = [re.sub("RUN|FOLDER", lambda match: folder[match.group()], text) for text in ALL]
     overrides.append(f"generate.prompt=[{generated / 'prompt.md'}, {generated / 'prompt.md'}]")
     names = [one.name for one in build.active(load(generated / "config.yaml", overrides))]
-    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\w+)` \|", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.MULTILINE
+    )
     assert [name for name in rows if name != "custom"] == names
 
 
 def test_every_reason_has_a_case() -> None:
     """A reason that no test brings about may be one that no sample can get."""
     page = (ROOT / "docs" / "reference" / "filters.md").read_text()
-    table = [row.split("|")[-2] for row in re.sub(r"\\\|", "", page).splitlines() if row.startswith("| `")]
-    reasons = {reason for cell in table for group in re.findall(r"((?:`\w+`,? ?)+):", cell) for reason in re.findall(r"`(\w+)`", group)}
+    table = [
+        row.split("|")[-2]
+        for row in re.sub(r"\\\|", "", page).splitlines()
+        if row.startswith("| `")
+    ]
+    reasons = {
+        reason
+        for cell in table
+        for group in re.findall(r"((?:`\w+`,? ?)+):", cell)
+        for reason in re.findall(r"`(\w+)`", group)
+    }
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     assert len(reasons) > 40
     assert sorted(reason for reason in reasons if not re.search(rf"[\"'.]{reason}\b", tests)) == []
@@ -94,7 +108,10 @@ def test_every_reason_has_a_case() -> None:
         (["filter.format={choices: ['no']}"], ["format.not_listed"]),
         (["filter.confidence={min_mean_logprob: 50%}"], ["confidence.low_mean_logprob"]),
         (["filter.confidence={max_entropy: 25%}"], ["confidence.high_entropy"]),
-        (["filter.confidence={max_rationale_perplexity: 30%}"], ["confidence.high_rationale_perplexity"]),
+        (
+            ["filter.confidence={max_rationale_perplexity: 30%}"],
+            ["confidence.high_rationale_perplexity"],
+        ),
         (["filter.balance={number: 10}"], ["balance.over_balance"]),
         (["filter.balance={factor: 1, by: target, best_by: mean_logprob}"], []),
         (["filter.budget={per_seed: 1}"], ["seed_budget.over_seed_budget"]),
@@ -105,7 +122,9 @@ def test_every_reason_has_a_case() -> None:
         (["filter.leak={}", "filter.min_tokens=0"], []),
     ],
 )
-def test_a_setting_reaches_its_filter(generated: Path, overrides: list[str], expected: list[str]) -> None:
+def test_a_setting_reaches_its_filter(
+    generated: Path, overrides: list[str], expected: list[str]
+) -> None:
     """A section that is read and not handed on is a dead option."""
     assert only(generated, *overrides) == expected
 
@@ -123,8 +142,15 @@ def test_another_runs_rows_count_as_earlier_ones(generated: Path) -> None:
     assert only(generated, "filter.duplicate=true") == ["duplicate.same_as"]
     (generated / "run").rename(generated / "before")
     runner.execute(generate, load(generated / "config.yaml", ["generate.seed=1"]))
-    only(generated, f"filter.against=[{generated / 'before'}]", "filter.duplicate=true", "generate.seed=1")
-    values = [str(one.value) for one in read_records(generated / "run" / "filter" / "rejected", Rejected)]
+    only(
+        generated,
+        f"filter.against=[{generated / 'before'}]",
+        "filter.duplicate=true",
+        "generate.seed=1",
+    )
+    values = [
+        str(one.value) for one in read_records(generated / "run" / "filter" / "rejected", Rejected)
+    ]
     assert any(value.startswith("before:n") for value in values)
 
 
@@ -139,7 +165,10 @@ def test_teachers_that_disagree(generated: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("filter.confidence={min_mean_logprob: often}", "the share of the worst that is turned down, such as 10%"),
+        (
+            "filter.confidence={min_mean_logprob: often}",
+            "the share of the worst that is turned down, such as 10%",
+        ),
         ("filter.confidence={max_entropy: 120%}", "such as 10%"),
         ("filter.format={}", "asks for nothing; set pattern, schema_file or choices"),
         ("filter.budget={}", "set number or per_seed"),
@@ -157,11 +186,19 @@ def test_what_makes_no_sense_is_refused(generated: Path, override: str, expected
 
 def test_difficulty_by_a_students_loss(generated: Path) -> None:
     """The loss is the other run's, found by the sample's id: all are too hard below the least of them, none above the greatest."""
-    student = [f"score.source={generated / 'run'}", f"run_dir={generated / 'student'}", "teacher.model=student"]
+    student = [
+        f"score.source={generated / 'run'}",
+        f"run_dir={generated / 'student'}",
+        "teacher.model=student",
+    ]
     runner.execute(score, load(generated / "config.yaml", student))
-    losses = -columns_of(generated / "student", "score", (CERTAINTY,), load(generated / "config.yaml").filter)[0][:, 0]
+    losses = -columns_of(
+        generated / "student", "score", (CERTAINTY,), load(generated / "config.yaml").filter
+    )[0][:, 0]
     middle = float(sorted(losses)[30])
     found = f"filter.difficulty={{losses: {generated / 'student'}, highest: {middle}}}"
     assert only(generated, found) == ["difficulty.too_hard"]
-    assert manifest.read_manifest(generated / "run", "filter")["counts"]["rejected"]["difficulty.too_hard"] == sum(losses > middle)
+    assert manifest.read_manifest(generated / "run", "filter")["counts"]["rejected"][
+        "difficulty.too_hard"
+    ] == sum(losses > middle)
     assert only(generated, found.replace("highest", "lowest")) == ["difficulty.too_easy"]

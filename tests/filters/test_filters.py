@@ -51,8 +51,13 @@ def test_finished(sample: Make, changes: dict[str, Any], said: tuple[str, str] |
 
 def test_length(sample: Make) -> None:
     """Bounds are in completion tokens, both ends inclusive."""
-    column = completeness.tokens(batch(*(sample(usage=tokens(number)) for number in (5, 1, 99, 2, 50))))
-    assert completeness.length(np.arange(5), column, 2, 50) == {1: Verdict("too_short", 1), 2: Verdict("too_long", 99)}
+    column = completeness.tokens(
+        batch(*(sample(usage=tokens(number)) for number in (5, 1, 99, 2, 50)))
+    )
+    assert completeness.length(np.arange(5), column, 2, 50) == {
+        1: Verdict("too_short", 1),
+        2: Verdict("too_long", 99),
+    }
     assert completeness.length(np.array([0, 2]), column, 2, None) == {}
 
 
@@ -68,24 +73,51 @@ def test_length(sample: Make) -> None:
 )
 def test_parseable(sample: Make, changes: dict[str, Any], metric: str, reason: str | None) -> None:
     """What the prompt asked for must be there to be trained on."""
-    assert reasons(completeness.parseable(batch(sample(**changes)), [True], metric, LABELS)) == [reason]
+    assert reasons(completeness.parseable(batch(sample(**changes)), [True], metric, LABELS)) == [
+        reason
+    ]
 
 
 def test_correct(sample: Make) -> None:
     """Right, wrong, unreadable, and a seed without ground truth."""
     unknown = Seed(id="x", inputs={"number": 1})
-    samples = [sample(), sample(answer="no"), sample(answer=None), sample(answer="no", seed=unknown)]
-    found = ground_truth.of(batch(*samples), verifier="label", labels=LABELS, schema=None, timeout_s=1.0, memory_mib=256)
-    wrong = {1: Verdict("wrong_answer", "no (is yes)"), 2: Verdict("wrong_answer", "None (no answer found)")}
+    samples = [
+        sample(),
+        sample(answer="no"),
+        sample(answer=None),
+        sample(answer="no", seed=unknown),
+    ]
+    found = ground_truth.of(
+        batch(*samples), verifier="label", labels=LABELS, schema=None, timeout_s=1.0, memory_mib=256
+    )
+    wrong = {
+        1: Verdict("wrong_answer", "no (is yes)"),
+        2: Verdict("wrong_answer", "None (no answer found)"),
+    }
     assert ground_truth.judge(np.arange(4), found, 1.0, "drop") == wrong
 
 
 def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
     """A filter that is off must not run."""
     runner.execute(generate, load(workshop / "config.yaml"))
-    on = ["contamination", "finished", "length", "refusal", "boilerplate", "parseable", "repetition", "correct", "secrets", "duplicate"]
+    on = [
+        "contamination",
+        "finished",
+        "length",
+        "refusal",
+        "boilerplate",
+        "parseable",
+        "repetition",
+        "correct",
+        "secrets",
+        "duplicate",
+    ]
     assert [one.name for one in build.active(load(workshop / "config.yaml"))] == on
-    off = [f"filter.{name}={'null' if name in ('contamination', 'repetition', 'secrets') else 'false'}" for name in on if name != "length"]
+    off = [
+        f"filter.{name}={'null' if name in ('contamination', 'repetition', 'secrets') else 'false'}"
+        for name in on
+        if name != "length"
+    ]
     assert build.active(load(workshop / "config.yaml", [*off, "filter.min_tokens=0"])) == []
 
 
@@ -111,20 +143,33 @@ def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
     (workshop / "mine.py").write_text(CUSTOM)
     config = load(workshop / "config.yaml", ["filter.custom=[mine:odd_numbers]"])
     runner.execute(filter_stage, config)
-    assert manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.odd_numbers.is_odd"] == 30
+    assert (
+        manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"][
+            "custom.odd_numbers.is_odd"
+        ]
+        == 30
+    )
     (workshop / "mine.py").write_text(CUSTOM + "\n")
     with pytest.raises(PipelineError, match=r"file .*mine\.py"):
         runner.execute(filter_stage, config)
 
 
-def test_what_a_filter_of_ones_own_imports_counts(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_filter_of_ones_own_imports_counts(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A list of words has no __module__; a change in the file that it came from was not seen, and old verdicts were taken."""
     monkeypatch.chdir(workshop)
     (workshop / "words_deep.py").write_text("MORE = ['rude']\n")
     (workshop / "words_bad.py").write_text("import json\nfrom words_deep import MORE as BAD\n")
-    (workshop / "filter_words.py").write_text("from words_bad import BAD\ndef rude(sample):\n    return None\n")
+    (workshop / "filter_words.py").write_text(
+        "from words_bad import BAD\ndef rude(sample):\n    return None\n"
+    )
     (workshop / "bystander.py").write_text("")
-    assert [path.name for path in custom.files("filter_words:rude")] == ["filter_words.py", "words_bad.py", "words_deep.py"]
+    assert [path.name for path in custom.files("filter_words:rude")] == [
+        "filter_words.py",
+        "words_bad.py",
+        "words_deep.py",
+    ]
     before = custom.measure("filter_words:rude").name
     (workshop / "words_deep.py").write_text("MORE = ['ruder']\n")
     assert custom.measure("filter_words:rude").name != before
@@ -132,16 +177,29 @@ def test_what_a_filter_of_ones_own_imports_counts(workshop: Path, monkeypatch: p
 
 def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What docs/reference/filters.md shows must work as it stands there."""
-    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.DOTALL)
+    example = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.DOTALL
+    )
     (workshop / "my_filters.py").write_text(example[0])
-    seeds = [json.dumps({"question": text, "target": "yes"}) for text in ("is it so ?", "is it ?", "so ?")]
+    seeds = [
+        json.dumps({"question": text, "target": "yes"})
+        for text in ("is it so ?", "is it ?", "so ?")
+    ]
     (workshop / "seeds.jsonl").write_text("\n".join(seeds) + "\n")
     (workshop / "prompt.md").write_text(PROMPT.replace("number", "question"))
     monkeypatch.chdir(workshop)
-    config = load(workshop / "config.yaml", ["filter.custom=[my_filters:short_question]", "filter.correct=false"])
+    config = load(
+        workshop / "config.yaml",
+        ["filter.custom=[my_filters:short_question]", "filter.correct=false"],
+    )
     runner.execute(generate, config)
     runner.execute(filter_stage, config)
-    assert manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["custom.short_question.too_few_words"] == 2
+    assert (
+        manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"][
+            "custom.short_question.too_few_words"
+        ]
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +217,9 @@ def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch)
         ("bad_c:f", "def f(sample): raise KeyError('x')", "fails on sample n0/0: KeyError"),
     ],
 )
-def test_a_bad_filter_of_ones_own_is_named(workshop: Path, made: Config, name: str, code: str, expected: str) -> None:
+def test_a_bad_filter_of_ones_own_is_named(
+    workshop: Path, made: Config, name: str, code: str, expected: str
+) -> None:
     """A mistake in one's own function must say which, and on which sample."""
     (workshop / f"{name.strip(chr(39)).partition(':')[0] or 'none'}.py").write_text(code)
     with pytest.raises(PipelineError, match=expected):
@@ -180,7 +240,10 @@ def test_few_samples_of_a_slow_measure_take_all_cores(workshop: Path, made: Conf
     measured.find([slow], 2)
     assert os.getpid() not in np.asarray(measured.column(slow))
     assert [one.measures[0].slow for one in build.active(made) if one.name == "correct"] == [False]
-    code = load(workshop / "config.yaml", ["task.metric=code", "task.labels=null", "train.arms={sft: {method: sft}}"])
+    code = load(
+        workshop / "config.yaml",
+        ["task.metric=code", "task.labels=null", "train.arms={sft: {method: sft}}"],
+    )
     assert [one.measures[0].slow for one in build.active(code) if one.name == "correct"] == [True]
 
 
@@ -194,8 +257,16 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
             f"from pipeline.stages import filter as f; runner.execute(f, load('config.yaml', ['filter.workers={workers}']))"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
-        found.append([(path.name, path.read_bytes()) for path in sorted((workshop / "run").glob("filter/*/*[pz]"))])
-        measured = {str(path.relative_to(workshop)): path.read_bytes() for path in (workshop / "run" / "measured").rglob("*.npz")}
+        found.append(
+            [
+                (path.name, path.read_bytes())
+                for path in sorted((workshop / "run").glob("filter/*/*[pz]"))
+            ]
+        )
+        measured = {
+            str(path.relative_to(workshop)): path.read_bytes()
+            for path in (workshop / "run" / "measured").rglob("*.npz")
+        }
         found.append(sorted(measured.items()))
         for name in ("filter", "measured"):
             (workshop / "run" / name).rename(workshop / f"{name}{workers}")
@@ -207,10 +278,14 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
 def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config) -> None:
     """What was found out once is kept for the next filter command."""
     runner.execute(filter_stage, made)
-    before = {path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")}
+    before = {
+        path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")
+    }
     config = load(workshop / "config.yaml", ["filter.max_tokens=99"])
     runner.execute(filter_stage, config, prepare=runner.set_aside)
-    after = {path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")}
+    after = {
+        path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")
+    }
     assert before == after
     assert before
 
@@ -226,7 +301,9 @@ def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
     measures.save(tmp_path / "list.npz", [None, ["a", 1]])
     assert measures.joined([measures.load(tmp_path / "list.npz"), ["ü"]]) == [None, ["a", 1], "ü"]
     measures.save(tmp_path / "ragged.npz", Ragged(np.array([1, 2, 3]), np.array([2, 2, 3])))
-    ragged = measures.joined([measures.load(tmp_path / "ragged.npz"), Ragged(np.array([4]), np.array([0, 1]))])
+    ragged = measures.joined(
+        [measures.load(tmp_path / "ragged.npz"), Ragged(np.array([4]), np.array([0, 1]))]
+    )
     assert [list(ragged[row]) for row in range(len(ragged))] == [[1, 2], [], [3], [], [4]]
 
 
@@ -234,5 +311,14 @@ def test_a_measure_is_known_by_what_decides_it() -> None:
     """Another setting would give other values; they must not be taken for these."""
     known = Measure(completeness.finished, {"a": 1})
     assert known.name == Measure(completeness.finished, {"a": 1}).name
-    assert len({known.name, Measure(completeness.finished, {"a": 2}).name, Measure(completeness.tokens, {"a": 1}).name}) == 3
+    assert (
+        len(
+            {
+                known.name,
+                Measure(completeness.finished, {"a": 2}).name,
+                Measure(completeness.tokens, {"a": 1}).name,
+            }
+        )
+        == 3
+    )
     assert custom.REASON.fullmatch("too_rude")

@@ -49,7 +49,10 @@ def test_every_promise_has_its_test() -> None:
 
 def test_workers_share_a_run(workshop: Path) -> None:
     """Three at once: the result is that of one, and nobody is turned away."""
-    whole = load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}", "generate.samples=6", "generate.shard_size=2"])
+    whole = load(
+        workshop / "config.yaml",
+        [f"run_dir={workshop / 'whole'}", "generate.samples=6", "generate.shard_size=2"],
+    )
     runner.execute(generate, whole)
     options = ["generate.samples=6", "generate.shard_size=2", "teacher.delay_s=0.02"]
     workers = [start(workshop, *options) for _ in range(3)]
@@ -58,13 +61,20 @@ def test_workers_share_a_run(workshop: Path) -> None:
     assert manifest.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 180
 
 
-def test_a_dead_workers_shard_is_taken_over(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
+def test_a_dead_workers_shard_is_taken_over(
+    workshop: Path, started: list[subprocess.Popen[str]]
+) -> None:
     """The one that is left finishes what the other had begun, and keeps what that one had acknowledged."""
     folder = workshop / "run" / "generate"
-    slow = start(workshop, "teacher.delay_s=2", "generate.shard_size=30")  # one shard: the other can only wait
+    slow = start(
+        workshop, "teacher.delay_s=2", "generate.shard_size=30"
+    )  # one shard: the other can only wait
     started.append(slow)
     wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), slow)
-    acknowledged = {json.loads(line)["id"]: line for line in (folder / "00000.journal.jsonl").read_bytes().splitlines()}
+    acknowledged = {
+        json.loads(line)["id"]: line
+        for line in (folder / "00000.journal.jsonl").read_bytes().splitlines()
+    }
     other = start(workshop, "generate.shard_size=30")
     started.append(other)
     time.sleep(2.0)
@@ -76,7 +86,9 @@ def test_a_dead_workers_shard_is_taken_over(workshop: Path, started: list[subpro
     assert acknowledged.keys() <= {sample.id for sample in samples}
 
 
-def test_workers_of_other_settings_are_turned_away(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
+def test_workers_of_other_settings_are_turned_away(
+    workshop: Path, started: list[subprocess.Popen[str]]
+) -> None:
     """Sharing a run means sharing its settings; and what others work on is not set aside under their feet."""
     folder = workshop / "run" / "generate"
     slow = start(workshop, "teacher.delay_s=3")
@@ -96,8 +108,13 @@ def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
     wait_until((workshop / "run" / "generate" / "00000.jsonl.gz").exists, slow)
     write_seeds(workshop / "seeds.jsonl", range(1, 401))
     code, words = finish(slow)
-    assert (code, "seeds.jsonl: was changed while the stage is at work on it" in words) == (1, True), words
-    made = {path.name: path.read_bytes() for path in (workshop / "run" / "generate").glob("0*.jsonl.gz")}
+    assert (code, "seeds.jsonl: was changed while the stage is at work on it" in words) == (
+        1,
+        True,
+    ), words
+    made = {
+        path.name: path.read_bytes() for path in (workshop / "run" / "generate").glob("0*.jsonl.gz")
+    }
     write_seeds(workshop / "seeds.jsonl", range(400))
     runner.execute(generate, load(workshop / "config.yaml", options))
     samples = list(read_records(workshop / "run" / "generate", Sample))
@@ -117,7 +134,9 @@ def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
     assert not (folder / "manifest.json").exists()
 
 
-def test_engine_that_died_is_started_anew(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engine_that_died_is_started_anew(
+    workshop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An engine's death at two in the morning cost the rest of the night."""
     config = load(workshop / "config.yaml")
     job = contract.Job(config, "generate", "", workshop / "run" / "generate")
@@ -127,11 +146,16 @@ def test_engine_that_died_is_started_anew(workshop: Path, capsys: pytest.Capture
     lives = [FakeModel("fake", replies, config.teacher.engine) for replies in (dying, dying[1:])]
     generate.capturing(job).run(lambda: lives.pop(0))
     assert len(list(read_records(job.folder, Sample))) == 60
-    assert "told to fail here\ngenerate: now by itself, 1 of teacher.restarts=2" in capsys.readouterr().err
+    assert (
+        "told to fail here\ngenerate: now by itself, 1 of teacher.restarts=2"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("restarts", "opened"), [(0, 1), (2, 2)])
-def test_engine_that_dies_of_the_same_again_ends_the_stage(workshop: Path, restarts: int, opened: int) -> None:
+def test_engine_that_dies_of_the_same_again_ends_the_stage(
+    workshop: Path, restarts: int, opened: int
+) -> None:
     """A request that kills the engine would have it started for ever."""
     config = load(workshop / "config.yaml", [f"teacher.restarts={restarts}"])
     job = contract.Job(config, "generate", "", workshop / "run" / "generate")
@@ -145,7 +169,9 @@ def test_engine_that_dies_of_the_same_again_ends_the_stage(workshop: Path, resta
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_drains_and_says_how_to_go_on(workshop: Path, number: signal.Signals, started: list[subprocess.Popen[str]]) -> None:
+def test_signal_drains_and_says_how_to_go_on(
+    workshop: Path, number: signal.Signals, started: list[subprocess.Popen[str]]
+) -> None:
     """What is in flight comes in, within five seconds; a Slurm job's SIGTERM is no different."""
     folder = workshop / "run" / "generate"
     process = start(workshop, "teacher.delay_s=1", "generate.shard_size=30")
@@ -159,7 +185,9 @@ def test_signal_drains_and_says_how_to_go_on(workshop: Path, number: signal.Sign
     assert time.monotonic() - began < 30  # five seconds, and a busy machine
     assert code == 128 + number
     assert "the same command goes on from here" in words
-    assert (folder / "00000.journal.jsonl").read_bytes().count(b"\n") >= lines + 4  # a batch was in flight
+    assert (folder / "00000.journal.jsonl").read_bytes().count(
+        b"\n"
+    ) >= lines + 4  # a batch was in flight
     assert finish(start(workshop, "generate.shard_size=30"))[0] == 0
 
 
@@ -169,7 +197,9 @@ def test_signal_ends_a_hanging_engine(workshop: Path, started: list[subprocess.P
     process = start(workshop, "teacher.delay_s=1000")
     started.append(process)
     wait_until(lambda: "loading" in (process.stdout.readline() if process.stdout else ""), process)
-    wait_until(lambda: is_held(folder / "00000.lock", process), process)  # it is asleep in its first batch now
+    wait_until(
+        lambda: is_held(folder / "00000.lock", process), process
+    )  # it is asleep in its first batch now
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     code, _ = finish(process)
@@ -180,24 +210,49 @@ def test_no_disk_keeps_what_is_there(workshop: Path, tmp_path: Path) -> None:
     """ENOSPC in the middle: one line, exit code 1, and the same command goes on when there is room."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False
+    ).returncode:
         pytest.skip("may not mount a small disk here")
     try:
-        code, words = finish(start(workshop, f"run_dir={disk / 'run'}", "generate.samples=40", "generate.shard_size=30"))
+        code, words = finish(
+            start(
+                workshop, f"run_dir={disk / 'run'}", "generate.samples=40", "generate.shard_size=30"
+            )
+        )
         assert (code, "the disk is full" in words) == (1, True), words
-        there = (disk / "run" / "generate" / "00000.journal.jsonl").read_bytes().splitlines(keepends=True)
+        there = (
+            (disk / "run" / "generate" / "00000.journal.jsonl")
+            .read_bytes()
+            .splitlines(keepends=True)
+        )
         assert len([line for line in there if line.endswith(b"\n")]) > 0
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        assert finish(start(workshop, f"run_dir={disk / 'run'}", "generate.samples=40", "generate.shard_size=30"))[0] == 0
+        assert (
+            finish(
+                start(
+                    workshop,
+                    f"run_dir={disk / 'run'}",
+                    "generate.samples=40",
+                    "generate.shard_size=30",
+                )
+            )[0]
+            == 0
+        )
         samples = [
-            json.loads(line)["id"] for line in gzip.decompress((disk / "run" / "generate" / "00000.jsonl.gz").read_bytes()).splitlines()
+            json.loads(line)["id"]
+            for line in gzip.decompress(
+                (disk / "run" / "generate" / "00000.jsonl.gz").read_bytes()
+            ).splitlines()
         ]
         assert len(samples) == len(set(samples)) == 1200
     finally:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_score_is_as_durable_as_generate(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
+def test_score_is_as_durable_as_generate(
+    workshop: Path, started: list[subprocess.Popen[str]]
+) -> None:
     """The same loop: killed and gone on with, it equals a run that was never killed."""
     for run in ("run", "whole"):
         config = load(workshop / "config.yaml", [f"run_dir={workshop / run}"])
@@ -205,7 +260,9 @@ def test_score_is_as_durable_as_generate(workshop: Path, started: list[subproces
         runner.execute(filter_stage, config)
     runner.execute(score, load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}"]))
     folder = workshop / "run" / "score"
-    process = start(workshop, "teacher.delay_s=0.3", "teacher.engine.max_in_flight=1", stage_name="score")
+    process = start(
+        workshop, "teacher.delay_s=0.3", "teacher.engine.max_in_flight=1", stage_name="score"
+    )
     started.append(process)
     wait_until(lambda: any(path.stat().st_size for path in folder.glob("*.journal.jsonl")), process)
     os.killpg(process.pid, signal.SIGKILL)

@@ -19,9 +19,21 @@ def test_three_hundred_kills(workshop: Path) -> None:
     tree["task"]["eval_seeds"] = str(workshop / "eval.jsonl")
     write_seeds(workshop / "eval.jsonl", range(200, 208))
     (workshop / "config.yaml").write_text(yaml.safe_dump(tree))
-    command = [sys.executable, "-m", "tests.support.kill_storm", str(workshop / "config.yaml"), "300", "20261121"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.kill_storm",
+        str(workshop / "config.yaml"),
+        "300",
+        "20261121",
+    ]
     storm = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "TOKENIZERS_PARALLELISM": "false"}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        check=False,
     )
     assert storm.returncode == 0, storm.stderr[-2000:]
     counts = json.loads(storm.stdout.splitlines()[-1])

@@ -23,12 +23,23 @@ from pipeline.storage.topk import TopKFolder
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"}
+    return {
+        path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"
+    }
 
 
 def start(workshop: Path, *overrides: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pipeline", "generate", str(workshop / "config.yaml"), *overrides]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "generate",
+        str(workshop / "config.yaml"),
+        *overrides,
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def lines(folder: Path) -> int:
@@ -51,8 +62,14 @@ def test_killed_three_times_equals_never_killed(workshop: Path) -> None:
         time.sleep(dice.uniform(0.0, 0.6))
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "finished before it could be killed"
-        assert all((folder / name).stat().st_mtime_ns == at for name, at in sealed.items()), "a sealed shard was written again"
-        sealed = {path.name: path.stat().st_mtime_ns for path in folder.glob("0*") if "journal" not in path.name and path.suffix != ".lock"}
+        assert all((folder / name).stat().st_mtime_ns == at for name, at in sealed.items()), (
+            "a sealed shard was written again"
+        )
+        sealed = {
+            path.name: path.stat().st_mtime_ns
+            for path in folder.glob("0*")
+            if "journal" not in path.name and path.suffix != ".lock"
+        }
     assert start(workshop, "generate.samples=8").wait() == 0
     assert tree(folder) == tree(workshop / "whole" / "generate")
 
@@ -87,7 +104,9 @@ def test_every_seed_has_its_samples_and_every_frame_fits(workshop: Path) -> None
     runner.execute(generate, config)
     folder = workshop / "run" / "generate"
     samples = list(read_records(folder, Sample))
-    assert [(s.seed.id, s.index) for s in samples] == [(f"n{n}", index) for n in range(30) for index in (0, 1)]
+    assert [(s.seed.id, s.index) for s in samples] == [
+        (f"n{n}", index) for n in range(30) for index in (0, 1)
+    ]
     assert len({s.id for s in samples}) == 60
     assert len({s.sampling_seed for s in samples}) == 60
     frames = TopKFolder(folder)
@@ -166,7 +185,10 @@ def generated(workshop: Path) -> Config:
 def test_changed_setting_is_refused_with_its_difference(workshop: Path, generated: Config) -> None:
     """A run must not be half of one temperature and half of another."""
     changed = load(workshop / "config.yaml", ["teacher.temperature=0.5"])
-    with pytest.raises(PipelineError, match=r"(?s)begun from other settings.*--redo\n  teacher\.temperature: 1\.0 -> 0\.5"):
+    with pytest.raises(
+        PipelineError,
+        match=r"(?s)begun from other settings.*--redo\n  teacher\.temperature: 1\.0 -> 0\.5",
+    ):
         runner.execute(generate, changed)
 
 
@@ -190,7 +212,10 @@ def test_regenerated_upstream_is_refused(workshop: Path, generated: Config) -> N
 
 def test_stage_before_its_upstream_is_refused(workshop: Path) -> None:
     """It says what to run first."""
-    with pytest.raises(PipelineError, match="filter needs generate, which is not finished; run pipeline generate first"):
+    with pytest.raises(
+        PipelineError,
+        match="filter needs generate, which is not finished; run pipeline generate first",
+    ):
         runner.execute(filter_stage, load(workshop / "config.yaml"))
 
 
@@ -207,8 +232,13 @@ def test_filter_counts_add_up_and_say_why(workshop: Path, generated: Config) -> 
     runner.execute(filter_stage, generated)
     counts = manifest.read_manifest(workshop / "run", "filter")["counts"]
     assert counts["samples"] == 60 == counts["kept"] + sum(counts["rejected"].values())
-    rejected = [json.loads(line) for line in read_lines(workshop / "run" / "filter" / "rejected" / "00000.jsonl.gz")]
-    assert {"correct.wrong_answer", "duplicate.same_as"} == {f"{r['filter']}.{r['reason']}" for r in rejected}
+    rejected = [
+        json.loads(line)
+        for line in read_lines(workshop / "run" / "filter" / "rejected" / "00000.jsonl.gz")
+    ]
+    assert {"correct.wrong_answer", "duplicate.same_as"} == {
+        f"{r['filter']}.{r['reason']}" for r in rejected
+    }
     assert all(r["value"] for r in rejected)
     assert "kept" in filter_stage.summary(generated)
 
@@ -217,8 +247,13 @@ def test_empty_result_names_the_filter_that_ate_it(workshop: Path) -> None:
     """'0 rows' without a reason is the question that users of every tool ask."""
     config = load(workshop / "config.yaml", ["filter.max_tokens=2"])
     runner.execute(generate, config)
-    with pytest.raises(PipelineError, match=r"nothing is left: filter 'length' turned down the last 60 samples \(60 as too_long"):
+    with pytest.raises(
+        PipelineError,
+        match=r"nothing is left: filter 'length' turned down the last 60 samples \(60 as too_long",
+    ):
         runner.execute(filter_stage, config)
     assert not (workshop / "run" / "filter" / "manifest.json").exists()
-    mended = load(workshop / "config.yaml")  # as the error says; nothing was made, so nothing is in the way
+    mended = load(
+        workshop / "config.yaml"
+    )  # as the error says; nothing was made, so nothing is in the way
     assert runner.execute(filter_stage, mended)

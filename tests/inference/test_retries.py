@@ -19,17 +19,29 @@ from tests.support.processes import finish, start, tree
 from tests.support.task import write_seeds
 
 GOOD = [" yes, it is even\n", " no, it is odd\n"]
-REFUSING = [f"teacher.replies={json.dumps([*GOOD * 8, '!refuse'])}", "generate.max_error_rate=0.5"]  # some seeds, always
+REFUSING = [
+    f"teacher.replies={json.dumps([*GOOD * 8, '!refuse'])}",
+    "generate.max_error_rate=0.5",
+]  # some seeds, always
 
 
 def answering(config: Config) -> contract.Job:
     """The same run, with a teacher that refuses nothing any more."""
     teacher = config.teacher.model_copy(update={"replies": GOOD})
-    return contract.Job(config.model_copy(update={"teacher": teacher}), "generate", "", Path(config.run_dir) / "generate")
+    return contract.Job(
+        config.model_copy(update={"teacher": teacher}),
+        "generate",
+        "",
+        Path(config.run_dir) / "generate",
+    )
 
 
 def failures(folder: Path) -> dict[str, str]:
-    return {failed.id: failed.reason for path in sorted((folder / "errors").glob("*.jsonl")) for failed in read_failures(path)}
+    return {
+        failed.id: failed.reason
+        for path in sorted((folder / "errors").glob("*.jsonl"))
+        for failed in read_failures(path)
+    }
 
 
 def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
@@ -49,7 +61,9 @@ def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
     runner.execute(filter_stage, load(workshop / "config.yaml", [limit]))
     code, words = finish(start(workshop, limit, "--retry-errors"))
     assert code == 3  # it is still too long
-    assert not runner.execute(filter_stage, load(workshop / "config.yaml", [limit]))  # nothing has changed for it
+    assert not runner.execute(
+        filter_stage, load(workshop / "config.yaml", [limit])
+    )  # nothing has changed for it
     assert {name: tree(folder)[name] for name in before} == before
     assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
     assert len(list(read_records(folder, Sample))) == 58
@@ -64,7 +78,9 @@ def test_retried_errors_can_succeed(workshop: Path) -> None:
     assert failed
     retried = sorted(failed)
     work_queue.retry_errors(contract.Job(config, "generate", "", folder))
-    work_queue.retry_errors(contract.Job(config, "generate", "", folder))  # as after a crash between its steps
+    work_queue.retry_errors(
+        contract.Job(config, "generate", "", folder)
+    )  # as after a crash between its steps
     generate.run(answering(config))
     samples = list(read_records(folder, Sample))
     assert len(samples) == len({sample.id for sample in samples}) == 60
@@ -80,7 +96,11 @@ def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
     failed = next(iter(failures(folder)))
     work_queue.retry_errors(contract.Job(config, "generate", "", folder))
     generate.run(answering(config))
-    shard = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if failed in path.read_text()).stem
+    shard = next(
+        path
+        for path in sorted((folder / "errors" / "retried").glob("0*.jsonl"))
+        if failed in path.read_text()
+    ).stem
     (folder / f"{shard}.topk").write_bytes(b"")
     assert len(list(repair(workshop / "run"))) == 1
     generate.run(answering(config))
@@ -90,9 +110,18 @@ def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
 
 def test_retry_of_many_lasting_failures_ends(workshop: Path) -> None:
     """Few of all failed; asked again alone they would look like a run that mostly fails, and could never be finished."""
-    rows = [{"id": f"n{n}", "number": n if n < 280 else "x" * 4000, "target": "yes"} for n in range(300)]
+    rows = [
+        {"id": f"n{n}", "number": n if n < 280 else "x" * 4000, "target": "yes"} for n in range(300)
+    ]
     (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = load(workshop / "config.yaml", ["teacher.engine.max_model_len=2000", "generate.shard_size=300", "generate.max_error_rate=0.2"])
+    config = load(
+        workshop / "config.yaml",
+        [
+            "teacher.engine.max_model_len=2000",
+            "generate.shard_size=300",
+            "generate.max_error_rate=0.2",
+        ],
+    )
     assert runner.execute(generate, config)
     assert runner.execute(generate, config, prepare=work_queue.retry_errors)
     assert len(failures(workshop / "run" / "generate")) == 40
@@ -105,7 +134,11 @@ def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop:
     runner.execute(generate, config)
     before = failures(workshop / "run" / "generate")
     with pytest.raises(PipelineError, match="begun from other settings"):
-        runner.execute(generate, load(workshop / "config.yaml", ["teacher.top_p=0.5"]), prepare=work_queue.retry_errors)
+        runner.execute(
+            generate,
+            load(workshop / "config.yaml", ["teacher.top_p=0.5"]),
+            prepare=work_queue.retry_errors,
+        )
     assert failures(workshop / "run" / "generate") == before
     assert (workshop / "run" / "generate" / "manifest.json").exists()
 
@@ -123,14 +156,19 @@ def test_template_error_is_one_rows_error(workshop: Path) -> None:
     path = workshop / "seeds.jsonl"
     path.write_text(path.read_text().replace('"number": 25', '"nummer": 25'))
     assert runner.execute(generate, load(workshop / "config.yaml"))
-    assert failures(workshop / "run" / "generate") == {"n25/0": "template_error", "n25/1": "template_error"}
+    assert failures(workshop / "run" / "generate") == {
+        "n25/0": "template_error",
+        "n25/1": "template_error",
+    }
 
 
 def test_mostly_failing_run_stops_early(workshop: Path) -> None:
     """A wrong setting must not burn a night: the first rows tell."""
     write_seeds(workshop / "seeds.jsonl", range(5000))
     config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]'])
-    with pytest.raises(PipelineError, match=r"32 of 32 requests failed, .*max_error_rate=0.1.*told to refuse"):
+    with pytest.raises(
+        PipelineError, match=r"32 of 32 requests failed, .*max_error_rate=0.1.*told to refuse"
+    ):
         runner.execute(generate, config)
     assert len(failures(workshop / "run" / "generate")) < 100
 
@@ -154,8 +192,16 @@ def test_repair_of_what_was_retried_twice(workshop: Path, damaged: str) -> None:
     assert failures(folder) == failed
     work_queue.retry_errors(contract.Job(config, "generate", "", folder))
     generate.run(answering(config))
-    own = next(path for path in sorted((folder / "errors" / "retried").glob("0*.jsonl")) if next(iter(failed)) in path.read_text()).stem
-    shard = {"the seeds' own": own, "the first retry": f"{first:05d}", "the second retry": f"{first + 1:05d}"}[damaged]
+    own = next(
+        path
+        for path in sorted((folder / "errors" / "retried").glob("0*.jsonl"))
+        if next(iter(failed)) in path.read_text()
+    ).stem
+    shard = {
+        "the seeds' own": own,
+        "the first retry": f"{first:05d}",
+        "the second retry": f"{first + 1:05d}",
+    }[damaged]
     whole = tree(folder)
     (folder / f"{shard}.jsonl.gz").write_bytes(b"damaged")
     assert len(list(repair(workshop / "run"))) == 1

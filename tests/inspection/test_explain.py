@@ -29,7 +29,9 @@ def lives(config: Config, identifier: str) -> str:
 
 
 def rejected(config: Config, reason: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(next(explain.listed(Path(config.run_dir), True, reason, 1)))
+    found: dict[str, object] = json.loads(
+        next(explain.listed(Path(config.run_dir), True, reason, 1))
+    )
     return found
 
 
@@ -40,7 +42,14 @@ def test_a_rejected_sample_says_who_turned_it_down(filtered: Config) -> None:
     assert f"sample {one['id']}: turned down by correct: wrong_answer" in told
     assert "length         passed" in told
     assert "duplicate" not in told, "it was never asked"
-    for said in ("ground truth yes", "fake by fake", "sampling seed", "Answer:", "rationale: ", "logprob a token"):
+    for said in (
+        "ground truth yes",
+        "fake by fake",
+        "sampling seed",
+        "Answer:",
+        "rationale: ",
+        "logprob a token",
+    ):
         assert said in told
 
 
@@ -61,7 +70,9 @@ def test_a_seed_tells_of_all_its_samples(filtered: Config) -> None:
 
 
 def test_an_unknown_id_is_refused_with_one_that_is_there(filtered: Config) -> None:
-    with pytest.raises(PipelineError, match="there is no sample or seed 'nobody'; ids look like n0/0"):
+    with pytest.raises(
+        PipelineError, match="there is no sample or seed 'nobody'; ids look like n0/0"
+    ):
         lives(filtered, "nobody")
 
 
@@ -71,13 +82,18 @@ def test_samples_are_listed_by_their_reason(filtered: Config) -> None:
     kept = runner.invoke(cli, ["samples", filtered.run_dir]).output.splitlines()
     gone = runner.invoke(cli, ["samples", filtered.run_dir, "--rejected"]).output.splitlines()
     assert len(kept) + len(gone) == 60
-    some = runner.invoke(cli, ["samples", filtered.run_dir, "--reason", "same_as", "--limit", "2"]).output.splitlines()
+    some = runner.invoke(
+        cli, ["samples", filtered.run_dir, "--reason", "same_as", "--limit", "2"]
+    ).output.splitlines()
     assert [json.loads(line)["filter"] for line in some] == ["duplicate", "duplicate"]
 
 
 def test_a_reason_that_there_is_not_is_told(filtered: Config) -> None:
     """Nothing at all for a misspelt reason reads as if nobody had been turned down for it."""
-    with pytest.raises(PipelineError, match=r"nothing was turned down for 'wrong_anwser'; there are .*correct\.wrong_answer"):
+    with pytest.raises(
+        PipelineError,
+        match=r"nothing was turned down for 'wrong_anwser'; there are .*correct\.wrong_answer",
+    ):
         list(explain.listed(Path(filtered.run_dir), True, "wrong_anwser", None))
     assert list(explain.listed(Path(filtered.run_dir), True, "correct.wrong_answer", None))
 
@@ -93,7 +109,9 @@ def test_a_filter_that_left_nothing_still_tells_why(workshop: Path) -> None:
     """The error points to rejected/; there the samples must be readable, though the stage is not finished."""
     config = load(workshop / "config.yaml", ["filter.max_tokens=2"])
     stage.execute(generate, config)
-    refused = CliRunner().invoke(cli, ["samples", config.run_dir, "--rejected"], standalone_mode=False)
+    refused = CliRunner().invoke(
+        cli, ["samples", config.run_dir, "--rejected"], standalone_mode=False
+    )
     assert "run pipeline filter first" in str(refused.exception)
     with pytest.raises(PipelineError, match="nothing is left"):
         stage.execute(filter_stage, config)

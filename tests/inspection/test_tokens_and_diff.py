@@ -30,7 +30,9 @@ def test_tokens_bear_their_own_probabilities(generated: Config) -> None:
     head, text, *_ = tokens.inspect(run_dir, "n3/1", 0, False)
     item = next(item for item in Captured(run_dir / "generate").rows() if item["id"] == "n3/1")
     assert re.match(r"n3/1: answer '(yes|no)', ground truth no", head)
-    assert re.sub(r"\[\d\.\d\d\]", "", text) == item["text"] + "<|end|>"  # which has a probability, too
+    assert (
+        re.sub(r"\[\d\.\d\d\]", "", text) == item["text"] + "<|end|>"
+    )  # which has a probability, too
     shown = [float(value) for value in re.findall(r"\[(\d\.\d\d)\]", text)]
     known = np.exp(item["topk_logprobs"][:, 0])
     assert shown == [pytest.approx(p, abs=0.006) for p in known if p < tokens.SURE]
@@ -41,7 +43,9 @@ def test_colours_are_by_probability(generated: Config) -> None:
     """On a terminal every token has a background, and the text is still all there."""
     text = list(tokens.inspect(Path(generated.run_dir), None, 0, True))[1]
     assert len(set(re.findall(r"48;5;(\d+)m", text))) > 1
-    assert "even" in re.sub(r"\x1b\[[\d;]*m", "", text) or "odd" in re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert "even" in re.sub(r"\x1b\[[\d;]*m", "", text) or "odd" in re.sub(
+        r"\x1b\[[\d;]*m", "", text
+    )
 
 
 def test_the_table_names_parts_and_others(generated: Config) -> None:
@@ -58,7 +62,9 @@ def test_an_unknown_sample(generated: Config) -> None:
 
 def test_runs_differ_in_what_was_set(workshop: Path, generated: Config) -> None:
     """Settings, what came out, and a stage that only one has; equal runs have no difference."""
-    other = load(workshop / "config.yaml", ["teacher.temperature=0.5", f"run_dir={workshop / 'other'}"])
+    other = load(
+        workshop / "config.yaml", ["teacher.temperature=0.5", f"run_dir={workshop / 'other'}"]
+    )
     runner.execute(generate, other)
     runner.execute(filter_stage, other)
     found = "\n".join(diff.differences(workshop / "run", workshop / "other"))

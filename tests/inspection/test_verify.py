@@ -60,7 +60,9 @@ def double(path: Path) -> None:
         ("00002.jsonl.gz", Path.unlink, r"00002\.jsonl\.gz: is gone"),
     ],
 )
-def test_damage_is_named(run_dir: Path, name: str, damage: Callable[[Path], None], expected: str) -> None:
+def test_damage_is_named(
+    run_dir: Path, name: str, damage: Callable[[Path], None], expected: str
+) -> None:
     """A flipped bit, frames of other samples, a doubled line, a lost file."""
     damage(run_dir / "generate" / name)
     with pytest.raises(PipelineError, match=expected):
@@ -72,7 +74,14 @@ def test_mass_and_its_percentile() -> None:
     mass = np.random.default_rng(0).uniform(0.3, 0.9, 5000).astype(np.float32)
     entries = np.log(np.stack([mass, np.full_like(mass, 0.05)], axis=1))
     capture = Capture()
-    capture.add(TopK(np.zeros((5000, 2), np.int64), entries, np.full(5000, np.log(0.05), np.float32), np.ones(5000, np.int64)))
+    capture.add(
+        TopK(
+            np.zeros((5000, 2), np.int64),
+            entries,
+            np.full(5000, np.log(0.05), np.float32),
+            np.ones(5000, np.int64),
+        )
+    )
     mean, low = capture.mass()
     assert mean == pytest.approx(mass.mean(), abs=1e-3)
     assert low == pytest.approx(np.quantile(mass, 0.01), abs=1e-3)
@@ -81,9 +90,12 @@ def test_mass_and_its_percentile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "kept"), [("00001.topk", flip, 15), ("00001.jsonl.gz", flip, 0), ("00001.jsonl.gz", Path.unlink, 0)]
+    ("name", "damage", "kept"),
+    [("00001.topk", flip, 15), ("00001.jsonl.gz", flip, 0), ("00001.jsonl.gz", Path.unlink, 0)],
 )
-def test_damaged_shard_is_repaired(run_dir: Path, workshop: Path, name: str, damage: Callable[[Path], None], kept: int) -> None:
+def test_damaged_shard_is_repaired(
+    run_dir: Path, workshop: Path, name: str, damage: Callable[[Path], None], kept: int
+) -> None:
     """Only that part is made again, and the result is what it was; the damaged file is kept to be looked at."""
     folder = run_dir / "generate"
     before = {path.name: path.read_bytes() for path in folder.glob("0*")}
@@ -96,7 +108,11 @@ def test_damaged_shard_is_repaired(run_dir: Path, workshop: Path, name: str, dam
     assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
 
 
-@pytest.mark.parametrize("left", [["00001.jsonl.gz", "00001.topk"], ["00001.topk"], []], ids=["journal", "lines moved", "frames moved"])
+@pytest.mark.parametrize(
+    "left",
+    [["00001.jsonl.gz", "00001.topk"], ["00001.topk"], []],
+    ids=["journal", "lines moved", "frames moved"],
+)
 def test_repair_killed_midway_goes_on(run_dir: Path, workshop: Path, left: list[str]) -> None:
     """At each step of taking a shard apart, a further --repair, or none, and the stage's command end in what was there."""
     folder = run_dir / "generate"
@@ -134,7 +150,10 @@ def test_damaged_prompt_whose_file_was_edited(run_dir: Path, workshop: Path) -> 
     (workshop / "prompt.md").write_text("another one")
     lines = repair(run_dir)
     assert "00001.jsonl.gz: set aside" in next(lines)
-    with pytest.raises(PipelineError, match=r"prompts/0\.md: is damaged, and no prompt file has its content .*put it back"):
+    with pytest.raises(
+        PipelineError,
+        match=r"prompts/0\.md: is damaged, and no prompt file has its content .*put it back",
+    ):
         next(lines)
 
 

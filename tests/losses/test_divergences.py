@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from pipeline.losses.divergences import DIVERGENCES, fold, forward_kl, jsd, reverse_kl, skew_kl, soften, total_variation
+from pipeline.losses.divergences import (
+    DIVERGENCES,
+    fold,
+    forward_kl,
+    jsd,
+    reverse_kl,
+    skew_kl,
+    soften,
+    total_variation,
+)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
@@ -35,7 +44,9 @@ def test_folding_keeps_the_mass() -> None:
     """A frame without draws, without exact entries beyond the first, and with an empty tail."""
     entries = torch.tensor([[0.5, 0.3, 0.0], [0.5, 0.2, 0.1], [0.6, 0.4, 0.0]]).log()
     head, tail = fold(entries, torch.tensor([0.2, 0.2, 0.0]).log(), torch.tensor([2, 1, 2]))
-    assert head.exp().flatten().tolist() == pytest.approx([0.5, 0.3, 0.0, 0.5, 0.0, 0.0, 0.6, 0.4, 0.0])
+    assert head.exp().flatten().tolist() == pytest.approx(
+        [0.5, 0.3, 0.0, 0.5, 0.0, 0.0, 0.6, 0.4, 0.0]
+    )
     assert tail.exp().tolist() == pytest.approx([0.2, 0.5, 0.0])
 
 
@@ -44,7 +55,9 @@ def test_softening_keeps_a_distribution_and_the_order_of_the_entries() -> None:
     entries, tail = torch.tensor([[0.6, 0.3]]).log(), torch.tensor([0.1]).log()
     soft, rest = soften(entries, tail, 2.0)
     assert (soft.exp().sum() + rest.exp()).item() == pytest.approx(1.0)
-    assert (soft[0, 0] - soft[0, 1]).item() == pytest.approx((entries[0, 0] - entries[0, 1]).item() / 2)
+    assert (soft[0, 0] - soft[0, 1]).item() == pytest.approx(
+        (entries[0, 0] - entries[0, 1]).item() / 2
+    )
     assert rest.item() > tail.item()
 
 
@@ -53,7 +66,10 @@ def test_rare_sampled_token_does_not_blow_up_the_tail() -> None:
     common = torch.tensor([[0.9, 0.05, 0.02]]).log()
     rare = torch.cat([torch.tensor([[1e-6]]).log(), common], 1)
     tail = torch.tensor([0.03]).log()
-    with_rare, without = soften(rare, tail, 2.0)[1].exp().item(), soften(common, tail, 2.0)[1].exp().item()
+    with_rare, without = (
+        soften(rare, tail, 2.0)[1].exp().item(),
+        soften(common, tail, 2.0)[1].exp().item(),
+    )
     assert with_rare == pytest.approx(without, rel=0.05)
     alone, rest = soften(torch.tensor([[0.7]]).log(), torch.tensor([0.3]).log(), 2.0)
     assert (alone.exp().sum() + rest.exp()).item() == pytest.approx(1.0)

@@ -51,7 +51,13 @@ def error(mine: Tensor, reference: Tensor) -> float:
 
 
 def by_definition(
-    hidden: Tensor, weight: Tensor, labels: Tensor, objective: Objective, known: Teacher, weights: Tensor, logits: Logits
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    objective: Objective,
+    known: Teacher,
+    weights: Tensor,
+    logits: Logits,
 ) -> tuple[Tensor, Tensor]:
     """The cross-entropy and the divergence, weighted, with the whole vocabulary in memory, token by token."""
     z = (hidden @ weight.T + (0.0 if logits.bias is None else logits.bias)) * logits.scale
@@ -68,20 +74,33 @@ def by_definition(
 
 
 def divergence_by_definition(q: Tensor, objective: Objective, known: Teacher, row: int) -> Tensor:
-    linear = (objective.divergence, objective.temperature, objective.tail) == ("forward_kl", 1.0, "bucket")
-    head = [k for k in range(K) if known.logprobs[row, k] != -torch.inf and (linear or k < known.exact[row])]
+    linear = (objective.divergence, objective.temperature, objective.tail) == (
+        "forward_kl",
+        1.0,
+        "bucket",
+    )
+    head = [
+        k
+        for k in range(K)
+        if known.logprobs[row, k] != -torch.inf and (linear or k < known.exact[row])
+    ]
     entries, tail = known.logprobs[row, head], known.tail[row]
     tail = tail if linear else (1 - entries.exp().sum()).log()
     entries, tail = (one[0] for one in soften(entries[None], tail[None], objective.temperature))
     ids = known.ids[row, head]
-    p, q = torch.cat([entries.exp(), tail.exp()[None]]), torch.cat([q[ids].exp(), 1 - q[ids].exp().sum()[None]])
+    p, q = (
+        torch.cat([entries.exp(), tail.exp()[None]]),
+        torch.cat([q[ids].exp(), 1 - q[ids].exp().sum()[None]]),
+    )
     if objective.tail == "renormalise":
         p, q = p[:-1] / p[:-1].sum(), q[:-1] / q[:-1].sum()
     m = objective.beta * p + (1 - objective.beta) * q
     values = {
         "forward_kl": lambda: (p * (p / q).log()).sum(),
         "reverse_kl": lambda: (q * (q / p).log()).sum(),
-        "jsd": lambda: (objective.beta * p * (p / m).log() + (1 - objective.beta) * q * (q / m).log()).sum(),
+        "jsd": lambda: (
+            objective.beta * p * (p / m).log() + (1 - objective.beta) * q * (q / m).log()
+        ).sum(),
         "skew_kl": lambda: (p * (p / m).log()).sum(),
         "total_variation": lambda: (p - q).abs().sum() / 2,
     }
@@ -92,20 +111,36 @@ def divergence_by_definition(q: Tensor, objective: Objective, known: Teacher, ro
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("tail", ["bucket", "renormalise"])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_equals_the_definition(divergence: str, tail: str, temperature: float, altered: bool) -> None:
+def test_equals_the_definition(
+    divergence: str, tail: str, temperature: float, altered: bool
+) -> None:
     """Values, gradients and their shares, for every kind of loss and of logits, in float64 and in float32."""
     hidden, weight, labels = student()
     bias, weights = torch.randn(V, dtype=DTYPE, requires_grad=True), torch.rand(N, dtype=DTYPE)
     objective, known = Objective(0.3, temperature, divergence, 0.2, tail), teacher()
-    ce, kd = by_definition(hidden, weight, labels, objective, known, weights, Logits(0.7, 3.0, bias) if altered else Logits())
+    ce, kd = by_definition(
+        hidden,
+        weight,
+        labels,
+        objective,
+        known,
+        weights,
+        Logits(0.7, 3.0, bias) if altered else Logits(),
+    )
     of = (hidden, weight, bias) if altered else (hidden, weight)
-    expected, ce_grad, kd_grad = (torch.autograd.grad(one, of, retain_graph=True) for one in (ce + kd, ce, kd))
+    expected, ce_grad, kd_grad = (
+        torch.autograd.grad(one, of, retain_graph=True) for one in (ce + kd, ce, kd)
+    )
     for dtype, limit in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
         mine = cast(dtype, *of)
         logits = Logits(0.7, 3.0, mine[2]) if altered else Logits()
         for shares in (False, True):
-            loss = distillation_loss(mine[0], mine[1], labels, objective, known, weights.to(dtype), logits, shares)
-            assert torch.stack([loss.ce, loss.kd]).tolist() == pytest.approx([ce.item(), kd.item()], rel=limit)
+            loss = distillation_loss(
+                mine[0], mine[1], labels, objective, known, weights.to(dtype), logits, shares
+            )
+            assert torch.stack([loss.ce, loss.kd]).tolist() == pytest.approx(
+                [ce.item(), kd.item()], rel=limit
+            )
             for one, reference in zip(gradients(loss, *mine), expected, strict=True):
                 assert error(one, reference) <= limit
         norms = ce_grad[0].norm().item(), kd_grad[0].norm().item()
@@ -114,10 +149,14 @@ def test_equals_the_definition(divergence: str, tail: str, temperature: float, a
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16])
-def test_bfloat16_error_is_that_of_the_products(weight_dtype: torch.dtype, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_error_is_that_of_the_products(
+    weight_dtype: torch.dtype, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """0.5 % at worst was measured over ten seeds; sums in bfloat16, or blocks of the weight that are cast wrongly, would give more."""
     monkeypatch.setattr(fused, "BLOCK_ELEMENTS", 7 * H)
-    hidden, weight, labels = (one.to(torch.bfloat16).double() if one.is_floating_point() else one for one in student())
+    hidden, weight, labels = (
+        one.to(torch.bfloat16).double() if one.is_floating_point() else one for one in student()
+    )
     hidden, weight = (one.detach().requires_grad_() for one in (hidden, weight))
     objective, known = Objective(0.3, temperature), teacher()
     ce, kd = by_definition(hidden, weight, labels, objective, known, torch.ones(N), Logits())
@@ -125,7 +164,9 @@ def test_bfloat16_error_is_that_of_the_products(weight_dtype: torch.dtype, tempe
     mine = cast(torch.bfloat16, hidden)[0], cast(weight_dtype, weight)[0]
     loss = distillation_loss(*mine, labels, objective, known)
     assert loss.total.item() == pytest.approx((ce + kd).item(), rel=2e-3)
-    for one, reference, dtype in zip(gradients(loss, *mine), expected, (torch.bfloat16, weight_dtype), strict=True):
+    for one, reference, dtype in zip(
+        gradients(loss, *mine), expected, (torch.bfloat16, weight_dtype), strict=True
+    ):
         assert one.dtype == dtype
         assert error(one, reference) <= 0.01
 
@@ -140,8 +181,13 @@ def test_gradient_is_that_of_finite_differences(divergence: str) -> None:
         return distillation_loss(h, w, labels, objective, teacher(), logits=logits)
 
     steps = [torch.randn_like(one) for one in (hidden, weight)]
-    ahead, behind = (value(hidden + e * steps[0], weight + e * steps[1]).total.item() for e in (1e-5, -1e-5))
-    slope = sum((grad * step).sum().item() for grad, step in zip(gradients(value(hidden, weight), hidden, weight), steps, strict=True))
+    ahead, behind = (
+        value(hidden + e * steps[0], weight + e * steps[1]).total.item() for e in (1e-5, -1e-5)
+    )
+    slope = sum(
+        (grad * step).sum().item()
+        for grad, step in zip(gradients(value(hidden, weight), hidden, weight), steps, strict=True)
+    )
     assert slope == pytest.approx((ahead - behind) / 2e-5, rel=1e-6)
 
 
@@ -152,7 +198,15 @@ def test_chunks_change_nothing(shares: bool, monkeypatch: pytest.MonkeyPatch) ->
     found = []
     for rows in (1, 4, 100):
         monkeypatch.setattr(fused, "CHUNK_BYTES", 3 * 8 * V * rows)
-        loss = distillation_loss(hidden, weight, labels, Objective(0.3, 2.0), teacher(), logits=Logits(softcap=5.0), shares=shares)
+        loss = distillation_loss(
+            hidden,
+            weight,
+            labels,
+            Objective(0.3, 2.0),
+            teacher(),
+            logits=Logits(softcap=5.0),
+            shares=shares,
+        )
         found.append((*loss[: 5 if shares else 3], *gradients(loss, hidden, weight)))
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-12)
@@ -175,9 +229,17 @@ def test_whole_logits_are_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "CHUNK_BYTES", 2 * 4 * V * 10)
     monkeypatch.setattr(fused, "BLOCK_ELEMENTS", 6 * H)
     hidden = torch.randn(200, H, dtype=torch.bfloat16, requires_grad=True)
-    known = Teacher(torch.arange(2).expand(200, 2), torch.full((200, 2), -1.0), torch.zeros(200), torch.ones(200), torch.ones(200) > 0)
+    known = Teacher(
+        torch.arange(2).expand(200, 2),
+        torch.full((200, 2), -1.0),
+        torch.zeros(200),
+        torch.ones(200),
+        torch.ones(200) > 0,
+    )
     with Largest() as seen:
-        distillation_loss(hidden, torch.randn(V, H), torch.arange(200) % V, Objective(0.5, 2.0), known).total.backward()
+        distillation_loss(
+            hidden, torch.randn(V, H), torch.arange(200) % V, Objective(0.5, 2.0), known
+        ).total.backward()
     assert seen.elements == 200 * H
 
 
@@ -187,7 +249,9 @@ def test_weight_of_two_is_twice_the_token() -> None:
     known, weights = teacher(), torch.tensor([2.0, 0.0, 1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0])
     twice = torch.tensor([0, 0, 2, 3, 4, 4, 5, 6, 7, 8])
     weighted = distillation_loss(hidden, weight, labels, Objective(0.3), known, weights)
-    repeated = Teacher(*(getattr(known, name)[twice] for name in ("ids", "logprobs", "tail", "exact", "known")))
+    repeated = Teacher(
+        *(getattr(known, name)[twice] for name in ("ids", "logprobs", "tail", "exact", "known"))
+    )
     again = distillation_loss(hidden[twice], weight, labels[twice], Objective(0.3), repeated)
     torch.testing.assert_close(weighted[:3], again[:3])
     torch.testing.assert_close(gradients(weighted, weight), gradients(again, weight))
@@ -199,11 +263,15 @@ def test_token_without_teacher_is_plain_cross_entropy(divergence: str) -> None:
     hidden, weight, labels = student()
     known = replace(teacher(), known=torch.zeros(N, dtype=torch.bool))
     for tail in ("bucket", "renormalise"):
-        loss = distillation_loss(hidden, weight, labels, Objective(0.3, 2.0, divergence, tail=tail), known)
+        loss = distillation_loss(
+            hidden, weight, labels, Objective(0.3, 2.0, divergence, tail=tail), known
+        )
         alone = distillation_loss(hidden, weight, labels, Objective())
         assert loss.kd == 0
         torch.testing.assert_close(loss[:3], alone[:3])
-        torch.testing.assert_close(gradients(loss, hidden, weight), gradients(alone, hidden, weight))
+        torch.testing.assert_close(
+            gradients(loss, hidden, weight), gradients(alone, hidden, weight)
+        )
 
 
 @pytest.mark.parametrize("frozen", [0, 1])
@@ -222,12 +290,15 @@ def test_frozen_side_gets_no_gradient(frozen: int) -> None:
 def test_no_tokens_give_zero_and_touch_everything() -> None:
     """A process whose batch is empty must still take part in the exchange of gradients."""
     hidden, weight, labels = student()
-    none = Teacher(*(getattr(teacher(), name)[:0] for name in ("ids", "logprobs", "tail", "exact", "known")))
+    none = Teacher(
+        *(getattr(teacher(), name)[:0] for name in ("ids", "logprobs", "tail", "exact", "known"))
+    )
     for known in (none, None):
         loss = distillation_loss(hidden[:0], weight, labels[:0], KD, known, shares=True)
         assert loss.total == 0
         assert all(
-            (grad == 0).all() and grad.shape == of.shape for grad, of in zip(gradients(loss, hidden, weight), (hidden, weight), strict=True)
+            (grad == 0).all() and grad.shape == of.shape
+            for grad, of in zip(gradients(loss, hidden, weight), (hidden, weight), strict=True)
         )
 
 
@@ -236,7 +307,9 @@ def test_gradient_is_handed_out_once() -> None:
     hidden, weight, labels = student()
     loss = distillation_loss(hidden, weight, labels, Objective())
     mean = torch.autograd.grad(loss.total / N, hidden, retain_graph=True)[0]
-    torch.testing.assert_close(mean * N, gradients(distillation_loss(hidden, weight, labels, Objective()), hidden)[0])
+    torch.testing.assert_close(
+        mean * N, gradients(distillation_loss(hidden, weight, labels, Objective()), hidden)[0]
+    )
     with pytest.raises(AssertionError, match="once"):
         loss.total.backward()
 
@@ -246,21 +319,38 @@ def test_student_equal_to_teacher_has_no_loss_and_no_gradient(divergence: str) -
     """The minimum of the divergence is where it must be."""
     hidden, weight, labels = student()
     logprobs = (hidden @ weight.T).log_softmax(1).detach()[:, :K]
-    same = Teacher(torch.arange(K).expand(N, K), logprobs, (1 - logprobs.exp().sum(1)).log(), torch.full((N,), K), torch.ones(N) > 0)
+    same = Teacher(
+        torch.arange(K).expand(N, K),
+        logprobs,
+        (1 - logprobs.exp().sum(1)).log(),
+        torch.full((N,), K),
+        torch.ones(N) > 0,
+    )
     loss = distillation_loss(hidden, weight, labels, replace(KD, divergence=divergence), same)
     assert loss.total.item() == pytest.approx(0.0, abs=1e-12)
     if divergence != "total_variation":  # which has a kink there
         assert gradients(loss, hidden)[0].abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("objective", [replace(KD, divergence=name) for name in DIVERGENCES] + [replace(KD, temperature=2.0)], ids=str)
+@pytest.mark.parametrize(
+    "objective",
+    [replace(KD, divergence=name) for name in DIVERGENCES] + [replace(KD, temperature=2.0)],
+    ids=str,
+)
 def test_draws_count_as_tail_where_the_loss_is_not_linear(objective: Objective) -> None:
     """A draw stands for many tokens; taken for one of their joint probability it would be the likeliest of all."""
     hidden, weight, labels = student()
     ids, logprobs = torch.arange(K).expand(N, K), torch.full((N, K), 0.15).log()
-    known = Teacher(ids, logprobs, torch.full((N,), 0.25).log(), torch.full((N,), 2), torch.ones(N) > 0)
-    merged = replace(known, ids=ids[:, :2], logprobs=logprobs[:, :2], tail=torch.full((N,), 0.7).log())
-    drawn, folded = (distillation_loss(hidden, weight, labels, objective, one).total.item() for one in (known, merged))
+    known = Teacher(
+        ids, logprobs, torch.full((N,), 0.25).log(), torch.full((N,), 2), torch.ones(N) > 0
+    )
+    merged = replace(
+        known, ids=ids[:, :2], logprobs=logprobs[:, :2], tail=torch.full((N,), 0.7).log()
+    )
+    drawn, folded = (
+        distillation_loss(hidden, weight, labels, objective, one).total.item()
+        for one in (known, merged)
+    )
     assert (drawn == pytest.approx(folded)) is not objective.uses_draws
 
 
@@ -272,17 +362,29 @@ def test_gradient_of_forward_kl_is_right_on_average_over_the_draws() -> None:
     ranked = whole.gather(1, order).exp().numpy()
     exact = ranked >= 1 / 16
     rarer = ranked * ~exact
-    expected, total, rounds = gradients(Loss(*dense_forward_kl(hidden, weight, whole)), hidden)[0], torch.zeros_like(hidden), 2000
+    expected, total, rounds = (
+        gradients(Loss(*dense_forward_kl(hidden, weight, whole)), hidden)[0],
+        torch.zeros_like(hidden),
+        2000,
+    )
     for seed in range(rounds):
         offsets = torch.rand(N, generator=torch.Generator().manual_seed(seed), dtype=DTYPE).numpy()
         draws = topk._draw(rarer, 1 / 16, offsets)
         shares = torch.tensor(exact * ranked + draws * (rarer.sum(1) / draws.sum(1))[:, None])
-        known = Teacher(order, shares.log(), torch.full((N,), -torch.inf), torch.tensor(exact.sum(1)), torch.ones(N) > 0)
+        known = Teacher(
+            order,
+            shares.log(),
+            torch.full((N,), -torch.inf),
+            torch.tensor(exact.sum(1)),
+            torch.ones(N) > 0,
+        )
         total += gradients(distillation_loss(hidden, weight, labels, KD, known), hidden)[0]
     assert error(total / rounds, expected) < 0.02
 
 
-def dense_forward_kl(hidden: Tensor, weight: Tensor, whole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def dense_forward_kl(
+    hidden: Tensor, weight: Tensor, whole: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     kd = forward_kl(whole, (hidden @ weight.T).log_softmax(1)).sum()
     return kd, kd * 0, kd
 
@@ -296,6 +398,8 @@ def test_all_of_a_small_vocabulary_kept_leaves_no_tail(divergence: str, temperat
     ids = torch.arange(3).expand(2, 3)
     none, all_three = torch.full((2,), -torch.inf), torch.full((2,), 3)
     known = Teacher(ids, torch.randn(2, 3).log_softmax(1), none, all_three, torch.ones(2) > 0)
-    loss = distillation_loss(hidden, weight, ids[:, 0], Objective(0.1, temperature, divergence), known)
+    loss = distillation_loss(
+        hidden, weight, ids[:, 0], Objective(0.1, temperature, divergence), known
+    )
     assert torch.isfinite(loss.total)
     assert torch.isfinite(gradients(loss, hidden)[0]).all()

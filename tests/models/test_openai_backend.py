@@ -23,7 +23,11 @@ POISON = 13  # the request that goes wrong where others do not
 
 
 def bad(status: int, message: str = "not now", **headers: str) -> Reply:
-    return status, {"error": {"message": message}}, {name.replace("_", "-"): value for name, value in headers.items()}
+    return (
+        status,
+        {"error": {"message": message}},
+        {name.replace("_", "-"): value for name, value in headers.items()},
+    )
 
 
 def poisoned(reply: Reply) -> Callable[[Any, int], Reply]:
@@ -36,18 +40,40 @@ def first(*replies: Reply | None) -> Callable[[Any, int], Reply | None]:
 
 
 def model(url: str, flight: int = 8, **settings: Any) -> ServerModel:
-    fields = {"tokenizer": str(TOKENIZER), "logprobs": K, "retries": 1, "patience_s": 20.0, **settings}
-    return ServerModel(Teacher(backend="openai", model="m", base_url=url, engine=Engine(max_in_flight=flight), **fields))
+    fields = {
+        "tokenizer": str(TOKENIZER),
+        "logprobs": K,
+        "retries": 1,
+        "patience_s": 20.0,
+        **settings,
+    }
+    return ServerModel(
+        Teacher(
+            backend="openai", model="m", base_url=url, engine=Engine(max_in_flight=flight), **fields
+        )
+    )
 
 
 def request(number: int, **changes: Any) -> Request:
-    return Request(**{"id": str(number), "rendered": Rendered(None, "x"), "token_ids": [number, 5], "seed": 1, **changes})
+    return Request(
+        **{
+            "id": str(number),
+            "rendered": Rendered(None, "x"),
+            "token_ids": [number, 5],
+            "seed": 1,
+            **changes,
+        }
+    )
 
 
 def ask(url: str, number: int = 16, flight: int = 8, **settings: Any) -> dict[int, Answer]:
     """Requests 0 to `number`, by their number. Each is answered once."""
     requests = (request(n) for n in range(number))
-    answers = [a for batch in model(url, flight, **settings).generate(requests, Sampling(8, 1.0, logprobs=K)) for a in batch]
+    answers = [
+        a
+        for batch in model(url, flight, **settings).generate(requests, Sampling(8, 1.0, logprobs=K))
+        for a in batch
+    ]
     assert len(answers) == number
     return {int(answer.id): answer for answer in answers}
 
@@ -90,14 +116,19 @@ def test_lost_connections_cost_nothing() -> None:
 def test_patience_ends() -> None:
     """A server that nobody started would be waited for for ever."""
     began = time.monotonic()
-    with pytest.raises(PipelineError, match=r"no answer .*is the server up\? What is finished is kept"):
+    with pytest.raises(
+        PipelineError, match=r"no answer .*is the server up\? What is finished is kept"
+    ):
         ask(f"http://127.0.0.1:{free_port()}/v1", patience_s=0.5)
     assert 0.5 <= time.monotonic() - began < 5
 
 
 def test_overload_for_ever_ends_the_stage() -> None:
     """A quota that is used up looks like overload."""
-    with serving(lambda body, times: bad(429)) as server, pytest.raises(PipelineError, match="answers 429: not now; is the server up"):
+    with (
+        serving(lambda body, times: bad(429)) as server,
+        pytest.raises(PipelineError, match="answers 429: not now; is the server up"),
+    ):
         ask(server.url, patience_s=0.5)
 
 
@@ -107,7 +138,11 @@ def test_overload_of_one_is_waited_for_while_others_are_answered() -> None:
 
     def reply(body: Any, times: int) -> Reply:
         time.sleep(0.05)
-        return bad(429, Retry_After="0") if body["prompt"][0] == POISON and time.monotonic() < overloaded else good()
+        return (
+            bad(429, Retry_After="0")
+            if body["prompt"][0] == POISON and time.monotonic() < overloaded
+            else good()
+        )
 
     with serving(reply) as server:
         assert not failures(ask(server.url, number=45, flight=2, patience_s=0.6, retries=0))
@@ -125,7 +160,11 @@ def test_retry_after_is_kept_to() -> None:
     """Who asks sooner is banned by some servers. It may be seconds or a date."""
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
     began = time.monotonic()
-    with serving(lambda body, times: bad(429, Retry_After=date if body["prompt"][0] else "1") if times == 1 else good()) as server:
+    with serving(
+        lambda body, times: (
+            bad(429, Retry_After=date if body["prompt"][0] else "1") if times == 1 else good()
+        )
+    ) as server:
         assert not failures(ask(server.url, number=2))
     assert sorted(server.at)[2] - began >= 0.9
     assert sorted(server.at)[3] - began < 10
@@ -141,7 +180,9 @@ def test_one_poisoned_request_fails_alone() -> None:
     """One prompt that breaks the server's code once ended a night's run."""
     with serving(poisoned(bad(500, "kaboom"))) as server:
         failed = failures(ask(server.url, retries=1))
-    assert [(number, failure.reason) for number, failure in failed.items()] == [(POISON, "server_error")]
+    assert [(number, failure.reason) for number, failure in failed.items()] == [
+        (POISON, "server_error")
+    ]
     assert failed[POISON].message == f"{server.url}: answers 500: kaboom, 2 times"
     assert server.seen[POISON] == 2
 
@@ -150,7 +191,9 @@ def test_request_that_breaks_its_connection_fails_alone() -> None:
     """A prompt that kills the server's worker looked like a server that is gone, and once it was the last one it ended the stage."""
     with serving(lambda body, times: None if body["prompt"][0] == POISON else good()) as server:
         failed = failures(ask(server.url, retries=1, patience_s=2.0))
-    assert [(number, failure.reason) for number, failure in failed.items()] == [(POISON, "server_error")]
+    assert [(number, failure.reason) for number, failure in failed.items()] == [
+        (POISON, "server_error")
+    ]
     assert "no answer" in failed[POISON].message
     assert server.seen[POISON] == 3  # the first time could be the server's own death
 
@@ -198,7 +241,9 @@ def test_time_out_fails_one_request() -> None:
     with serving(reply) as server:
         failed = failures(ask(server.url, timeout_s=0.7, retries=1))
         over.set()
-    assert [(number, failure.reason) for number, failure in failed.items()] == [(POISON, "timed_out")]
+    assert [(number, failure.reason) for number, failure in failed.items()] == [
+        (POISON, "timed_out")
+    ]
     assert server.seen[POISON] == 2
 
 
@@ -208,7 +253,11 @@ def test_time_out_fails_one_request() -> None:
         (400, "logprobs of 4 is above max_logprobs", "refused"),
         (422, "min_p must be in [0, 1]", "refused"),
         (413, "request entity too large", "refused"),
-        (400, "This model's maximum context length is 64 tokens. However, your prompt contains 90 input tokens", "too_long"),
+        (
+            400,
+            "This model's maximum context length is 64 tokens. However, your prompt contains 90 input tokens",
+            "too_long",
+        ),
         (400, "prompt (90) is longer than the maximum model length of 64", "too_long"),
         (400, "total length (90) exceeds max_model_len (64)", "too_long"),
     ],
@@ -223,11 +272,20 @@ def test_refused_request_is_not_sent_again(status: int, message: str, reason: st
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [(401, "right key in OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "teacher.model"), (405, "/v1")]
+    ("status", "hint"),
+    [
+        (401, "right key in OPENAI_API_KEY"),
+        (403, "OPENAI_API_KEY"),
+        (404, "teacher.model"),
+        (405, "/v1"),
+    ],
 )
 def test_what_is_wrong_for_all_ends_the_stage(status: int, hint: str) -> None:
     """A million failures of one cause are one error."""
-    with serving(lambda body, times: bad(status)) as server, pytest.raises(PipelineError, match=f"answers {status}: not now.*{hint}"):
+    with (
+        serving(lambda body, times: bad(status)) as server,
+        pytest.raises(PipelineError, match=f"answers {status}: not now.*{hint}"),
+    ):
         ask(server.url)
     assert len(server.at) <= 8
 
@@ -237,14 +295,25 @@ def test_what_is_wrong_for_all_ends_the_stage(status: int, hint: str) -> None:
     [
         (good(token_ids=None), "gives no token ids"),
         (good(logprobs=None), "gives no logprobs for its tokens; raise its --max-logprobs to 3"),
-        (good(logprobs={"token_logprobs": [-1.0] * 3, "top_logprobs": [{" a": -1.0}] * 3}), "names tokens by text"),
         (
-            good(logprobs={"token_logprobs": [-1.0] * 3, "top_logprobs": [{"token_id:1": -1.0}, {" a": -1.0}, {}]}),
+            good(logprobs={"token_logprobs": [-1.0] * 3, "top_logprobs": [{" a": -1.0}] * 3}),
+            "names tokens by text",
+        ),
+        (
+            good(
+                logprobs={
+                    "token_logprobs": [-1.0] * 3,
+                    "top_logprobs": [{"token_id:1": -1.0}, {" a": -1.0}, {}],
+                }
+            ),
             "not an OpenAI completion",
         ),
         ((200, {"choices": []}, {}), "not an OpenAI completion"),
         ((200, [], {}), "not an OpenAI completion"),
-        ((200, "<html>hello</html>", {"Content-Type": "text/html"}), r"not an OpenAI completion .*base_url end in /v1\?"),
+        (
+            (200, "<html>hello</html>", {"Content-Type": "text/html"}),
+            r"not an OpenAI completion .*base_url end in /v1\?",
+        ),
     ],
 )
 def test_wrong_server_ends_the_stage(reply: Reply, expected: str) -> None:
@@ -312,13 +381,34 @@ def test_closing_does_not_wait_for_answers() -> None:
 
 def test_what_is_sent_and_read() -> None:
     """A field that goes astray changes every sample in silence; entries in the server's order would misplace the tail."""
-    changed = {"token_logprobs": [-0.5, -7.0, -9999.0], "top_logprobs": choice()["logprobs"]["top_logprobs"]}
-    changed["top_logprobs"][1] = {"token_id:71": -7.0, "token_id:9": -2.0, "token_id:8": -1.5, "token_id:7": -0.1}
+    changed = {
+        "token_logprobs": [-0.5, -7.0, -9999.0],
+        "top_logprobs": choice()["logprobs"]["top_logprobs"],
+    }
+    changed["top_logprobs"][1] = {
+        "token_id:71": -7.0,
+        "token_id:9": -2.0,
+        "token_id:8": -1.5,
+        "token_id:7": -0.1,
+    }
     changed["top_logprobs"][2] = {"token_id:72": -9999.0, "token_id:9": -0.1}
     with serving(lambda body, times: good(logprobs=changed)) as server:
         requests = [request(1, stop=("\n",), seed=9)]
-        ((answer,),) = [batch for batch in model(server.url).generate(requests, Sampling(8, 0.5, 0.9, 7, K)) if batch]
-    sent = {"max_tokens": 8, "temperature": 0.5, "top_p": 0.9, "top_k": 7, "logprobs": K, "prompt": [1, 5], "stop": ["\n"], "seed": 9}
+        ((answer,),) = [
+            batch
+            for batch in model(server.url).generate(requests, Sampling(8, 0.5, 0.9, 7, K))
+            if batch
+        ]
+    sent = {
+        "max_tokens": 8,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 7,
+        "logprobs": K,
+        "prompt": [1, 5],
+        "stop": ["\n"],
+        "seed": 9,
+    }
     assert sent.items() <= server.bodies[0].items()
     assert isinstance(answer, Completion)
     assert answer.topk is not None
@@ -331,7 +421,9 @@ def test_what_is_sent_and_read() -> None:
 
 def test_empty_reply_has_an_empty_table() -> None:
     """A model may end at once."""
-    with serving(lambda body, times: good(token_ids=[], logprobs={"token_logprobs": [], "top_logprobs": []})) as server:
+    with serving(
+        lambda body, times: good(token_ids=[], logprobs={"token_logprobs": [], "top_logprobs": []})
+    ) as server:
         answer = ask(server.url, number=1)[0]
     assert isinstance(answer, Completion)
     assert answer.topk is not None
@@ -346,30 +438,52 @@ def test_url_that_is_none_is_refused_at_once(url: str) -> None:
 
 
 PROMPT_ROWS = [None, row((5, -1.0), (6, -2.0))]
-GIVEN_ROWS = [row((70, -0.5), (9, -1.0), (8, -2.0)), row((71, -9999.0), (9, -0.2), (8, -2.0), (7, -3.0))]
+GIVEN_ROWS = [
+    row((70, -0.5), (9, -1.0), (8, -2.0)),
+    row((71, -9999.0), (9, -0.2), (8, -2.0), (7, -3.0)),
+]
 
 
 def score(rows: Any) -> tuple[Answer, Any]:
     """The answer for the text [70, 71] after the prompt [1, 5], and what was sent."""
     with serving(lambda body, times: good(prompt_logprobs=rows)) as server:
-        ((answer,),) = [batch for batch in model(server.url).score([request(1, given=[70, 71])], K) if batch]
+        ((answer,),) = [
+            batch for batch in model(server.url).score([request(1, given=[70, 71])], K) if batch
+        ]
     return answer, server.bodies[0]
 
 
 def test_score_reads_the_given_tokens() -> None:
     """The rows of the prompt come first; one off, and every distribution belongs to its neighbour."""
     answer, sent = score([*PROMPT_ROWS, *GIVEN_ROWS])
-    assert {"prompt": [1, 5, 70, 71], "prompt_logprobs": K, "max_tokens": 1, "temperature": 0}.items() <= sent.items()
+    assert {
+        "prompt": [1, 5, 70, 71],
+        "prompt_logprobs": K,
+        "max_tokens": 1,
+        "temperature": 0,
+    }.items() <= sent.items()
     assert isinstance(answer, Completion)
     assert answer.topk is not None
-    assert (answer.token_ids, answer.finish_reason, answer.usage.prompt_tokens, answer.usage.completion_tokens) == ([70, 71], "stop", 2, 2)
+    assert (
+        answer.token_ids,
+        answer.finish_reason,
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+    ) == ([70, 71], "stop", 2, 2)
     assert answer.topk.ids.tolist() == [[70, 70, 9, 8], [71, 9, 8, 7]]
-    np.testing.assert_array_equal(answer.topk.logprobs, np.array([[-0.5, -0.5, -1.0, -2.0], [-np.inf, -0.2, -2.0, -3.0]], np.float32))
+    np.testing.assert_array_equal(
+        answer.topk.logprobs,
+        np.array([[-0.5, -0.5, -1.0, -2.0], [-np.inf, -0.2, -2.0, -3.0]], np.float32),
+    )
 
 
 @pytest.mark.parametrize(
     "rows",
-    [[*PROMPT_ROWS, *reversed(GIVEN_ROWS)], [*PROMPT_ROWS, GIVEN_ROWS[0]], [*PROMPT_ROWS, GIVEN_ROWS[0], None]],
+    [
+        [*PROMPT_ROWS, *reversed(GIVEN_ROWS)],
+        [*PROMPT_ROWS, GIVEN_ROWS[0]],
+        [*PROMPT_ROWS, GIVEN_ROWS[0], None],
+    ],
     ids=["shifted", "short", "null"],
 )
 def test_misaligned_score_is_a_failure(rows: Any) -> None:

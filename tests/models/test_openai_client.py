@@ -39,7 +39,9 @@ class Handler(BaseHTTPRequestHandler):
         type(self).seen[key] += 1
         type(self).bodies.append(body)
         if self.mode == "wrong":
-            return self.answer(400, {"message": "logprobs of 4 is above max_logprobs", "type": "BadRequestError"})
+            return self.answer(
+                400, {"message": "logprobs of 4 is above max_logprobs", "type": "BadRequestError"}
+            )
         if self.mode == "down" or (self.mode == "busy" and self.seen[key] == 1):
             return self.answer(503 if self.mode == "busy" else 500, {"message": "not now"})
         if self.mode == "page":
@@ -54,23 +56,50 @@ class Handler(BaseHTTPRequestHandler):
         logprobs = {
             "tokens": [f"token_id:{i}" for i in ids],
             "token_logprobs": [-0.25 for _ in ids],
-            "top_logprobs": [{f"token_id:{(i + j) % 263}": -0.25 - 2 * j for j in range(k)} for i in ids],
+            "top_logprobs": [
+                {f"token_id:{(i + j) % 263}": -0.25 - 2 * j for j in range(k)} for i in ids
+            ],
             "text_offset": [],
         }
-        choice = {"index": 0, "text": REPLY, "finish_reason": "tool_calls" if self.mode == "odd" else "stop", "logprobs": logprobs}
+        choice = {
+            "index": 0,
+            "text": REPLY,
+            "finish_reason": "tool_calls" if self.mode == "odd" else "stop",
+            "logprobs": logprobs,
+        }
         if self.mode != "no_ids":
             choice["token_ids"] = ids
-        return {"id": "1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]}
+        return {
+            "id": "1",
+            "object": "text_completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+        }
 
     def chat(self) -> dict[str, Any]:
-        choice = {"index": 0, "message": {"role": "assistant", "content": REPLY}, "finish_reason": "stop", "logprobs": None}
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": REPLY},
+            "finish_reason": "stop",
+            "logprobs": None,
+        }
         usage = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
-        return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+        return {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+            "usage": usage,
+        }
 
     def answer(self, status: int, body: dict[str, Any] | str) -> None:
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if isinstance(body, str) else "application/json")
+        self.send_header(
+            "Content-Type", "text/html" if isinstance(body, str) else "application/json"
+        )
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -94,8 +123,15 @@ def serving(mode: str) -> Iterator[str]:
 
 
 def run(workshop: Path, url: str, *overrides: str) -> list[Sample]:
-    teacher = ["teacher.backend=openai", f"teacher.base_url={url}", f"teacher.tokenizer={TOKENIZER}"]
-    config = load(workshop / "config.yaml", [*teacher, "teacher.retries=1", "teacher.patience_s=1", *overrides])
+    teacher = [
+        "teacher.backend=openai",
+        f"teacher.base_url={url}",
+        f"teacher.tokenizer={TOKENIZER}",
+    ]
+    config = load(
+        workshop / "config.yaml",
+        [*teacher, "teacher.retries=1", "teacher.patience_s=1", *overrides],
+    )
     runner.execute(generate, config)
     return list(read_records(workshop / "run" / "generate", Sample))
 
@@ -109,7 +145,12 @@ def test_ids_and_logprobs_come_by_id(workshop: Path) -> None:
     for sample in samples:
         assert sample.frame is not None
         assert frames.of(sample).ids[:, 0].tolist() == sample.token_ids
-    assert all(body["return_token_ids"] and body["return_tokens_as_token_ids"] and body["temperature"] == 1.0 for body in Handler.bodies)
+    assert all(
+        body["return_token_ids"]
+        and body["return_tokens_as_token_ids"]
+        and body["temperature"] == 1.0
+        for body in Handler.bodies
+    )
     assert len({body["seed"] for body in Handler.bodies}) == 60
 
 
@@ -146,9 +187,17 @@ def test_server_that_is_not_there(workshop: Path) -> None:
 
 def test_text_only_server(workshop: Path) -> None:
     """Any OpenAI-compatible server will do for SFT, by chat."""
-    (workshop / "prompt.md").write_text('---\nanswer: {end: [",", "\\n"]}\n---\nIs {{ number }} even?')
+    (workshop / "prompt.md").write_text(
+        '---\nanswer: {end: [",", "\\n"]}\n---\nIs {{ number }} even?'
+    )
     with serving("ok") as url:
-        samples = run(workshop, url, "teacher.tokenizer=null", "teacher.logprobs=0", "train.arms={sft: {method: sft}}")
+        samples = run(
+            workshop,
+            url,
+            "teacher.tokenizer=null",
+            "teacher.logprobs=0",
+            "train.arms={sft: {method: sft}}",
+        )
     assert all(sample.token_ids is None and sample.answer == "yes" for sample in samples)
     assert samples[0].usage.completion_tokens == 6
 
@@ -165,15 +214,22 @@ def test_changed_tokenizer_folder_is_noticed(workshop: Path) -> None:
     shutil.copytree(TOKENIZER, folder)
     with serving("ok") as url:
         run(workshop, url, f"teacher.tokenizer={folder}")
-        (folder / "tokenizer_config.json").write_text((folder / "tokenizer_config.json").read_text() + " ")
+        (folder / "tokenizer_config.json").write_text(
+            (folder / "tokenizer_config.json").read_text() + " "
+        )
         with pytest.raises(PipelineError, match="model tokenizer: sha256"):
             run(workshop, url, f"teacher.tokenizer={folder}")
 
 
-def test_broken_key_is_refused_without_being_shown(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_key_is_refused_without_being_shown(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A header error once printed the whole key."""
     monkeypatch.setenv("OPENAI_API_KEY", "secret\x07key")
-    with serving("ok") as url, pytest.raises(PipelineError, match="OPENAI_API_KEY holds cannot be a key") as caught:
+    with (
+        serving("ok") as url,
+        pytest.raises(PipelineError, match="OPENAI_API_KEY holds cannot be a key") as caught,
+    ):
         run(workshop, url)
     assert "secret" not in str(caught.value)
 
@@ -183,4 +239,8 @@ def test_the_key_is_written_nowhere(workshop: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving("ok") as url:
         run(workshop, url)
-    assert not [path for path in (workshop / "run").rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert not [
+        path
+        for path in (workshop / "run").rglob("*")
+        if path.is_file() and KEY.encode() in path.read_bytes()
+    ]

@@ -27,7 +27,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.parametrize("state", ["up", "loading"])
 def test_killed_driver_takes_its_engine_along(state: str) -> None:
     """kill -9 of the driver alone used to leave the engine, and its memory, behind; while it loaded too."""
-    driver = subprocess.run([sys.executable, "-c", DRIVER, state], capture_output=True, text=True, check=False)
+    driver = subprocess.run(
+        [sys.executable, "-c", DRIVER, state], capture_output=True, text=True, check=False
+    )
     engine = int(driver.stdout)
     for _ in range(100):
         if not psutil.pid_exists(engine) or psutil.Process(engine).status() == psutil.STATUS_ZOMBIE:

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from pipeline.config import Config, load
 from pipeline.execution import runner
@@ -42,7 +51,9 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("there is no chromium; install it: apt-get install chromium")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"], timeout=PATIENCE_MS
+        )
         yield browser
         browser.close()
 
@@ -53,7 +64,13 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browsed")
     write_seeds(folder / "eval.jsonl", range(100, 112))
     rows = [
-        {"id": f"n{n}", "number": HOSTILE if n == 7 else n, "target": "no" if n % 2 else "yes", "group": f"g{n % 3}"} for n in range(30)
+        {
+            "id": f"n{n}",
+            "number": HOSTILE if n == 7 else n,
+            "target": "no" if n % 2 else "yes",
+            "group": f"g{n % 3}",
+        }
+        for n in range(30)
     ]
     (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "prompt.md").write_text(PROMPT)
@@ -91,8 +108,12 @@ def _student(config: Config) -> None:
     shutil.copytree(folder / "teacher", folder / "kd")
     turned = []
     for one in read_records(folder / "teacher", Scored):
-        score = one.score.model_copy(update={"value": 1.0 - one.score.value, "explanation": "turned round"})
-        turned.append(one.model_copy(update={"model": "kd", "score": score, "text": "the student says"}))
+        score = one.score.model_copy(
+            update={"value": 1.0 - one.score.value, "explanation": "turned round"}
+        )
+        turned.append(
+            one.model_copy(update={"model": "kd", "score": score, "text": "the student says"})
+        )
     write_shards(folder / "kd", turned)
 
 
@@ -102,8 +123,12 @@ def opened(chromium: Browser, run_dir: Path, tmp_path: Path) -> Iterator[Open]:
     errors: list[Error] = []
     heard: list[tuple[BrowserContext, list[Request], list[ConsoleMessage]]] = []
 
-    def open_report(page: Path = run_dir / "report" / "index.html", address: str = "", **settings: Any) -> Page:
-        context = chromium.new_context(reduced_motion="reduce", **{"viewport": {"width": 1280, "height": 900}, **settings})
+    def open_report(
+        page: Path = run_dir / "report" / "index.html", address: str = "", **settings: Any
+    ) -> Page:
+        context = chromium.new_context(
+            reduced_motion="reduce", **{"viewport": {"width": 1280, "height": 900}, **settings}
+        )
         context.set_default_timeout(PATIENCE_MS)
         context.route(re.compile("^(?!file:|data:)"), lambda route: route.abort())
         window = context.new_page()
@@ -121,7 +146,9 @@ def opened(chromium: Browser, run_dir: Path, tmp_path: Path) -> Iterator[Open]:
     yield open_report
     for number, (context, asked, said) in enumerate(heard):
         context.pages[0].screenshot(path=tmp_path / f"{number}.png")
-        assert [request.url for request in asked if not request.url.startswith(("file:", "data:"))] == []
+        assert [
+            request.url for request in asked if not request.url.startswith(("file:", "data:"))
+        ] == []
         assert [message.text for message in said if message.type in ("error", "warning")] == []
         context.close()
     assert errors == []
@@ -177,7 +204,9 @@ def test_filters_narrow_one_another(opened: Open, run_dir: Path, samples: list[S
     expect(window.locator(".why")).to_have_text(f"{reasons[0]}: {first.value}")
     window.get_by_role("button", name="Show all").click()
     window.get_by_role("button", name=re.compile("^g1")).click()
-    status(window).to_have_text(f"{sum(sample.seed.group == 'g1' for sample in samples)} of {len(samples)} samples")
+    status(window).to_have_text(
+        f"{sum(sample.seed.group == 'g1' for sample in samples)} of {len(samples)} samples"
+    )
 
 
 def test_keys_alone_are_enough(opened: Open, samples: list[Sample]) -> None:
@@ -198,7 +227,9 @@ def test_keys_alone_are_enough(opened: Open, samples: list[Sample]) -> None:
     heading(window).to_contain_text(samples[-1].id)
 
 
-def test_hover_shows_what_else_was_likely(opened: Open, run_dir: Path, samples: list[Sample]) -> None:
+def test_hover_shows_what_else_was_likely(
+    opened: Open, run_dir: Path, samples: list[Sample]
+) -> None:
     """Shifted by a token, or by a sample, the probabilities would be another's."""
     window = opened()
     topk = TopKFolder(run_dir / "generate").of(samples[1])
@@ -208,16 +239,25 @@ def test_hover_shows_what_else_was_likely(opened: Open, run_dir: Path, samples: 
     heading(window).to_contain_text(samples[1].id)
     window.locator(".tokens .token").nth(place).hover()
     expect(window.locator(".likely p")).to_have_text(f"Token {place + 1} of {len(found.written)}")
-    expect(window.locator(".likely li.written span").last).to_have_text(f"{found.written[place]:.3f}")
-    expect(window.locator(".likely li")).to_have_count(2 + int((found.others[place] >= 0.0005).sum()))
-    shades = {re.sub(" answer| current", "", str(one.get_attribute("class"))) for one in window.locator(".tokens .token").all()}
+    expect(window.locator(".likely li.written span").last).to_have_text(
+        f"{found.written[place]:.3f}"
+    )
+    expect(window.locator(".likely li")).to_have_count(
+        2 + int((found.others[place] >= 0.0005).sum())
+    )
+    shades = {
+        re.sub(" answer| current", "", str(one.get_attribute("class")))
+        for one in window.locator(".tokens .token").all()
+    }
     assert len(shades) > 1
     window.screenshot(path=run_dir / "hover.png")
 
 
 def test_a_character_of_several_tokens_is_whole(opened: Open, samples: list[Sample]) -> None:
     """Bytes decoded one at a time are question marks."""
-    window = opened(address=f"#samples&id={next(sample.id for sample in samples if '☃' in sample.text)}")
+    window = opened(
+        address=f"#samples&id={next(sample.id for sample in samples if '☃' in sample.text)}"
+    )
     expect(window.locator(".tokens")).to_contain_text("perhaps ")
     expect(window.locator(".tokens")).to_contain_text("☃")
     assert "\ufffd" not in window.locator(".tokens").inner_text()
@@ -241,8 +281,14 @@ def test_teacher_beside_student(opened: Open, run_dir: Path) -> None:
     window = opened()
     window.get_by_role("button", name=re.compile("^Held-out answers")).click()
     for model, said in (("teacher", "right"), ("kd", "wrong")):
-        window.get_by_role("group", name=model).get_by_role("button", name=re.compile(f"^{said}")).click()
-    right = [one for one in read_records(run_dir / "evaluate" / "teacher", Scored) if one.score.value == 1]
+        window.get_by_role("group", name=model).get_by_role(
+            "button", name=re.compile(f"^{said}")
+        ).click()
+    right = [
+        one
+        for one in read_records(run_dir / "evaluate" / "teacher", Scored)
+        if one.score.value == 1
+    ]
     status(window).to_have_text(f"{len(right)} of 12 held-out seeds")
     heading(window).to_contain_text(right[0].seed_id)
     detail = window.locator(".detail:visible")
@@ -278,7 +324,9 @@ def test_narrow(opened: Open, run_dir: Path) -> None:
         window.get_by_role("button", name=re.compile(f"^{view}")).click()
         heading(window).to_be_visible()
         assert window.evaluate("document.documentElement.scrollWidth") == 360
-    listed, detail = (window.locator(f"{part}:visible").bounding_box() for part in (".list", ".detail"))
+    listed, detail = (
+        window.locator(f"{part}:visible").bounding_box() for part in (".list", ".detail")
+    )
     assert listed is not None
     assert detail is not None
     assert listed["y"] + listed["height"] <= detail["y"]
@@ -295,14 +343,19 @@ def test_print_says_where_to_look(opened: Open) -> None:
 
 def test_without_scripts(opened: Open) -> None:
     """An empty section would look like an empty run."""
-    expect(opened(java_script_enabled=False).locator("#browser noscript p")).to_contain_text("needs JavaScript")
+    expect(opened(java_script_enabled=False).locator("#browser noscript p")).to_contain_text(
+        "needs JavaScript"
+    )
 
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of as many samples as it is made for, one of them like no other."""
     folder = tmp_path_factory.mktemp("many")
-    index = Index([Facet("verdict", "Verdict", ["kept"]), Facet("truth", "Truth", ["right"])], sorts=[("input", "in input order")])
+    index = Index(
+        [Facet("verdict", "Verdict", ["kept"]), Facet("truth", "Truth", ["right"])],
+        sorts=[("input", "in input order")],
+    )
     row: dict[str, Any] = {
         "inputs": [["text", "a prompt"]],
         "text": "a reply",
@@ -312,7 +365,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "target": None,
     }
     row |= {"why": None, "said": None, "ended": "stop", "tokens": 3}
-    rows = (row if number != MANY - 2 else row | {"rationale": "a needle"} for number in range(MANY))
+    rows = (
+        row if number != MANY - 2 else row | {"rationale": "a needle"} for number in range(MANY)
+    )
     for name, page in in_pages(rows):
         write_data(folder / "samples" / "generated", name, page)
     for number in range(MANY):
@@ -320,7 +375,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
             facet.add(facet.values[0])
         index.add(f"s{number}", f"answer {number}", "a prompt", None)
     write_data(folder / "samples" / "generated", "index", index.to_json())
-    (folder / "index.html").write_text(f"<!doctype html><meta charset=utf-8><section id=samples>{section({'generated': MANY})}</section>")
+    (folder / "index.html").write_text(
+        f"<!doctype html><meta charset=utf-8><section id=samples>{section({'generated': MANY})}</section>"
+    )
     return folder / "index.html"
 
 

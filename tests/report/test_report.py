@@ -63,7 +63,11 @@ def written(run: Path) -> tuple[Page, str, str]:
     """(page, its text without markup, report.md)"""
     text = write(run).read_text()
     page = Page(text)
-    return page, re.sub(r"\s+", " ", " ".join(page.words)), (run / "report" / "report.md").read_text()
+    return (
+        page,
+        re.sub(r"\s+", " ", " ".join(page.words)),
+        (run / "report" / "report.md").read_text(),
+    )
 
 
 def test_one_source_of_figures(run: Path) -> None:
@@ -75,7 +79,11 @@ def test_one_source_of_figures(run: Path) -> None:
             mean, _, rest = shown(figure).partition(" ")
             assert shown(figure) in markdown
             assert f"{mean} {rest}" in page
-        for figure in (f"{model['retained']:.1%}", f"{model['macro_f1']:.3f}", f"{model['parameters'] / 1e6:,.1f}M"):
+        for figure in (
+            f"{model['retained']:.1%}",
+            f"{model['macro_f1']:.3f}",
+            f"{model['parameters'] / 1e6:,.1f}M",
+        ):
             assert figure in markdown
             assert figure in page
     for difference in found["differences"].values():
@@ -87,12 +95,19 @@ def test_page_is_whole_and_needs_nothing(run: Path) -> None:
     """One address in a page that is opened from a file is a request to a stranger; one open tag swallows what follows."""
     page, _, _ = written(run)
     addresses = [
-        value or "" for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href", "srcset", "action")
+        value or ""
+        for _, attributes in page.tags
+        for key, value in attributes.items()
+        if key in ("src", "href", "srcset", "action")
     ]
     assert [one for one in addresses if not one.startswith(("#", "data:"))] == []
     text = (run / "report" / "index.html").read_text()
     assert not re.search(r"url\(|@import|https?://", text)
-    policy = next(one["content"] or "" for one in page.of("meta") if one.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        one["content"] or ""
+        for one in page.of("meta")
+        if one.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'")
     assert "unsafe-inline' script" not in policy
     assert policy.count("sha256-") == len(page.of("script"))
@@ -120,7 +135,9 @@ def test_names_and_values_are_text(tmp_path: Path) -> None:
         model["lm_eval"] = {HOSTILE: model["lm_eval"]["arc_easy"]}
     found["differences"] = {HOSTILE: finished_run.interval(0.1)}
     found["verdicts"] = [HOSTILE]
-    page, words, markdown = written(finished_run.make(tmp_path / "run", found, rejected={HOSTILE: 3}))
+    page, words, markdown = written(
+        finished_run.make(tmp_path / "run", found, rejected={HOSTILE: 3})
+    )
     assert len(page.of("script")) == 1
     assert page.of("img") == []
     assert "<script>alert(1)</script>" in words
@@ -130,10 +147,17 @@ def test_names_and_values_are_text(tmp_path: Path) -> None:
     assert all(line.count("\\|") >= 1 for line in rows)
 
 
-@pytest.mark.parametrize(("verdicts", "title"), [(None, "kd keeps 97.5%"), ([], "Ship kd: "), (["gate: kd: x"], "Do not ship kd: ")])
-def test_only_the_gate_speaks_of_shipping(tmp_path: Path, verdicts: list[str] | None, title: str) -> None:
+@pytest.mark.parametrize(
+    ("verdicts", "title"),
+    [(None, "kd keeps 97.5%"), ([], "Ship kd: "), (["gate: kd: x"], "Do not ship kd: ")],
+)
+def test_only_the_gate_speaks_of_shipping(
+    tmp_path: Path, verdicts: list[str] | None, title: str
+) -> None:
     """Nobody asked for a threshold: nobody is told that it was reached."""
-    facts = gather(finished_run.make(tmp_path / "run", finished_run.results() | {"verdicts": verdicts}))
+    facts = gather(
+        finished_run.make(tmp_path / "run", finished_run.results() | {"verdicts": verdicts})
+    )
     assert facts.verdict.title.startswith(title)
     assert ("ship" in facts.verdict.title.lower()) == (verdicts is not None)
 
@@ -148,7 +172,9 @@ def test_only_the_gate_speaks_of_shipping(tmp_path: Path, verdicts: list[str] | 
 )
 def test_kd_and_sft_by_the_interval(tmp_path: Path, low: float, high: float, said: str) -> None:
     """A mean above 0 shows nothing where the interval holds 0."""
-    found = finished_run.results() | {"differences": {"kd - sft": {"mean": 0.0, "low": low, "high": high}}}
+    found = finished_run.results() | {
+        "differences": {"kd - sft": {"mean": 0.0, "low": low, "high": high}}
+    }
     says = gather(finished_run.make(tmp_path / "run", found)).verdict.says
     assert sum(line.startswith(said) for line in says) == 1
 
@@ -165,7 +191,10 @@ def test_old_results_have_a_report(tmp_path: Path) -> None:
     """A run from before a figure was added is still looked at."""
     added = ("metrics", "calibration", "fidelity", "load", "memorisation", "lm_eval")
     found = finished_run.results()
-    found["models"] = {name: {k: v for k, v in model.items() if k not in added} for name, model in found["models"].items()}
+    found["models"] = {
+        name: {k: v for k, v in model.items() if k not in added}
+        for name, model in found["models"].items()
+    }
     del found["verdicts"]
     facts = gather(finished_run.make(tmp_path / "run", found))
     assert "ROUGE-L" not in facts.quality.head
@@ -183,7 +212,13 @@ def test_unfinished(tmp_path: Path, until: int) -> None:
     facts = gather(run)
     assert facts.verdict.title.startswith("No verdict yet")
     assert facts.missing[0].command.startswith(
-        ("pipeline generate", "pipeline filter", "pipeline train", "pipeline train", "pipeline train")[until]
+        (
+            "pipeline generate",
+            "pipeline filter",
+            "pipeline train",
+            "pipeline train",
+            "pipeline train",
+        )[until]
     )
     assert [step.done for step in facts.flow] == [True, until > 0, until > 1, until > 3, False]
     assert "What is missing" in written(run)[1]
@@ -194,7 +229,10 @@ def test_an_arm_that_is_being_trained(tmp_path: Path) -> None:
     run = finished_run.make(tmp_path / "run", None, 3)
     for step in (20, 100):
         log = [{"step": step, "loss": 1.0}]
-        finished_run.write(run / "train" / "kd" / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json", {"log_history": log})
+        finished_run.write(
+            run / "train" / "kd" / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json",
+            {"log_history": log},
+        )
     assert gather(run).panels[0].curves[0].points == ((100.0, 1.0),)
 
 
@@ -235,7 +273,13 @@ def test_serves_the_report_alone(served: Any, run: Path) -> None:
     assert asked(served, "/") == asked(served, "/report.md") == 200
     (run / "report" / "out").symlink_to(run / "evaluate")
     (run / "report" / "folder").mkdir()
-    for path in ("/../evaluate/results.json", "/%2e%2e/evaluate/results.json", "/out/results.json", "/folder/", "//etc/passwd"):
+    for path in (
+        "/../evaluate/results.json",
+        "/%2e%2e/evaluate/results.json",
+        "/out/results.json",
+        "/folder/",
+        "//etc/passwd",
+    ):
         assert asked(served, path) == 404
     assert asked(served, "/", Host="evil.example:80") == 404
     assert asked(served, "/", "POST") == asked(served, "/", "PUT") == 501
@@ -250,8 +294,14 @@ def test_a_port_that_is_taken(served: Any, tmp_path: Path) -> None:
 def test_labels_keep_apart() -> None:
     """Two names on one another are none."""
     points = tuple(Point(f"model-{number}", 10.0, Interval(0.9, 0.89, 0.91)) for number in range(5))
-    drawn = charts.scatter(Cost("", "answers", (*points, Point("far", 100.0, Interval(0.1, 0.0, 0.2)))), ["teacher"], "label")
-    places = {(x, y) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="strong halo"', drawn)}
+    drawn = charts.scatter(
+        Cost("", "answers", (*points, Point("far", 100.0, Interval(0.1, 0.0, 0.2)))),
+        ["teacher"],
+        "label",
+    )
+    places = {
+        (x, y) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="strong halo"', drawn)
+    }
     assert len(places) == 6
     assert svg.apart([5.0, 5.0, 5.0], 10.0, 0.0, 22.0) == [2.0, 12.0, 22.0]
 
@@ -265,7 +315,9 @@ def test_charts_of_edges() -> None:
         charts.estimates([Estimate("a", same)], width, "wide", "x", True)
         charts.groups([Group("g", 1, (Estimate("teacher", same),))], ["teacher"], width, "wide")
     for cost in (1.0, 1e9):
-        charts.scatter(Cost("", "", (Point("a", 1.0, same), Point("b", cost, same))), ["a", "b"], "label")
+        charts.scatter(
+            Cost("", "", (Point("a", 1.0, same), Point("b", cost, same))), ["a", "b"], "label"
+        )
     assert svg.ticks(1.0, 1.0) == [1.0]
 
 
@@ -280,5 +332,10 @@ def test_facts_hold_no_markup(run: Path) -> None:
                 yield from texts(one)
 
     facts: Facts = gather(run)
-    assert not [text for field in vars(facts).values() for text in texts(field) if "<" in text.replace("p < ", "")]
+    assert not [
+        text
+        for field in vars(facts).values()
+        for text in texts(field)
+        if "<" in text.replace("p < ", "")
+    ]
     assert json.loads((run / "evaluate" / "results.json").read_text()) == finished_run.results()

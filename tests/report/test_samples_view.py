@@ -50,12 +50,19 @@ def test_every_sample_has_its_verdict(config: Config, tmp_path: Path) -> None:
     run_dir = Path(config.run_dir)
     assert sample_browser.write(run_dir, tmp_path, 1000) is not None
     index = data(tmp_path, "generated/index")
-    reasons = {one.id: f"{one.filter}.{one.reason}" for one in read_records(run_dir / "filter" / "rejected", Rejected)}
+    reasons = {
+        one.id: f"{one.filter}.{one.reason}"
+        for one in read_records(run_dir / "filter" / "rejected", Rejected)
+    }
     samples = list(Samples(run_dir / "generate"))
     assert index["ids"] == [sample.id for sample in samples]
     assert told(index, "reason") == [reasons.get(sample.id, "") for sample in samples]
-    assert told(index, "verdict") == ["rejected" if sample.id in reasons else "kept" for sample in samples]
-    assert told(index, "truth") == ["right" if sample.answer == sample.seed.target else "wrong" for sample in samples]
+    assert told(index, "verdict") == [
+        "rejected" if sample.id in reasons else "kept" for sample in samples
+    ]
+    assert told(index, "truth") == [
+        "right" if sample.answer == sample.seed.target else "wrong" for sample in samples
+    ]
 
 
 def test_an_unfinished_run_shows_what_is_there(config: Config, tmp_path: Path) -> None:
@@ -92,9 +99,16 @@ def test_probabilities_are_those_of_the_frames(config: Config) -> None:
     samples = list(Samples(folder))[:5]
     found = [TopKFolder(folder).of(sample) for sample in samples]
     tokenizer = teachers_tokenizer(Path(config.run_dir))
-    page = to_json([pack(sample.token_ids or [], topk) for sample, topk in zip(samples, found, strict=True)], tokenizer)
-    for sample, topk, (ids, parts, counts, others, others_parts, mended) in zip(samples, found, page["rows"], strict=True):
-        assert parts == np.rint(np.exp(topk.logprobs[:, 0].astype(float)) * PARTS).astype(int).tolist()
+    page = to_json(
+        [pack(sample.token_ids or [], topk) for sample, topk in zip(samples, found, strict=True)],
+        tokenizer,
+    )
+    for sample, topk, (ids, parts, counts, others, others_parts, mended) in zip(
+        samples, found, page["rows"], strict=True
+    ):
+        assert (
+            parts == np.rint(np.exp(topk.logprobs[:, 0].astype(float)) * PARTS).astype(int).tolist()
+        )
         pieces = [page["pieces"][number] for number in ids]
         for place, text in mended:
             pieces[place] = text

@@ -43,7 +43,9 @@ def read(config: Config, part: str) -> dict[str, Faithful]:
     return {one.id: one for one in read_records(Path(config.run_dir) / "fidelity" / part, Faithful)}
 
 
-@pytest.mark.parametrize("logits", [Logits(), Logits(scale=0.5, softcap=3.0, bias=torch.linspace(-1, 1, 50))])
+@pytest.mark.parametrize(
+    "logits", [Logits(), Logits(scale=0.5, softcap=3.0, bias=torch.linspace(-1, 1, 50))]
+)
 def test_kl_and_likeliest_are_the_dense_ones(logits: Logits) -> None:
     """With the whole vocabulary as entries the KL is the whole one; a bucket hides part of it and adds nothing."""
     random = torch.Generator().manual_seed(0)
@@ -52,10 +54,22 @@ def test_kl_and_likeliest_are_the_dense_ones(logits: Logits) -> None:
     z = z if logits.softcap is None else logits.softcap * torch.tanh(z / logits.softcap)
     p = torch.randn(7, 50, generator=random).mul(2).log_softmax(1)
     ids = p.argsort(dim=1, descending=True)
-    whole = Teacher(ids, p.gather(1, ids), torch.full((7,), -torch.inf), torch.full((7,), 50), torch.ones(7, dtype=torch.bool))
+    whole = Teacher(
+        ids,
+        p.gather(1, ids),
+        torch.full((7,), -torch.inf),
+        torch.full((7,), 50),
+        torch.ones(7, dtype=torch.bool),
+    )
     dense = (p.exp() * (p - z.log_softmax(1))).sum(dim=1)
     assert torch.allclose(token_kl(hidden, weight, whole, logits), dense, atol=1e-5)
-    part = Teacher(ids[:, :5], whole.logprobs[:, :5], torch.log1p(-whole.logprobs[:, :5].exp().sum(1)), whole.exact // 10, whole.known)
+    part = Teacher(
+        ids[:, :5],
+        whole.logprobs[:, :5],
+        torch.log1p(-whole.logprobs[:, :5].exp().sum(1)),
+        whole.exact // 10,
+        whole.known,
+    )
     assert (token_kl(hidden, weight, part, logits) <= dense + 1e-5).all()
     assert torch.equal(likeliest(hidden, weight, logits), z.argmax(dim=1))
 
@@ -66,7 +80,9 @@ def test_a_tail_that_was_rounded_away_comes_back() -> None:
     ids = np.array([[5, 5, 8, 2]])
     exact = topk.tail_mass(ids, logprobs)
     assert exact == pytest.approx(2e-6, abs=2e-7)
-    stored = topk.decode(topk.encode(ids, logprobs, header(k=3, mass=1.0, threshold=0.0), 0), [5], np.dtype("<u2"))
+    stored = topk.decode(
+        topk.encode(ids, logprobs, header(k=3, mass=1.0, threshold=0.0), 0), [5], np.dtype("<u2")
+    )
     mended = topk.with_tail(stored, exact)
     assert np.exp(mended.tail) == pytest.approx(exact)
     assert np.exp(mended.logprobs).sum() == pytest.approx(1.0 - 2e-6, abs=1e-6)
@@ -79,20 +95,35 @@ def test_every_seed_is_measured_as_its_dense_logits_say(workshop: Path) -> None:
     runner.execute(fidelity, config)
     run_dir, found = Path(config.run_dir), read(config, "kd")
     path = train.student_path(run_dir, "kd")
-    model, tokenizer, frames = load_weights(path, None, torch.float32), Tokenizer(path), TopKFolder(run_dir / "evaluate" / "teacher")
+    model, tokenizer, frames = (
+        load_weights(path, None, torch.float32),
+        Tokenizer(path),
+        TopKFolder(run_dir / "evaluate" / "teacher"),
+    )
     answers = list(read_records(run_dir / "evaluate" / "teacher", Scored))
     assert set(found) == {answer.seed_id for answer in answers}
     for answer in answers:
         assert answer.token_ids is not None
         assert answer.frame is not None
         begin = tokenizer.hf(f"Is {answer.seed_id[1:]} even?\nAnswer:")["input_ids"]
-        student = model(torch.tensor([begin + answer.token_ids])).logits[0, len(begin) - 1 : -1].log_softmax(1)
+        student = (
+            model(torch.tensor([begin + answer.token_ids]))
+            .logits[0, len(begin) - 1 : -1]
+            .log_softmax(1)
+        )
         stored = frames.frame(answer.frame, answer.token_ids)
-        p = torch.full_like(student, -torch.inf).scatter(1, torch.tensor(stored.ids), torch.tensor(stored.logprobs))
-        p = p.log_softmax(1)  # the file's entries are rounded, and here there is nothing beside them
+        p = torch.full_like(student, -torch.inf).scatter(
+            1, torch.tensor(stored.ids), torch.tensor(stored.logprobs)
+        )
+        p = p.log_softmax(
+            1
+        )  # the file's entries are rounded, and here there is nothing beside them
         nats = torch.where(p == -torch.inf, 0.0, p.exp() * (p - student)).sum().item()
         one = found[answer.seed_id]
-        assert (one.tokens, one.same) == (len(answer.token_ids), int((student.argmax(1) == torch.tensor(answer.token_ids)).sum()))
+        assert (one.tokens, one.same) == (
+            len(answer.token_ids),
+            int((student.argmax(1) == torch.tensor(answer.token_ids)).sum()),
+        )
         assert one.nats == pytest.approx(nats, rel=1e-4)
 
 
@@ -101,7 +132,11 @@ def test_a_student_that_says_what_the_teacher_says(workshop: Path) -> None:
     config = answered(workshop)
     runner.execute(fidelity, config)
     texts = [
-        {one.seed_id: one.text for one in read_records(Path(config.run_dir) / "evaluate" / name, Scored)} for name in ("teacher", "kd")
+        {
+            one.seed_id: one.text
+            for one in read_records(Path(config.run_dir) / "evaluate" / name, Scored)
+        }
+        for name in ("teacher", "kd")
     ]
     for name, one in read(config, "kd").items():
         assert (one.rouge_l == pytest.approx(1.0)) == (texts[0][name] == texts[1][name])
@@ -119,12 +154,16 @@ def test_what_was_measured_is_not_measured_again(workshop: Path) -> None:
     kept = list(before.values())[:3]
     (folder / "00000.journal.jsonl").write_bytes(b"".join(one.to_line() for one in kept))
     assert runner.execute(fidelity, config)
-    assert {name: one.tokens for name, one in read(config, "sft").items()} == {name: one.tokens for name, one in before.items()}
+    assert {name: one.tokens for name, one in read(config, "sft").items()} == {
+        name: one.tokens for name, one in before.items()
+    }
 
 
 def test_forms_and_vocabularies_that_lack_an_answer_are_counted(workshop: Path) -> None:
     """A student taught answers alone is measured on those; one whose vocabulary has no token for an answer cannot be, and it is said."""
-    config = answered(workshop, "student.trim_vocabulary=true", "train.arms={whole: {}, answer: {form: answer}}")
+    config = answered(
+        workshop, "student.trim_vocabulary=true", "train.arms={whole: {}, answer: {form: answer}}"
+    )
     runner.execute(fidelity, config)
     whole, answer = read(config, "whole"), read(config, "answer")
     assert all(0 < answer[name].tokens < whole[name].tokens for name in whole)
@@ -133,7 +172,12 @@ def test_forms_and_vocabularies_that_lack_an_answer_are_counted(workshop: Path) 
         Faithful(id="x", tokens=4, nats=2.0, same=1, rouge_l=1.0, chrf=1.0),
     ]
     found = figures.figures(lost)
-    assert (found["left_out"], found["tokens"], found["kl"]["mean"], found["top1"]) == (1, 4, 0.5, 0.25)
+    assert (found["left_out"], found["tokens"], found["kl"]["mean"], found["top1"]) == (
+        1,
+        4,
+        0.5,
+        0.25,
+    )
     assert figures.figures(lost[:1])["kl"] is None
 
 
@@ -162,7 +206,11 @@ def test_teacher_that_was_killed_keeps_its_frames(workshop: Path, there: int) ->
     lines = []
     for record in list(read_records(folder, Scored))[:there]:
         assert record.frame is not None
-        lines.append(record.model_copy(update={"frame": record.frame.model_copy(update={"file": journal})}).to_line())
+        lines.append(
+            record.model_copy(
+                update={"frame": record.frame.model_copy(update={"file": journal})}
+            ).to_line()
+        )
     (folder / "00000.topk").rename(folder / journal)
     for name in ("00000.jsonl.gz", "manifest.json"):
         (folder / name).unlink()
@@ -172,7 +220,10 @@ def test_teacher_that_was_killed_keeps_its_frames(workshop: Path, there: int) ->
     assert len(answers) == 8
     for answer in answers:
         assert answer.frame is not None
-        assert frames.frame(answer.frame, answer.token_ids or []).ids[:, 0].tolist() == answer.token_ids
+        assert (
+            frames.frame(answer.frame, answer.token_ids or []).ids[:, 0].tolist()
+            == answer.token_ids
+        )
 
 
 def test_confidence_is_that_of_the_answers_tokens(workshop: Path) -> None:
@@ -186,9 +237,14 @@ def test_confidence_is_that_of_the_answers_tokens(workshop: Path) -> None:
         logprobs = frames.frame(answer.frame, answer.token_ids).logprobs[:, 0]
         begin = answer.text.index(str(answer.score.answer))  # the fake's tokens are bytes
         assert answer.confidence == pytest.approx(
-            float(torch.tensor(logprobs)[begin : begin + len(str(answer.score.answer))].sum().exp()), rel=0.1
+            float(
+                torch.tensor(logprobs)[begin : begin + len(str(answer.score.answer))].sum().exp()
+            ),
+            rel=0.1,
         )
-    assert all(one.confidence for one in read_records(Path(config.run_dir) / "evaluate" / "kd", Scored))
+    assert all(
+        one.confidence for one in read_records(Path(config.run_dir) / "evaluate" / "kd", Scored)
+    )
 
 
 def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
@@ -198,8 +254,12 @@ def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
     other = workshop / "other"
     shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
     vocabulary = (other / "tokenizer.json").read_text()
-    (other / "tokenizer.json").write_text(vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":'))
-    swapped = load(workshop / "config.yaml", [f"student.model={other}", ON, "train.arms={sft: {method: sft}}"])
+    (other / "tokenizer.json").write_text(
+        vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":')
+    )
+    swapped = load(
+        workshop / "config.yaml", [f"student.model={other}", ON, "train.arms={sft: {method: sft}}"]
+    )
     with pytest.raises(PipelineError, match=r"evaluate.fidelity: the tokenizer of .* differs"):
         validate.check(swapped)
     server = [
@@ -219,6 +279,11 @@ def test_the_command_measures_when_all_have_answered(workshop: Path) -> None:
     assert (alone.returncode, (run / "fidelity").exists()) == (0, False)
     whole = pipeline("run", config, ON)
     assert whole.returncode == 0, whole.stderr
-    assert json.loads((run / "evaluate" / "results.json").read_text())["models"]["base"]["fidelity"]["tokens"] > 0
+    assert (
+        json.loads((run / "evaluate" / "results.json").read_text())["models"]["base"]["fidelity"][
+            "tokens"
+        ]
+        > 0
+    )
     assert "all stages are done already" in pipeline("run", config, ON).stdout
     assert "evaluate: done already" in pipeline("evaluate", config, ON).stdout

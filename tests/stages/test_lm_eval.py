@@ -35,7 +35,9 @@ def trained(workshop: Path) -> Config:
     (tasks / "parity.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
     (tasks / "parity.yaml").write_text(TASK.format(data=tasks / "parity.jsonl"))
     asked = f"evaluate.lm_eval={{tasks: [parity], limit: 8, include_path: {tasks}}}"
-    config = load(workshop / "config.yaml", ["train.arms={sft: {method: sft}}", "evaluate.load=null", asked])
+    config = load(
+        workshop / "config.yaml", ["train.arms={sft: {method: sft}}", "evaluate.load=null", asked]
+    )
     for module in (generate, filter_stage, train, evaluate):
         runner.execute(module, config)
     return config
@@ -59,14 +61,18 @@ def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:
     pytest.importorskip("lm_eval")
     task = workshop / "tasks" / "parity.yaml"
     task.write_text(task.read_text().replace("right", "left"))
-    with pytest.raises(PipelineError, match=r"forgotten base: lm-eval: .+; its own words are in .*engine.log"):
+    with pytest.raises(
+        PipelineError, match=r"forgotten base: lm-eval: .+; its own words are in .*engine.log"
+    ):
         runner.execute(lm_eval, trained, ["base"])
     assert "Traceback" in (workshop / "run" / "forgotten" / "base" / "engine.log").read_text()
 
 
 def test_without_the_harness() -> None:
     """It is an extra; whoever asks for it without must hear how to get it."""
-    with pytest.raises(PipelineError, match=r"no_such_harness is not installed; pip install 'pipeline\[lm-eval\]'"):
+    with pytest.raises(
+        PipelineError, match=r"no_such_harness is not installed; pip install 'pipeline\[lm-eval\]'"
+    ):
         lm_eval.check_installed("no_such_harness")
 
 
@@ -78,4 +84,9 @@ def test_figures_of_the_harness() -> None:
             "sample_len": 8,
         }
     }  # fmt: skip
-    assert figures(found) == {"t": {"acc": {"value": 0.5, "stderr": 0.1}, "exact_match,strict": {"value": 0.25, "stderr": None}}}
+    assert figures(found) == {
+        "t": {
+            "acc": {"value": 0.5, "stderr": 0.1},
+            "exact_match,strict": {"value": 0.25, "stderr": None},
+        }
+    }

@@ -50,13 +50,17 @@ def test_rows_that_were_held_out_are_the_control(workshop: Path) -> None:
     """A predictable text, such as one of two sentences, comes back from rows that nobody was trained on just as well."""
     config = run(workshop, "train.holdout=0.4")
     rows = list(read_records(workshop / "run" / "memorisation" / "sft", Memorised))
-    seen, unseen = ({row.row.partition("/")[0] for row in rows if row.trained is of} for of in (True, False))
+    seen, unseen = (
+        {row.row.partition("/")[0] for row in rows if row.trained is of} for of in (True, False)
+    )
     assert len(seen) >= 10
     assert len(unseen) >= 10
     assert not seen & unseen
     found = figures(config)
     assert found["trained"]["rows"] + found["unseen"]["rows"] == len(rows)
-    assert found["difference"] == pytest.approx(found["trained"]["verbatim"] - found["unseen"]["verbatim"])
+    assert found["difference"] == pytest.approx(
+        found["trained"]["verbatim"] - found["unseen"]["verbatim"]
+    )
     assert 0 < found["unseen"]["verbatim"] < 1
     assert "training rows come back word by word (4 tokens or more)" in evaluate.summary(config)
 
@@ -73,7 +77,10 @@ def test_without_held_out_rows_the_teachers_answers_are_the_control(workshop: Pa
 
 def test_short_replies_are_no_text_to_memorise(workshop: Path) -> None:
     """A label comes back from any good student: a share of those would say nothing, and look like memory."""
-    with pytest.raises(PipelineError, match=r"memorisation base: only 0 training rows have 99 tokens left .* lower evaluate.memorisation"):
+    with pytest.raises(
+        PipelineError,
+        match=r"memorisation base: only 0 training rows have 99 tokens left .* lower evaluate.memorisation",
+    ):
         run(workshop, "evaluate.memorisation.tokens=99")
 
 
@@ -81,11 +88,16 @@ def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
     """In every arm's rows, the same ones, and looked for in base too, which never saw them."""
     config = run(workshop, "train.canaries=3", "evaluate.memorisation.rows=0")
     plain = run(workshop, f"run_dir={workshop / 'plain'}", ASKED)
-    rows = [read_json(Path(one.run_dir) / "train" / "sft" / "manifest.json")["counts"]["rows"] for one in (config, plain)]
+    rows = [
+        read_json(Path(one.run_dir) / "train" / "sft" / "manifest.json")["counts"]["rows"]
+        for one in (config, plain)
+    ]
     assert rows[0] == rows[1] + 3
     for part in ("base", "sft"):
         found = figures(config, part)
-        assert [canary["text"] for canary in found["canaries"]] == [canary.text for canary in canaries.planted(3, 0)]
+        assert [canary["text"] for canary in found["canaries"]] == [
+            canary.text for canary in canaries.planted(3, 0)
+        ]
         assert all(0 <= canary["exposure"] <= 3 for canary in found["canaries"])
         assert found["difference"] is None
     assert "sft: exposure of 3 canaries" in evaluate.summary(config)
@@ -126,7 +138,9 @@ def test_exposure_is_the_papers() -> None:
     assert canaries.exposure(-1.0, [-2.0] * 7) == 3.0
     assert canaries.exposure(-9.0, [-2.0] * 7) == 0.0
     assert canaries.exposure(-3.0, [-2.0, *[-4.0] * 6]) == 2.0
-    assert canaries.exposure(-2.0, [-2.0]) == pytest.approx(1 - math.log2(1.5)), "half of what is as likely stands before it"
+    assert canaries.exposure(-2.0, [-2.0]) == pytest.approx(1 - math.log2(1.5)), (
+        "half of what is as likely stands before it"
+    )
 
 
 def test_nothing_to_look_for(workshop: Path) -> None:

@@ -38,7 +38,9 @@ def run(workshop: Path, *overrides: str) -> tuple[Config, list[Sample]]:
 
 @pytest.fixture
 def filtered(workshop: Path) -> Config:
-    config = load(workshop / "config.yaml", ["teacher.logprobs=0", "train.arms={sft: {method: sft}}"])
+    config = load(
+        workshop / "config.yaml", ["teacher.logprobs=0", "train.arms={sft: {method: sft}}"]
+    )
     for module in (generate, filter_stage):
         runner.execute(module, config)
     return config
@@ -54,7 +56,9 @@ def test_kept_rows_are_scored_and_no_others(workshop: Path, filtered: Config) ->
     assert len(samples) < 60
 
 
-def test_kept_rows_are_scored_behind_the_prompt_that_they_were_asked_with(workshop: Path, filtered: Config) -> None:
+def test_kept_rows_are_scored_behind_the_prompt_that_they_were_asked_with(
+    workshop: Path, filtered: Config
+) -> None:
     """An edited prompt file, or a list that has become shorter, must not put other words before the same reply."""
     prompt = workshop / "prompt.md"
     prompt.write_text(prompt.read_text().replace("Is {{", "Would you say that {{"))
@@ -63,7 +67,9 @@ def test_kept_rows_are_scored_behind_the_prompt_that_they_were_asked_with(worksh
     assert all(sample.prompt_digest == asked[sample.id] for sample in samples)
 
 
-def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(workshop: Path, filtered: Config) -> None:
+def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(
+    workshop: Path, filtered: Config
+) -> None:
     """Its distributions are over its own tokens: the kept text is tokenised anew, and no id of the other teacher is taken for one."""
     folder = workshop / "tokenizer"
     shutil.copytree(TOKENIZER, folder)
@@ -73,15 +79,27 @@ def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(workshop: Path, 
     (folder / "tokenizer.json").write_text(json.dumps(tree))
 
     def reply(body: Any, times: int) -> Reply:
-        return good(prompt_logprobs=[None, *(row((token, -0.5), (9, -1.0)) for token in body["prompt"][1:])])
+        return good(
+            prompt_logprobs=[None, *(row((token, -0.5), (9, -1.0)) for token in body["prompt"][1:])]
+        )
 
     with serving(reply) as server:
-        options = ["teacher.backend=openai", f"teacher.base_url={server.url}", f"teacher.tokenizer={folder}", "score.logprobs=2"]
+        options = [
+            "teacher.backend=openai",
+            f"teacher.base_url={server.url}",
+            f"teacher.tokenizer={folder}",
+            "score.logprobs=2",
+        ]
         _, samples = run(workshop, "teacher.logprobs=0", "train.rows=score", *options)
     kept = {s.id: s for s in Samples(workshop / "run" / "filter" / "kept")}
     own = Tokenizer(str(folder))
-    assert [(s.id, s.text, s.answer) for s in samples] == [(s.id, s.text, s.answer) for s in kept.values()]
-    made = [(s.token_ids, own.encode_reply(s.text)[:-1], (kept[s.id].token_ids or [])[:-1]) for s in samples]  # a stop text ends them
+    assert [(s.id, s.text, s.answer) for s in samples] == [
+        (s.id, s.text, s.answer) for s in kept.values()
+    ]
+    made = [
+        (s.token_ids, own.encode_reply(s.text)[:-1], (kept[s.id].token_ids or [])[:-1])
+        for s in samples
+    ]  # a stop text ends them
     assert all(ids == anew != others for ids, anew, others in made)
 
 
@@ -97,9 +115,14 @@ def test_student_learns_from_scored_rows(workshop: Path, filtered: Config) -> No
 def test_ground_truth_is_scored_as_a_reply(workshop: Path) -> None:
     """The teacher is asked what it thinks of the right answer, written as its prompt asks for it."""
     prompt = workshop / "prompt.md"
-    prompt.write_text(prompt.read_text().replace("---\nIs", 'target: " {target}, so it is\\n"\n---\nIs'))
+    prompt.write_text(
+        prompt.read_text().replace("---\nIs", 'target: " {target}, so it is\\n"\n---\nIs')
+    )
     _, samples = run(workshop, "score.source=targets")
-    assert [(s.id, s.text, s.answer) for s in samples[:2]] == [("n0/0", " yes, so it is\n", "yes"), ("n1/0", " no, so it is\n", "no")]
+    assert [(s.id, s.text, s.answer) for s in samples[:2]] == [
+        ("n0/0", " yes, so it is\n", "yes"),
+        ("n1/0", " no, so it is\n", "no"),
+    ]
 
 
 def test_seed_without_ground_truth_is_one_rows_error(workshop: Path) -> None:
@@ -120,34 +143,59 @@ def test_another_runs_samples_are_scored(workshop: Path, filtered: Config) -> No
 
 def test_source_that_is_not_there(workshop: Path) -> None:
     """The commonest mistake says what to do."""
-    with pytest.raises(PipelineError, match="score needs generate, which is not finished; run pipeline generate first"):
+    with pytest.raises(
+        PipelineError,
+        match="score needs generate, which is not finished; run pipeline generate first",
+    ):
         run(workshop)
     with pytest.raises(PipelineError, match=r"nowhere/generate/manifest\.json: no such file"):
         run(workshop, "score.source=nowhere")
 
 
-def test_stored_distributions_are_held_against_a_fresh_pass(workshop: Path, filtered: Config) -> None:
+def test_stored_distributions_are_held_against_a_fresh_pass(
+    workshop: Path, filtered: Config
+) -> None:
     """The fake thinks the same every time, so only what is stored coarsely may differ."""
-    run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score", "teacher.logprob_threshold=0")
+    run(
+        workshop,
+        "teacher.logprobs=0",
+        "score.logprobs=6",
+        "train.rows=score",
+        "teacher.logprob_threshold=0",
+    )
     line = recheck(workshop / "run", "score", 10)
     assert "10 samples" in line
-    stored, again = (float(part.split()[0]) for part in (line.split("fresh) ")[1], line.split("twice ")[1]))
+    stored, again = (
+        float(part.split()[0]) for part in (line.split("fresh) ")[1], line.split("twice ")[1])
+    )
     assert stored < 0.01
     assert again == 0.0
     with pytest.raises(PipelineError, match="has no logprobs"):
         recheck(workshop / "run", "generate", 10)
-    assert any(text.startswith("score ") and "exact entries" in text for text in verify(workshop / "run"))
+    assert any(
+        text.startswith("score ") and "exact entries" in text for text in verify(workshop / "run")
+    )
 
 
 def test_several_prompts_a_seed(workshop: Path) -> None:
     """Each seed is asked by every prompt, each sample knows which, and the filter reads it by that one's rules."""
-    other = (workshop / "prompt.md").read_text().replace('rationale: {start: ",", end: "\\n"}\n', "").replace("Is {{", "Say if {{")
+    other = (
+        (workshop / "prompt.md")
+        .read_text()
+        .replace('rationale: {start: ",", end: "\\n"}\n', "")
+        .replace("Is {{", "Say if {{")
+    )
     (workshop / "other.md").write_text(other)
     prompts = json.dumps([str(workshop / "prompt.md"), str(workshop / "other.md")])
     config = load(workshop / "config.yaml", [f"generate.prompt={prompts}"])
     runner.execute(generate, config)
     samples = list(read_records(workshop / "run" / "generate", Sample))
-    assert [(s.id, s.prompt) for s in samples[:4]] == [("n0/0", 0), ("n0/1", 0), ("n0/2", 1), ("n0/3", 1)]
+    assert [(s.id, s.prompt) for s in samples[:4]] == [
+        ("n0/0", 0),
+        ("n0/1", 0),
+        ("n0/2", 1),
+        ("n0/3", 1),
+    ]
     assert samples[0].prompt_digest == samples[1].prompt_digest != samples[2].prompt_digest
     assert samples[0].rationale is not None
     assert samples[2].rationale is None

@@ -30,7 +30,9 @@ def folder(workshop: Path) -> Path:
 def test_any_sample_by_its_number(folder: Path) -> None:
     """Input order, across shards, at both ends."""
     samples = Samples(folder / "generate")
-    assert [samples[number] for number in range(len(samples))] == list(read_records(folder / "generate", Sample))
+    assert [samples[number] for number in range(len(samples))] == list(
+        read_records(folder / "generate", Sample)
+    )
     assert samples.take(58, 99) == [samples[58], samples[59]]
     for number in (-1, 60):
         with pytest.raises(IndexError, match="of 60"):
@@ -40,7 +42,11 @@ def test_any_sample_by_its_number(folder: Path) -> None:
 def test_items_hold_text_and_distributions(folder: Path) -> None:
     """Kept rows find their frames where generate left them."""
     item = Captured(folder / "filter" / "kept", folder / "generate")[0]
-    assert item["topk_ids"].shape == item["topk_logprobs"].shape == (len(item["token_ids"]), item["topk_ids"].shape[1])
+    assert (
+        item["topk_ids"].shape
+        == item["topk_logprobs"].shape
+        == (len(item["token_ids"]), item["topk_ids"].shape[1])
+    )
     assert item["topk_ids"][:, 0].tolist() == item["token_ids"]
     total = np.exp(item["topk_logprobs"]).sum(1) + np.exp(item["topk_tail"])
     assert np.abs(total - 1).max() < 1e-4
@@ -61,7 +67,9 @@ def test_torch_and_datasets_take_it(folder: Path) -> None:
 def test_a_run_made_again_is_not_taken_for_the_old_one(workshop: Path, folder: Path) -> None:
     """Caches go by the pickled object."""
     before = pickle.dumps(Captured(folder / "generate"))
-    runner.execute(generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=runner.set_aside)
+    runner.execute(
+        generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=runner.set_aside
+    )
     assert pickle.dumps(Captured(folder / "generate")) != before
 
 
@@ -78,7 +86,9 @@ def test_seeds_by_their_number(tmp_path: Path, suffix: str) -> None:
     rows = [{"id": f"s{n}", "text": f"ä {n}"} for n in range(50)]
     path = tmp_path / f"seeds.{suffix}"
     if suffix == "jsonl":
-        path.write_text("\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        path.write_text(
+            "\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
     else:
         path.write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows))
     source = Source(path=str(path), limit=45)
@@ -88,4 +98,6 @@ def test_seeds_by_their_number(tmp_path: Path, suffix: str) -> None:
     assert len(found.offsets) == (6 if suffix == "jsonl" else 0)
     cursor = seeds.Cursor(pinned, found)
     for first, last in ((0, 8), (8, 16), (40, 48), (3, 5), (5, 6), (44, 45)):
-        assert [seed.id for seed in cursor.take(first, last)] == [f"s{n}" for n in range(first, min(last, 45))]
+        assert [seed.id for seed in cursor.take(first, last)] == [
+            f"s{n}" for n in range(first, min(last, 45))
+        ]

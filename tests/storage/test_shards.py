@@ -90,7 +90,9 @@ def test_frames_without_a_line_are_dropped(tmp_path: Path, sample: Make) -> None
     assert frames_fit(tmp_path)
 
 
-def test_damage_in_the_middle_is_set_aside_and_made_again(tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_in_the_middle_is_set_aside_and_made_again(
+    tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A flipped bit is no torn tail: the good lines after it are kept, and the bad one is not lost to whoever wants to look."""
     shard = shard_of(tmp_path)
     for number in (0, 1, 2):
@@ -124,7 +126,9 @@ def test_damaged_header_is_written_anew(tmp_path: Path, sample: Make) -> None:
     assert shard.frames_path.read_bytes().startswith(HEADER)
 
 
-def test_shard_goes_on_after_an_upgrade_of_the_engine(tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shard_goes_on_after_an_upgrade_of_the_engine(
+    tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It once could only be thrown away. Which engines had a part is kept, however many and however long their names."""
     for number, engine in enumerate(["vllm 0.32.0", "vllm 0.9", "vllm 0.33.0.dev1", "vllm 0.9"]):
         shard = shard_of(tmp_path, header=header(engine=engine).to_bytes())
@@ -134,7 +138,9 @@ def test_shard_goes_on_after_an_upgrade_of_the_engine(tmp_path: Path, sample: Ma
         shard.release()
     assert capsys.readouterr().err.count("its header will say so") == 2
     shard_of(tmp_path, header=header(engine="vllm 0.9").to_bytes()).seal()
-    assert TopKFile(tmp_path / "00000.topk").header == header(engine="vllm 0.32.0, vllm 0.9, vllm 0.33.0.dev1")
+    assert TopKFile(tmp_path / "00000.topk").header == header(
+        engine="vllm 0.32.0, vllm 0.9, vllm 0.33.0.dev1"
+    )
     assert frames_fit(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["00000.jsonl.gz", "00000.topk"]
 
@@ -190,7 +196,9 @@ def test_sealed_shard_is_never_touched(tmp_path: Path, sample: Make) -> None:
     shard.lines_path.write_bytes(b"left over")
     sweep(tmp_path)
     assert not Shard(tmp_path, 0, Sample).claim()
-    assert [(tmp_path / name).stat().st_mtime_ns for name in ("00000.jsonl.gz", "00000.topk")] == before
+    assert [
+        (tmp_path / name).stat().st_mtime_ns for name in ("00000.jsonl.gz", "00000.topk")
+    ] == before
     assert not shard.lines_path.exists()
 
 
@@ -204,7 +212,9 @@ def test_other_header_is_refused(tmp_path: Path, sample: Make) -> None:
         shard_of(tmp_path, header=header(teacher="another").to_bytes())
 
 
-def test_interrupted_commit_writes_nothing_twice(tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_commit_writes_nothing_twice(
+    tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C during fsync, then the commit on the way out: the records must be there once, and be accepted."""
     shard = shard_of(tmp_path)
     shard.add(sample(0), frame(0))
@@ -223,7 +233,9 @@ def test_interrupted_commit_writes_nothing_twice(tmp_path: Path, sample: Make, m
     assert shard_of(tmp_path).done == {"s0"}
 
 
-def test_commit_comes_due_by_number_and_by_time(tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_comes_due_by_number_and_by_time(
+    tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The promise is 64 samples or one second at risk, not more."""
     monkeypatch.setattr(journal, "COMMIT_SAMPLES", 2)
     shard = shard_of(tmp_path)

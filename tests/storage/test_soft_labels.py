@@ -25,14 +25,25 @@ CALIBRATED = [
 def topk() -> TopK:
     """Two tokens; of the second, 7 was written, 8 and a draw are known, and there is a tail."""
     ids = np.array([[3, 0, 0], [7, 8, 9]], np.int64)
-    logprobs = np.log(np.array([[1.0, 0, 0], [0.6, 0.2, 0.1]], np.float32), where=np.array([[True, False, False], [True] * 3]))
+    logprobs = np.log(
+        np.array([[1.0, 0, 0], [0.6, 0.2, 0.1]], np.float32),
+        where=np.array([[True, False, False], [True] * 3]),
+    )
     logprobs[0, 1:] = -np.inf
-    return TopK(ids, logprobs.astype(np.float32), np.array([-np.inf, np.log(0.1)], np.float32), np.array([1, 2]))
+    return TopK(
+        ids,
+        logprobs.astype(np.float32),
+        np.array([-np.inf, np.log(0.1)], np.float32),
+        np.array([1, 2]),
+    )
 
 
 def test_the_labels_token_is_replaced() -> None:
     """The token that was written bears its own label's probability, whatever label is likeliest; nothing is left to the tail."""
-    soft = SoftLabels(np.array([20, 21, 22, 23]), {"a/0": (1, 2, np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32)))})
+    soft = SoftLabels(
+        np.array([20, 21, 22, 23]),
+        {"a/0": (1, 2, np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32)))},
+    )
     found = soft.topk("a/0", topk())
     assert found.ids[1].tolist() == [7, 20, 21, 23]
     assert np.allclose(np.exp(found.logprobs[1]), [0.3, 0.1, 0.2, 0.4])
@@ -44,7 +55,13 @@ def test_the_labels_token_is_replaced() -> None:
 def test_a_sample_without_a_readable_label_stays(tmp_path: Path) -> None:
     """A row of nan must not become a distribution."""
     logprobs = np.log(np.array([[0.5, 0.5], [np.nan, np.nan], [0.9, 0.1]], np.float32))
-    write(tmp_path, np.array([4, 5]), ["a", "b", "c"], np.array([[0, 1], [0, 0], [-1, -1]], np.int32), logprobs)
+    write(
+        tmp_path,
+        np.array([4, 5]),
+        ["a", "b", "c"],
+        np.array([[0, 1], [0, 0], [-1, -1]], np.int32),
+        logprobs,
+    )
     soft = SoftLabels.read(tmp_path)
     assert list(soft.of) == ["a"]
     plain = topk()
@@ -62,9 +79,14 @@ def config(workshop: Path) -> Config:
 def test_an_arm_learns_from_them(config: Config) -> None:
     """From the filter's file into the loss: an arm that is told to learns something else than one that is not."""
     counts = manifest.read_manifest(Path(config.run_dir), "filter")["counts"]
-    assert counts["calibration"]["rows"] == counts["samples"] - sum(v for k, v in counts["rejected"].items() if not k.startswith("dup"))
+    assert counts["calibration"]["rows"] == counts["samples"] - sum(
+        v for k, v in counts["rejected"].items() if not k.startswith("dup")
+    )
     runner.execute(train, config)
-    plain = load(Path(config.run_dir).parent / "config.yaml", [*CALIBRATED[:2], "train.arms={kd: {alpha: 0.0}}", "train.epochs=1"])
+    plain = load(
+        Path(config.run_dir).parent / "config.yaml",
+        [*CALIBRATED[:2], "train.arms={kd: {alpha: 0.0}}", "train.epochs=1"],
+    )
     losses = [_first_loss(config)]
     (Path(config.run_dir) / "train" / "kd").rename(Path(config.run_dir) / "train" / "soft")
     runner.execute(train, plain, ["init", "kd"])
@@ -76,7 +98,9 @@ def test_without_soft_labels_the_arm_says_what_to_do(config: Config) -> None:
     (Path(config.run_dir) / "filter" / "kept" / "soft_labels.npz").unlink()
     with pytest.raises(PipelineError, match=re.escape("run the filter with filter.calibrated={}")):
         SoftLabels.read(Path(config.run_dir) / "filter" / "kept")
-    with pytest.raises(PipelineError, match=re.escape("it must be kd on kept rows of train.rows: filter")):
+    with pytest.raises(
+        PipelineError, match=re.escape("it must be kd on kept rows of train.rows: filter")
+    ):
         load(Path(config.run_dir).parent / "config.yaml", ["train.arms={kd: {soft_labels: true}}"])
 
 

@@ -40,8 +40,12 @@ def test_round_trip(vocab: int, threshold: float) -> None:
     exact = np.arange(out.ids.shape[1]) < out.exact[:, None]
     rows = np.nonzero(exact)[0]
     true = full[rows, out.ids[exact]]
-    step = 2 * np.sqrt(topk.DEEPEST * -true) / (topk.ZERO - 1)  # the derivative of 25 (code / 254)^2
-    assert (np.abs(out.logprobs[exact] - true) <= step / 2 + topk.DEEPEST / (topk.ZERO - 1) ** 2).all()
+    step = (
+        2 * np.sqrt(topk.DEEPEST * -true) / (topk.ZERO - 1)
+    )  # the derivative of 25 (code / 254)^2
+    assert (
+        np.abs(out.logprobs[exact] - true) <= step / 2 + topk.DEEPEST / (topk.ZERO - 1) ** 2
+    ).all()
     total = np.exp(out.logprobs.astype(np.float64)).sum(1) + np.exp(out.tail.astype(np.float64))
     assert np.abs(total - 1).max() < 1e-5
 
@@ -120,7 +124,12 @@ def write(path: Path) -> Frame:
     assert ids[:, 0].tolist() == TOKENS
     data = topk.encode(ids, logprobs, header(), 0)
     path.write_bytes(header().to_bytes() + data)
-    return Frame(file=path.name, offset=len(header().to_bytes()), nbytes=len(data), crc32=topk.checksum(data, TOKENS))
+    return Frame(
+        file=path.name,
+        offset=len(header().to_bytes()),
+        nbytes=len(data),
+        crc32=topk.checksum(data, TOKENS),
+    )
 
 
 def test_file_gives_its_header_and_any_frame(tmp_path: Path) -> None:

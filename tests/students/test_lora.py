@@ -28,7 +28,9 @@ def start(tmp_path: Path) -> str:
 
 def trained(model: Any, steps: int = 3) -> Any:
     """After a few steps on body and head as the trainer uses them."""
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
+    optimizer = torch.optim.AdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=1e-2
+    )
     for _ in range(steps):
         hidden = adapters.body(model.train())(input_ids=IDS).last_hidden_state
         logits = hidden[:, :-1] @ adapters.head(model).T.to(hidden.dtype)
@@ -49,7 +51,9 @@ def test_only_adapters_learn(workshop: Path, start: str) -> None:
     model = build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32)
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert learning
-    assert all("lora_" in name and "lm_head" not in name and "embed" not in name for name in learning)
+    assert all(
+        "lora_" in name and "lm_head" not in name and "embed" not in name for name in learning
+    )
     assert {name.split(".lora_")[0].rpartition(".")[2] for name in learning} == {
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
@@ -59,21 +63,31 @@ def test_only_adapters_learn(workshop: Path, start: str) -> None:
     assert changed == {name for name in before if "_proj" in name}
 
 
-def test_merged_model_is_an_ordinary_one_with_the_same_logits(workshop: Path, start: str, tmp_path: Path) -> None:
+def test_merged_model_is_an_ordinary_one_with_the_same_logits(
+    workshop: Path, start: str, tmp_path: Path
+) -> None:
     """What is saved must be what was trained, in a folder that needs no peft."""
-    model = trained(build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32))
+    model = trained(
+        build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32)
+    )
     before = logits_of(model)
     adapters.merged(model).save_pretrained(tmp_path / "out")
     assert not (tmp_path / "out" / "adapter_config.json").exists()
     after = logits_of(load_weights(str(tmp_path / "out"), None, torch.float32))
     assert torch.allclose(before, after, atol=1e-5)
-    assert not torch.allclose(before, logits_of(load_weights(start, None, torch.float32)), atol=1e-2)
+    assert not torch.allclose(
+        before, logits_of(load_weights(start, None, torch.float32)), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_body_and_head_make_the_models_logits(workshop: Path, start: str, lora: str | None) -> None:
     """A body without its adapters would train on the wrong states."""
-    model = trained(build.load_student(load(workshop / "config.yaml", [lora] if lora else []), start, None, torch.float32))
+    model = trained(
+        build.load_student(
+            load(workshop / "config.yaml", [lora] if lora else []), start, None, torch.float32
+        )
+    )
     with torch.no_grad():
         states = adapters.body(model)(input_ids=IDS).last_hidden_state
     assert torch.allclose(states @ adapters.head(model).T, logits_of(model), atol=1e-5)
@@ -83,33 +97,50 @@ def test_body_and_head_make_the_models_logits(workshop: Path, start: str, lora: 
 
 def test_gradient_checkpointing_reaches_the_adapters(workshop: Path, start: str) -> None:
     """With every input frozen, checkpointed blocks had no gradient at all."""
-    model = build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32).train()
+    model = build.load_student(
+        load(workshop / "config.yaml", [LORA]), start, None, torch.float32
+    ).train()
     model.gradient_checkpointing_enable({"use_reentrant": True})
     model(input_ids=IDS, labels=IDS).loss.backward()
-    assert all(weight.grad is not None for name, weight in model.named_parameters() if "lora_B" in name)
+    assert all(
+        weight.grad is not None for name, weight in model.named_parameters() if "lora_B" in name
+    )
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "q_porj"])
 def test_target_that_matches_nothing_is_refused(workshop: Path, start: str, target: str) -> None:
     """peft would leave it out in silence as long as another one matches; and the lm_head is never one."""
-    config = load(workshop / "config.yaml", [f"student.model={start}", f"student.lora.targets=[q_proj, {target}]"])
-    with pytest.raises(PipelineError, match=rf"student\.lora\.targets: {target} is no linear layer .* it has down_proj, "):
+    config = load(
+        workshop / "config.yaml",
+        [f"student.model={start}", f"student.lora.targets=[q_proj, {target}]"],
+    )
+    with pytest.raises(
+        PipelineError,
+        match=rf"student\.lora\.targets: {target} is no linear layer .* it has down_proj, ",
+    ):
         adapters.attach(load_weights(start, None, torch.float32), config.student.lora or Lora())
-    with pytest.raises(PipelineError, match=rf"student\.lora\.targets: {target} is no linear layer"):
+    with pytest.raises(
+        PipelineError, match=rf"student\.lora\.targets: {target} is no linear layer"
+    ):
         validate.check(load(workshop / "config.yaml", [f"student.lora.targets=[{target}]"]))
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
 def test_4bit_without_bitsandbytes_says_what_to_install(workshop: Path) -> None:
     """An import error after the teacher's night is too late."""
-    with pytest.raises(PipelineError, match=r"student\.lora\.quantise: 4bit needs bitsandbytes.* install pipeline\[qlora\]"):
+    with pytest.raises(
+        PipelineError,
+        match=r"student\.lora\.quantise: 4bit needs bitsandbytes.* install pipeline\[qlora\]",
+    ):
         validate.check(load(workshop / "config.yaml", ["student.lora.quantise=4bit"]))
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs pipeline[qlora]")
 def test_4bit_weights_compute_in_the_arms_format(workshop: Path, start: str) -> None:
     """They computed in float32 while all else was bfloat16."""
-    config = load(workshop / "config.yaml", ["student.lora={rank: 4, quantise: 4bit}", "train.dtype=bfloat16"])
+    config = load(
+        workshop / "config.yaml", ["student.lora={rank: 4, quantise: 4bit}", "train.dtype=bfloat16"]
+    )
     model = build.load_student(config, start, None, torch.float32, arithmetic(config.train))
     assert adapters.body(model).layers[0].mlp.up_proj.base_layer.compute_dtype == torch.bfloat16
     assert adapters.body(model).norm.weight.dtype == adapters.head(model).dtype == torch.float32
@@ -117,7 +148,9 @@ def test_4bit_weights_compute_in_the_arms_format(workshop: Path, start: str) -> 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs pipeline[qlora]")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_4bit_student_learns_and_becomes_an_ordinary_one(workshop: Path, start: str, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_4bit_student_learns_and_becomes_an_ordinary_one(
+    workshop: Path, start: str, tmp_path: Path, dtype: torch.dtype
+) -> None:
     """Merging into 4-bit weights rounds the adapters away, and bitsandbytes reorders the weights in inference on a CPU."""
     config = load(workshop / "config.yaml", ["student.lora={rank: 4, quantise: 4bit}"])
     model = trained(build.load_student(config, start, None, dtype))

@@ -37,7 +37,9 @@ def built(workshop: Path, *overrides: str) -> tuple[dict[str, Any], str]:
     """(counts, folder) of a finished train/init."""
     config = load(workshop / "config.yaml", overrides)
     runner.execute(train, config, ["init"])
-    return manifest.read_manifest(Path(config.run_dir), "train/init")["counts"], train.student_path(Path(config.run_dir), "init")
+    return manifest.read_manifest(Path(config.run_dir), "train/init")["counts"], train.student_path(
+        Path(config.run_dir), "init"
+    )
 
 
 def saved(folder: Path, model: Any) -> Path:
@@ -50,7 +52,8 @@ def saved(folder: Path, model: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("there", "count", "expected"), [(30, 8, [0, 4, 8, 12, 17, 21, 25, 29]), (4, 2, [0, 3]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])]
+    ("there", "count", "expected"),
+    [(30, 8, [0, 4, 8, 12, 17, 21, 25, 29]), (4, 2, [0, 3]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])],
 )
 def test_even_layers_keep_first_and_last(there: int, count: int, expected: list[int]) -> None:
     """Rounding must neither repeat a layer nor lose the ends."""
@@ -61,33 +64,63 @@ def test_even_layers_keep_first_and_last(there: int, count: int, expected: list[
 def test_cut_model_computes_with_the_kept_layers(workshop: Path, kind: str) -> None:
     """A layer under its old number takes another one's cache, or another kind of attention."""
     whole = tiny(kind).eval()
-    counts, path = built(workshop, f"student.model={saved(workshop / 'whole', whole)}", "student.layers=2")
+    counts, path = built(
+        workshop, f"student.model={saved(workshop / 'whole', whole)}", "student.layers=2"
+    )
     assert counts["layers"] == [0, 3]
     small = load_weights(path, None, torch.float32)
-    assert torch.equal(small.model.layers[1].mlp.up_proj.weight, whole.model.layers[3].mlp.up_proj.weight)
+    assert torch.equal(
+        small.model.layers[1].mlp.up_proj.weight, whole.model.layers[3].mlp.up_proj.weight
+    )
     if kind == "qwen2":
         assert small.config.layer_types == ["full_attention", "sliding_attention"]
     ids = torch.arange(5, 15)[None]
-    cached = small.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
-    assert torch.equal(cached, small.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0, use_cache=False))
+    cached = small.generate(
+        ids, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    assert torch.equal(
+        cached,
+        small.generate(
+            ids,
+            max_new_tokens=8,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            use_cache=False,
+        ),
+    )
 
 
 def test_cut_model_that_would_load_otherwise_is_refused(workshop: Path) -> None:
     """A mixture of experts whose first layer is dense: what is kept of it was loaded into layers of another form, at random."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8, "mlp_only_layers": [0]}
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        "head_dim": 8,
+        "mlp_only_layers": [0],
+    }
     whole = Qwen3MoeForCausalLM(Qwen3MoeConfig(**{**SIZE, "num_key_value_heads": 2, **experts}))
     model = f"student.model={saved(workshop / 'whole', whole)}"
-    with pytest.raises(PipelineError, match=r"cannot be loaded again as it was cut: its config makes another model\.layers\.0\.mlp"):
+    with pytest.raises(
+        PipelineError,
+        match=r"cannot be loaded again as it was cut: its config makes another model\.layers\.0\.mlp",
+    ):
         built(workshop, model, "student.keep_layers=[2, 3]")
-    assert built(workshop, model, "student.keep_layers=[0, 3]", f"run_dir={workshop / 'other'}")[0]["layers"] == [0, 3]
+    assert built(workshop, model, "student.keep_layers=[0, 3]", f"run_dir={workshop / 'other'}")[0][
+        "layers"
+    ] == [0, 3]
 
 
 def test_importance_drops_the_layer_that_does_nothing(workshop: Path) -> None:
     """The scores must belong to the layers they are written beside."""
     whole = tiny("llama")
-    for weight in (whole.model.layers[2].self_attn.o_proj.weight, whole.model.layers[2].mlp.down_proj.weight):
+    for weight in (
+        whole.model.layers[2].self_attn.o_proj.weight,
+        whole.model.layers[2].mlp.down_proj.weight,
+    ):
         torch.nn.init.zeros_(weight)
     model = f"student.model={saved(workshop / 'whole', whole)}"
     counts, path = built(workshop, model, "student.layers=3", "student.choose=importance")
@@ -105,16 +138,24 @@ def test_block_influence_is_its_formula() -> None:
     for prompt in prompts:
         states = model(torch.tensor([prompt]), output_hidden_states=True).hidden_states
         distances.append(1 - torch.cosine_similarity(states[1], states[2], dim=-1)[0])
-    assert layers.importance(model, "m", prompts)[1] == pytest.approx(torch.cat(distances).mean().item(), abs=2e-6)
+    assert layers.importance(model, "m", prompts)[1] == pytest.approx(
+        torch.cat(distances).mean().item(), abs=2e-6
+    )
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
-    [("student.layers=5", r"student\.layers: 5 of .*, which has 4"), ("student.keep_layers=[4]", r"keep_layers: 4 is not a layer of")],
+    [
+        ("student.layers=5", r"student\.layers: 5 of .*, which has 4"),
+        ("student.keep_layers=[4]", r"keep_layers: 4 is not a layer of"),
+    ],
 )
 def test_more_layers_than_there_are(workshop: Path, override: str, expected: str) -> None:
     """Said by validate, before the teacher has worked all night."""
-    config = load(workshop / "config.yaml", [f"student.model={saved(workshop / 'whole', tiny('llama'))}", override])
+    config = load(
+        workshop / "config.yaml",
+        [f"student.model={saved(workshop / 'whole', tiny('llama'))}", override],
+    )
     with pytest.raises(PipelineError, match=expected):
         validate.check(config)
     with pytest.raises(PipelineError, match=expected):
@@ -149,25 +190,39 @@ def test_texts_that_change_are_refused(tmp_path: Path) -> None:
     whole = bpe(tmp_path / "whole")
     kept = vocabulary_trimming.vocabulary(whole, set())
     trimmed = vocabulary_trimming.save_tokenizer(whole, kept, tmp_path / "trimmed")
-    with pytest.raises(PipelineError, match=r"trim_vocabulary: .* encodes ' yes, .* into other pieces once trimmed"):
+    with pytest.raises(
+        PipelineError, match=r"trim_vocabulary: .* encodes ' yes, .* into other pieces once trimmed"
+    ):
         vocabulary_trimming.check_same(whole, trimmed, kept, [], [TEXTS[1]])
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_trimmed_model_has_the_same_logits(tmp_path: Path, tied: bool) -> None:
     """Rows in another order, or an lm_head that was forgotten."""
-    model = tiny("llama", tie_word_embeddings=tied, bos_token_id=7, eos_token_id=[9, 11], pad_token_id=9).eval()
+    model = tiny(
+        "llama", tie_word_embeddings=tied, bos_token_id=7, eos_token_id=[9, 11], pad_token_id=9
+    ).eval()
     model.generation_config.eos_token_id = [9, 299]
     kept = Vocabulary("h", (0, 3, 7, 9, 11, 250, 299))
     ids = torch.tensor([[7, 250, 3, 299, 11]])
     before = model(ids).logits[..., list(kept.kept)]
     parameters = model.num_parameters()
-    assert vocabulary_trimming.trim(model, "m", kept) == parameters - model.num_parameters() == 293 * 32 * (1 if tied else 2)
+    assert (
+        vocabulary_trimming.trim(model, "m", kept)
+        == parameters - model.num_parameters()
+        == 293 * 32 * (1 if tied else 2)
+    )
     model.save_pretrained(tmp_path)
     small = load_weights(str(tmp_path), None, torch.float32)
-    assert torch.allclose(small(torch.tensor([kept.ids(ids[0].tolist())])).logits, before, atol=1e-6)
+    assert torch.allclose(
+        small(torch.tensor([kept.ids(ids[0].tolist())])).logits, before, atol=1e-6
+    )
     assert small.config.vocab_size == 7
-    assert (small.config.bos_token_id, small.config.eos_token_id, small.config.pad_token_id) == (2, [3, 4], 3)
+    assert (small.config.bos_token_id, small.config.eos_token_id, small.config.pad_token_id) == (
+        2,
+        [3, 4],
+        3,
+    )
     assert small.generation_config.eos_token_id == [3, 6]
 
 
@@ -175,7 +230,12 @@ def distributions() -> TopK:
     """(2, 4): the second row's draws are tokens 8 and 9."""
     probability = np.array([[0.5, 0.3, 0.1, 0.05], [0.2, 0.6, 0.1, 0.05]])
     ids = np.array([[1, 2, 3, 4], [2, 1, 8, 9]])
-    return TopK(ids, np.log(probability).astype(np.float32), np.log([0.05, 0.05]).astype(np.float32), np.array([3, 2]))
+    return TopK(
+        ids,
+        np.log(probability).astype(np.float32),
+        np.log([0.05, 0.05]).astype(np.float32),
+        np.array([3, 2]),
+    )
 
 
 def test_mass_of_tokens_that_are_gone_goes_to_the_tail() -> None:
@@ -195,7 +255,12 @@ def test_whole_vocabulary_changes_nothing() -> None:
     out = Vocabulary("h", tuple(range(10))).topk(before)
     for name in ("ids", "logprobs", "tail", "exact"):
         assert np.array_equal(getattr(out, name), getattr(before, name))
-    impossible = TopK(np.array([[5]]), np.full((1, 1), -np.inf, np.float32), np.zeros(1, np.float32), np.ones(1, np.int64))
+    impossible = TopK(
+        np.array([[5]]),
+        np.full((1, 1), -np.inf, np.float32),
+        np.zeros(1, np.float32),
+        np.ones(1, np.int64),
+    )
     assert Vocabulary("h", (5,)).topk(impossible).ids.tolist() == [[0]]
 
 
@@ -219,9 +284,18 @@ def test_unsupported_tokenizer_is_refused_early(workshop: Path) -> None:
 
     whole = workshop / "whole"
     tiny("llama").save_pretrained(whole)
-    PreTrainedTokenizerFast(tokenizer_object=Raw(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))).save_pretrained(whole)
-    with pytest.raises(PipelineError, match=r"trim_vocabulary: .* is no byte-level BPE \(WordPiece\).*set it to false"):
-        validate.check(load(workshop / "config.yaml", [f"student.model={whole}", "student.trim_vocabulary=true"]))
+    PreTrainedTokenizerFast(
+        tokenizer_object=Raw(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    ).save_pretrained(whole)
+    with pytest.raises(
+        PipelineError,
+        match=r"trim_vocabulary: .* is no byte-level BPE \(WordPiece\).*set it to false",
+    ):
+        validate.check(
+            load(
+                workshop / "config.yaml", [f"student.model={whole}", "student.trim_vocabulary=true"]
+            )
+        )
 
 
 def server_config(workshop: Path, whole: Path, *overrides: str) -> Config:
@@ -243,7 +317,9 @@ def test_rows_prompts_and_exact_entries_are_kept(workshop: Path, sample: Make) -
     data = topk.encode(columns, logprobs, head, 0)
     (workshop / "generate").mkdir()
     (workshop / "generate" / "0.topk").write_bytes(head.to_bytes() + data)
-    place = Frame(file="0.topk", offset=len(head.to_bytes()), nbytes=len(data), crc32=topk.checksum(data, ids))
+    place = Frame(
+        file="0.topk", offset=len(head.to_bytes()), nbytes=len(data), crc32=topk.checksum(data, ids)
+    )
     write_shards(workshop / "kept", [sample(token_ids=ids, frame=place)])
     write_json(workshop / "kept" / "manifest.json", {"files": {"00000.jsonl.gz": {"records": 1}}})
     config = server_config(workshop, workshop / "whole")
@@ -255,14 +331,22 @@ def test_rows_prompts_and_exact_entries_are_kept(workshop: Path, sample: Make) -
     assert start.counts["tokens"] == len(vocabulary.kept) < start.counts["tokens_before"] == 600
     trimmed = Tokenizer(str(workshop / "out"))
     assert checks.check_vocabulary(config, "kd", trimmed)
-    assert load_weights(str(workshop / "out"), None, torch.float32).config.vocab_size == trimmed.vocab_size
+    assert (
+        load_weights(str(workshop / "out"), None, torch.float32).config.vocab_size
+        == trimmed.vocab_size
+    )
 
 
 def test_student_of_another_tokenizer_can_be_trimmed(workshop: Path) -> None:
     """Under sft its text is tokenised anew, so the tokens of the text are what it needs."""
     whole = bpe(workshop / "whole")
     tiny("llama", vocab_size=whole.vocab_size).save_pretrained(workshop / "whole")
-    config = prepared(workshop, f"student.model={workshop / 'whole'}", "student.trim_vocabulary=true", "train.arms={sft: {method: sft}}")
+    config = prepared(
+        workshop,
+        f"student.model={workshop / 'whole'}",
+        "student.trim_vocabulary=true",
+        "train.arms={sft: {method: sft}}",
+    )
     runner.execute(train, config, ["init"])
     path = train.student_path(Path(config.run_dir), "init")
     vocabulary, trimmed = Vocabulary.read(path), Tokenizer(path)
@@ -271,33 +355,55 @@ def test_student_of_another_tokenizer_can_be_trimmed(workshop: Path) -> None:
     for text in TEXTS:
         assert trimmed.encode_reply(text) == vocabulary.ids(whole.encode_reply(text))
     assert not checks.check_vocabulary(config, "sft", trimmed)
-    again = load(workshop / "config.yaml", [f"student.model={path}", "student.trim_vocabulary=true"])
+    again = load(
+        workshop / "config.yaml", [f"student.model={path}", "student.trim_vocabulary=true"]
+    )
     with pytest.raises(PipelineError, match="is trimmed already"):
         validate.check(again)
 
 
 def test_first_weights_depend_on_the_data_only_where_they_do(workshop: Path) -> None:
     """Other rows once trimmed must be noticed; a plain start must not ask for rows that nobody made."""
-    plain, trimmed = (load(workshop / "config.yaml", [f"student.trim_vocabulary={word}"]) for word in ("false", "true"))
+    plain, trimmed = (
+        load(workshop / "config.yaml", [f"student.trim_vocabulary={word}"])
+        for word in ("false", "true")
+    )
     assert train.reads(plain, "init") == []
-    assert not any(key.startswith(("task", "file", "output")) for key in fingerprint.fingerprint(train, plain, "init"))
+    assert not any(
+        key.startswith(("task", "file", "output"))
+        for key in fingerprint.fingerprint(train, plain, "init")
+    )
     with pytest.raises(PipelineError, match="init needs generate, which is not finished"):
         fingerprint.fingerprint(train, trimmed, "init")
     prepared(workshop)
     fields = fingerprint.fingerprint(train, trimmed, "init")
-    assert {"output of filter", f"file {workshop / 'seeds.jsonl'}", f"file {workshop / 'prompt.md'}", "train.rows"} <= fields.keys()
+    assert {
+        "output of filter",
+        f"file {workshop / 'seeds.jsonl'}",
+        f"file {workshop / 'prompt.md'}",
+        "train.rows",
+    } <= fields.keys()
     adapted = load(workshop / "config.yaml", ["student.lora.rank=8"])
-    assert fingerprint.fingerprint(train, adapted, "init") == fingerprint.fingerprint(train, plain, "init")
+    assert fingerprint.fingerprint(train, adapted, "init") == fingerprint.fingerprint(
+        train, plain, "init"
+    )
 
 
 @pytest.mark.real
 def test_packaged_students_vocabulary(workshop: Path) -> None:
     """The packaged tokenizer on the packaged task: every seed in the same pieces, nine tokens in ten gone."""
-    config = load(ROOT / "configs" / "quickstart.yaml", [f"task.seeds.path={ROOT / 'data/sms_spam/seeds.jsonl'}"])
+    config = load(
+        ROOT / "configs" / "quickstart.yaml",
+        [f"task.seeds.path={ROOT / 'data/sms_spam/seeds.jsonl'}"],
+    )
     tokenizer = Tokenizer(resolve.resolve(config.teacher.model))
     prompt = prompts.load(ROOT / config.train.prompt)
-    asked = [prompt.render(seed, tokenizer.control_tokens) for seed in seeds.load(config.task.seeds)]
-    kept = vocabulary_trimming.vocabulary(tokenizer, {token for rendered in asked for token in tokenizer.encode(rendered)})
+    asked = [
+        prompt.render(seed, tokenizer.control_tokens) for seed in seeds.load(config.task.seeds)
+    ]
+    kept = vocabulary_trimming.vocabulary(
+        tokenizer, {token for rendered in asked for token in tokenizer.encode(rendered)}
+    )
     trimmed = vocabulary_trimming.save_tokenizer(tokenizer, kept, workshop / "trimmed")
     vocabulary_trimming.check_same(tokenizer, trimmed, kept, asked, [])
     assert trimmed.decode(trimmed.encode(Rendered(None, UNSEEN))) == UNSEEN

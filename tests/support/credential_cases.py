@@ -20,13 +20,24 @@ def _url(length: int, seed: int = 0) -> str:
 HELD: list[tuple[str, str]] = [
     ("private_key", "Here it is:\n-----BEGIN RSA PRIVATE KEY-----\nMIIE" + drawn(60)),
     ("private_key", "-----BEGIN OPENSSH PRIVATE KEY-----\n" + drawn(64)),
-    ("aws_access_key", "export AWS_ACCESS_KEY_ID=AKIA" + drawn(16, string.ascii_uppercase + "234567")),
+    (
+        "aws_access_key",
+        "export AWS_ACCESS_KEY_ID=AKIA" + drawn(16, string.ascii_uppercase + "234567"),
+    ),
     ("aws_secret_key", 'aws_secret_access_key = "' + drawn(40, LETTERS + "+/") + '"'),
     ("github_token", "git clone with ghp_" + drawn(36) + " as the user"),
     ("github_token", "token github_pat_" + drawn(22) + "_" + drawn(59)),
     ("gitlab_token", "PRIVATE-TOKEN: glpat-" + _url(20)),
     ("slack_token", "SLACK=xoxb-" + drawn(12, string.digits) + "-" + drawn(24)),
-    ("slack_webhook", "https://hooks.slack.com/services/T" + drawn(8, seed=3) + "/B" + drawn(8, seed=4) + "/" + drawn(24)),
+    (
+        "slack_webhook",
+        "https://hooks.slack.com/services/T"
+        + drawn(8, seed=3)
+        + "/B"
+        + drawn(8, seed=4)
+        + "/"
+        + drawn(24),
+    ),
     ("stripe_key", "stripe.api_key = 'sk_live_" + drawn(24) + "'"),
     ("google_api_key", "maps?key=AIza" + _url(35)),
     ("google_oauth", "Bearer ya29." + _url(60)),

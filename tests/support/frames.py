@@ -9,7 +9,9 @@ import numpy as np
 from pipeline.records import Frame, Sample
 from pipeline.storage.topk import Header, TopKFolder, checksum, encode
 
-Distribution = list[tuple[int, float]]  # the token that was written, then the others by falling probability
+Distribution = list[
+    tuple[int, float]
+]  # the token that was written, then the others by falling probability
 HEADER = Header(
     stage="generate",
     teacher="t",
@@ -26,20 +28,27 @@ HEADER = Header(
 )
 
 
-def framed(folder: Path, samples: Sequence[Sample], distributions: Sequence[Sequence[Distribution]]) -> tuple[list[Sample], TopKFolder]:
+def framed(
+    folder: Path, samples: Sequence[Sample], distributions: Sequence[Sequence[Distribution]]
+) -> tuple[list[Sample], TopKFolder]:
     """The samples with token ids and frames; their mass beyond what is written down is tail."""
     name = f"{zlib.crc32(repr(distributions).encode())}.topk"
     data = HEADER.to_bytes()
     made = []
     for sample, tokens in zip(samples, distributions, strict=True):
         width = max((len(entries) for entries in tokens), default=1)
-        ids, logprobs = np.zeros((len(tokens), width), np.int32), np.full((len(tokens), width), -np.inf, np.float32)
+        ids, logprobs = (
+            np.zeros((len(tokens), width), np.int32),
+            np.full((len(tokens), width), -np.inf, np.float32),
+        )
         for row, entries in enumerate(tokens):
             ids[row, : len(entries)] = [token for token, _ in entries]
             logprobs[row, : len(entries)] = np.log([probability for _, probability in entries])
         frame = encode(ids, logprobs, HEADER, 0)
         written = ids[:, 0].tolist()
-        place = Frame(file=name, offset=len(data), nbytes=len(frame), crc32=checksum(frame, written))
+        place = Frame(
+            file=name, offset=len(data), nbytes=len(frame), crc32=checksum(frame, written)
+        )
         made.append(sample.model_copy(update={"token_ids": written, "frame": place}))
         data += frame
     (folder / name).write_bytes(data)

@@ -34,8 +34,14 @@ def main(config_path: str, kills: int, seed: int) -> None:
         while not _live(base, folder, dice.uniform(0, lifetime)):
             done["kills"] += 1
             now = _acknowledged(folder)
-            lost = [identifier for identifier, text in acknowledged.items() if now.get(identifier) != text]
-            assert not lost, f"after kill {done['kills']}: acknowledged samples are gone or changed: {lost}"
+            lost = [
+                identifier
+                for identifier, text in acknowledged.items()
+                if now.get(identifier) != text
+            ]
+            assert not lost, (
+                f"after kill {done['kills']}: acknowledged samples are gone or changed: {lost}"
+            )
             acknowledged = now
         done["runs"] += 1
         done["acknowledged"] += len(acknowledged)
@@ -69,7 +75,9 @@ def _live(config: Config, folder: Path, seconds: float) -> bool:
     if not over:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, f"a life in {folder} failed by itself"
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, (
+        f"a life in {folder} failed by itself"
+    )
     return os.WIFEXITED(status)
 
 
@@ -85,7 +93,9 @@ def _acknowledged(folder: Path) -> dict[str, str]:
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"}
+    return {
+        path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"
+    }
 
 
 if __name__ == "__main__":

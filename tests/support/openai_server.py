@@ -95,7 +95,13 @@ def serving(reply: Callable[[Any, int], Reply | None], port: int = 0) -> Iterato
 def choice(**changes: Any) -> dict[str, Any]:
     tops = [{f"token_id:{i}": -0.5, "token_id:9": -2.0, "token_id:8": -1.5} for i in IDS]
     logprobs = {"token_logprobs": [-0.5] * 3, "top_logprobs": tops}
-    return {"text": "abc", "finish_reason": "stop", "token_ids": IDS, "logprobs": logprobs, **changes}
+    return {
+        "text": "abc",
+        "finish_reason": "stop",
+        "token_ids": IDS,
+        "logprobs": logprobs,
+        **changes,
+    }
 
 
 def good(body: Any = None, times: int = 1, **changes: Any) -> Reply:
@@ -104,4 +110,7 @@ def good(body: Any = None, times: int = 1, **changes: Any) -> Reply:
 
 def row(*entries: tuple[int, float]) -> dict[str, Any]:
     """One position of prompt_logprobs."""
-    return {str(token): {"logprob": value, "rank": rank, "decoded_token": "x"} for rank, (token, value) in enumerate(entries, 1)}
+    return {
+        str(token): {"logprob": value, "rank": rank, "decoded_token": "x"}
+        for rank, (token, value) in enumerate(entries, 1)
+    }

@@ -13,12 +13,23 @@ def pipeline(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedPr
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"}
+    return {
+        path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"
+    }
 
 
 def start(workshop: Path, *overrides: str, stage_name: str = "generate") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipeline", stage_name, str(workshop / "config.yaml"), *overrides]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        stage_name,
+        str(workshop / "config.yaml"),
+        *overrides,
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:

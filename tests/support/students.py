@@ -10,7 +10,13 @@ from pipeline.models.tokenizer import Tokenizer
 from tests.support.task import ROOT
 
 TEXTS = ["Is 7 even?\nAnswer:", " yes, it is even\n", " no, it is odd\n"]
-SIZE = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+SIZE = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+}
 
 
 def tiny(kind: str, **changes: Any) -> Any:
@@ -34,17 +40,25 @@ def bpe(folder: Path, kind: str = "byte_level") -> Tokenizer:
     special = ["<s>", "</s>", "<unk>"]
     if kind == "byte_level":
         raw = Raw(models.BPE())
-        raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        raw.pre_tokenizer, raw.decoder = (
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            decoders.ByteLevel(),
+        )
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
         raw = Raw(models.BPE(byte_fallback=True, unk_token="<unk>"))
         raw.normalizer = normalizers.Replace(" ", "▁")
-        raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        raw.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
         special, alphabet = special + [f"<0x{byte:02X}>" for byte in range(256)], []
         text = text.replace(" ", "▁")
     lines = text.split("\n") if kind == "byte_level" else text.replace("▁", " ▁").split(" ")
     raw.train_from_iterator(
-        lines, trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        lines,
+        trainers.BpeTrainer(
+            vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
     )
     tree = json.loads(raw.to_str())
     tree["added_tokens"] = [
@@ -52,5 +66,7 @@ def bpe(folder: Path, kind: str = "byte_level") -> Tokenizer:
     ]  # bytes are no control tokens
     raw = Raw.from_str(json.dumps(tree))
     raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
     return Tokenizer(str(folder))

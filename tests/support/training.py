@@ -24,7 +24,12 @@ def prepared(workshop: Path, *overrides: str) -> Config:
 
 
 def history(config: Config, arm: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (Path(config.run_dir) / "train" / arm / "history.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (Path(config.run_dir) / "train" / arm / "history.jsonl")
+        .read_text()
+        .splitlines()
+    ]
 
 
 def dense_loss(config: Config, alpha: float) -> float:
@@ -42,10 +47,17 @@ def dense_loss(config: Config, alpha: float) -> float:
         topk = frames.of(sample)
         for row, token in enumerate(sample.token_ids):
             used = topk.logprobs[row] != -math.inf
-            p, q = torch.tensor(topk.logprobs[row][used]).double(), student[row, topk.ids[row][used]]
+            p, q = (
+                torch.tensor(topk.logprobs[row][used]).double(),
+                student[row, topk.ids[row][used]],
+            )
             tail, rest = float(topk.tail[row]), torch.log1p(-q.exp().sum())
-            total += alpha * -student[row, token].item() + (1 - alpha) * (p.exp() * (p - q)).sum().item()
-            total += (1 - alpha) * math.exp(tail) * (tail - rest.item()) if tail != -math.inf else 0.0
+            total += (
+                alpha * -student[row, token].item() + (1 - alpha) * (p.exp() * (p - q)).sum().item()
+            )
+            total += (
+                (1 - alpha) * math.exp(tail) * (tail - rest.item()) if tail != -math.inf else 0.0
+            )
         tokens += len(sample.token_ids)
     return total / tokens
 

@@ -39,7 +39,9 @@ def looks(config: Config, key: str = "eval_loss", arm: str = "kd") -> list[float
 
 def unfinish(folder: Path, last: int) -> None:
     """Leave of a finished arm what a kill would have: neither its model nor its `last` checkpoints."""
-    steps = sorted(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    steps = sorted(
+        folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
+    )
     for path in steps[len(steps) - last :]:
         shutil.rmtree(path)
     shutil.rmtree(folder / "model")
@@ -64,12 +66,19 @@ def test_the_same_seeds_are_held_out_of_every_arm(workshop: Path) -> None:
     arms = "train.arms={kd: {}, truth: {method: sft, text: truth}, few: {method: sft, text: truth, limit: 5}}"
     config = prepared(workshop, "train.holdout=0.3", "train.batch_size=64", arms)
     runner.execute(train, config)
-    counts = {arm: manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"] for arm in config.train.arms}
+    counts = {
+        arm: manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]
+        for arm in config.train.arms
+    }
     held = sum(is_held_out(f"n{number}", 0.3) for number in range(30))
     assert (counts["truth"]["held_out"], counts["truth"]["rows"]) == (held, 30 - held)
     assert (counts["few"]["held_out"], counts["few"]["rows"]) == (held, 5)
-    assert abs(sum(is_held_out(f"seed {number}", 0.3) for number in range(2000)) / 2000 - 0.3) < 0.03
-    assert all(is_held_out(f"{number}", 0.5) for number in range(100) if is_held_out(f"{number}", 0.2))
+    assert (
+        abs(sum(is_held_out(f"seed {number}", 0.3) for number in range(2000)) / 2000 - 0.3) < 0.03
+    )
+    assert all(
+        is_held_out(f"{number}", 0.5) for number in range(100) if is_held_out(f"{number}", 0.2)
+    )
 
 
 def test_held_out_loss_is_the_mean_over_tokens(workshop: Path) -> None:
@@ -78,7 +87,9 @@ def test_held_out_loss_is_the_mean_over_tokens(workshop: Path) -> None:
     values = looks(trained(workshop, *options))
     assert len(values) > 1
     assert values == pytest.approx([values[0]] * len(values), rel=1e-5)
-    assert looks(again(workshop, *options, "train.batch_size=5", "train.packing=true"))[0] == pytest.approx(values[0], rel=1e-5)
+    assert looks(again(workshop, *options, "train.batch_size=5", "train.packing=true"))[
+        0
+    ] == pytest.approx(values[0], rel=1e-5)
 
 
 def test_patience_stops_and_the_best_weights_are_saved(workshop: Path) -> None:
@@ -92,20 +103,39 @@ def test_patience_stops_and_the_best_weights_are_saved(workshop: Path) -> None:
         "train.warmup=0",
     ]
     config = trained(workshop, *options)
-    values, counts = looks(config), manifest.read_manifest(Path(config.run_dir), "train/kd")["counts"]
+    values, counts = (
+        looks(config),
+        manifest.read_manifest(Path(config.run_dir), "train/kd")["counts"],
+    )
     best = values.index(min(values)) + 1
     assert (counts["saved_step"], counts["steps"]) == (best, best + 2)
     assert counts["held_out_loss"] == pytest.approx(min(values), abs=1e-6)
-    saved, kept = (load_weights(str(folder_of(config) / name), None, torch.float32) for name in ("model", f"checkpoints/checkpoint-{best}"))
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(saved.parameters(), kept.parameters(), strict=True))
+    saved, kept = (
+        load_weights(str(folder_of(config) / name), None, torch.float32)
+        for name in ("model", f"checkpoints/checkpoint-{best}")
+    )
+    assert all(
+        torch.equal(mine, theirs)
+        for mine, theirs in zip(saved.parameters(), kept.parameters(), strict=True)
+    )
 
 
 def test_an_arm_that_ran_out_of_patience_makes_no_step_more(workshop: Path) -> None:
     """Killed between its last step and its model, it once went on by a step after the restart."""
-    options = ["train.eval_steps=1", "train.patience=2", "train.learning_rate=0.1", "train.epochs=30", "train.warmup=0"]
+    options = [
+        "train.eval_steps=1",
+        "train.patience=2",
+        "train.learning_rate=0.1",
+        "train.epochs=30",
+        "train.warmup=0",
+    ]
     config = trained(workshop, "train.holdout=0.4", "train.save_steps=1", *options)
     folder = folder_of(config)
-    before, counts, whole = losses(config, "kd"), looks(config), (folder / "model" / "model.safetensors").read_bytes()
+    before, counts, whole = (
+        losses(config, "kd"),
+        looks(config),
+        (folder / "model" / "model.safetensors").read_bytes(),
+    )
     unfinish(folder, last=0)
     runner.execute(train, config, ["kd"])
     assert (losses(config, "kd"), looks(config)) == (before, counts)
@@ -120,13 +150,19 @@ def test_a_clusters_rank_is_none_of_ours(workshop: Path, monkeypatch: pytest.Mon
     assert (folder_of(config) / "model" / "model.safetensors").exists()
 
 
-def test_a_student_answers_held_out_seeds_as_it_learns(workshop: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_student_answers_held_out_seeds_as_it_learns(
+    workshop: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The score that chooses the weights must be that of the answers that are kept to be read."""
     options = ["train.holdout=0.3", "train.eval_steps=4", "train.patience=9", "train.best_by=score"]
     config = trained(workshop, *options, "evaluate.max_tokens=12")
-    lines = [json.loads(line) for line in (folder_of(config) / "samples.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (folder_of(config) / "samples.jsonl").read_text().splitlines()
+    ]
     held = {f"n{number}" for number in range(30) if is_held_out(f"n{number}", 0.3)}
-    for step, score in zip(sorted({line["step"] for line in lines}), looks(config, "eval_score"), strict=True):
+    for step, score in zip(
+        sorted({line["step"] for line in lines}), looks(config, "eval_score"), strict=True
+    ):
         some = [line for line in lines if line["step"] == step]
         assert {line["id"] for line in some} <= held
         assert score == pytest.approx(sum(line["score"] for line in some) / len(some))
@@ -138,22 +174,41 @@ def test_answers_in_a_batch_are_those_of_one_at_a_time(workshop: Path, stop: str
     """Padding on the left that is seen, or an answer that goes on behind its stop because its neighbour's does."""
     config = trained(workshop, "train.epochs=15", "train.learning_rate=0.01")
     path = train.student_path(Path(config.run_dir), "kd")
-    model, tokenizer, prompt = load_weights(path, None, torch.float32).eval(), Tokenizer(path), prompts.load(config.train.prompt)
+    model, tokenizer, prompt = (
+        load_weights(path, None, torch.float32).eval(),
+        Tokenizer(path),
+        prompts.load(config.train.prompt),
+    )
     prompt = dataclasses.replace(prompt, front=prompt.front.model_copy(update={"stop": [stop]}))
-    seeds = [Seed(id=f"n{number}", inputs={"number": number}, target="yes") for number in (7, 123456, 28)]
+    seeds = [
+        Seed(id=f"n{number}", inputs={"number": number}, target="yes") for number in (7, 123456, 28)
+    ]
     for shown in Examiner(tokenizer, prompt, config.task, 24, batch_size=3).ask(model, seeds):
         seed = next(seed for seed in seeds if seed.id == shown.id)
-        ids, begin = tokenizer.encode(prompt.render(seed)), len(tokenizer.encode(prompt.render(seed)))
-        while len(ids) < begin + 24 and ids[-1] != tokenizer.hf.eos_token_id and stop not in tokenizer.decode(ids[begin:]):
+        ids, begin = (
+            tokenizer.encode(prompt.render(seed)),
+            len(tokenizer.encode(prompt.render(seed))),
+        )
+        while (
+            len(ids) < begin + 24
+            and ids[-1] != tokenizer.hf.eos_token_id
+            and stop not in tokenizer.decode(ids[begin:])
+        ):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         text = tokenizer.decode(ids[begin:])
-        assert shown.text == text[: text.find(stop) + len(stop)] if stop in text else shown.text == text
+        assert (
+            shown.text == text[: text.find(stop) + len(stop)]
+            if stop in text
+            else shown.text == text
+        )
 
 
 def test_score_needs_ground_truth(workshop: Path) -> None:
     """Refused before a step is made."""
     rows = [json.loads(line) for line in (workshop / "seeds.jsonl").read_text().splitlines()]
-    (workshop / "seeds.jsonl").write_text("".join(json.dumps({"id": row["id"], "number": row["number"]}) + "\n" for row in rows))
+    (workshop / "seeds.jsonl").write_text(
+        "".join(json.dumps({"id": row["id"], "number": row["number"]}) + "\n" for row in rows)
+    )
     config = prepared(workshop, "train.holdout=0.3", "train.patience=1", "train.best_by=score")
     with pytest.raises(PipelineError, match="best_by: score needs ground truth"):
         runner.execute(train, config, ["init", "kd"])
@@ -166,27 +221,46 @@ def test_too_small_a_share_is_refused(workshop: Path) -> None:
         runner.execute(train, config, ["init", "kd"])
 
 
-def test_a_loss_that_is_no_number_stops_the_arm(workshop: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_loss_that_is_no_number_stops_the_arm(
+    workshop: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """NaN was once averaged away and saved; the last good checkpoint stays, and a rerun begins there and says why."""
-    config = prepared(workshop, *FAST, "train.learning_rate=1e38", "train.save_steps=1", "train.warmup=0.5")
+    config = prepared(
+        workshop, *FAST, "train.learning_rate=1e38", "train.save_steps=1", "train.warmup=0.5"
+    )
     for _ in range(2):
-        with pytest.raises(PipelineError, match=r"step 3: a weight is not finite; lower train\.learning_rate.*checkpoint-2, from which"):
+        with pytest.raises(
+            PipelineError,
+            match=r"step 3: a weight is not finite; lower train\.learning_rate.*checkpoint-2, from which",
+        ):
             runner.execute(train, config, ["init", "kd"])
-        assert {path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+        assert {path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")} == {
+            "checkpoint-1",
+            "checkpoint-2",
+        }
     assert "stopped at step 3 the last time: a weight is not finite" in capfd.readouterr().out
     assert not (folder_of(config) / "model").exists()
     late = load(workshop / "config.yaml", [*FAST, "train.learning_rate=1e38", "train.warmup=0.5"])
-    with pytest.raises(PipelineError, match=r"step \d: the loss is nan; .* There is no checkpoint yet"):
+    with pytest.raises(
+        PipelineError, match=r"step \d: the loss is nan; .* There is no checkpoint yet"
+    ):
         runner.execute(train, late, ["kd"], prepare=runner.set_aside)
 
 
 def test_a_loss_that_runs_away_stops_the_arm(workshop: Path) -> None:
     """A checkpoint taken while the loss is too high is none to go on from."""
-    config = prepared(workshop, *FAST, "train.learning_rate=3", "train.save_steps=1", "train.warmup=0")
-    with pytest.raises(PipelineError, match=r"step 4: the loss is .*, for 3 logged steps far above its first, .*checkpoint-1, from which"):
+    config = prepared(
+        workshop, *FAST, "train.learning_rate=3", "train.save_steps=1", "train.warmup=0"
+    )
+    with pytest.raises(
+        PipelineError,
+        match=r"step 4: the loss is .*, for 3 logged steps far above its first, .*checkpoint-1, from which",
+    ):
         runner.execute(train, config, ["init", "kd"])
     assert losses(config, "kd")[1] > 3 * losses(config, "kd")[0]
-    assert [path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")] == ["checkpoint-1"]
+    assert [path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")] == [
+        "checkpoint-1"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +276,12 @@ def test_a_loss_that_runs_away_stops_the_arm(workshop: Path) -> None:
 )
 def test_runaway_counts_logs_in_a_row(values: list[float], warmup: int, expected: int) -> None:
     """A spike, a warm-up and a first loss of nearly nothing are no divergence."""
-    assert runaway([{"step": step, "loss": value} for step, value in enumerate(values, start=1)], warmup) == expected
+    assert (
+        runaway(
+            [{"step": step, "loss": value} for step, value in enumerate(values, start=1)], warmup
+        )
+        == expected
+    )
 
 
 def test_since_best_takes_the_first_of_equals() -> None:
@@ -214,7 +293,13 @@ def test_since_best_takes_the_first_of_equals() -> None:
 
 def test_stopped_arm_goes_on_alike_with_everything_on(workshop: Path) -> None:
     """Packing, evaluation and a schedule must each resume on the same curve."""
-    options = ["train.packing=true", "train.max_length=128", "train.batch_size=1", "train.epochs=4", "train.save_steps=3"]
+    options = [
+        "train.packing=true",
+        "train.max_length=128",
+        "train.batch_size=1",
+        "train.epochs=4",
+        "train.save_steps=3",
+    ]
     options += [
         "train.holdout=0.3",
         "train.eval_steps=2",
@@ -232,7 +317,11 @@ def test_stopped_arm_goes_on_alike_with_everything_on(workshop: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["train.group_by_length=true"], ["train.group_by_length=true", "train.processes=2", "train.batch_size=2"]]
+    "options",
+    [
+        ["train.group_by_length=true"],
+        ["train.group_by_length=true", "train.processes=2", "train.batch_size=2"],
+    ],
 )
 def test_stopped_arm_goes_on_alike_in_a_later_epoch(workshop: Path, options: list[str]) -> None:
     """The order of rows of a later epoch was drawn anew, or was the first one's; and tokens were counted from 0 again."""
@@ -248,14 +337,25 @@ def test_what_saves_memory_changes_no_loss(workshop: Path) -> None:
     """Accumulation that averages the means of its batches, or a recomputed forward pass that goes another way."""
     arm = "train.arms={kd: {rationale_weight: 0.3}}"
     plain = losses(trained(workshop, arm, "train.batch_size=8"), "kd")
-    assert losses(again(workshop, arm, "train.batch_size=8", "train.gradient_checkpointing=true"), "kd") == pytest.approx(plain, rel=1e-5)
-    assert losses(again(workshop, arm, "train.accumulate=2"), "kd") == pytest.approx(plain, rel=1e-5)
+    assert losses(
+        again(workshop, arm, "train.batch_size=8", "train.gradient_checkpointing=true"), "kd"
+    ) == pytest.approx(plain, rel=1e-5)
+    assert losses(again(workshop, arm, "train.accumulate=2"), "kd") == pytest.approx(
+        plain, rel=1e-5
+    )
 
 
 def test_losses_of_arms_with_other_weights_can_be_compared(workshop: Path) -> None:
     """Tokens of weight 0 made a loss look small: a student that knows nothing is as bad at all of them."""
     arms = "train.arms={kd: {}, bare: {rationale_weight: 0}}"
-    config = prepared(workshop, *FAST, "train.holdout=0.4", "train.eval_steps=1", "train.learning_rate=1e-12", arms)
+    config = prepared(
+        workshop,
+        *FAST,
+        "train.holdout=0.4",
+        "train.eval_steps=1",
+        "train.learning_rate=1e-12",
+        arms,
+    )
     runner.execute(train, config, ["init", "kd", "bare"])
     for key in ("loss", "loss_ce", "eval_loss", "eval_loss_ce"):
         assert looks(config, key, "bare")[0] == pytest.approx(looks(config, key)[0], rel=0.1)
@@ -263,26 +363,50 @@ def test_losses_of_arms_with_other_weights_can_be_compared(workshop: Path) -> No
 
 def test_bfloat16_goes_with_packing_and_checkpointing(workshop: Path) -> None:
     """Each works alone; together they once met in the redirected forward."""
-    options = ["train.packing=true", "train.max_length=128", "train.batch_size=1", "train.gradient_checkpointing=true", "train.epochs=3"]
+    options = [
+        "train.packing=true",
+        "train.max_length=128",
+        "train.batch_size=1",
+        "train.gradient_checkpointing=true",
+        "train.epochs=3",
+    ]
     found = losses(trained(workshop, *options, "train.dtype=bfloat16"), "kd")
     assert found[-1] < found[0] < 12
 
 
 def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) -> None:
     """Gradients under DDP go round the redirected forward, and tokens are counted over all processes."""
-    options = ["train.holdout=0.47", "train.eval_steps=2", "train.show=3", "train.save_steps=2", "evaluate.max_tokens=8", "train.epochs=3"]
+    options = [
+        "train.holdout=0.47",
+        "train.eval_steps=2",
+        "train.show=3",
+        "train.save_steps=2",
+        "evaluate.max_tokens=8",
+        "train.epochs=3",
+    ]
     options += ["train.arms={kd: {rationale_weight: 0.3}}"]
     one = trained(workshop, *options, "train.batch_size=8")
     curve, seen, shares = losses(one, "kd"), looks(one), looks(one, "loss_kd")
     answers = (folder_of(one) / "samples.jsonl").read_text()
-    two = again(workshop, *options, "train.batch_size=2", "train.accumulate=2", "train.processes=2", "train.gradient_checkpointing=true")
+    two = again(
+        workshop,
+        *options,
+        "train.batch_size=2",
+        "train.accumulate=2",
+        "train.processes=2",
+        "train.gradient_checkpointing=true",
+    )
     assert losses(two, "kd") == pytest.approx(curve, rel=1e-5)
     assert looks(two) == pytest.approx(seen, rel=1e-5)
     assert looks(two, "loss_kd") == pytest.approx(shares, rel=1e-5)
     assert (folder_of(two) / "samples.jsonl").read_text() == answers
     (folder_of(two) / "manifest.json").unlink()
     with pytest.raises(PipelineError, match="was begun by 2 processes, and here would be 1"):
-        train.run(contract.Job(load(workshop / "config.yaml", [*FAST, *options]), "train", "kd", folder_of(two)))
+        train.run(
+            contract.Job(
+                load(workshop / "config.yaml", [*FAST, *options]), "train", "kd", folder_of(two)
+            )
+        )
 
 
 def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
@@ -290,7 +414,10 @@ def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
     assert distributed.together("tests.support.training_worker", {"do": "add"}, 2, "train kd") == 3
     with pytest.raises(PipelineError, match="worker 0: refuses"):
         distributed.together("tests.support.training_worker", {"do": "refuse"}, 2, "train kd")
-    with pytest.raises(PipelineError, match=r"of its 2 processes ended .*1 with code 9; .* goes on from the last checkpoint"):
+    with pytest.raises(
+        PipelineError,
+        match=r"of its 2 processes ended .*1 with code 9; .* goes on from the last checkpoint",
+    ):
         distributed.together("tests.support.training_worker", {"do": "die"}, 2, "train kd")
 
 

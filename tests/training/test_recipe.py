@@ -40,13 +40,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("options", RECIPES)
 def test_documented_recipes_train(workshop: Path, model: str, options: str) -> None:
     """A recipe that nobody has cooked."""
-    config = load(workshop / "config.yaml", [f"student.model={model}", "train.epochs=2.0", *shlex.split(options)])
+    config = load(
+        workshop / "config.yaml",
+        [f"student.model={model}", "train.epochs=2.0", *shlex.split(options)],
+    )
     for module in (generate, filter_stage):
         runner.execute(module, config)
-    meant = re.findall(r"train\.arms\.(\w+)", options) or (["kd"] if "kd" in config.train.arms else list(config.train.arms))
-    runner.execute(train, config, ["init", *dict.fromkeys(meant)])  # the other arms are what they always are
+    meant = re.findall(r"train\.arms\.(\w+)", options) or (
+        ["kd"] if "kd" in config.train.arms else list(config.train.arms)
+    )
+    runner.execute(
+        train, config, ["init", *dict.fromkeys(meant)]
+    )  # the other arms are what they always are
     for arm in meant:
-        assert load_weights(train.student_path(Path(config.run_dir), arm), None, "auto").num_parameters() > 0
+        assert (
+            load_weights(
+                train.student_path(Path(config.run_dir), arm), None, "auto"
+            ).num_parameters()
+            > 0
+        )
 
 
 def test_the_page_has_recipes() -> None:

@@ -58,7 +58,9 @@ def test_untouched_student_that_changes_is_noticed(workshop: Path) -> None:
     runner.execute(train, config, ["init"])
     other = workshop / "other"
     shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
-    outside = load(workshop / "config.yaml", [f"student.model={other}", "train.arms={sft: {method: sft}}"])
+    outside = load(
+        workshop / "config.yaml", [f"student.model={other}", "train.arms={sft: {method: sft}}"]
+    )
     runner.execute(train, outside, ["init"], prepare=runner.set_aside)
     runner.execute(train, outside, ["sft"])
     weights = bytearray((other / "model.safetensors").read_bytes())
@@ -68,7 +70,12 @@ def test_untouched_student_that_changes_is_noticed(workshop: Path) -> None:
         runner.execute(train, outside, ["sft"])
 
 
-OPTIONS = ("train.batch_size=64", "train.log_steps=1", "train.epochs=3", "train.learning_rate=0.003")
+OPTIONS = (
+    "train.batch_size=64",
+    "train.log_steps=1",
+    "train.epochs=3",
+    "train.learning_rate=0.003",
+)
 
 
 def test_packed_rows_give_the_same_losses(workshop: Path) -> None:
@@ -76,21 +83,30 @@ def test_packed_rows_give_the_same_losses(workshop: Path) -> None:
     config = prepared(workshop, *OPTIONS)
     runner.execute(train, config, ["init", "kd"])
     plain = losses(config, "kd")
-    packed = load(workshop / "config.yaml", [*OPTIONS, "train.packing=true", "train.max_length=128"])
+    packed = load(
+        workshop / "config.yaml", [*OPTIONS, "train.packing=true", "train.max_length=128"]
+    )
     runner.execute(train, packed, ["kd"], prepare=runner.set_aside)
     assert losses(packed, "kd") == pytest.approx(plain, rel=1e-5)
 
 
 def test_batches_by_length_hold_the_same_rows(workshop: Path) -> None:
     """Grouping must change the order alone."""
-    config = prepared(workshop, "train.batch_size=64", "train.log_steps=1", "train.group_by_length=true")
+    config = prepared(
+        workshop, "train.batch_size=64", "train.log_steps=1", "train.group_by_length=true"
+    )
     runner.execute(train, config, ["init", "kd"])
     assert losses(config, "kd")[0] == pytest.approx(dense_loss(config, 0.1), rel=2e-4)
 
 
 def test_schedules_go_from_start_to_end(workshop: Path) -> None:
     """An alpha that never moves is no schedule: from pure CE to pure KD the shares must trade places."""
-    config = prepared(workshop, "train.log_steps=1", "train.epochs=2", "train.arms={kd: {alpha: 1, alpha_end: 0, temperature_end: 2}}")
+    config = prepared(
+        workshop,
+        "train.log_steps=1",
+        "train.epochs=2",
+        "train.arms={kd: {alpha: 1, alpha_end: 0, temperature_end: 2}}",
+    )
     runner.execute(train, config, ["init", "kd"])
     logged = [entry for entry in history(config, "kd") if "loss_kd" in entry and "loss" in entry]
     assert logged[0]["loss_kd"] == 0.0 < logged[0]["loss_ce"]
@@ -102,17 +118,24 @@ def test_schedules_go_from_start_to_end(workshop: Path) -> None:
 def test_idle_term_is_told_once(workshop: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A KD arm whose KD term does nothing has been taken for a KD result; a term that the config turns off is as it should be."""
     config = prepared(
-        workshop, "train.log_steps=1", "train.epochs=4", "train.arms={kd: {alpha: 0.9999}, pure: {alpha: 0}, none: {alpha: 1}}"
+        workshop,
+        "train.log_steps=1",
+        "train.epochs=4",
+        "train.arms={kd: {alpha: 0.9999}, pure: {alpha: 0}, none: {alpha: 1}}",
     )
     runner.execute(train, config, ["init", "kd", "pure", "none"])
     said = capfd.readouterr().err
-    assert said.count("it does nothing. Lower the arm's alpha, or train it with method: sft") == 2  # its loss and its gradient
+    assert (
+        said.count("it does nothing. Lower the arm's alpha, or train it with method: sft") == 2
+    )  # its loss and its gradient
     assert said.count("it does nothing") == 2
 
 
 def test_ground_truth_arm_needs_no_teacher(workshop: Path) -> None:
     """A teacher is fine-tuned before anything can be generated; the first few rows alone are the control of few labels."""
-    config = load(workshop / "config.yaml", ["train.arms={few: {method: sft, text: truth, limit: 12}}"])
+    config = load(
+        workshop / "config.yaml", ["train.arms={few: {method: sft, text: truth, limit: 12}}"]
+    )
     runner.execute(train, config)
     counts = manifest.read_manifest(Path(config.run_dir), "train/few")["counts"]
     assert (counts["rows"], counts["steps"]) == (12, 2)
@@ -127,21 +150,37 @@ def test_wrong_answers_give_way_to_the_truth(workshop: Path) -> None:
         "train.log_steps=1",
     )
     runner.execute(train, config, ["init", "kd", "plain"])
-    rows = [manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("kd", "plain")]
+    rows = [
+        manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"]
+        for arm in ("kd", "plain")
+    ]
     assert rows[0] < rows[1]  # a seed with two wrong samples has one truth
-    first = {arm: next(entry for entry in history(config, arm) if "loss" in entry) for arm in ("kd", "plain")}
+    first = {
+        arm: next(entry for entry in history(config, arm) if "loss" in entry)
+        for arm in ("kd", "plain")
+    }
     assert first["plain"]["loss_ce"] == 0.0
     assert first["kd"]["loss_ce"] > 0.0 < first["kd"]["loss_kd"]
 
 
 def test_student_is_asked_in_the_form_it_was_trained_for(workshop: Path) -> None:
     """A student of answers alone that is read like a reasoner scores nothing; the two tasks of step by step are two rows."""
-    config = prepared(workshop, "train.arms={answer: {form: answer}, steps: {form: steps, rationale_weight: 0.5}}", "train.log_steps=1")
+    config = prepared(
+        workshop,
+        "train.arms={answer: {form: answer}, steps: {form: steps, rationale_weight: 0.5}}",
+        "train.log_steps=1",
+    )
     runner.execute(train, config)
-    rows = {arm: manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"] for arm in ("answer", "steps")}
+    rows = {
+        arm: manifest.read_manifest(Path(config.run_dir), f"train/{arm}")["counts"]["rows"]
+        for arm in ("answer", "steps")
+    }
     assert rows["steps"] == 2 * rows["answer"] > 0
     runner.execute(evaluate, config)
-    read = [scored.score.answer for scored in read_records(Path(config.run_dir) / "evaluate" / "answer", Scored)]
+    read = [
+        scored.score.answer
+        for scored in read_records(Path(config.run_dir) / "evaluate" / "answer", Scored)
+    ]
     assert any(read)
 
 
@@ -176,7 +215,9 @@ def test_stopped_arm_goes_on_to_the_same_weights(workshop: Path) -> None:
     folder = Path(config.run_dir) / "train" / "kd"
     whole = (folder / "model" / "model.safetensors").read_bytes()
     before = losses(config, "kd")
-    last = max(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    last = max(
+        folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
+    )
     shutil.rmtree(last)
     torn = folder / "checkpoints" / "checkpoint-999"
     torn.mkdir()  # killed while it was being written
@@ -192,22 +233,36 @@ def test_kept_layers_make_a_smaller_student(workshop: Path) -> None:
     config = prepared(workshop, "student.shape.layers=4")
     runner.execute(train, config, ["init"])
     big = train.student_path(Path(config.run_dir), "init")
-    cut = load(workshop / "config.yaml", [f"student.model={big}", "student.keep_layers=[0,3]", f"run_dir={workshop / 'cut'}"])
+    cut = load(
+        workshop / "config.yaml",
+        [f"student.model={big}", "student.keep_layers=[0,3]", f"run_dir={workshop / 'cut'}"],
+    )
     runner.execute(train, cut, ["init"])
     small = load_weights(train.student_path(workshop / "cut", "init"), None, torch.float32)
     whole = load_weights(big, None, torch.float32)
-    assert torch.equal(small.model.layers[1].mlp.up_proj.weight, whole.model.layers[3].mlp.up_proj.weight)
-    sizes = [size_of(train.student_path(folder, "init"), None) for folder in (workshop / "run", workshop / "cut")]
+    assert torch.equal(
+        small.model.layers[1].mlp.up_proj.weight, whole.model.layers[3].mlp.up_proj.weight
+    )
+    sizes = [
+        size_of(train.student_path(folder, "init"), None)
+        for folder in (workshop / "run", workshop / "cut")
+    ]
     assert sizes[0] is not None
     assert sizes[1] is not None
     assert sizes[1].parameters < sizes[0].parameters == sum(p.numel() for p in whole.parameters())
-    beyond = load(workshop / "config.yaml", [f"student.model={big}", "student.keep_layers=[4]", f"run_dir={workshop / 'no'}"])
+    beyond = load(
+        workshop / "config.yaml",
+        [f"student.model={big}", "student.keep_layers=[4]", f"run_dir={workshop / 'no'}"],
+    )
     with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
         validate.check(beyond)
     with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
         runner.execute(
             train,
-            load(workshop / "config.yaml", [f"student.model={big}", "student.keep_layers=[4]", f"run_dir={workshop / 'no'}"]),
+            load(
+                workshop / "config.yaml",
+                [f"student.model={big}", "student.keep_layers=[4]", f"run_dir={workshop / 'no'}"],
+            ),
             ["init"],
         )
 
@@ -219,7 +274,9 @@ def test_student_of_another_tokenizer_is_refused_under_kd_only(workshop: Path) -
     other = workshop / "other"
     shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
     vocabulary = (other / "tokenizer.json").read_text()
-    (other / "tokenizer.json").write_text(vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":'))
+    (other / "tokenizer.json").write_text(
+        vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":')
+    )
     swapped = load(workshop / "config.yaml", [f"student.model={other}"])
     runner.execute(train, swapped, ["init"], prepare=runner.set_aside)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
@@ -233,6 +290,8 @@ def test_retrained_start_is_refused(workshop: Path) -> None:
     """Arms that began from different weights cannot be compared."""
     config = prepared(workshop)
     runner.execute(train, config)
-    runner.execute(train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], prepare=runner.set_aside)
+    runner.execute(
+        train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], prepare=runner.set_aside
+    )
     with pytest.raises(PipelineError, match="output of train/init"):
         runner.execute(train, config, ["kd"])

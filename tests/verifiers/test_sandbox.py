@@ -40,7 +40,12 @@ def test_one_process_answers_many_requests(jail: Jail) -> None:
     """Starting one a request would cost half a second each."""
     first = jail.ask("pid")
     large = {"text": "ü" * 100_000, "none": None}
-    assert [jail.ask("pid"), jail.ask(large), jail.ask("print"), jail.ask("pid")] == [first, large, None, first]
+    assert [jail.ask("pid"), jail.ask(large), jail.ask("print"), jail.ask("pid")] == [
+        first,
+        large,
+        None,
+        first,
+    ]
 
 
 @pytest.mark.parametrize("doing", ["hang", "deaf", "dribble"])
@@ -92,12 +97,16 @@ def test_what_an_inmate_started_ends_with_it() -> None:
 @pytest.mark.parametrize("last", ["pid", "hang"])
 def test_an_inmate_ends_with_its_parent(last: str, started: list[subprocess.Popen[str]]) -> None:
     """A parent that is killed cannot clean up: busy processes would fill the machine."""
-    code = (
-        "import time; from pipeline.verifiers.sandbox.sandbox import Jail; jail = Jail('tests.support.sandboxed_worker', '', 600.0, 300)\n"
-    )
+    code = "import time; from pipeline.verifiers.sandbox.sandbox import Jail; jail = Jail('tests.support.sandboxed_worker', '', 600.0, 300)\n"
     code += f"print(jail.ask('pid'), flush=True); jail.ask({last!r}); time.sleep(600)"
     env: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env, start_new_session=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+        start_new_session=True,
+    )
     started.append(parent)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -150,7 +159,12 @@ def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
     code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\nassert confinement.no_calls(writing=False)\n"
     code += f"try:\n    {TRIES[doing]}\nexcept PermissionError:\n    print('refused')\n"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True).stdout == "refused\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True
+        ).stdout
+        == "refused\n"
+    )
     assert path.read_text() == "text"
 
 
@@ -159,4 +173,8 @@ def test_the_filter_is_whole() -> None:
     for writing in (True, False):
         lines = confinement._instructions(writing)
         assert all(len(line) == 8 for line in lines)
-        assert all(place + 1 + max(line[2:4]) < len(lines) for place, line in enumerate(lines) if line[0] & 7 == 5)
+        assert all(
+            place + 1 + max(line[2:4]) < len(lines)
+            for place, line in enumerate(lines)
+            if line[0] & 7 == 5
+        )

@@ -31,7 +31,15 @@ def test_exact(answer: str | None, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "value"), [("$1,200.00", 1.0), ("so 1200 apples", 1.0), ("1201", 0.0), ("1200.0000001", 1.0), ("none", 0.0), (None, 0.0)]
+    ("answer", "value"),
+    [
+        ("$1,200.00", 1.0),
+        ("so 1200 apples", 1.0),
+        ("1201", 0.0),
+        ("1200.0000001", 1.0),
+        ("none", 0.0),
+        (None, 0.0),
+    ],
 )
 def test_numeric(answer: str | None, value: float) -> None:
     """Currency, commas and words do not count; the number does."""

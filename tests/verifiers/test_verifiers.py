@@ -49,7 +49,9 @@ def impatient() -> Iterator[float]:
         ("numeric", "1201", "1200", 0.0),
     ],
 )
-def test_plain_verifiers_are_the_scorers(verifier: str, answer: str, target: str, value: float) -> None:
+def test_plain_verifiers_are_the_scorers(
+    verifier: str, answer: str, target: str, value: float
+) -> None:
     """A second copy of a metric would drift from the first."""
     assert verify(check(verifier, labels=["spam", "normal"]), answer, target).value == value
 
@@ -127,7 +129,12 @@ def test_a_tower_of_powers_is_unknown_and_the_next_is_right(impatient: float) ->
         ("1e99999999999", "1", 0.0, "is 1"),
         ("[NaN]", "[1]", 0.0, "not JSON: NaN is no JSON number"),
         ('{"a": 1, "a": 1}', '{"a": 1}', 0.0, "not JSON: a key stands twice"),
-        ("{a: 1}", "{}", 0.0, "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (
+            "{a: 1}",
+            "{}",
+            0.0,
+            "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
     ],
 )
 def test_json(answer: str, target: str, value: float, why: str) -> None:
@@ -136,7 +143,10 @@ def test_json(answer: str, target: str, value: float, why: str) -> None:
     assert (found.value, found.explanation) == (value, why)
 
 
-@pytest.mark.parametrize(("answer", "target", "why"), [("[" * 90_000, "[]", "nested too deep"), ("1", "oops", "the target is not JSON")])
+@pytest.mark.parametrize(
+    ("answer", "target", "why"),
+    [("[" * 90_000, "[]", "nested too deep"), ("1", "oops", "the target is not JSON")],
+)
 def test_json_unknown(answer: str, target: str, why: str) -> None:
     """Neither depth nor a bad ground truth makes an answer wrong."""
     with pytest.raises(UnknownError, match=why):
@@ -145,10 +155,16 @@ def test_json_unknown(answer: str, target: str, why: str) -> None:
 
 def test_json_schema(impatient: float) -> None:
     """A misfit is named, and a pattern that backtracks for ever is ended."""
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}, "t": {"pattern": "^(a+)+$"}}}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "t": {"pattern": "^(a+)+$"}},
+    }
     how = check("json", schema=schema, timeout_s=impatient)
     assert verify(how, '{"n": 1}', '{"n": 1}').value == 1.0
-    assert verify(how, '{"n": "x"}', '{"n": "x"}').explanation == "does not fit the schema at $.n: 'x' is not of type 'integer'"
+    assert (
+        verify(how, '{"n": "x"}', '{"n": "x"}').explanation
+        == "does not fit the schema at $.n: 'x' is not of type 'integer'"
+    )
     with pytest.raises(UnknownError, match="took too long"):
         verify(how, json.dumps({"t": "a" * 60 + "!"}), "{}")
 
@@ -161,11 +177,31 @@ TESTS = "assert double(2) == 4\nassert double(-3) == -6\n"
     [
         ("def double(x):\n    return 2 * x", TESTS, 1.0, "2 of 2 tests"),
         ("```python\ndef double(x): return 2 * x\n```", TESTS, 1.0, "2 of 2 tests"),
-        ("def double(x): return 4", TESTS, 0.5, "1 of 2 tests; line 2: assert double(-3) == -6: AssertionError"),
-        ("def double(x) return", TESTS, 0.0, "0 of 2 tests; SyntaxError: expected ':' (answer, line 1)"),
+        (
+            "def double(x): return 4",
+            TESTS,
+            0.5,
+            "1 of 2 tests; line 2: assert double(-3) == -6: AssertionError",
+        ),
+        (
+            "def double(x) return",
+            TESTS,
+            0.0,
+            "0 of 2 tests; SyntaxError: expected ':' (answer, line 1)",
+        ),
         ("import sys\nsys.exit(0)", TESTS, 0.0, "0 of 2 tests; SystemExit: 0"),
-        ("def double(x): return 2 * x", "def check(f):\n    assert f(1) == 2\ncheck(double)", 1.0, "1 of 1 tests"),
-        ("def double(x): return 2 * x", "def test_it():\n    assert double(1) == 2", 1.0, "1 of 1 tests"),
+        (
+            "def double(x): return 2 * x",
+            "def check(f):\n    assert f(1) == 2\ncheck(double)",
+            1.0,
+            "1 of 1 tests",
+        ),
+        (
+            "def double(x): return 2 * x",
+            "def test_it():\n    assert double(1) == 2",
+            1.0,
+            "1 of 1 tests",
+        ),
         (
             "def double(x): return None",
             "found = double(1) + 1\nassert found == 3",
@@ -173,7 +209,12 @@ TESTS = "assert double(2) == 4\nassert double(-3) == -6\n"
             "0 of 1 tests; line 1: found = double(1) + 1: TypeError",
         ),
         ("open('own', 'w').write('x')\ndef double(x): return 2 * x", TESTS, 1.0, "2 of 2 tests"),
-        ("if __name__ == '__main__': main()\ndef double(x): return 2 * x", TESTS, 1.0, "2 of 2 tests"),
+        (
+            "if __name__ == '__main__': main()\ndef double(x): return 2 * x",
+            TESTS,
+            1.0,
+            "2 of 2 tests",
+        ),
     ],
 )
 def test_code(answer: str, target: str, value: float, why: str) -> None:
@@ -195,7 +236,10 @@ def test_code(answer: str, target: str, value: float, why: str) -> None:
         ("open(PATH, 'w')", "PermissionError"),
         ("open(PATH)", "PermissionError"),
         ("import os; os.remove(PATH)", "PermissionError"),
-        ("import os\nfor n in range(3, 64):\n    try: os.write(n, b'\\0\\0\\0\\x02{}')\n    except OSError: pass", "talked nonsense"),
+        (
+            "import os\nfor n in range(3, 64):\n    try: os.write(n, b'\\0\\0\\0\\x02{}')\n    except OSError: pass",
+            "talked nonsense",
+        ),
     ],
 )
 def test_code_unknown(answer: str, why: str, tmp_path: Path) -> None:
@@ -207,7 +251,9 @@ def test_code_unknown(answer: str, why: str, tmp_path: Path) -> None:
     assert path.read_text() == "text"
 
 
-@pytest.mark.parametrize(("target", "why"), [("assert (", "the tests are not Python"), ("x = 1", "holds no test")])
+@pytest.mark.parametrize(
+    ("target", "why"), [("assert (", "the tests are not Python"), ("x = 1", "holds no test")]
+)
 def test_code_without_tests_is_unknown(target: str, why: str) -> None:
     """A program is not right because nothing was asked of it."""
     with pytest.raises(UnknownError, match=why):
@@ -222,7 +268,9 @@ def test_code_that_hangs_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 250])
-def test_a_program_that_digs_deep_ends_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_digs_deep_ends_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Folders in folders, deeper than a recursion or a path may go, once ended the whole stage when they were cleaned up."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dig = f"import os\nfor _ in range(1500):\n    os.mkdir({name!r}); os.chdir({name!r}); open('file', 'w').close()\n"
@@ -241,12 +289,23 @@ def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[...
     """Right, half right, unknown, and a seed without ground truth; thresholds are the judge's."""
     seed = Seed(id="n", inputs={}, target=TESTS)
     answers = ["def double(x): return 2 * x", "def double(x): return 4", "import numpy"]
-    samples = [*(sample(n, answer=answer, seed=seed) for n, answer in enumerate(answers)), sample(9, seed=Seed(id="x", inputs={}))]
-    settings = {"verifier": "code", "labels": None, "schema": None, "timeout_s": SECONDS, "memory_mib": 1024}
+    samples = [
+        *(sample(n, answer=answer, seed=seed) for n, answer in enumerate(answers)),
+        sample(9, seed=Seed(id="x", inputs={})),
+    ]
+    settings = {
+        "verifier": "code",
+        "labels": None,
+        "schema": None,
+        "timeout_s": SECONDS,
+        "memory_mib": 1024,
+    }
     found = ground_truth.of(Batch(samples, TopKFolder(Path())), **settings)
     assert [value for value, _ in found] == [1.0, 0.5, None, 1.0]
     rows = np.arange(4)
-    unknown = Verdict("unknown_correctness", "ModuleNotFoundError: No module named 'numpy' (import numpy)")
+    unknown = Verdict(
+        "unknown_correctness", "ModuleNotFoundError: No module named 'numpy' (import numpy)"
+    )
     assert ground_truth.judge(rows, found, 0.5, "drop") == {2: unknown}
     wrong = "def double(x): return 4 (1 of 2 tests; line 2: assert double(-3) == -6: Assertio"
     assert ground_truth.judge(rows, found, 1.0, "keep") == {1: Verdict("wrong_answer", wrong)}
@@ -255,7 +314,11 @@ def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[...
 
 def test_the_config_gives_the_schema(workshop: Path) -> None:
     """A schema that is none would turn every answer down, hours later."""
-    changes = ["task.metric=json", "task.labels=null", f"task.verifier.json_schema={workshop / 'schema.json'}"]
+    changes = [
+        "task.metric=json",
+        "task.labels=null",
+        f"task.verifier.json_schema={workshop / 'schema.json'}",
+    ]
     task = load(workshop / "config.yaml", changes).task
     with pytest.raises(PipelineError, match="cannot be read as JSON"):
         verifiers_verify.check(task)
@@ -276,5 +339,9 @@ def test_the_filter_stage_checks_by_the_metric_of_the_task(workshop: Path) -> No
     runner.execute(filter_stage, load(workshop / "config.yaml", changes))
     counts = manifest.read_manifest(workshop / "run", "filter")["counts"]
     assert set(counts["rejected"]) == {"correct.unknown_correctness"}
-    runner.execute(filter_stage, load(workshop / "config.yaml", [*changes, "filter.unknown=keep"]), prepare=runner.set_aside)
+    runner.execute(
+        filter_stage,
+        load(workshop / "config.yaml", [*changes, "filter.unknown=keep"]),
+        prepare=runner.set_aside,
+    )
     assert manifest.read_manifest(workshop / "run", "filter")["counts"]["kept"] == counts["samples"]

@@ -32,15 +32,30 @@ def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np
     assert calibrated is not None
     assert calibrated.content_free is not None
     path = prompts.kept(generated)[0]
-    asked = [config.settings("teacher"), resolve.identities(config.teacher), sha256(path), labels, calibrated.content_free]
+    asked = [
+        config.settings("teacher"),
+        resolve.identities(config.teacher),
+        sha256(path),
+        labels,
+        calibrated.content_free,
+    ]
     kept = Path(config.run_dir) / "measured" / f"content_free-{digest(asked)}.json"
     if not kept.exists():
         prompt, example = prompts.load(path), Samples(generated)[0].seed
         check(prompt, [example])
         kept.parent.mkdir(exist_ok=True)
-        seeds = [Seed(id=str(number), inputs=dict.fromkeys(example.inputs, text)) for number, text in enumerate(calibrated.content_free)]
-        write_json(kept, {"texts": calibrated.content_free, "masses": _ask(config, prompt, seeds, labels, kept)})
-    masses = np.array([[np.nan if mass is None else mass for mass in row] for row in read_json(kept)["masses"]], np.float32)
+        seeds = [
+            Seed(id=str(number), inputs=dict.fromkeys(example.inputs, text))
+            for number, text in enumerate(calibrated.content_free)
+        ]
+        write_json(
+            kept,
+            {"texts": calibrated.content_free, "masses": _ask(config, prompt, seeds, labels, kept)},
+        )
+    masses = np.array(
+        [[np.nan if mass is None else mass for mass in row] for row in read_json(kept)["masses"]],
+        np.float32,
+    )
     if not label_calibration.readable(masses).any():
         texts = ", ".join(map(repr, calibrated.content_free))
         raise PipelineError(
@@ -53,21 +68,38 @@ def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np
 def check(prompt: Prompt, seeds: Iterable[Seed]) -> None:
     """Raise PipelineError for a seed with an input that the prompt names and no text can stand for."""
     for seed in seeds:
-        many = [name for name, value in seed.inputs.items() if name in prompt.names and isinstance(value, list | dict)]
+        many = [
+            name
+            for name, value in seed.inputs.items()
+            if name in prompt.names and isinstance(value, list | dict)
+        ]
         if many:
             raise PipelineError(
                 f"filter.calibrated.content_free: input '{many[0]}' holds several values, and no text can stand for them; leave it out"
             )
 
 
-def _ask(config: Config, prompt: Prompt, seeds: Sequence[Seed], labels: Sequence[Sequence[int]], kept: Path) -> list[list[float | None]]:
+def _ask(
+    config: Config,
+    prompt: Prompt,
+    seeds: Sequence[Seed],
+    labels: Sequence[Sequence[int]],
+    kept: Path,
+) -> list[list[float | None]]:
     """A row for each seed, of None where it cannot be read."""
     teacher = config.teacher
-    print(f"filter calibrated: {len(seeds)} inputs without content; loading {teacher.model}", flush=True)
+    print(
+        f"filter calibrated: {len(seeds)} inputs without content; loading {teacher.model}",
+        flush=True,
+    )
     model = open_teacher(teacher, kept.with_suffix(".log"))
     try:
         sampling = Sampling(teacher.max_tokens, logprobs=teacher.logprobs)
-        answers = [one for batch in model.generate(_requests(prompt, seeds, model), sampling) for one in batch]
+        answers = [
+            one
+            for batch in model.generate(_requests(prompt, seeds, model), sampling)
+            for one in batch
+        ]
         found = {answer.id: _masses(prompt, answer, model, labels) for answer in answers}
     finally:
         model.close()
@@ -81,15 +113,27 @@ def _requests(prompt: Prompt, seeds: Sequence[Seed], model: Model) -> Iterator[R
         yield Request(seed.id, rendered, ids, stop=tuple(prompt.front.stop))
 
 
-def _masses(prompt: Prompt, answer: Answer, model: Model, labels: Sequence[Sequence[int]]) -> list[float | None]:
+def _masses(
+    prompt: Prompt, answer: Answer, model: Model, labels: Sequence[Sequence[int]]
+) -> list[float | None]:
     if not isinstance(answer, Completion):
         raise PipelineError(f"filter.calibrated.content_free: {answer.reason}: {answer.message}")
     if answer.topk is None or answer.token_ids is None:
-        raise PipelineError("filter.calibrated.content_free: the teacher gave no logprobs; leave content_free out")
+        raise PipelineError(
+            "filter.calibrated.content_free: the teacher gave no logprobs; leave content_free out"
+        )
     owner = label_calibration.owners(labels)
-    place = label_calibration.first_label(answer.token_ids, replies.read(prompt, answer, model.tokenizer).answer_tokens, owner)
+    place = label_calibration.first_label(
+        answer.token_ids, replies.read(prompt, answer, model.tokenizer).answer_tokens, owner
+    )
     if place is None:
         return [None] * len(labels)
-    entries = dict(zip(answer.topk.ids[place].tolist(), np.exp(answer.topk.logprobs[place].astype(np.float64)).tolist(), strict=True))
+    entries = dict(
+        zip(
+            answer.topk.ids[place].tolist(),
+            np.exp(answer.topk.logprobs[place].astype(np.float64)).tolist(),
+            strict=True,
+        )
+    )
     own, tail = answer.token_ids[place], max(0.0, 1.0 - sum(entries.values()))
     return label_calibration.masses(entries, own, tail, owner, len(labels)).tolist()

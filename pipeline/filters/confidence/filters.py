@@ -27,7 +27,9 @@ CALIBRATED = "calibrated"
 NAMES_TOKENIZER = ("backend", "model", "revision", "tokenizer")
 
 
-def soften(config: Config, measured: Measured, seen: NDArray[np.int64], left: NDArray[np.int64], kept: Path) -> dict[str, Any]:
+def soften(
+    config: Config, measured: Measured, seen: NDArray[np.int64], left: NDArray[np.int64], kept: Path
+) -> dict[str, Any]:
     """Write the soft labels of the rows `left` into the folder `kept`, calibrated over all those that the filter had `seen`. Returns what
     calibration does to the answers of known truth: shares that are right."""
     ids, labels = _label_tokens(config), {"labels": config.task.labels}
@@ -35,9 +37,15 @@ def soften(config: Config, measured: Measured, seen: NDArray[np.int64], left: ND
         Measure(label_calibration.label_distribution, {"labels": ids}),
         Measure(label_calibration.label_places, {"labels": ids}),
     )
-    written, truth = Measure(label_calibration.written_label, labels), Measure(label_calibration.true_label, labels)
+    written, truth = (
+        Measure(label_calibration.written_label, labels),
+        Measure(label_calibration.true_label, labels),
+    )
     measured.find([distribution, places, written, truth], processes(config.filter))
-    p, at, said, true = (np.asarray(measured.column(measure))[seen] for measure in (distribution, places, written, truth))
+    p, at, said, true = (
+        np.asarray(measured.column(measure))[seen]
+        for measure in (distribution, places, written, truth)
+    )
     known = _known(config, ids)
     firsts, logprobs = label_calibration.soft_labels(p, ids, known)
     mine = np.searchsorted(seen, left)
@@ -51,7 +59,11 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     """How sure the teacher was, by its logprobs."""
     settings, labels = config.filter, config.task.labels
     if settings.confidence:
-        yield NamedFilter("confidence", (CERTAINTY,), partial(logprobs.confident, bounds=logprobs.bounds(settings.confidence)))
+        yield NamedFilter(
+            "confidence",
+            (CERTAINTY,),
+            partial(logprobs.confident, bounds=logprobs.bounds(settings.confidence)),
+        )
     if settings.calibrated:
         assert labels is not None  # Config sees to it
         _check_teacher(config)
@@ -80,8 +92,14 @@ def _check_teacher(config: Config) -> None:
     if not (generated / "manifest.json").exists():
         return
     assert config.filter.calibrated is not None
-    counts = ["teacher"] if config.filter.calibrated.content_free else [f"teacher.{name}" for name in NAMES_TOKENIZER]
-    mine = fingerprint.settings(config, *counts) | {f"model {name}": found for name, found in resolve.identities(config.teacher).items()}
+    counts = (
+        ["teacher"]
+        if config.filter.calibrated.content_free
+        else [f"teacher.{name}" for name in NAMES_TOKENIZER]
+    )
+    mine = fingerprint.settings(config, *counts) | {
+        f"model {name}": found for name, found in resolve.identities(config.teacher).items()
+    }
     begun = read_json(generated / "begun.json")["fingerprint"]
     if changed := fingerprint.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
         raise PipelineError(
@@ -95,7 +113,8 @@ def _known(config: Config, labels: list[list[int]]) -> label_calibration.Known:
     calibrated = config.filter.calibrated
     assert calibrated is not None
     return label_calibration.Known(
-        calibrated.shares, contextual_calibration.distributions(config, labels) if calibrated.content_free else None
+        calibrated.shares,
+        contextual_calibration.distributions(config, labels) if calibrated.content_free else None,
     )
 
 

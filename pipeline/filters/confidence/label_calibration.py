@@ -35,9 +35,17 @@ def label_tokens(tokenizer: Tokenizer, labels: Sequence[str], before: str = "") 
     stem = before.rstrip()
     forms = [_spelled(tokenizer, list(labels), before)]
     for case in (str, str.lower, str.capitalize, str.upper):
-        forms += [_spelled(tokenizer, [case(label) for label in labels], stem + space) for space in (" ", "", "\n")]
-    found = [list(dict.fromkeys(token for form in forms for token in form[number])) for number in range(len(labels))]
-    of_one = [[token for token in mine if sum(token in other for other in found) == 1] for mine in found]
+        forms += [
+            _spelled(tokenizer, [case(label) for label in labels], stem + space)
+            for space in (" ", "", "\n")
+        ]
+    found = [
+        list(dict.fromkeys(token for form in forms for token in form[number]))
+        for number in range(len(labels))
+    ]
+    of_one = [
+        [token for token in mine if sum(token in other for other in found) == 1] for mine in found
+    ]
     for label, tokens in zip(labels, of_one, strict=True):
         if not tokens:
             raise PipelineError(
@@ -54,7 +62,10 @@ def label_distribution(batch: Batch, labels: Sequence[Sequence[int]]) -> NDArray
     is stored: it cannot be likelier. A row is nan where the answer cannot be read. Raises PipelineError for samples without logprobs.
     """
     owner = owners(labels)
-    found = [_masses_of(frame(batch, sample, "calibrated"), sample, owner, len(labels)) for sample in batch.samples]
+    found = [
+        _masses_of(frame(batch, sample, "calibrated"), sample, owner, len(labels))
+        for sample in batch.samples
+    ]
     return np.array(found, np.float32).reshape(len(found), len(labels))
 
 
@@ -62,7 +73,9 @@ def label_places(batch: Batch, labels: Sequence[Sequence[int]]) -> NDArray[np.in
     """(N, 2): which token of the completion is the answer's first of any label, and of which label; UNKNOWN twice where there is none."""
     owner = owners(labels)
     found = [
-        (place, owner[sample.token_ids[place]]) if (place := _place(sample, owner)) is not None and sample.token_ids else (UNKNOWN, UNKNOWN)
+        (place, owner[sample.token_ids[place]])
+        if (place := _place(sample, owner)) is not None and sample.token_ids
+        else (UNKNOWN, UNKNOWN)
         for sample in batch.samples
     ]
     return np.array(found, np.int32).reshape(len(found), 2)
@@ -105,9 +118,15 @@ def batch_calibrated(p: NDArray[np.float32], prior: NDArray | None = None) -> ND
     """
     rows = _distributions(p)
     if prior is None:
-        prior = rows[readable(rows)].mean(axis=0, dtype=np.float64) if readable(rows).any() else np.ones(p.shape[1])
+        prior = (
+            rows[readable(rows)].mean(axis=0, dtype=np.float64)
+            if readable(rows).any()
+            else np.ones(p.shape[1])
+        )
     # who has a prior of 0 has no mass in any row
-    divided = np.divide(rows, prior, where=prior > 0, out=np.where(np.isnan(rows), np.nan, np.zeros_like(rows)))
+    divided = np.divide(
+        rows, prior, where=prior > 0, out=np.where(np.isnan(rows), np.nan, np.zeros_like(rows))
+    )
     return _distributions(divided.astype(np.float32))
 
 
@@ -118,19 +137,25 @@ def prior_matched(p: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np
     rows = _distributions(p)
     wanted = np.array(shares, np.float64) / np.sum(shares)
     for _ in range(MATCHING_STEPS):
-        found = rows[readable(rows)].mean(axis=0, dtype=np.float64) if readable(rows).any() else wanted
+        found = (
+            rows[readable(rows)].mean(axis=0, dtype=np.float64) if readable(rows).any() else wanted
+        )
         if np.abs(found - wanted).max() < MATCHED:
             break
         rows = batch_calibrated(rows, found / wanted)
     return rows
 
 
-def contextually_calibrated(p: NDArray[np.float32], content_free: NDArray[np.float32]) -> NDArray[np.float32]:
+def contextually_calibrated(
+    p: NDArray[np.float32], content_free: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Contextual calibration (Zhao et al., Calibrate Before Use, ICML 2021): the prior is the mean of what the labels get for inputs
     without content, such as "N/A", an empty text and "[MASK]": `content_free` (M, L), of which rows of nan count for nothing. Rows are
     normalised, where the paper has a softmax. A label that got nothing there got at most `UNSEEN`.
     """
-    return batch_calibrated(p, np.maximum(_distributions(content_free[readable(content_free)]).mean(axis=0), UNSEEN))
+    return batch_calibrated(
+        p, np.maximum(_distributions(content_free[readable(content_free)]).mean(axis=0), UNSEEN)
+    )
 
 
 def calibrated(
@@ -155,8 +180,14 @@ def calibrated(
     own, likeliest = sure[np.arange(len(rows)), written[rows]], sure.argmax(axis=1)
     low = own < (-np.inf if min_confidence is None else min_confidence)
     other = (likeliest != written[rows]) & agree
-    names = [f"{labels[number]} {value:.3f}" for number, value in zip(likeliest[other], sure[other].max(axis=1), strict=True)]
-    disagreeing = {int(row): Verdict("label_disagrees", name) for row, name in zip(rows[other], names, strict=True)}
+    names = [
+        f"{labels[number]} {value:.3f}"
+        for number, value in zip(likeliest[other], sure[other].max(axis=1), strict=True)
+    ]
+    disagreeing = {
+        int(row): Verdict("label_disagrees", name)
+        for row, name in zip(rows[other], names, strict=True)
+    }
     return turned_down("low_label_confidence", rows[low & ~other], own[low & ~other]) | disagreeing
 
 
@@ -178,13 +209,25 @@ class Effect:
     calibrated: float
 
 
-def effect(p: NDArray[np.float32], written: NDArray[np.int16], truth: NDArray[np.int16], known: Known = NOTHING) -> Effect | None:
+def effect(
+    p: NDArray[np.float32],
+    written: NDArray[np.int16],
+    truth: NDArray[np.int16],
+    known: Known = NOTHING,
+) -> Effect | None:
     """What calibration over all rows does to those of known truth; None if there are none. The ground truth only judges."""
     judged = readable(p) & (truth != UNKNOWN)
     if not judged.any():
         return None
-    rows = {"text": written[judged], "raw": p[judged].argmax(axis=1), "calibrated": calibrate(p, known)[judged].argmax(axis=1)}
-    return Effect(int(judged.sum()), **{name: float((found == truth[judged]).mean()) for name, found in rows.items()})
+    rows = {
+        "text": written[judged],
+        "raw": p[judged].argmax(axis=1),
+        "calibrated": calibrate(p, known)[judged].argmax(axis=1),
+    }
+    return Effect(
+        int(judged.sum()),
+        **{name: float((found == truth[judged]).mean()) for name, found in rows.items()},
+    )
 
 
 def readable(p: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -201,7 +244,11 @@ def _spelled(tokenizer: Tokenizer, labels: Sequence[str], before: str) -> list[l
     """For each label the first of its tokens behind `before` that not all of them share; empty for one that is the beginning of all."""
     spelled = [_tokens(tokenizer, before, label) for label in labels]
     shared = 0
-    while len(spelled) > 1 and all(len(ids) > shared for ids in spelled) and len({ids[shared] for ids in spelled}) == 1:
+    while (
+        len(spelled) > 1
+        and all(len(ids) > shared for ids in spelled)
+        and len({ids[shared] for ids in spelled}) == 1
+    ):
         shared += 1
     return [ids[shared : shared + 1] for ids in spelled]
 
@@ -219,27 +266,41 @@ def owners(labels: Sequence[Sequence[int]]) -> dict[int, int]:
     return {token: number for number, tokens in enumerate(labels) for token in tokens}
 
 
-def first_label(token_ids: Sequence[int], answer: Range | None, owner: Mapping[int, int]) -> int | None:
+def first_label(
+    token_ids: Sequence[int], answer: Range | None, owner: Mapping[int, int]
+) -> int | None:
     """The place of the answer's first token of any label."""
     return next((place for place in range(*(answer or (0, 0))) if token_ids[place] in owner), None)
 
 
-def masses(entries: Mapping[int, float], own: int, tail: float, owner: Mapping[int, int], labels: int) -> NDArray[np.float64]:
+def masses(
+    entries: Mapping[int, float], own: int, tail: float, owner: Mapping[int, int], labels: int
+) -> NDArray[np.float64]:
     """(L,): the mass of each label by the likely `entries` of one place, of which `own` was written, and what is outside them."""
     found = np.zeros(labels)
     for token, mass in entries.items():
         if mass > 0 and token in owner:
             found[owner[token]] += mass
     lacking = found == 0
-    found[lacking] = min(tail / max(lacking.sum(), 1), *(mass for token, mass in entries.items() if token != own and mass > 0), 1.0)
+    found[lacking] = min(
+        tail / max(lacking.sum(), 1),
+        *(mass for token, mass in entries.items() if token != own and mass > 0),
+        1.0,
+    )
     return found
 
 
-def _masses_of(topk: TopK, sample: Sample, owner: Mapping[int, int], labels: int) -> NDArray[np.float64]:
+def _masses_of(
+    topk: TopK, sample: Sample, owner: Mapping[int, int], labels: int
+) -> NDArray[np.float64]:
     place = _place(sample, owner)
     if place is None:
         return np.full(labels, np.nan)
-    entries = zip(topk.ids[place].tolist(), np.exp(topk.logprobs[place].astype(np.float64)).tolist(), strict=True)
+    entries = zip(
+        topk.ids[place].tolist(),
+        np.exp(topk.logprobs[place].astype(np.float64)).tolist(),
+        strict=True,
+    )
     likely: dict[int, float] = {}
     for token, mass in entries:
         likely[token] = likely.get(token, 0.0) + mass
@@ -252,4 +313,10 @@ def _place(sample: Sample, owner: Mapping[int, int]) -> int | None:
 
 def _numbers(texts: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int16]:
     known = {scorers.normalise(label): number for number, label in enumerate(labels)}
-    return np.array([UNKNOWN if text is None else known.get(scorers.normalise(text), UNKNOWN) for text in texts], np.int16)
+    return np.array(
+        [
+            UNKNOWN if text is None else known.get(scorers.normalise(text), UNKNOWN)
+            for text in texts
+        ],
+        np.int16,
+    )

@@ -12,7 +12,9 @@ from pipeline.filters.verdict import Verdict, turned_down
 from pipeline.records import Range, Sample
 from pipeline.storage.topk import DEEPEST, TopK
 
-MEAN_LOGPROB, TOKEN_LOGPROB, ENTROPY, ANSWER_MARGIN, RATIONALE_PERPLEXITY = range(5)  # columns of `certainty`
+MEAN_LOGPROB, TOKEN_LOGPROB, ENTROPY, ANSWER_MARGIN, RATIONALE_PERPLEXITY = range(
+    5
+)  # columns of `certainty`
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ def certainty(batch: Batch) -> NDArray[np.float32]:
     return np.array(found, np.float32).reshape(len(found), 5)
 
 
-def confident(left: NDArray[np.int64], measured: NDArray[np.float32], bounds: Bounds) -> dict[int, Verdict]:
+def confident(
+    left: NDArray[np.int64], measured: NDArray[np.float32], bounds: Bounds
+) -> dict[int, Verdict]:
     """low_mean_logprob, low_token_logprob, high_entropy, low_answer_margin, high_rationale_perplexity: beyond the bound, the bound
     itself included in what is kept. Quantiles are of all of `left`, whichever reason comes first. nan passes."""
     rules = (
@@ -74,7 +78,12 @@ def confident(left: NDArray[np.int64], measured: NDArray[np.float32], bounds: Bo
         ("low_token_logprob", TOKEN_LOGPROB, bounds.min_token_logprob, np.less),
         ("high_entropy", ENTROPY, bounds.max_entropy, np.greater),
         ("low_answer_margin", ANSWER_MARGIN, bounds.min_answer_margin, np.less),
-        ("high_rationale_perplexity", RATIONALE_PERPLEXITY, bounds.max_rationale_perplexity, np.greater),
+        (
+            "high_rationale_perplexity",
+            RATIONALE_PERPLEXITY,
+            bounds.max_rationale_perplexity,
+            np.greater,
+        ),
     )
     verdicts: dict[int, Verdict] = {}
     for reason, column, bound, beyond in rules:
@@ -133,7 +142,9 @@ def _margins(topk: TopK) -> NDArray[np.float64]:
     what is in the tail is less likely than either, and where there is neither, at most the tail's mass."""
     second = topk.logprobs[:, 1] if topk.logprobs.shape[1] > 1 else np.full(len(topk.tail), -np.inf)
     other = np.where(np.isneginf(second), topk.tail, second)
-    return np.maximum(topk.logprobs[:, 0], -DEEPEST).astype(np.float64) - np.maximum(other, -DEEPEST)
+    return np.maximum(topk.logprobs[:, 0], -DEEPEST).astype(np.float64) - np.maximum(
+        other, -DEEPEST
+    )
 
 
 CERTAINTY = Measure(certainty)

@@ -14,10 +14,13 @@ from pipeline.verifiers import scorers
 
 SHOWN = 35  # characters of a result in a verdict
 DENIAL = 40  # characters in front of a label in which it may be denied
-STATED = re.compile(r"\b(?:answer|result|label) (?:is|would be|must be|should be)\b:?|\banswer:", re.IGNORECASE)
+STATED = re.compile(
+    r"\b(?:answer|result|label) (?:is|would be|must be|should be)\b:?|\banswer:", re.IGNORECASE
+)
 SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n")
 NEGATED = re.compile(
-    r"(?:\b(?:not|no|never|neither|nor|cannot be|rather than|instead of)|n't)(?: (?:an?|the|be|just|really))*\W*$", re.IGNORECASE
+    r"(?:\b(?:not|no|never|neither|nor|cannot be|rather than|instead of)|n't)(?: (?:an?|the|be|just|really))*\W*$",
+    re.IGNORECASE,
 )
 
 
@@ -29,7 +32,9 @@ def seeds(batch: Batch) -> NDArray[np.uint64]:
 def answers(batch: Batch, metric: str) -> NDArray[np.uint64]:
     """(N,): the key of each answer, NOTHING where there is none. Case, outer punctuation and spacing do not count; under the metric
     numeric answers are the same if their values are, to six digits where they are not whole; under math, json and code texts count."""
-    return np.array([key(_normalised(sample.answer, metric)) for sample in batch.samples], np.uint64)
+    return np.array(
+        [key(_normalised(sample.answer, metric)) for sample in batch.samples], np.uint64
+    )
 
 
 def prompts(batch: Batch) -> NDArray[np.uint64]:
@@ -119,7 +124,9 @@ def contradicted(batch: Batch, metric: str, labels: Sequence[str] | None) -> lis
     Of numbers it is the last one, the one behind the last "=" or the one behind the last "the answer is"; if any of them is the answer, it
     agrees. Of labels it is the last one that is named and not denied. Of other texts it is what follows the last "the answer is".
     """
-    find = {"numeric": _numbers, "label": lambda text: _label(text, labels or ())}.get(metric, _claim)
+    find = {"numeric": _numbers, "label": lambda text: _label(text, labels or ())}.get(
+        metric, _claim
+    )
 
     def judge(sample: Sample) -> Objection | None:
         answer = _normalised(sample.answer, metric)
@@ -128,7 +135,10 @@ def contradicted(batch: Batch, metric: str, labels: Sequence[str] | None) -> lis
         stated = list(find(sample.rationale))
         if not stated or any(_same(_normalised(text, metric), answer, metric) for text in stated):
             return None
-        return "rationale_contradicts_answer", f"{stated[-1].strip()[:SHOWN]} / {(sample.answer or '')[:SHOWN]}"
+        return (
+            "rationale_contradicts_answer",
+            f"{stated[-1].strip()[:SHOWN]} / {(sample.answer or '')[:SHOWN]}",
+        )
 
     return [judge(sample) for sample in batch.samples]
 
@@ -166,7 +176,9 @@ def _digits(text: str) -> list[str]:
 def _label(text: str, labels: Sequence[str]) -> Iterator[str]:
     """The last label that the text names and does not deny. Labels of one character only count as they are written: "a" is a word."""
     names = sorted(labels, key=len, reverse=True)
-    words = "|".join(re.escape(name) if len(name) == 1 else f"(?i:{re.escape(name)})" for name in names)
+    words = "|".join(
+        re.escape(name) if len(name) == 1 else f"(?i:{re.escape(name)})" for name in names
+    )
     for match in reversed(list(re.finditer(rf"(?<!\w)(?:{words})(?!\w)", text))) if names else ():
         if not NEGATED.search(text[max(match.start() - DENIAL, 0) : match.start()]):
             yield match.group()

@@ -26,7 +26,9 @@ def answers_measure(config: Config) -> Measure:
 JUDGE = "judge"
 
 
-def agreement_with_truth(config: Config, measured: Measured, marks: NDArray[np.float64]) -> dict[str, Any]:
+def agreement_with_truth(
+    config: Config, measured: Measured, marks: NDArray[np.float64]
+) -> dict[str, Any]:
     """How well the judge's marks (N,) tell right answers from wrong ones, by ground truth; empty where there are not both, or where telling
     takes a process for each answer."""
     if config.task.metric not in SCORERS:
@@ -34,9 +36,18 @@ def agreement_with_truth(config: Config, measured: Measured, marks: NDArray[np.f
     check = _checked(config)
     measured.find([check], processes(config.filter))
     column: Any = measured.column(check)
-    right = np.array([np.nan if value is None or why == ground_truth.NO_TRUTH else value for value, why in column])
+    right = np.array(
+        [
+            np.nan if value is None or why == ground_truth.NO_TRUTH else value
+            for value, why in column
+        ]
+    )
     found = judge.agreement(marks, right)
-    return {} if found is None else {"rows": int((~np.isnan(marks) & ~np.isnan(right)).sum()), "agreement": found}
+    return (
+        {}
+        if found is None
+        else {"rows": int((~np.isnan(marks) & ~np.isnan(right)).sum()), "agreement": found}
+    )
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
@@ -47,9 +58,17 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         how = partial(ground_truth.judge, threshold=settings.threshold, unknown=settings.unknown)
         yield NamedFilter("correct", (_checked(config),), how)
     if settings.consistent:
-        yield NamedFilter("consistent", (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),), objections)
+        yield NamedFilter(
+            "consistent",
+            (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),),
+            objections,
+        )
     if settings.agreement:
-        agreed = partial(agreement.agreed, min_vote_share=settings.agreement.min_vote_share, majority=settings.agreement.majority)
+        agreed = partial(
+            agreement.agreed,
+            min_vote_share=settings.agreement.min_vote_share,
+            majority=settings.agreement.majority,
+        )
         yield NamedFilter("agreement", (SEEDS, said), agreed)
     if settings.prompts_agree:
         same = partial(agreement.prompts_agree, min_share=settings.prompts_agree.min_share)
@@ -59,7 +78,13 @@ def filters(config: Config) -> Iterator[NamedFilter]:
 
         def same_as_theirs(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
             theirs = columns_of(Path(others.run), "generate", (SEEDS, said), config.filter)
-            return agreement.teachers_agree(left, *columns, other_seeds=theirs[0], other_answers=theirs[1], min_share=others.min_share)
+            return agreement.teachers_agree(
+                left,
+                *columns,
+                other_seeds=theirs[0],
+                other_answers=theirs[1],
+                min_share=others.min_share,
+            )
 
         yield NamedFilter("teachers_agree", (SEEDS, said), same_as_theirs)
 
@@ -67,9 +92,15 @@ def filters(config: Config) -> Iterator[NamedFilter]:
 def judge_filters(config: Config) -> Iterator[NamedFilter]:
     """What another model thinks of it."""
     if config.filter.judge:
-        low = partial(judge.low, least=config.filter.judge.least, drop_unjudged=config.filter.judge.unjudged == "drop")
+        low = partial(
+            judge.low,
+            least=config.filter.judge.least,
+            drop_unjudged=config.filter.judge.unjudged == "drop",
+        )
         yield NamedFilter(JUDGE, (), low, judge.Bench(config).marks)
 
 
 def _checked(config: Config) -> Measure:
-    return Measure(ground_truth.of, asdict(verify.check(config.task)), slow=config.task.metric not in SCORERS)
+    return Measure(
+        ground_truth.of, asdict(verify.check(config.task)), slow=config.task.metric not in SCORERS
+    )

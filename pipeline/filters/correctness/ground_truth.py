@@ -24,7 +24,9 @@ def of(batch: Batch, **check: Any) -> list[Found]:
     return [_one(how, sample) for sample in batch.samples]
 
 
-def judge(left: NDArray[np.int64], found: Sequence[Found], threshold: float, unknown: str) -> dict[int, Verdict]:
+def judge(
+    left: NDArray[np.int64], found: Sequence[Found], threshold: float, unknown: str
+) -> dict[int, Verdict]:
     """wrong_answer: worth less than the threshold. unknown_correctness: could not be checked, with `unknown` drop."""
     verdicts = {}
     for row in left.tolist():

@@ -36,8 +36,15 @@ SHARD_SIZE = 8192
 SHOWN = 80  # characters of an opinion without a mark
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
 ID = re.compile(r'^\{"id":"([0-9a-f]+)"', re.MULTILINE)  # at the beginning of a line of a journal
-TOLD = ("reply", "reply_answer", "reply_rationale", "ground_truth")  # what a rubric may name besides the seed's inputs
-Marks = tuple[Mapping[int, str], NDArray[np.float64]]  # by row why there is no mark; (N,) marks, nan where there is none
+TOLD = (
+    "reply",
+    "reply_answer",
+    "reply_rationale",
+    "ground_truth",
+)  # what a rubric may name besides the seed's inputs
+Marks = tuple[
+    Mapping[int, str], NDArray[np.float64]
+]  # by row why there is no mark; (N,) marks, nan where there is none
 
 
 class Mark(Identified):
@@ -49,7 +56,10 @@ class Mark(Identified):
 
 def key(batch: Batch) -> list[str]:
     """What a mark is known by."""
-    return [digest(sample.id, sample.seed.inputs, sample.seed.target, sample.text) for sample in batch.samples]
+    return [
+        digest(sample.id, sample.seed.inputs, sample.seed.target, sample.text)
+        for sample in batch.samples
+    ]
 
 
 KEY = Measure(key)
@@ -72,7 +82,12 @@ class Bench:
         teacher, judge = self.config.teacher, self.judge
         if judge.model is None:
             return teacher.model_copy(update={"logprobs": 0})
-        own = {"backend": judge.backend, "base_url": judge.base_url, "api_key_env": judge.api_key_env, "replies": judge.replies}
+        own = {
+            "backend": judge.backend,
+            "base_url": judge.base_url,
+            "api_key_env": judge.api_key_env,
+            "replies": judge.replies,
+        }
         other = {"model": judge.model, "revision": judge.revision, "tokenizer": None, "logprobs": 0}
         given = {name: value for name, value in own.items() if value is not None}
         return Teacher.model_validate({**teacher.model_dump(), **other, **given})
@@ -81,8 +96,18 @@ class Bench:
     def identity(self) -> str:
         """A digest of whatever could give other marks."""
         model, engine = self.model, self.model.engine
-        named = [model.backend, model.model, model.revision, model.replies, engine.dtype, engine.fp32_head, engine.max_model_len]
-        return digest(named, self.judge.max_tokens, resolve.identities(model), sha256(Path(self.judge.prompt)))
+        named = [
+            model.backend,
+            model.model,
+            model.revision,
+            model.replies,
+            engine.dtype,
+            engine.fp32_head,
+            engine.max_model_len,
+        ]
+        return digest(
+            named, self.judge.max_tokens, resolve.identities(model), sha256(Path(self.judge.prompt))
+        )
 
     def marks(self, run_dir: Path, left: NDArray[np.int64]) -> Marks:
         """The marks of all samples of the run that have one. Of the rows `left`, those that have none yet are asked for now."""
@@ -122,12 +147,20 @@ class Bench:
         prompt = prompts.load(self.judge.prompt)
         prompts.check(prompt, (_asked(samples[row]) for row in list(wanted.values())[:1]))
         shards = list(_shards(folder, list(wanted)))
-        print(f"filter judge: {len(wanted):,} samples to mark; loading {self.model.model}", flush=True)
+        print(
+            f"filter judge: {len(wanted):,} samples to mark; loading {self.model.model}", flush=True
+        )
         model = open_teacher(self.model, folder / "engine.log")
         try:
             progress = Progress("filter judge", len(wanted), unit="marks")
             question = partial(self._question, model, samples, prompt, wanted)
-            Collector(question, _failed, progress, self.config.generate.max_error_rate, "mend that, and give the same command again").run(
+            Collector(
+                question,
+                _failed,
+                progress,
+                self.config.generate.max_error_rate,
+                "mend that, and give the same command again",
+            ).run(
                 lambda requests: model.generate(requests, Sampling(self.judge.max_tokens)), shards
             )
         finally:
@@ -137,22 +170,40 @@ class Bench:
             shard.errors_path.unlink(missing_ok=True)
         return {failure.id: f"{failure.reason}: {failure.message}"[:SHOWN] for failure in failures}
 
-    def _question(self, model: Model, samples: Samples, prompt: Prompt, wanted: Mapping[str, int], identifier: str) -> Question[Mark]:
+    def _question(
+        self,
+        model: Model,
+        samples: Samples,
+        prompt: Prompt,
+        wanted: Mapping[str, int],
+        identifier: str,
+    ) -> Question[Mark]:
         tokenizer = model.tokenizer
-        rendered = prompt.render(_asked(samples[wanted[identifier]]), tokenizer.control_tokens if tokenizer else ())
-        request = Request(identifier, rendered, tokenizer.encode(rendered) if tokenizer else None, stop=tuple(prompt.front.stop))
+        rendered = prompt.render(
+            _asked(samples[wanted[identifier]]), tokenizer.control_tokens if tokenizer else ()
+        )
+        request = Request(
+            identifier,
+            rendered,
+            tokenizer.encode(rendered) if tokenizer else None,
+            stop=tuple(prompt.front.stop),
+        )
 
         def record(completion: Completion) -> tuple[Mark, None]:
             answer = replies.read(prompt, completion, tokenizer).answer
             found = NUMBER.search(answer or "")  # "4/5" and "4 out of 5" are 4
-            return Mark(id=identifier, text=completion.text, mark=float(found.group()) if found else None), None
+            return Mark(
+                id=identifier, text=completion.text, mark=float(found.group()) if found else None
+            ), None
 
         return Question(request, record)
 
 
 def _shards(folder: Path, keys: Sequence[str]) -> Iterator[Shard[Mark]]:
     """New shards behind those that are there."""
-    first = max((int(path.name.split(".")[0]) for path in folder.glob("*.jsonl.gz")), default=-1) + 1
+    first = (
+        max((int(path.name.split(".")[0]) for path in folder.glob("*.jsonl.gz")), default=-1) + 1
+    )
     for number, begin in enumerate(range(0, len(keys), SHARD_SIZE), start=first):
         shard = Shard(folder, number, Mark)
         if shard.claim():
@@ -181,12 +232,19 @@ def _failed(failure: Failure) -> Failed:
     return Failed(id=failure.id, number=0, index=0, reason=failure.reason, message=failure.message)
 
 
-def low(left: NDArray[np.int64], found: Marks, least: float, drop_unjudged: bool) -> dict[int, Verdict]:
+def low(
+    left: NDArray[np.int64], found: Marks, least: float, drop_unjudged: bool
+) -> dict[int, Verdict]:
     """low_mark: less than `least`; the value is the mark. unjudged: no mark on the scale was read; the value is what the judge said."""
     why, marks = found
-    verdicts = {int(row): Verdict("low_mark", float(marks[row])) for row in left[marks[left] < least]}
+    verdicts = {
+        int(row): Verdict("low_mark", float(marks[row])) for row in left[marks[left] < least]
+    }
     if drop_unjudged:
-        verdicts |= {int(row): Verdict("unjudged", why.get(int(row), "")) for row in left[np.isnan(marks[left])]}
+        verdicts |= {
+            int(row): Verdict("unjudged", why.get(int(row), ""))
+            for row in left[np.isnan(marks[left])]
+        }
     return verdicts
 
 

@@ -26,7 +26,12 @@ class Weights(dict[str, float]):
         most = float(np.log(max(len(items), 2)))
         self.most = most**SHARPNESS
         held = Counter(word for item in items for word in dict.fromkeys(item))
-        super().__init__({word: max(most - float(np.log(count)), LIGHTEST) ** SHARPNESS for word, count in held.items()})
+        super().__init__(
+            {
+                word: max(most - float(np.log(count)), LIGHTEST) ** SHARPNESS
+                for word, count in held.items()
+            }
+        )
 
     def __missing__(self, word: str) -> float:
         return self.most
@@ -48,7 +53,9 @@ class Alignment:
     contradicts: bool
 
 
-def align(item: Words, text: Words, weights: Weights, slots: Set[str] = frozenset()) -> Alignment | None:
+def align(
+    item: Words, text: Words, weights: Weights, slots: Set[str] = frozenset()
+) -> Alignment | None:
     """Lay an item beside a text; a word that only moved a little counts as shared. None if no word is shared.
     `slots`: words by which one item of a template differs from another, as they do by numbers.
 
@@ -56,19 +63,37 @@ def align(item: Words, text: Words, weights: Weights, slots: Set[str] = frozense
     than the item's heaviest, and with slots none), the score is (W - m) / (W + max(0, a - m)): a replaced word counts once.
     """
     blocks = _close(
-        [block for block in SequenceMatcher(None, item, text, autojunk=False).get_matching_blocks() if block.size], text, weights
+        [
+            block
+            for block in SequenceMatcher(None, item, text, autojunk=False).get_matching_blocks()
+            if block.size
+        ],
+        text,
+        weights,
     )
     if not blocks:
         return None
     head, end = blocks[0], blocks[-1]
     after, tail = end.b + end.size, len(item) - end.a - end.size
-    inner = [(item[one.a + one.size : two.a], text[one.b + one.size : two.b]) for one, two in pairwise(blocks)]
-    edges = [(item[: head.a], text[max(0, head.b - head.a) : head.b]), (item[len(item) - tail :], text[after : after + tail])]
-    inner, edges = ([gap for gap in gaps if "".join(gap[0]) != "".join(gap[1])] for gaps in (inner, edges))
+    inner = [
+        (item[one.a + one.size : two.a], text[one.b + one.size : two.b])
+        for one, two in pairwise(blocks)
+    ]
+    edges = [
+        (item[: head.a], text[max(0, head.b - head.a) : head.b]),
+        (item[len(item) - tail :], text[after : after + tail]),
+    ]
+    inner, edges = (
+        [gap for gap in gaps if "".join(gap[0]) != "".join(gap[1])] for gaps in (inner, edges)
+    )
     wanted = Counter(word for gap in inner + edges for word in gap[0])
     added = Counter(word for gap in inner for word in gap[1])
     lacking = wanted - added - Counter(word for gap in edges for word in gap[1])
-    total, lost, most = weights.of(item), weights.of(lacking.elements()), max(map(weights.__getitem__, item))
+    total, lost, most = (
+        weights.of(item),
+        weights.of(lacking.elements()),
+        max(map(weights.__getitem__, item)),
+    )
     extra = 0.0 if slots else sum(min(most, weights[word]) for word in (added - wanted).elements())
     longest = max(blocks, key=lambda block: block.size)
     return Alignment(
@@ -114,4 +139,6 @@ def _contradicts(ours: Words, theirs: Words, slots: Set[str]) -> bool:
     if not slots and max(len(ours), len(theirs)) > LONGEST_GAP:
         return False
     mine, other = number(ours), number(theirs)
-    return mine != other and bool((mine and other) or (not (ours and theirs) and len(ours) + len(theirs) > 1))
+    return mine != other and bool(
+        (mine and other) or (not (ours and theirs) and len(ours) + len(theirs) > 1)
+    )

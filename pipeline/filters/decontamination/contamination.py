@@ -25,7 +25,9 @@ Item = tuple[str, str]  # name, such as "eval q17", and text
 Finding = tuple[float, str, str]  # score, 1 if verbatim; name of the item; span of the sample
 
 
-def overlaps(batch: Batch, sources: Sequence[tuple[str, Mapping[str, Any]]], texts: str) -> list[Finding | None]:
+def overlaps(
+    batch: Batch, sources: Sequence[tuple[str, Mapping[str, Any]]], texts: str
+) -> list[Finding | None]:
     """What each sample's prompt inputs or reply hold of the held-out texts.
 
     Args:
@@ -44,22 +46,35 @@ def overlaps(batch: Batch, sources: Sequence[tuple[str, Mapping[str, Any]]], tex
     return found
 
 
-def contaminated(left: NDArray[np.int64], found: Sequence[Finding | None], near: float) -> dict[int, Verdict]:
+def contaminated(
+    left: NDArray[np.int64], found: Sequence[Finding | None], near: float
+) -> dict[int, Verdict]:
     """holds_held_out: a held-out text, or a long run of its words. near_held_out: one with a few words changed, by its score."""
     verdicts = {}
     for row in left:
         finding = found[row]
         if finding is not None and finding[0] >= near:
             score, name, span = finding
-            verdicts[int(row)] = Verdict("holds_held_out" if score == 1 else "near_held_out", _shown(name, span))
+            verdicts[int(row)] = Verdict(
+                "holds_held_out" if score == 1 else "near_held_out", _shown(name, span)
+            )
     return verdicts
 
 
 def measure(eval_seeds: Source, others: Sequence[Source] = ()) -> Measure:
     """`overlaps` with the held-out seeds of a task and other files; another measure as soon as one of their texts changes."""
-    named = [("eval", eval_seeds), *((Path(one.path or one.dataset or "").stem, one) for one in others)]
+    named = [
+        ("eval", eval_seeds),
+        *((Path(one.path or one.dataset or "").stem, one) for one in others),
+    ]
     settings = [(name, source.model_dump(exclude_defaults=True)) for name, source in named]
-    return Measure(overlaps, {"sources": settings, "texts": digest([list(held_out(name, source)) for name, source in named])})
+    return Measure(
+        overlaps,
+        {
+            "sources": settings,
+            "texts": digest([list(held_out(name, source)) for name, source in named]),
+        },
+    )
 
 
 def held_out(name: str, source: Source) -> Iterator[Item]:
@@ -75,14 +90,20 @@ def held_out(name: str, source: Source) -> Iterator[Item]:
     single = Counter(text for row in rows for text in set(_single(row)))
     for row in rows:
         yield f"{name} {row.id}", flat(row.inputs)
-        yield from ((f"{name} {row.id}", text) for text in _single(row) if single[text] == 1 and units(words(text)) >= CHANGED)
+        yield from (
+            (f"{name} {row.id}", text)
+            for text in _single(row)
+            if single[text] == 1 and units(words(text)) >= CHANGED
+        )
 
 
 def _lines(name: str, path: Path) -> Iterator[Item]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path}: cannot be read as UTF-8 text ({error}); the config names it among the held-out texts") from None
+        raise PipelineError(
+            f"{path}: cannot be read as UTF-8 text ({error}); the config names it among the held-out texts"
+        ) from None
     yield from ((f"{name}:{number}", line) for number, line in enumerate(lines, start=1))
 
 
@@ -102,7 +123,9 @@ def _index(sources: tuple[tuple[str, Source], ...], texts: str) -> Index:
     items = [list(held_out(name, source)) for name, source in sources]
     if digest(items) != texts:
         changed = ", ".join(source.path or source.dataset or "" for _, source in sources)
-        raise PipelineError(f"filter: one of the held-out texts was changed while it is at work ({changed}); give the command again")
+        raise PipelineError(
+            f"filter: one of the held-out texts was changed while it is at work ({changed}); give the command again"
+        )
     return Index(item for of in items for item in of)
 
 
@@ -110,4 +133,8 @@ def _parts(sample: Sample) -> Iterator[Text]:
     """Inputs and reply; rationale and answer by themselves only if the reply has them in other words."""
     yield Text(given(sample), inputs=True)
     yield Text(sample.text)
-    yield from (Text(part) for part in (sample.rationale, sample.answer) if part is not None and part not in sample.text)
+    yield from (
+        Text(part)
+        for part in (sample.rationale, sample.answer)
+        if part is not None and part not in sample.text
+    )

@@ -14,4 +14,6 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     if settings.contamination:
         others = [Source(path=path) for path in settings.contamination.files]
         how = partial(contamination.contaminated, near=settings.contamination.near)
-        yield NamedFilter("contamination", (contamination.measure(config.task.eval_seeds, others),), how)
+        yield NamedFilter(
+            "contamination", (contamination.measure(config.task.eval_seeds, others),), how
+        )

@@ -24,16 +24,29 @@ from pipeline.filters.decontamination.ngram_index import Rivals, Runs, Spelled
 from pipeline.filters.decontamination.words import is_sentence, number, placed, units, words
 
 RUN = 13  # words in a row that tell which longer text they are from (Brown et al. 2020, appendix C)
-ANYWHERE, SENTENCE, CHANGED = 5, 3, 8  # least words of an item that is found anywhere, as a sentence of the inputs, with changes
-PIECE, STEP = 200, 150  # words of a long text that are looked for together, and from one such piece to the next
+ANYWHERE, SENTENCE, CHANGED = (
+    5,
+    3,
+    8,
+)  # least words of an item that is found anywhere, as a sentence of the inputs, with changes
+PIECE, STEP = (
+    200,
+    150,
+)  # words of a long text that are looked for together, and from one such piece to the next
 POSTED = 0.75  # share of an item's weight by which it is looked up
 FLOOR = 0.6  # least score, and share of words, that is told of
 TRIED = 8  # items that one text is laid beside
 COPY = 0.85  # held-out items this near are copies of one another and not siblings
 MARGIN = 0.04  # what a copy must be nearer by than a sibling
 NEARLY = 0.999
-FRAME, TEMPLATE = 0.75, 0.05  # an item is made by a template if it shares so many of its words, numbers aside, with so many of the items
-FAMILY, SAMPLED = 4, 500  # least items of a template, the item itself among them; how many are looked at
+FRAME, TEMPLATE = (
+    0.75,
+    0.05,
+)  # an item is made by a template if it shares so many of its words, numbers aside, with so many of the items
+FAMILY, SAMPLED = (
+    4,
+    500,
+)  # least items of a template, the item itself among them; how many are looked at
 SLOT = 0.25  # most items that may have a word for it to be what fills a slot
 BESIDE = 60  # characters beside a hit in which a list goes on
 GOES_ON = re.compile(r"\W*(?:,|\band\b|&)\W*(?:\w+\s+)?\d")
@@ -83,7 +96,10 @@ class Index:
         self.sizes = [units(item) for item in self.items]
         self.weights = Weights(self.items)
         templated, self._slots = _templates(self.items)
-        self._filled = [_filled(item, self._slots) if made else frozenset() for item, made in zip(self.items, templated, strict=True)]
+        self._filled = [
+            _filled(item, self._slots) if made else frozenset()
+            for item, made in zip(self.items, templated, strict=True)
+        ]
         self._numbers = {word: place for place, word in enumerate(self.weights)}
         self._runs = Runs(list(self._tell_tale()), len(self._numbers))
         self._least = [FLOOR] * len(self.items)
@@ -99,7 +115,11 @@ class Index:
         for row, item, first, length in self._runs.find(numbers):
             part = length < len(self.items[item])
             if found[row] is None and (row, item) not in tried:
-                found[row] = self._run(texts[row], item, first) if part else self._whole(texts[row], item, first)
+                found[row] = (
+                    self._run(texts[row], item, first)
+                    if part
+                    else self._whole(texts[row], item, first)
+                )
                 tried |= {(row, item)} if part else set()
         for row, rivals in self._rivals.find(numbers, TRIED):
             if found[row] is None:
@@ -113,7 +133,9 @@ class Index:
         size = self.sizes[item]
         if text.inputs and len(text.words) == len(self.items[item]):
             return hit
-        if size < ANYWHERE and not (size >= SENTENCE and text.inputs and is_sentence(text.text, *_characters(text, hit))):
+        if size < ANYWHERE and not (
+            size >= SENTENCE and text.inputs and is_sentence(text.text, *_characters(text, hit))
+        ):
             return None
         return None if self._listed(text, hit) else hit
 
@@ -137,7 +159,9 @@ class Index:
         wanted, least = self.items[item], self._least[item]
         if not self._filled[item] <= text.held:
             return None
-        if self.weights.of(word for word in wanted if word in text.held) < least * self.weights.of(wanted):
+        if self.weights.of(word for word in wanted if word in text.held) < least * self.weights.of(
+            wanted
+        ):
             return None
         part = window(wanted, text.words, self.weights)
         found = self._align(text.words[part], item)
@@ -148,7 +172,12 @@ class Index:
         return None if self._listed(text, hit) else hit
 
     def _align(self, spelled: Sequence[str], item: int) -> Alignment | None:
-        return align(self.items[item], spelled, self.weights, self._slots if self._filled[item] else frozenset())
+        return align(
+            self.items[item],
+            spelled,
+            self.weights,
+            self._slots if self._filled[item] else frozenset(),
+        )
 
     def _listed(self, text: Text, hit: Hit) -> bool:
         """Is it but a part of a list of numbers and things, which asks something else as a whole?"""
@@ -156,7 +185,11 @@ class Index:
             return False
         start, end = _characters(text, hit)
         before, after = text.text[max(0, start - BESIDE) : start], text.text[end - 1 : end + BESIDE]
-        return bool(GOES_ON.match(after) or GOES_ON.match(after, 1) or WENT_BEFORE.search(" ".join(before.split())))
+        return bool(
+            GOES_ON.match(after)
+            or GOES_ON.match(after, 1)
+            or WENT_BEFORE.search(" ".join(before.split()))
+        )
 
     def _alike(self) -> list[float]:
         """The least score of a copy of each item: more than of its nearest sibling, for that near are different items of this task."""
@@ -164,7 +197,9 @@ class Index:
         texts = [Text(" ".join(item)) for item in self.items]
         for text, rivals in self._rivals.find(self._spelled(self.items), TRIED):
             for item in rivals:
-                hit = self._near(texts[text], item) if self.names[item] != self.names[text] else None
+                hit = (
+                    self._near(texts[text], item) if self.names[item] != self.names[text] else None
+                )
                 if hit is not None and hit.score < COPY:
                     least[item] = max(least[item], hit.score + MARGIN)
         return least
@@ -194,9 +229,16 @@ class Index:
         """By all words, an item of a template by what fills its slots."""
         weighed: list[dict[int, float]] = []
         for item, size, filled in zip(self.items, self.sizes, self._filled, strict=True):
-            counts = Counter(word for word in item if size >= CHANGED and (not filled or word in filled))
-            weighed.append({self._numbers[word]: count * self.weights[word] for word, count in counts.items()})
-        least = [1.0 if filled else least for least, filled in zip(self._least, self._filled, strict=True)]
+            counts = Counter(
+                word for word in item if size >= CHANGED and (not filled or word in filled)
+            )
+            weighed.append(
+                {self._numbers[word]: count * self.weights[word] for word, count in counts.items()}
+            )
+        least = [
+            1.0 if filled else least
+            for least, filled in zip(self._least, self._filled, strict=True)
+        ]
         return Rivals(weighed, len(self._numbers), POSTED, least)
 
 
@@ -209,8 +251,14 @@ def _templates(items: Sequence[Sequence[str]]) -> tuple[NDArray[np.bool_], froze
     """Which items are made by a template, and the words that fill its slots: neither of one item alone nor of the template."""
     held = Counter(word for item in items for word in dict.fromkeys(item))
     masked = [Counter("#" if number([word]) else word for word in item) for item in items]
-    usual = [word for word, count in Counter(word for item in masked for word in item).items() if count >= TEMPLATE * len(items)]
-    counts = np.array([[item[word] for word in usual] for item in masked], np.float32).reshape(len(items), -1)
+    usual = [
+        word
+        for word, count in Counter(word for item in masked for word in item).items()
+        if count >= TEMPLATE * len(items)
+    ]
+    counts = np.array([[item[word] for word in usual] for item in masked], np.float32).reshape(
+        len(items), -1
+    )
     some = counts[:: max(1, len(items) // SAMPLED)]
     alike = counts @ (some > 0).T >= FRAME * np.array([[max(1, len(item))] for item in items])
     slots = frozenset(word for word, count in held.items() if 1 < count <= SLOT * len(items))

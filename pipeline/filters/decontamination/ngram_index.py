@@ -40,7 +40,10 @@ class Runs:
 
     def __init__(self, runs: Sequence[tuple[Run, int]], words: int):
         self._salt = np.random.default_rng(0).integers(1, 1 << 63, words, np.uint64)
-        self._tables = {length: self._table([one for one in runs if len(one[0]) == length]) for length in {len(run) for run, _ in runs}}
+        self._tables = {
+            length: self._table([one for one in runs if len(one[0]) == length])
+            for length in {len(run) for run, _ in runs}
+        }
 
     def find(self, texts: Spelled) -> list[tuple[int, int, int, int]]:
         """(text, item, first word, words) of every run in every text, the longest first."""
@@ -60,7 +63,11 @@ class Runs:
                 met = np.flatnonzero(known[at] == hashes)
                 text = owners[places[met]]
                 found += zip(
-                    text.tolist(), items[at[met]].tolist(), (places[met] - starts[text]).tolist(), [length] * len(met), strict=True
+                    text.tolist(),
+                    items[at[met]].tolist(),
+                    (places[met] - starts[text]).tolist(),
+                    [length] * len(met),
+                    strict=True,
                 )
         return found[::-1]
 
@@ -82,9 +89,15 @@ class Rivals:
         least: share of each item's weight that a text must have, as far as the words looked up can tell.
     """
 
-    def __init__(self, items: Sequence[dict[int, float]], words: int, posted: float, least: Sequence[float]):
+    def __init__(
+        self, items: Sequence[dict[int, float]], words: int, posted: float, least: Sequence[float]
+    ):
         total = np.array([sum(item.values()) for item in items])
-        entries = [(word, number, weight) for number, item in enumerate(items) for word, weight in _heaviest(item, posted)]
+        entries = [
+            (word, number, weight)
+            for number, item in enumerate(items)
+            for word, weight in _heaviest(item, posted)
+        ]
         table = np.array(sorted(entries), np.float64).reshape(-1, 3)
         self._items, self._weights = table[:, 1].astype(np.int64), table[:, 2]
         self._ends = np.searchsorted(table[:, 0], np.arange(words), side="right")
@@ -115,7 +128,11 @@ class Rivals:
         count = end - np.where(word > 0, self._ends[word - 1], 0)
         at = np.repeat(end - np.cumsum(count), count) + np.arange(count.sum())
         cells = np.repeat(text, count) * len(self._need) + self._items[at]
-        return np.bincount(cells, self._weights[at], texts * len(self._need)).astype(np.float64, copy=False).reshape(texts, -1)
+        return (
+            np.bincount(cells, self._weights[at], texts * len(self._need))
+            .astype(np.float64, copy=False)
+            .reshape(texts, -1)
+        )
 
 
 def _heaviest(item: dict[int, float], share: float) -> Iterator[tuple[int, float]]:

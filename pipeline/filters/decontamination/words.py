@@ -51,7 +51,11 @@ def words(text: str) -> list[str]:
 
 def placed(text: str) -> list[tuple[str, int, int]]:
     """The same words, each with the first and the last + 1 character of the piece of text in which it stands. Slower than `words`."""
-    return [(word, piece.start(), piece.end()) for piece in PIECE.finditer(_signed(text)) for word in words(piece.group())]
+    return [
+        (word, piece.start(), piece.end())
+        for piece in PIECE.finditer(_signed(text))
+        for word in words(piece.group())
+    ]
 
 
 def units(spelled: Sequence[str]) -> float:
@@ -68,8 +72,13 @@ def is_sentence(text: str, first: int, last: int) -> bool:
     """Do the pieces from character `first` to `last` - 1 stand alone, between ends of sentences, quotation marks or brackets?"""
     start, end = _words_end(text, first), last + len(AFTER.match(text, last).group())  # type: ignore[union-attr]
     piece = text[first:last]
-    opening, closing = text[start:first] + AFTER.match(piece).group(), piece[_words_end(piece, len(piece)) :] + text[last:end]  # type: ignore[union-attr]
-    return (not start or not SENTENCE_ENDS.isdisjoint(opening)) and (end == len(text) or not SENTENCE_ENDS.isdisjoint(closing))
+    opening, closing = (
+        text[start:first] + AFTER.match(piece).group(),
+        piece[_words_end(piece, len(piece)) :] + text[last:end],
+    )  # type: ignore[union-attr]
+    return (not start or not SENTENCE_ENDS.isdisjoint(opening)) and (
+        end == len(text) or not SENTENCE_ENDS.isdisjoint(closing)
+    )
 
 
 def _words_end(text: str, end: int) -> int:

@@ -19,7 +19,9 @@ def gathered(sets: Ragged, rows: Rows) -> Ragged:
         return Ragged(sets.values[start : sets.ends[rows[-1]]], sets.ends[rows] - start)
     counts = sizes(sets, rows)
     ends = np.cumsum(counts)
-    return Ragged(sets.values[np.repeat(sets.ends[rows] - ends, counts) + np.arange(counts.sum())], ends)
+    return Ragged(
+        sets.values[np.repeat(sets.ends[rows] - ends, counts) + np.arange(counts.sum())], ends
+    )
 
 
 def sizes(sets: Ragged, rows: Rows) -> Rows:
@@ -47,8 +49,15 @@ class Buckets:
         """Put together what `several` found; `rows` is how many there are in all."""
         before = np.cumsum([0, *(len(part) for part, _ in found)])
         every = np.concatenate([np.zeros(0, np.int32), *(part for part, _ in found)])
-        ends = np.concatenate([np.zeros(0, np.int64), *(part + shift for (_, part), shift in zip(found, before, strict=False))])
-        entries = Ragged(np.argsort(every, kind="stable"), np.cumsum(np.bincount(every, minlength=rows)))
+        ends = np.concatenate(
+            [
+                np.zeros(0, np.int64),
+                *(part + shift for (_, part), shift in zip(found, before, strict=False)),
+            ]
+        )
+        entries = Ragged(
+            np.argsort(every, kind="stable"), np.cumsum(np.bincount(every, minlength=rows))
+        )
         return cls(every, ends, entries)
 
     @property

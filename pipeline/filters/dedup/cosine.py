@@ -26,7 +26,9 @@ class Vectors:
         for block in self._blocks():
             self._reach(self, staying, block, threshold, kept)
             block = block[kept.keeper[block] < 0]
-            kept.settle(_edges(np.triu(_cosines(self, block, self, block), 1), block, block, threshold))
+            kept.settle(
+                _edges(np.triu(_cosines(self, block, self, block), 1), block, block, threshold)
+            )
             staying = np.concatenate((staying, block[kept.keeper[block] < 0]))
         return kept
 
@@ -40,7 +42,9 @@ class Vectors:
     def _blocks(self) -> list[Rows]:
         return np.split(np.arange(len(self.rows)), range(BLOCK, len(self.rows), BLOCK))
 
-    def _reach(self, other: "Vectors", staying: Rows, block: Rows, threshold: float, kept: Kept) -> None:
+    def _reach(
+        self, other: "Vectors", staying: Rows, block: Rows, threshold: float, kept: Kept
+    ) -> None:
         for start in range(0, len(staying), STAYING):
             some, block = staying[start : start + STAYING], block[kept.keeper[block] < 0]
             kept.drop(_edges(_cosines(other, some, self, block), some, block, threshold))
@@ -50,7 +54,11 @@ def _cosines(one: Vectors, left: Rows, two: Vectors, right: Rows) -> NDArray[np.
     """(left, right)"""
     least = np.ones((len(left), len(right)), np.float32)
     for mine, other in zip(one.columns, two.columns, strict=True):
-        np.minimum(least, mine[one.rows[left]].astype(np.float32) @ other[two.rows[right]].astype(np.float32).T, out=least)
+        np.minimum(
+            least,
+            mine[one.rows[left]].astype(np.float32) @ other[two.rows[right]].astype(np.float32).T,
+            out=least,
+        )
     return least
 
 

@@ -17,7 +17,9 @@ from pipeline.filters.sample_text import given
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
-OUTER = ".,;:!?\"'`*" + "".join(filter(str.isspace, map(chr, range(0x3001))))  # does not count at either end of a text
+OUTER = ".,;:!?\"'`*" + "".join(
+    filter(str.isspace, map(chr, range(0x3001)))
+)  # does not count at either end of a text
 TOGETHER = 32  # texts that are folded at a time: what fits in a core's own cache
 BETWEEN = "\0"
 
@@ -40,17 +42,25 @@ def digests(batch: Batch) -> NDArray[np.uint64]:
     from xxhash import xxh3_128_digest
 
     parts = [BETWEEN.join(_parts(sample)) for sample in batch.samples]
-    order = sorted(range(len(parts)), key=lambda row: not parts[row].isascii())  # plain ones are folded sooner, among their like
+    order = sorted(
+        range(len(parts)), key=lambda row: not parts[row].isascii()
+    )  # plain ones are folded sooner, among their like
     found = np.zeros((len(parts), 2), np.uint64)
     for start in range(0, len(order), TOGETHER):
         rows = order[start : start + TOGETHER]
-        content = b"".join([xxh3_128_digest(text) for text in folding.whole([parts[row] for row in rows])])
+        content = b"".join(
+            [xxh3_128_digest(text) for text in folding.whole([parts[row] for row in rows])]
+        )
         found[rows] = np.frombuffer(content, np.uint64).reshape(-1, 2)
     return found
 
 
 def _parts(sample: Sample) -> list[str]:
-    parts = [part for key, value in sorted(sample.seed.inputs.items()) for part in (key, _trimmed(str(value)))]
+    parts = [
+        part
+        for key, value in sorted(sample.seed.inputs.items())
+        for part in (key, _trimmed(str(value)))
+    ]
     return [*parts, _trimmed(sample.text)]
 
 
@@ -69,7 +79,9 @@ def sets(batch: Batch, of: str, size: int) -> Ragged:
     return shingles.shingled(texts(batch, of), size)
 
 
-def exact(left: Rows, ids: Sequence[str], found: NDArray[np.uint64], others: Sequence[Other] = ()) -> dict[int, Verdict]:
+def exact(
+    left: Rows, ids: Sequence[str], found: NDArray[np.uint64], others: Sequence[Other] = ()
+) -> dict[int, Verdict]:
     """same_as: an earlier sample has the same input and the same reply, case, spacing and outer punctuation aside. The value is its id."""
     before = sum(len(other.rows) for other in others)
     every = np.concatenate([*(other.columns[0][other.rows] for other in others), found[left]])  # type: ignore[index]
@@ -79,7 +91,10 @@ def exact(left: Rows, ids: Sequence[str], found: NDArray[np.uint64], others: Seq
     firsts = np.empty(len(order), np.int64)
     firsts[order] = order[new][np.cumsum(new) - 1]
     gone = before + np.flatnonzero(firsts[before:] != np.arange(before, len(firsts)))
-    return {int(left[row - before]): Verdict("same_as", _name(int(firsts[row]), others, left, ids)) for row in gone}
+    return {
+        int(left[row - before]): Verdict("same_as", _name(int(firsts[row]), others, left, ids))
+        for row in gone
+    }
 
 
 def _name(number: int, others: Sequence[Other], left: Rows, ids: Sequence[str]) -> str:
@@ -92,7 +107,12 @@ def _name(number: int, others: Sequence[Other], left: Rows, ids: Sequence[str]) 
 
 
 def near(
-    left: Rows, ids: Sequence[str], *columns: NDArray | Ragged, threshold: float, scored: bool = False, others: Sequence[Other] = ()
+    left: Rows,
+    ids: Sequence[str],
+    *columns: NDArray | Ragged,
+    threshold: float,
+    scored: bool = False,
+    others: Sequence[Other] = (),
 ) -> dict[int, Verdict]:
     """near_same_as: its shingles and those of a better sample that stays have a Jaccard index of at least `threshold`.
 
@@ -103,7 +123,12 @@ def near(
 
 
 def semantic(
-    left: Rows, ids: Sequence[str], *columns: NDArray, threshold: float, scored: bool = False, others: Sequence[Other] = ()
+    left: Rows,
+    ids: Sequence[str],
+    *columns: NDArray,
+    threshold: float,
+    scored: bool = False,
+    others: Sequence[Other] = (),
 ) -> dict[int, Verdict]:
     """means_the_same_as: as `near`, by the cosine of `embeddings.embedded`. All pairs are looked at: the time grows with their number."""
     return _judged("means_the_same_as", Vectors, left, ids, columns, threshold, scored, others)
@@ -131,6 +156,10 @@ def _judged(
 
     for other in others:
         theirs: Any = kind(other.columns, other.rows)  # type: ignore[arg-type]
-        rows = turn_down(kind(compared, rows).beside(theirs, threshold), [f"{other.name}:{name}" for name in other.ids], other.rows)
+        rows = turn_down(
+            kind(compared, rows).beside(theirs, threshold),
+            [f"{other.name}:{name}" for name in other.ids],
+            other.rows,
+        )
     turn_down(kind(compared, rows).among(threshold), ids, rows)
     return verdicts

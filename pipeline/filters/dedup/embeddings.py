@@ -20,16 +20,33 @@ def measure(of: str, model: str, revision: str | None = None, max_tokens: int = 
     """Vectors of reply or input, found again when the model is another one under the same name."""
     resolve.check(model)
     identity = resolve.identity(model, revision)
-    return Measure(embedded, {"of": of, "model": model, "revision": revision, "max_tokens": max_tokens, "identity": identity})
+    return Measure(
+        embedded,
+        {
+            "of": of,
+            "model": model,
+            "revision": revision,
+            "max_tokens": max_tokens,
+            "identity": identity,
+        },
+    )
 
 
-def embedded(batch: Batch, of: str, model: str, revision: str | None, max_tokens: int, identity: str) -> NDArray[np.float16]:
+def embedded(
+    batch: Batch, of: str, model: str, revision: str | None, max_tokens: int, identity: str
+) -> NDArray[np.float16]:
     """Unit vectors of reply or input (`duplicates.texts`), (N, hidden). Longer texts are read in windows of `max_tokens`."""
     tokenizer, encoder = _loaded(resolve.resolve(model), revision)
-    cut: Any = tokenizer(texts(batch, of), truncation=True, max_length=max_tokens, return_overflowing_tokens=True)
+    cut: Any = tokenizer(
+        texts(batch, of), truncation=True, max_length=max_tokens, return_overflowing_tokens=True
+    )
     sums = np.zeros((len(batch.samples), encoder.config.hidden_size), np.float32)
-    np.add.at(sums, cut["overflow_to_sample_mapping"], _summed(tokenizer, encoder, cut["input_ids"]))
-    unit: NDArray[np.float16] = (sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)).astype(np.float16)
+    np.add.at(
+        sums, cut["overflow_to_sample_mapping"], _summed(tokenizer, encoder, cut["input_ids"])
+    )
+    unit: NDArray[np.float16] = (
+        sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+    ).astype(np.float16)
     return unit
 
 
@@ -59,8 +76,12 @@ def _loaded(path: str, revision: str | None) -> tuple[Any, Any]:
         torch.set_num_threads(1)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
-        encoder = AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True, **options)
+        encoder = AutoModel.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, **options
+        )
         return AutoTokenizer.from_pretrained(path, **options), encoder.eval()
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise PipelineError(f"{path}: no encoder can be loaded from it ({first}); give a folder with safetensors, or a hub id") from None
+        raise PipelineError(
+            f"{path}: no encoder can be loaded from it ({first}); give a folder with safetensors, or a hub id"
+        ) from None

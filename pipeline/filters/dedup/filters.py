@@ -23,7 +23,12 @@ def filters(config: Config) -> Iterator[NamedFilter]:
 
     def against(judge: Judge, measures: tuple[Measure, ...]) -> Judge:
         def judged(left: NDArray[np.int64], *columns: Any, **how: Any) -> dict[int, Verdict]:
-            return judge(left, *columns, **how, others=[_other(run, measures, config) for run in settings.against])
+            return judge(
+                left,
+                *columns,
+                **how,
+                others=[_other(run, measures, config) for run in settings.against],
+            )
 
         return judged
 
@@ -31,15 +36,29 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         digests = (Measure(duplicates.digests),)
         yield NamedFilter("duplicate", (IDENTITY, *digests), against(duplicates.exact, digests))
     if settings.near:
-        sets = tuple(Measure(duplicates.sets, {"of": of, "size": settings.near.shingle}) for of in settings.near.of)
-        near = partial(against(duplicates.near, sets), threshold=settings.near.threshold, scored=settings.near.best_by is not None)
+        sets = tuple(
+            Measure(duplicates.sets, {"of": of, "size": settings.near.shingle})
+            for of in settings.near.of
+        )
+        near = partial(
+            against(duplicates.near, sets),
+            threshold=settings.near.threshold,
+            scored=settings.near.best_by is not None,
+        )
         yield scored_filter("near", (IDENTITY,), sets, settings.near.best_by, near, config)
     if settings.semantic:
-        vectors = tuple(embeddings.measure(of, settings.semantic.model, settings.semantic.revision) for of in settings.semantic.of)
-        alike = partial(
-            against(duplicates.semantic, vectors), threshold=settings.semantic.threshold, scored=settings.semantic.best_by is not None
+        vectors = tuple(
+            embeddings.measure(of, settings.semantic.model, settings.semantic.revision)
+            for of in settings.semantic.of
         )
-        yield scored_filter("semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config)
+        alike = partial(
+            against(duplicates.semantic, vectors),
+            threshold=settings.semantic.threshold,
+            scored=settings.semantic.best_by is not None,
+        )
+        yield scored_filter(
+            "semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config
+        )
 
 
 def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.Other:

@@ -15,11 +15,19 @@ from numpy.typing import NDArray
 Codes = NDArray[np.uint32]
 
 SPACE = ord(" ")
-SEPARATOR, IGNORED = 0, 0xFFFFFFFE  # in `words`: between words; not there at all (soft hyphens, joiners, variation selectors)
-ALONE = 1 << 31  # in `words`: added to a character that is a word by itself (ideographs, kana, Thai, symbols, emoji)
+SEPARATOR, IGNORED = (
+    0,
+    0xFFFFFFFE,
+)  # in `words`: between words; not there at all (soft hyphens, joiners, variation selectors)
+ALONE = (
+    1 << 31
+)  # in `words`: added to a character that is a word by itself (ideographs, kana, Thai, symbols, emoji)
 WIDENED = 0xFFFFFFFF  # folds to several characters, which a table cannot say
 POINTS = 0x110000
-SPEAKING = ((0, 0x20000), (0xE0000, 0xE0200))  # what lies outside has no case; it is ideographs and private use
+SPEAKING = (
+    (0, 0x20000),
+    (0xE0000, 0xE0200),
+)  # what lies outside has no case; it is ideographs and private use
 UNSPACED = (  # scripts written without spaces between words
     (0x0E00, 0x0F00), (0x1000, 0x10A0), (0x1780, 0x1800), (0x3040, 0x3100), (0x31F0, 0x3200), (0x3400, 0x4DC0), (0x4E00, 0xA000),
     (0xF900, 0xFB00), (0xFF66, 0xFFA0), (0x20000, 0x32400),
@@ -29,13 +37,18 @@ UNSPACED = (  # scripts written without spaces between words
 def whole(texts: Sequence[str]) -> list[bytes]:
     """Each text case folded, runs of white space as one space, in UTF-8. None may begin or end with a space."""
     if all(map(str.isascii, texts)):
-        narrow: NDArray[Any] = np.frombuffer("".join(texts).encode().translate(_ascii_folded()), np.uint8)
+        narrow: NDArray[Any] = np.frombuffer(
+            "".join(texts).encode().translate(_ascii_folded()), np.uint8
+        )
         codes, ends = _spaced(narrow, _ends(texts, 0))
         content = codes.tobytes()
         return [content[start:end] for start, end in pairwise([0, *ends.tolist()])]
     codes, ends = _spaced(*_stream(texts, _folded(), ""))
     text = codes.tobytes().decode("utf-32-le", "surrogatepass")
-    return [text[start:end].encode(errors="surrogatepass") for start, end in pairwise([0, *ends.tolist()])]
+    return [
+        text[start:end].encode(errors="surrogatepass")
+        for start, end in pairwise([0, *ends.tolist()])
+    ]
 
 
 def _spaced(codes: NDArray[Any], ends: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -61,7 +74,11 @@ def words(texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_], NDArra
 
 def _stream(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDArray[np.int64]]:
     codes, ends = _looked_up(texts, table, after)
-    return _looked_up([text.casefold() for text in texts], table, after) if (codes == WIDENED).any() else (codes, ends)
+    return (
+        _looked_up([text.casefold() for text in texts], table, after)
+        if (codes == WIDENED).any()
+        else (codes, ends)
+    )
 
 
 def _looked_up(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDArray[np.int64]]:
@@ -73,8 +90,14 @@ def _ends(texts: Sequence[str], after: int) -> NDArray[np.int64]:
     return np.cumsum([len(text) + after for text in texts], dtype=np.int64)
 
 
-def _without(codes: NDArray[Any], ends: NDArray[np.int64], dropped: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    return (np.delete(codes, dropped), ends - np.searchsorted(dropped, ends)) if len(dropped) else (codes, ends)
+def _without(
+    codes: NDArray[Any], ends: NDArray[np.int64], dropped: NDArray[np.intp]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    return (
+        (np.delete(codes, dropped), ends - np.searchsorted(dropped, ends))
+        if len(dropped)
+        else (codes, ends)
+    )
 
 
 @cache
@@ -97,7 +120,11 @@ def _worded() -> Codes:
 
     def place(character: str) -> int:
         category = unicodedata.category(character)
-        if category == "Cf" or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef":
+        if (
+            category == "Cf"
+            or "\ufe00" <= character <= "\ufe0f"
+            or "\U000e0100" <= character <= "\U000e01ef"
+        ):
             return IGNORED
         if category[0] in "ZPC":
             return SEPARATOR

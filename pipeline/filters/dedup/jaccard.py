@@ -39,7 +39,9 @@ class Sets:
     def among(self, threshold: float) -> Kept:
         """Decide on all rows. The keepers are ranks."""
         buckets = self.buckets(threshold)
-        return keep_best.best(buckets, partial(_alike, self, self, self.signed, threshold, 0), len(self.rows))
+        return keep_best.best(
+            buckets, partial(_alike, self, self, self.signed, threshold, 0), len(self.rows)
+        )
 
     def buckets(self, threshold: float) -> Buckets:
         """The candidates: by bands, or where these give too many by prefixes."""
@@ -47,7 +49,9 @@ class Sets:
         if found.later.sum() <= prefix_filter.CROWDED * len(self.rows):
             return found
         chosen = np.unique(found.rows).astype(np.int64)
-        others = [prefix_filter.bucketed(column, self.rows, chosen, threshold) for column in self.columns]
+        others = [
+            prefix_filter.bucketed(column, self.rows, chosen, threshold) for column in self.columns
+        ]
         return min(found, *others, key=lambda buckets: buckets.later.sum())
 
     def beside(self, staying: "Sets", threshold: float) -> Kept:
@@ -60,7 +64,15 @@ class Sets:
         return kept.after(before)
 
 
-def _alike(one: Sets, two: Sets, signed: minhash.Signatures, threshold: float, before: int, left: Rows, right: Rows) -> Edges:
+def _alike(
+    one: Sets,
+    two: Sets,
+    signed: minhash.Signatures,
+    threshold: float,
+    before: int,
+    left: Rows,
+    right: Rows,
+) -> Edges:
     """The pairs whose index is at least `threshold`; signatures and sizes are looked at first. `right` counts `before` rows more."""
     likely = minhash.agreeing(signed, left, right, threshold)
     left, right = _once(left[likely], right[likely] - before)
@@ -69,7 +81,9 @@ def _alike(one: Sets, two: Sets, signed: minhash.Signatures, threshold: float, b
         few, many = np.sort([sizes(mine, one.rows[left]), sizes(other, two.rows[right])], axis=0)
         fitting = few >= threshold * many - 1e-9
         left, right = left[fitting], right[fitting]
-    index = np.min([jaccard(mine, one.rows[left], other, two.rows[right]) for mine, other in pairs], axis=0)
+    index = np.min(
+        [jaccard(mine, one.rows[left], other, two.rows[right]) for mine, other in pairs], axis=0
+    )
     near = index >= threshold
     return Edges(left[near], right[near] + before, index[near])
 

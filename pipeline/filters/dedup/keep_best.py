@@ -47,7 +47,9 @@ class Kept:
 
     def settle(self, edges: Edges) -> None:
         """Decide on rows all of whose better neighbours are in `edges` or gone."""
-        for left, right, likeness in zip(edges.left.tolist(), edges.right.tolist(), edges.likeness.tolist(), strict=True):
+        for left, right, likeness in zip(
+            edges.left.tolist(), edges.right.tolist(), edges.likeness.tolist(), strict=True
+        ):
             if self.keeper[left] < 0 and self.keeper[right] < 0:
                 self.keeper[right], self.likeness[right] = left, likeness
 
@@ -65,7 +67,9 @@ def best(buckets: Buckets, alike: Alike, rows: int) -> Kept:
     return kept
 
 
-def reach(buckets: Buckets, staying: Rows, alike: Alike, kept: Kept, open_: NDArray[np.bool_]) -> None:
+def reach(
+    buckets: Buckets, staying: Rows, alike: Alike, kept: Kept, open_: NDArray[np.bool_]
+) -> None:
     """Drop the open rows that are like one of `staying`."""
     entries = gathered(buckets.of_row, staying).values
     for some in pieces(entries, buckets.later[entries], MOST):

@@ -16,7 +16,9 @@ from pipeline.filters.measures import Ragged
 
 PARTS = 64
 RECALL = 0.985  # of pairs just at the threshold, to be found by the bands
-DOUBT = 3  # standard deviations by which the share of parts that agree may fall short of the threshold
+DOUBT = (
+    3  # standard deviations by which the share of parts that agree may fall short of the threshold
+)
 ELEMENTS = 1 << 17  # of sets, at a time
 PAIRS = 1 << 13  # at a time
 MIX, SHIFT = np.uint32(0x9E3779B1), np.uint32(15)
@@ -53,7 +55,9 @@ def _fallback(sets: Ragged, parts: Rows) -> NDArray[np.uint32]:
     if not len(whole):
         return whole.values
     counts = np.diff(whole.ends, prepend=0)
-    values: NDArray[Any] = whole.values ^ np.repeat((parts % PARTS + 1).astype(np.uint32) * MIX, counts)
+    values: NDArray[Any] = whole.values ^ np.repeat(
+        (parts % PARTS + 1).astype(np.uint32) * MIX, counts
+    )
     values *= MIX
     values ^= values >> SHIFT
     values *= MIX
@@ -72,7 +76,9 @@ def bucketed(signed: Signatures, threshold: float, there: NDArray[np.bool_]) -> 
     """Rows that agree in a whole band. `there`: rows that may be alike to others at all."""
     every = np.flatnonzero(there)
     found = [
-        several(keys[order], every[order]) for keys in _keys(signed[every], threshold) if len(order := np.argsort(keys, kind="stable"))
+        several(keys[order], every[order])
+        for keys in _keys(signed[every], threshold)
+        if len(order := np.argsort(keys, kind="stable"))
     ]
     return Buckets.of(found, len(signed))
 
@@ -93,6 +99,8 @@ def agreeing(signed: Signatures, left: Rows, right: Rows, threshold: float) -> N
     found = np.zeros(len(left), bool)
     for start in range(0, len(left), PAIRS):
         some = slice(start, start + PAIRS)
-        agreed = np.packbits(signed[left[some]] == signed[right[some]]).view(np.uint64)  # a bit a part
+        agreed = np.packbits(signed[left[some]] == signed[right[some]]).view(
+            np.uint64
+        )  # a bit a part
         found[some] = np.bitwise_count(agreed) >= least
     return found

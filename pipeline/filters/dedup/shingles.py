@@ -37,9 +37,14 @@ def shingled(texts: Sequence[str], size: int) -> Ragged:
         codes, alone, ends = folding.words([texts[row] for row in some])
         tables = tables if len(codes) <= tables.room else _Tables(len(codes))
         starts, hashes = _words(codes, alone, tables)
-        for row, found in zip(some, _sets(hashes, np.searchsorted(starts, ends), size), strict=True):
+        for row, found in zip(
+            some, _sets(hashes, np.searchsorted(starts, ends), size), strict=True
+        ):
             rows[row] = found
-    return Ragged(np.concatenate([np.zeros(0, np.uint32), *rows]), np.cumsum([len(row) for row in rows], dtype=np.int64))
+    return Ragged(
+        np.concatenate([np.zeros(0, np.uint32), *rows]),
+        np.cumsum([len(row) for row in rows], dtype=np.int64),
+    )
 
 
 class _Tables:
@@ -61,7 +66,9 @@ def _powers(base: int, length: int) -> Hashes:
     return np.cumprod(table, dtype=np.uint32)
 
 
-def _words(codes: NDArray[Any], alone: NDArray[np.bool_], tables: _Tables) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+def _words(
+    codes: NDArray[Any], alone: NDArray[np.bool_], tables: _Tables
+) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
     """Where each word starts, and its hash."""
     inside = codes != folding.SEPARATOR
     edge = np.ones(len(codes) + 1, bool)  # edge[i]: no word goes on from i - 1 to i
@@ -70,7 +77,9 @@ def _words(codes: NDArray[Any], alone: NDArray[np.bool_], tables: _Tables) -> tu
     sums = tables.sums[1 : len(codes) + 1]
     np.multiply(codes, tables.powers[: len(codes)], out=sums)
     np.cumsum(sums, out=sums)
-    return starts, _mixed(((tables.sums[ends] - tables.sums[starts]) * tables.inverse[starts]).astype(np.uint64))
+    return starts, _mixed(
+        ((tables.sums[ends] - tables.sums[starts]) * tables.inverse[starts]).astype(np.uint64)
+    )
 
 
 def _sets(words: NDArray[np.uint64], ends: NDArray[np.intp], size: int) -> list[Hashes]:

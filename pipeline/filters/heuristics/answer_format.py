@@ -13,14 +13,19 @@ from pipeline.verifiers import json_answers, scorers
 from pipeline.verifiers.code_fence import unfenced
 
 SHOWN = 80
-TIMEOUT_S = 1.0  # for one pattern and one answer; a pattern that takes longer backtracks without end
+TIMEOUT_S = (
+    1.0  # for one pattern and one answer; a pattern that takes longer backtracks without end
+)
 UNTIMED = "patternProperties"  # the schema keyword whose patterns would run without a limit of time
 
 
 def matches(batch: Batch, pattern: str) -> list[Objection | None]:
     """not_in_format: the answer as a whole does not match. format_timed_out: the pattern ran for a second. No answer passes."""
     check_pattern(pattern)
-    return [None if sample.answer is None else _match(pattern, sample.answer) for sample in batch.samples]
+    return [
+        None if sample.answer is None else _match(pattern, sample.answer)
+        for sample in batch.samples
+    ]
 
 
 def valid(batch: Batch, schema: Any) -> list[Objection | None]:
@@ -28,14 +33,20 @@ def valid(batch: Batch, schema: Any) -> list[Objection | None]:
     names) does not allow; the value: where and why. format_timed_out: a pattern of the schema ran for a second. A Markdown code block
     around an answer is taken off. No answer passes."""
     validator = _validator(json.dumps(schema))
-    return [None if sample.answer is None else _validate(validator, sample.answer) for sample in batch.samples]
+    return [
+        None if sample.answer is None else _validate(validator, sample.answer)
+        for sample in batch.samples
+    ]
 
 
 def listed(batch: Batch, choices: Sequence[str]) -> list[Objection | None]:
     """not_listed: the answer is none of `choices`, case, outer punctuation and spacing aside. No answer passes."""
     known = {scorers.normalise(choice) for choice in choices}
     answers = (sample.answer for sample in batch.samples)
-    return [None if a is None or scorers.normalise(a) in known else ("not_listed", a[:SHOWN]) for a in answers]
+    return [
+        None if a is None or scorers.normalise(a) in known else ("not_listed", a[:SHOWN])
+        for a in answers
+    ]
 
 
 def check_pattern(pattern: str) -> None:
@@ -45,14 +56,18 @@ def check_pattern(pattern: str) -> None:
     try:
         regex.compile(pattern)
     except regex.error as error:
-        raise PipelineError(f"filter.format: {pattern!r} is no regular expression ({error}); mend it, or quote it in YAML") from None
+        raise PipelineError(
+            f"filter.format: {pattern!r} is no regular expression ({error}); mend it, or quote it in YAML"
+        ) from None
 
 
 def read_schema(path: str | Path) -> Any:
     """The JSON schema in a file. Raises PipelineError if there is none, or if it has a keyword that cannot be checked safely."""
     schema = json_answers.load_schema(Path(path))
     if any(UNTIMED in below for below in _objects(schema)):
-        raise PipelineError(f"{path}: {UNTIMED} is not supported by filter.format; use properties and additionalProperties")
+        raise PipelineError(
+            f"{path}: {UNTIMED} is not supported by filter.format; use properties and additionalProperties"
+        )
     return schema
 
 
@@ -60,7 +75,13 @@ def _objects(schema: Any) -> Iterator[Mapping[str, Any]]:
     """The schema and all objects in it."""
     if isinstance(schema, Mapping):
         yield schema
-    for below in schema.values() if isinstance(schema, Mapping) else schema if isinstance(schema, list) else ():
+    for below in (
+        schema.values()
+        if isinstance(schema, Mapping)
+        else schema
+        if isinstance(schema, list)
+        else ()
+    ):
         yield from _objects(below)
 
 
@@ -68,7 +89,11 @@ def _match(pattern: str, answer: str) -> Objection | None:
     import regex
 
     try:
-        return None if regex.fullmatch(pattern, answer, timeout=TIMEOUT_S) else ("not_in_format", answer[:SHOWN])
+        return (
+            None
+            if regex.fullmatch(pattern, answer, timeout=TIMEOUT_S)
+            else ("not_in_format", answer[:SHOWN])
+        )
     except TimeoutError:
         return "format_timed_out", answer[:SHOWN]
 
@@ -91,7 +116,9 @@ def _validate(validator: Any, answer: str) -> Objection | None:
         raise PipelineError(
             f"filter.format: the schema cannot be followed: {error}; a $ref must stay within it, and come to an end"
         ) from None
-    return None if error is None else ("breaks_schema", f"{error.json_path}: {error.message}"[:SHOWN])
+    return (
+        None if error is None else ("breaks_schema", f"{error.json_path}: {error.message}"[:SHOWN])
+    )
 
 
 @lru_cache

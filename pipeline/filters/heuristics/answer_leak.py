@@ -63,4 +63,8 @@ def _leaked(sample: Sample, fields: list[str] | None) -> Objection | None:
     truth = scorers.normalise(sample.seed.target or sample.answer or "")
     given = " ".join(sample_text.given(sample, fields).casefold().split())
     match = re.search(rf"(?<!\w){re.escape(truth)}(?!\w|[.,]\d)", given) if truth else None
-    return ("answer_in_input", given[max(0, match.start() - 20) : match.end() + 20][:SHOWN]) if match else None
+    return (
+        ("answer_in_input", given[max(0, match.start() - 20) : match.end() + 20][:SHOWN])
+        if match
+        else None
+    )

@@ -24,15 +24,23 @@ def tokens(batch: Batch) -> NDArray[np.int32]:
     return np.array([s.usage.completion_tokens for s in batch.samples], np.int32)
 
 
-def length(left: NDArray[np.int64], tokens: NDArray[np.int32], least: int, most: int | None) -> dict[int, Verdict]:
+def length(
+    left: NDArray[np.int64], tokens: NDArray[np.int32], least: int, most: int | None
+) -> dict[int, Verdict]:
     """too_short, too_long: completion tokens, both bounds included."""
     found = tokens[left]
     short = {int(row): Verdict("too_short", int(tokens[row])) for row in left[found < least]}
-    long = {} if most is None else {int(row): Verdict("too_long", int(tokens[row])) for row in left[found > most]}
+    long = (
+        {}
+        if most is None
+        else {int(row): Verdict("too_long", int(tokens[row])) for row in left[found > most]}
+    )
     return short | long
 
 
-def parseable(batch: Batch, reasoned: Sequence[bool], metric: str, labels: Sequence[str] | None) -> list[Objection | None]:
+def parseable(
+    batch: Batch, reasoned: Sequence[bool], metric: str, labels: Sequence[str] | None
+) -> list[Objection | None]:
     """no_answer, no_rationale, not_a_label, not_a_number: what the prompt asked for cannot be read out of the reply.
 
     `reasoned`: for each prompt, by number, whether it asks for a rationale.

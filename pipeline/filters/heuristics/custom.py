@@ -44,9 +44,13 @@ def find(name: str) -> Function:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise PipelineError(f"filter.custom: {name}: {error}; the module must lie in this folder or be installed") from None
+        raise PipelineError(
+            f"filter.custom: {name}: {error}; the module must lie in this folder or be installed"
+        ) from None
     except Exception as error:  # it is the user's code, and may raise anything
-        raise PipelineError(f"filter.custom: {name} cannot be imported: {type(error).__name__}: {error}; mend it there") from error
+        raise PipelineError(
+            f"filter.custom: {name} cannot be imported: {type(error).__name__}: {error}; mend it there"
+        ) from error
     if not callable(found):
         raise PipelineError(f"filter.custom: {name} is no function but {found!r}")
     function: Function = found
@@ -58,7 +62,9 @@ def files(name: str) -> list[Path]:
     find(name)
     first = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
     if first is None:
-        raise PipelineError(f"filter.custom: {name} has no source file; put it into a module of its own")
+        raise PipelineError(
+            f"filter.custom: {name} has no source file; put it into a module of its own"
+        )
     found, open_ = {Path(first)}, [Path(first)]
     while open_:
         path = open_.pop()
@@ -81,7 +87,9 @@ def _ask(name: str, function: Function, sample: Sample) -> Any:
     try:
         return function(sample)
     except Exception as error:  # it is the user's code, and may raise anything
-        raise PipelineError(f"filter.custom: {name} fails on sample {sample.id}: {type(error).__name__}: {error}; mend it there") from error
+        raise PipelineError(
+            f"filter.custom: {name} fails on sample {sample.id}: {type(error).__name__}: {error}; mend it there"
+        ) from error
 
 
 def _read(name: str, sample: Sample, words: Any) -> Objection | None:

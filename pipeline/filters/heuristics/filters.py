@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from pipeline.config import Config, Filter
 from pipeline.data import prompts
 from pipeline.data.prompts import prompt_files
-from pipeline.filters.heuristics import answer_format, answer_leak, completeness, custom, language, phrases, repetition
+from pipeline.filters.heuristics import (
+    answer_format,
+    answer_leak,
+    completeness,
+    custom,
+    language,
+    phrases,
+    repetition,
+)
 from pipeline.filters.measures import Measure, NamedFilter
 from pipeline.filters.verdict import Verdict, objections
 
@@ -24,9 +32,13 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         bounds = partial(completeness.length, least=settings.min_tokens, most=settings.max_tokens)
         yield NamedFilter("length", (Measure(completeness.tokens),), bounds)
     if settings.refusal:
-        yield NamedFilter("refusal", (Measure(phrases.found),), partial(phrases.said, reason="refused"))
+        yield NamedFilter(
+            "refusal", (Measure(phrases.found),), partial(phrases.said, reason="refused")
+        )
     if settings.boilerplate:
-        yield NamedFilter("boilerplate", (Measure(phrases.found),), partial(phrases.said, reason="boilerplate"))
+        yield NamedFilter(
+            "boilerplate", (Measure(phrases.found),), partial(phrases.said, reason="boilerplate")
+        )
     if settings.parseable:
         reasoned = [prompts.load(path).wants_rationale for path in prompt_files(config)]
         known = {"metric": task.metric, "labels": task.labels, "reasoned": reasoned}
@@ -36,18 +48,30 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("format", measures, _any)
     if settings.language:
         parts = settings.language.parts
-        told = {"allowed": settings.language.allowed, "parts": parts, "min_letters": settings.language.min_letters}
+        told = {
+            "allowed": settings.language.allowed,
+            "parts": parts,
+            "min_letters": settings.language.min_letters,
+        }
         yield NamedFilter(
-            "language", (Measure(language.likelihood, told),), partial(language.other, parts=parts, least=settings.language.least)
+            "language",
+            (Measure(language.likelihood, told),),
+            partial(language.other, parts=parts, least=settings.language.least),
         )
     if settings.repetition:
         repeats = settings.repetition
         most = (repeats.lines, repeats.words, repeats.loop, repeats.run)
-        yield NamedFilter("repetition", (Measure(repetition.measure),), partial(repetition.repeated, most=most))
+        yield NamedFilter(
+            "repetition", (Measure(repetition.measure),), partial(repetition.repeated, most=most)
+        )
     if settings.answer_before_rationale:
-        yield NamedFilter("answer_before_rationale", (Measure(answer_leak.answered_first),), objections)
+        yield NamedFilter(
+            "answer_before_rationale", (Measure(answer_leak.answered_first),), objections
+        )
     if settings.leak:
-        yield NamedFilter("leak", (Measure(answer_leak.leaked, {"fields": settings.leak.fields}),), objections)
+        yield NamedFilter(
+            "leak", (Measure(answer_leak.leaked, {"fields": settings.leak.fields}),), objections
+        )
     yield from _custom(config)
 
 
@@ -56,7 +80,9 @@ def _formats(settings: Filter) -> Iterator[Measure]:
     if settings.format.pattern is not None:
         yield Measure(answer_format.matches, {"pattern": settings.format.pattern})
     if settings.format.schema_file is not None:
-        yield Measure(answer_format.valid, {"schema": answer_format.read_schema(settings.format.schema_file)})
+        yield Measure(
+            answer_format.valid, {"schema": answer_format.read_schema(settings.format.schema_file)}
+        )
     if settings.format.choices is not None:
         yield Measure(answer_format.listed, {"choices": settings.format.choices})
 

@@ -19,28 +19,40 @@ from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
 PARTS = ("text", "rationale", "answer")
-FOUND = np.dtype([("share", np.float32), ("language", "U3")])  # how likely the allowed languages are (-1: not told), and the likeliest
+FOUND = np.dtype(
+    [("share", np.float32), ("language", "U3")]
+)  # how likely the allowed languages are (-1: not told), and the likeliest
 NO_WORDS = re.compile(r"https?://\S+|\$[^$\n]{1,200}\$|[\d_`<>{}\[\]()|#*=+/\\^~-]+")
 NO_LANGUAGE = "zxx"
 
 
-def likelihood(batch: Batch, allowed: Sequence[str], parts: Sequence[str], min_letters: int) -> NDArray[Any]:
+def likelihood(
+    batch: Batch, allowed: Sequence[str], parts: Sequence[str], min_letters: int
+) -> NDArray[Any]:
     """(N, P) of FOUND: for each sample and each of `parts`, of "text", "rationale" and "answer", how likely `allowed` are.
 
     Parts with fewer than `min_letters` letters are too short to tell; a letter counts for its bytes in UTF-8, so a Chinese one for three.
     """
     check(allowed)
-    rows = [[_told(_part(sample, part), allowed, min_letters) for part in parts] for sample in batch.samples]
+    rows = [
+        [_told(_part(sample, part), allowed, min_letters) for part in parts]
+        for sample in batch.samples
+    ]
     return np.array(rows, FOUND).reshape(len(rows), len(parts))
 
 
-def other(left: NDArray[np.int64], found: NDArray[Any], parts: Sequence[str], least: float) -> dict[int, Verdict]:
+def other(
+    left: NDArray[np.int64], found: NDArray[Any], parts: Sequence[str], least: float
+) -> dict[int, Verdict]:
     """other_language: the allowed languages are less likely than `least`. The value: which part, its language, their likelihood."""
     shares = found["share"][left]  # (n, P)
     strange = (shares >= 0) & (shares < least)
     first = strange.argmax(axis=1)
     return {
-        int(row): Verdict("other_language", f"{parts[part]}: {found['language'][row, part]} (allowed: {found['share'][row, part]:.3f})")
+        int(row): Verdict(
+            "other_language",
+            f"{parts[part]}: {found['language'][row, part]} (allowed: {found['share'][row, part]:.3f})",
+        )
         for row, part in zip(left[strange.any(axis=1)], first[strange.any(axis=1)], strict=True)
     }
 
@@ -50,7 +62,9 @@ def check(allowed: Sequence[str]) -> None:
     known = _model().labels
     unknown = [code for code in allowed if code not in known]
     if unknown:
-        raise PipelineError(f"filter.language: no language {unknown[0]!r}; give ISO 639 codes, of {', '.join(sorted(known))}")
+        raise PipelineError(
+            f"filter.language: no language {unknown[0]!r}; give ISO 639 codes, of {', '.join(sorted(known))}"
+        )
 
 
 @lru_cache
@@ -70,4 +84,8 @@ def _told(text: str, allowed: Sequence[str], min_letters: int) -> tuple[float, s
         return -1.0, ""
     ranked = _model().rank(" ".join(words.split()))
     language = ranked[0][0]
-    return (-1.0, "") if language == NO_LANGUAGE else (sum(share for code, share in ranked if code in allowed), language)
+    return (
+        (-1.0, "")
+        if language == NO_LANGUAGE
+        else (sum(share for code, share in ranked if code in allowed), language)
+    )

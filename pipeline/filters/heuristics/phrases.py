@@ -44,11 +44,23 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             "I'm sorry, but I can't help with that.",
         ),
         (rf"sorry[,.!]? (?:but )?(?:i {UNABLE}|as an ai)", "Sorry, but I cannot share that."),
-        (r"i (?:must )?apologi[sz]e,? but (?:i|as an|this|that|there)\b", "I apologize, but I am not able to continue."),
-        (rf"(?:unfortunately,? )?i(?: {UNABLE}|{UNABLE}) (?:to )?{DEED}\b", "I cannot assist with this."),
-        (r"i do not feel comfortable|i don't feel comfortable|i(?: am|'m) not comfortable", "I don't feel comfortable writing that."),
+        (
+            r"i (?:must )?apologi[sz]e,? but (?:i|as an|this|that|there)\b",
+            "I apologize, but I am not able to continue.",
+        ),
+        (
+            rf"(?:unfortunately,? )?i(?: {UNABLE}|{UNABLE}) (?:to )?{DEED}\b",
+            "I cannot assist with this.",
+        ),
+        (
+            r"i do not feel comfortable|i don't feel comfortable|i(?: am|'m) not comfortable",
+            "I don't feel comfortable writing that.",
+        ),
         (r"as an ai\b", "As an AI, I have no opinion."),
-        (r"i(?:'m| am) (?:just |only )?an? (?:ai|language model|large language model)\b(?! \w+er\b)", "I am an AI and have no feelings."),
+        (
+            r"i(?:'m| am) (?:just |only )?an? (?:ai|language model|large language model)\b(?! \w+er\b)",
+            "I am an AI and have no feelings.",
+        ),
         (
             r"(?:es )?tut mir leid,? aber ich kann|als (?:ki|künstliche intelligenz|sprachmodell)\b",
             "Es tut mir leid, aber ich kann das nicht.",
@@ -61,25 +73,40 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             r"lo siento,? (?:pero )?no puedo|como (?:una )?(?:ia|inteligencia artificial|modelo de lenguaje)\b",
             "Lo siento, pero no puedo ayudar.",
         ),
-        (r"(?:desculpe|sinto muito|lamento),? (?:mas )?(?:eu )?não posso", "Desculpe, mas não posso ajudar."),
+        (
+            r"(?:desculpe|sinto muito|lamento),? (?:mas )?(?:eu )?não posso",
+            "Desculpe, mas não posso ajudar.",
+        ),
         (r"mi dispiace,? (?:ma )?non posso", "Mi dispiace, ma non posso."),
         (
             r"(?:很|非常)?(?:抱歉|对不起|對不起)[\uff0c,]?\s*(?:但)?我(?:无法|無法|不能)|作为(?:一个|一名)?(?:AI|人工智能|语言模型)",
             "抱歉\uff0c我无法回答。",
         ),
-        (r"申し訳(?:ありません|ございません)が、?.{0,20}(?:できません|できかねます)", "申し訳ありませんが、お手伝いできません。"),
+        (
+            r"申し訳(?:ありません|ございません)が、?.{0,20}(?:できません|できかねます)",
+            "申し訳ありませんが、お手伝いできません。",
+        ),
     ),
     ("boilerplate", "sentence"): (
-        (r"as an ai(?: language)?(?: model| assistant)?,? i\b", "It is hot there. As an AI language model, I cannot feel it."),
+        (
+            r"as an ai(?: language)?(?: model| assistant)?,? i\b",
+            "It is hot there. As an AI language model, I cannot feel it.",
+        ),
         (r"as a (?:large )?language model,? i\b", "As a large language model, I was not there."),
     ),
     ("boilerplate", "anywhere"): (
-        (r"\bi(?:'m| am) (?:just |only )?an? ai (?:language model|assistant|model)\b", "Remember that I'm just an AI model."),
+        (
+            r"\bi(?:'m| am) (?:just |only )?an? ai (?:language model|assistant|model)\b",
+            "Remember that I'm just an AI model.",
+        ),
         (
             r"\bi was (?:trained|created|developed) by (?:openai|anthropic|google|meta|alibaba|deepseek|mistral)\b",
             "I was created by OpenAI.",
         ),
-        (r"\bmy (?:knowledge cut-?off|training (?:data|cut-?off))\b", "That is beyond my knowledge cutoff."),
+        (
+            r"\bmy (?:knowledge cut-?off|training (?:data|cut-?off))\b",
+            "That is beyond my knowledge cutoff.",
+        ),
         (
             r"\bas of my (?:last|latest|most recent) (?:knowledge |training )?(?:update|cut-?off|training)\b",
             "As of my last update, it is open.",
@@ -89,7 +116,10 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             r"|system|end|start|channel|message|return|endofprompt|eot|bos|eos|pad)\|>",
             "spam<|im_end|>",
         ),
-        (r"<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]", "[/INST] spam"),
+        (
+            r"<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]",
+            "[/INST] spam",
+        ),
         (r"<\uff5c[^\uff5c<>]{1,30}\uff5c>", "<\uff5cend▁of▁sentence\uff5c>"),
         (r"(?:</s>|<eos>)\s*\Z", "spam</s>"),
         (r"^#{2,3} ?(?:instruction|response|input|human|assistant):?\s*$", "### Response:\nspam"),
@@ -114,7 +144,10 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             r"thank(?:s| you) for (?:your (?:question|query|request|message)|asking|reaching out|providing)\b",
             "Thank you for your question.",
         ),
-        (r"i(?:'d| would) be (?:happy|glad|delighted) to\b|i'm (?:happy|glad|here) to (?:help|assist)", "I'd be happy to help you."),
+        (
+            r"i(?:'d| would) be (?:happy|glad|delighted) to\b|i'm (?:happy|glad|here) to (?:help|assist)",
+            "I'd be happy to help you.",
+        ),
         (
             rf"(?:here(?:'s| is| are)|below is) (?:the |your |a |an |my )?(?:{MADE} (?:\w+ ){{0,2}}\w+|{THING})\b[^.!?\n]{{0,60}}:\s",
             "Here is the rewritten text:\nHe left.",
@@ -125,7 +158,10 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
         ),
     ),
     ("boilerplate", "close"): (
-        (r"(?:i )?hope (?:this|that|it) (?:helps|was helpful|is helpful|clarifies|answers)", "It is 4. I hope this helps!"),
+        (
+            r"(?:i )?hope (?:this|that|it) (?:helps|was helpful|is helpful|clarifies|answers)",
+            "It is 4. I hope this helps!",
+        ),
         (
             r"(?:please )?let me know if (?:you(?:'d| would) like|you (?:have|need|want|require)|there(?:'s| is) anything|i can"
             r"|this (?:helps|works)|anything)",
@@ -135,12 +171,18 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             r"(?:please )?(?:feel free to|don't hesitate to|do not hesitate to) (?:ask|reach out|contact|let me know)",
             "Feel free to ask me more.",
         ),
-        (r"if you have any (?:other |more |further |additional )?(?:questions|concerns)", "If you have any further questions, just ask."),
+        (
+            r"if you have any (?:other |more |further |additional )?(?:questions|concerns)",
+            "If you have any further questions, just ask.",
+        ),
         (
             r"(?:is there anything else|what else can i|how else can i|would you like me to|do you want me to)",
             "Is there anything else I can do for you?",
         ),
-        (r"(?:i'm |i am )?(?:always )?happy to (?:help|assist)(?: you)?(?: further| more| with)?[.!]", "Happy to help!"),
+        (
+            r"(?:i'm |i am )?(?:always )?happy to (?:help|assist)(?: you)?(?: further| more| with)?[.!]",
+            "Happy to help!",
+        ),
     ),
 }
 BEGINNINGS = {
@@ -164,26 +206,43 @@ def found(batch: Batch) -> list[dict[str, str] | None]:
     return [_found(sample) or None for sample in batch.samples]
 
 
-def said(left: NDArray[np.int64], found: Sequence[dict[str, str] | None], reason: Reason) -> dict[int, Verdict]:
+def said(
+    left: NDArray[np.int64], found: Sequence[dict[str, str] | None], reason: Reason
+) -> dict[int, Verdict]:
     """refused: reply, rationale or answer opens with the words of a refusal. boilerplate: says something for form's sake, or has a chat
     token or an unfilled placeholder in it. The value: the words."""
-    return {int(row): Verdict(reason, words[reason]) for row in left if (words := found[row]) and reason in words}
+    return {
+        int(row): Verdict(reason, words[reason])
+        for row in left
+        if (words := found[row]) and reason in words
+    }
 
 
 def _found(sample: Sample) -> dict[str, str]:
-    several = dict.fromkeys((sample.text, sample.rationale, sample.answer))  # the answer may be all of the text
+    several = dict.fromkeys(
+        (sample.text, sample.rationale, sample.answer)
+    )  # the answer may be all of the text
     texts = [text.replace("\u2019", "'") for text in several if text]
     words: dict[str, str] = {}
     for (reason, place), shape in SHAPES.items():
         if reason not in words:
-            words |= _foreign(sample, reason, (text[-CLOSE:] if place == "close" else text for text in texts), shape)
+            words |= _foreign(
+                sample,
+                reason,
+                (text[-CLOSE:] if place == "close" else text for text in texts),
+                shape,
+            )
     return words if "boilerplate" in words else words | _hole(sample)
 
 
-def _foreign(sample: Sample, reason: Reason, texts: Iterable[str], shape: re.Pattern[str]) -> dict[str, str]:
+def _foreign(
+    sample: Sample, reason: Reason, texts: Iterable[str], shape: re.Pattern[str]
+) -> dict[str, str]:
     """The first words of this shape that the inputs do not hold, by their reason."""
     said = dict.fromkeys(match.group() for text in texts for match in shape.finditer(text))
-    return next(({reason: words.strip()[:SHOWN]} for words in said if not _is_own(sample, words)), {})
+    return next(
+        ({reason: words.strip()[:SHOWN]} for words in said if not _is_own(sample, words)), {}
+    )
 
 
 def _hole(sample: Sample) -> dict[str, str]:
@@ -191,8 +250,16 @@ def _hole(sample: Sample) -> dict[str, str]:
     if "{{" not in sample.text:
         return {}
     names = "|".join(map(re.escape, sample.seed.inputs))
-    return _foreign(sample, "boilerplate", [sample.text], re.compile(rf"\{{\{{-?\s*(?:{names})\b[^{{}}\n]{{0,40}}\}}\}}"))
+    return _foreign(
+        sample,
+        "boilerplate",
+        [sample.text],
+        re.compile(rf"\{{\{{-?\s*(?:{names})\b[^{{}}\n]{{0,40}}\}}\}}"),
+    )
 
 
 def _is_own(sample: Sample, words: str) -> bool:
-    return words.strip(" \n.,!?:").casefold() in sample_text.given(sample).replace("\u2019", "'").casefold()
+    return (
+        words.strip(" \n.,!?:").casefold()
+        in sample_text.given(sample).replace("\u2019", "'").casefold()
+    )

@@ -19,9 +19,13 @@ N = 10  # words of an n-gram
 LEAST_LINES, LEAST_WORDS = 4, 50  # shorter texts have no share of repeated lines, or of n-grams
 LONGEST_PERIOD = 32  # units of what a loop repeats
 LEAST_COPIES = 4  # fewer in a row are no loop
-WORDLESS = 16  # units of a loop without letters, as a row of zeros or a table's rule, that count as one
+WORDLESS = (
+    16  # units of a loop without letters, as a row of zeros or a table's rule, that count as one
+)
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # no spaces between words
-UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]+")  # a word, a character of such a script, or marks
+UNIT = re.compile(
+    rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]+"
+)  # a word, a character of such a script, or marks
 RULES = "=_*~^#+.|─━═-"  # drawn across a page
 RUN = re.compile(rf"([^\s\d{RULES}])\1{{7,}}|([{RULES}])\2{{159,}}")
 REASONS = ("repeated_lines", "repeated_words", "loop", "character_run")
@@ -35,7 +39,9 @@ def measure(batch: Batch) -> NDArray[np.float32]:
     return np.array(rows, np.float32).reshape(len(rows), len(REASONS))
 
 
-def repeated(left: NDArray[np.int64], found: NDArray[np.float32], most: Sequence[float]) -> dict[int, Verdict]:
+def repeated(
+    left: NDArray[np.int64], found: NDArray[np.float32], most: Sequence[float]
+) -> dict[int, Verdict]:
     """repeated_lines, repeated_words, loop, character_run: more of it than `most` (4,) allows. The value: how much."""
     over = found[left] > np.array(most, np.float32)  # (n, 4)
     worst = over.argmax(axis=1)
@@ -91,4 +97,8 @@ def _loops(units: Sequence[str]) -> Iterator[int]:
         lengths = np.diff(bounds) - 1
         for at in np.flatnonzero(lengths >= (LEAST_COPIES - 1) * period).tolist():
             start, size = int(bounds[at]) + 1, int(lengths[at]) + period
-            yield size if any(map(str.isalpha, "".join(units[start : start + period]))) else size // WORDLESS
+            yield (
+                size
+                if any(map(str.isalpha, "".join(units[start : start + period])))
+                else size // WORDLESS
+            )

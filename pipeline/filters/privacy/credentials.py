@@ -31,7 +31,9 @@ class Secret:
 
 
 SECRETS = (
-    Secret("private_key", ("private key",), r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"),
+    Secret(
+        "private_key", ("private key",), r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+    ),
     Secret("aws_access_key", ("akia", "asia"), r"\b((?:AKIA|ASIA)[A-Z2-7]{16})\b"),
     Secret(
         "aws_secret_key",
@@ -39,15 +41,28 @@ SECRETS = (
         r"(?i:aws|secret)\w{0,20}[\"']?\s{0,3}[:=]\s{0,3}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         4.0,
     ),
-    Secret("github_token", ("gh", "github_pat_"), r"\b(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255})\b"),
+    Secret(
+        "github_token",
+        ("gh", "github_pat_"),
+        r"\b(gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255})\b",
+    ),
     Secret("gitlab_token", ("glpat-",), r"\b(glpat-[\w-]{20,})"),
     Secret("slack_token", ("xox",), r"\b(xox[abeoprs]-[\w-]{10,})"),
-    Secret("slack_webhook", ("hooks.slack.com",), r"hooks\.slack\.com/services/(T\w{6,}/B\w{6,}/\w{16,})"),
+    Secret(
+        "slack_webhook",
+        ("hooks.slack.com",),
+        r"hooks\.slack\.com/services/(T\w{6,}/B\w{6,}/\w{16,})",
+    ),
     Secret("stripe_key", ("_live_", "_test_"), r"\b([sr]k_(?:live|test)_[A-Za-z0-9]{16,})\b"),
     Secret("google_api_key", ("aiza",), r"\b(AIza[\w-]{35})(?![\w-])"),
     Secret("google_oauth", ("ya29.",), r"\b(ya29\.[\w-]{20,})"),
     Secret("anthropic_key", ("sk-ant-",), r"\b(sk-ant-[\w-]{20,})"),
-    Secret("openai_key", ("sk-",), r"(?<![\w-])(sk-(?!ant-)(?:(?:proj|svcacct|admin|None)-)?[\w-]{20,})", 3.5),
+    Secret(
+        "openai_key",
+        ("sk-",),
+        r"(?<![\w-])(sk-(?!ant-)(?:(?:proj|svcacct|admin|None)-)?[\w-]{20,})",
+        3.5,
+    ),
     Secret("huggingface_token", ("hf_",), r"\b(hf_[A-Za-z0-9]{30,})\b", 3.5),
     Secret("npm_token", ("npm_",), r"\b(npm_[A-Za-z0-9]{36})\b"),
     Secret("pypi_token", ("pypi-",), r"\b(pypi-AgE[\w-]{50,})"),
@@ -57,7 +72,12 @@ SECRETS = (
     Secret("telegram_token", (":aa",), r"(?<!\w)(\d{8,10}:AA[\w-]{33})(?![\w-])"),
     Secret("azure_storage_key", ("accountkey",), r"AccountKey=([A-Za-z0-9+/]{86}==)"),
     Secret("jwt", ("eyj",), r"(?<![\w-])(eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"),
-    Secret("password_in_url", ("://",), r"(?<![\w+.-])[a-zA-Z][\w+.-]{1,20}://[^\s/:@]{1,64}:([^\s/@]{3,64})@", 2.0),
+    Secret(
+        "password_in_url",
+        ("://",),
+        r"(?<![\w+.-])[a-zA-Z][\w+.-]{1,20}://[^\s/:@]{1,64}:([^\s/@]{3,64})@",
+        2.0,
+    ),
     Secret(
         "assigned_key",
         ("key", "secret", "token", "auth"),
@@ -73,7 +93,11 @@ SECRETS = (
     ),
 )
 SHAPES = tuple((one, re.compile(one.shape)) for one in SECRETS)
-MIXED = {"assigned_key", "password", "openai_key"}  # forms that words have too; in a secret there are letters and digits
+MIXED = {
+    "assigned_key",
+    "password",
+    "openai_key",
+}  # forms that words have too; in a secret there are letters and digits
 
 
 def find(text: str) -> Iterator[Found]:
@@ -90,10 +114,14 @@ def find(text: str) -> Iterator[Found]:
 
 def entropy(text: str) -> float:
     """Shannon entropy of the characters, bits a character: 0 for "aaaa", about 4.5 for 32 random ones of base64."""
-    return -sum(count / len(text) * math.log2(count / len(text)) for count in Counter(text).values())
+    return -sum(
+        count / len(text) * math.log2(count / len(text)) for count in Counter(text).values()
+    )
 
 
 def _is_secret(one: Secret, secret: str) -> bool:
     if PLACEHOLDER.search(secret) or (one.entropy and entropy(secret) < one.entropy):
         return False
-    return one.name not in MIXED or (any(c.isdigit() for c in secret) and any(c.isalpha() for c in secret))
+    return one.name not in MIXED or (
+        any(c.isdigit() for c in secret) and any(c.isalpha() for c in secret)
+    )

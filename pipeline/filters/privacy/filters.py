@@ -12,7 +12,13 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     """What a student must not learn by heart."""
     settings = config.filter
     if settings.pii:
-        told = {"kinds": settings.pii.kinds, "regions": settings.pii.regions, "inputs": settings.pii.inputs}
+        told = {
+            "kinds": settings.pii.kinds,
+            "regions": settings.pii.regions,
+            "inputs": settings.pii.inputs,
+        }
         yield NamedFilter("pii", (Measure(scan.pii, told),), objections)
     if settings.secrets:
-        yield NamedFilter("secrets", (Measure(scan.secrets, {"inputs": settings.secrets.inputs}),), objections)
+        yield NamedFilter(
+            "secrets", (Measure(scan.secrets, {"inputs": settings.secrets.inputs}),), objections
+        )

@@ -14,10 +14,19 @@ Found = tuple[str, str]  # kind, the text
 
 NEAR = 40  # characters before a number in which a word may say what it is
 DIGITS = re.compile(r"\d")
-MANY_DIGITS = re.compile(r"(?:\d[^\w\n]{0,3}){6}\d")  # every phone number, card and id but those with letters has as many
-EMAIL = re.compile(r"(?<![\w.+'-])(?!git@)[a-z0-9][\w.+'-]*@((?:[a-z0-9-]+\.)+[a-z]{2,})(?![\w@])", re.IGNORECASE)
-RESERVED = re.compile(r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid|localhost|local)$", re.IGNORECASE)  # RFC 2606, RFC 6762
-IBAN = re.compile(r"(?<![a-z0-9])[a-z]{2}\d{2}(?:[a-z0-9]{11,30}|(?: [a-z0-9]{4}){2,7}(?: [a-z0-9]{1,4})?)(?![a-z0-9])", re.IGNORECASE)
+MANY_DIGITS = re.compile(
+    r"(?:\d[^\w\n]{0,3}){6}\d"
+)  # every phone number, card and id but those with letters has as many
+EMAIL = re.compile(
+    r"(?<![\w.+'-])(?!git@)[a-z0-9][\w.+'-]*@((?:[a-z0-9-]+\.)+[a-z]{2,})(?![\w@])", re.IGNORECASE
+)
+RESERVED = re.compile(
+    r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid|localhost|local)$", re.IGNORECASE
+)  # RFC 2606, RFC 6762
+IBAN = re.compile(
+    r"(?<![a-z0-9])[a-z]{2}\d{2}(?:[a-z0-9]{11,30}|(?: [a-z0-9]{4}){2,7}(?: [a-z0-9]{1,4})?)(?![a-z0-9])",
+    re.IGNORECASE,
+)
 CARD = re.compile(
     r"(?<![a-zA-Z0-9_.,-])(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})(?![a-zA-Z0-9_-]|[.,]\d)"
 )
@@ -26,8 +35,12 @@ ISSUERS = re.compile(  # ISO/IEC 7812 prefixes and lengths: Visa, Mastercard, Am
     r"|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|62\d{14,17}"
 )
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-IPV6 = re.compile(r"(?<![\w:.])[23][0-9a-f]{3}:(?:[0-9a-f]{0,4}:){1,6}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE)  # 2000::/3
-NO_ADDRESS = re.compile(r"(?:version|ver|v|release|section|chapter|driver|build|§)[.:]?\s*$", re.IGNORECASE)
+IPV6 = re.compile(
+    r"(?<![\w:.])[23][0-9a-f]{3}:(?:[0-9a-f]{0,4}:){1,6}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE
+)  # 2000::/3
+NO_ADDRESS = re.compile(
+    r"(?:version|ver|v|release|section|chapter|driver|build|§)[.:]?\s*$", re.IGNORECASE
+)
 RESOLVERS = {"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9"}
 
 
@@ -45,8 +58,18 @@ IDS = (
     Id("us_ssn", r"\d{3}-\d{2}-\d{4}", "us.ssn"),
     Id("us_ssn", r"\d{3} ?\d{2} ?\d{4}", "us.ssn", r"ssn|social security"),
     Id("gb_nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs", r"nhs"),
-    Id("gb_nino", r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]", None, r"\bni\b|nino|national insurance"),
-    Id("de_steuer_id", r"\d{2} ?\d{3} ?\d{3} ?\d{3}", "de.idnr", r"steuer|idnr|tax id|identifikationsnummer"),
+    Id(
+        "gb_nino",
+        r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]",
+        None,
+        r"\bni\b|nino|national insurance",
+    ),
+    Id(
+        "de_steuer_id",
+        r"\d{2} ?\d{3} ?\d{3} ?\d{3}",
+        "de.idnr",
+        r"steuer|idnr|tax id|identifikationsnummer",
+    ),
     Id("fr_nir", r"[1278] ?\d{2} ?\d{2} ?\d[\dAB] ?\d{3} ?\d{3} ?\d{2}", "fr.nir"),
     Id("it_codice_fiscale", r"[A-Z]{6}\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]", "it.codicefiscale"),
     Id("es_dni", r"\d{8}-?[A-Z]", "es.dni", r"\bdni\b|\bnif\b|identidad"),
@@ -62,7 +85,12 @@ IDS = (
     Id("br_cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}", "br.cpf"),
     Id("mx_curp", r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[0-9A-Z]\d", "mx.curp"),
     Id("in_aadhaar", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar", r"aadhaar|uidai"),
-    Id("in_pan", r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]", "in_.pan", r"\bpan\b|income tax|permanent account"),
+    Id(
+        "in_pan",
+        r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]",
+        "in_.pan",
+        r"\bpan\b|income tax|permanent account",
+    ),
     Id("cn_ric", r"\d{17}[\dXx]", "cn.ric"),
     Id("kr_rrn", r"\d{6}-\d{7}", "kr.rrn"),
     Id("ca_sin", r"\d{3}[ -]?\d{3}[ -]?\d{3}", "ca.sin", r"\bsin\b|social insurance"),
@@ -72,14 +100,21 @@ IDS = (
     Id("cz_rodne_cislo", r"\d{6}/\d{4}", "cz.rc"),
     Id("ro_cnp", r"\d{13}", "ro.cnp", r"\bcnp\b|cod numeric"),
 )
-SHAPES = tuple((re.compile(rf"(?<![a-zA-Z0-9_.,-])(?:{one.shape})(?![a-zA-Z0-9_]|[.,-]\d)"), one) for one in IDS)
+SHAPES = tuple(
+    (re.compile(rf"(?<![a-zA-Z0-9_.,-])(?:{one.shape})(?![a-zA-Z0-9_]|[.,-]\d)"), one)
+    for one in IDS
+)
 KINDS = ("email", "phone", "iban", "card", "ip", "national_id")
 
 
 def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Found]:
     """All that is found, by kind. `regions`: countries ("US") whose phone numbers are known without their +code."""
     if "email" in kinds and "@" in text:
-        yield from (("email", match.group()) for match in EMAIL.finditer(text) if not RESERVED.search(match.group(1)))
+        yield from (
+            ("email", match.group())
+            for match in EMAIL.finditer(text)
+            if not RESERVED.search(match.group(1))
+        )
     if DIGITS.search(text) is None:
         return
     if "iban" in kinds:
@@ -91,7 +126,9 @@ def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Fo
     if MANY_DIGITS.search(text) is None:
         return
     if "card" in kinds:
-        yield from (("card", match.group()) for match in CARD.finditer(text) if _is_card(match.group()))
+        yield from (
+            ("card", match.group()) for match in CARD.finditer(text) if _is_card(match.group())
+        )
     if "phone" in kinds:
         yield from _phones(text, regions)
 
@@ -135,7 +172,9 @@ def _ids(text: str) -> Iterator[Found]:
             before = text[max(0, match.start() - NEAR) : match.start()]
             if one.near is not None and not re.search(one.near, before, re.IGNORECASE):
                 continue
-            if one.check is None or importlib.import_module(f"stdnum.{one.check}").is_valid(match.group().replace(" ", "")):
+            if one.check is None or importlib.import_module(f"stdnum.{one.check}").is_valid(
+                match.group().replace(" ", "")
+            ):
                 yield one.name, match.group()
 
 
@@ -143,8 +182,14 @@ def _phones(text: str, regions: Sequence[str]) -> Iterator[Found]:
     import phonenumbers
 
     if "+" in text:
-        yield from (("phone", match.raw_string) for match in phonenumbers.PhoneNumberMatcher(text, None))
+        yield from (
+            ("phone", match.raw_string) for match in phonenumbers.PhoneNumberMatcher(text, None)
+        )
     for region in regions:
-        for match in phonenumbers.PhoneNumberMatcher(text, region, phonenumbers.Leniency.STRICT_GROUPING):
-            if re.search(r"\d\D+\d", match.raw_string):  # a bare row of digits is more often a number than somebody's
+        for match in phonenumbers.PhoneNumberMatcher(
+            text, region, phonenumbers.Leniency.STRICT_GROUPING
+        ):
+            if re.search(
+                r"\d\D+\d", match.raw_string
+            ):  # a bare row of digits is more often a number than somebody's
                 yield "phone", match.raw_string

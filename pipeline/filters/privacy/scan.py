@@ -18,17 +18,24 @@ SHOWN = 40  # characters of a masked excerpt
 Finder = Callable[[str], Iterable[tuple[str, str]]]
 
 
-def pii(batch: Batch, kinds: Sequence[str], regions: Sequence[str], inputs: bool) -> list[Objection | None]:
+def pii(
+    batch: Batch, kinds: Sequence[str], regions: Sequence[str], inputs: bool
+) -> list[Objection | None]:
     """holds_pii: an e-mail address, phone number, IBAN, payment card, public IP address or national id. The value: its kind, masked.
 
     `kinds` are of `personal.KINDS`; `regions`: countries ("US") whose phone numbers are known without their +code.
     """
-    return [_objection("holds_pii", sample, lambda text: personal.find(text, kinds, regions), inputs) for sample in batch.samples]
+    return [
+        _objection("holds_pii", sample, lambda text: personal.find(text, kinds, regions), inputs)
+        for sample in batch.samples
+    ]
 
 
 def secrets(batch: Batch, inputs: bool) -> list[Objection | None]:
     """holds_secret: a private key, an access token or a password. The value: its kind, masked."""
-    return [_objection("holds_secret", sample, credentials.find, inputs) for sample in batch.samples]
+    return [
+        _objection("holds_secret", sample, credentials.find, inputs) for sample in batch.samples
+    ]
 
 
 def masked(text: str) -> str:
@@ -39,7 +46,11 @@ def masked(text: str) -> str:
 
 
 def _objection(reason: str, sample: Sample, find: Finder, inputs: bool) -> Objection | None:
-    texts = [*sample_text.written(sample), sample_text.given(sample)] if inputs else sample_text.written(sample)
+    texts = (
+        [*sample_text.written(sample), sample_text.given(sample)]
+        if inputs
+        else sample_text.written(sample)
+    )
     for kind, text in (found for part in texts for found in find(part)):
         if inputs or _plain(text) not in _plain(sample_text.given(sample)):
             return reason, f"{kind} {masked(text)}"

@@ -28,16 +28,29 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield _difficulty(config)
     if settings.balance:
         by = settings.balance.by
-        classes = answers_measure(config) if by == "answer" else Measure(policies.groups, {"by": by})
-        spread = partial(policies.balanced, factor=settings.balance.factor, number=settings.balance.number, seed=settings.seed)
-        yield scored_filter("balance", (classes, LOTS), (), settings.balance.best_by, spread, config)
+        classes = (
+            answers_measure(config) if by == "answer" else Measure(policies.groups, {"by": by})
+        )
+        spread = partial(
+            policies.balanced,
+            factor=settings.balance.factor,
+            number=settings.balance.number,
+            seed=settings.seed,
+        )
+        yield scored_filter(
+            "balance", (classes, LOTS), (), settings.balance.best_by, spread, config
+        )
     if settings.diversity:
         wide = settings.diversity
         vectors = embeddings.measure(wide.of, wide.model, wide.revision)
-        unlike = partial(policies.diverse, number=wide.number, min_distance=wide.min_distance, seed=settings.seed)
+        unlike = partial(
+            policies.diverse, number=wide.number, min_distance=wide.min_distance, seed=settings.seed
+        )
         yield NamedFilter("diversity", (vectors, LOTS), unlike)
     if settings.budget and settings.budget.per_seed:
-        some = partial(policies.within_seed_budget, number=settings.budget.per_seed, seed=settings.seed)
+        some = partial(
+            policies.within_seed_budget, number=settings.budget.per_seed, seed=settings.seed
+        )
         yield scored_filter("seed_budget", (SEEDS, LOTS), (), settings.budget.best_by, some, config)
     if settings.budget and settings.budget.number:
         some = partial(policies.within_budget, number=settings.budget.number, seed=settings.seed)
@@ -50,7 +63,11 @@ def _difficulty(config: Config) -> NamedFilter:
     lowest = -np.inf if difficulty.lowest is None else difficulty.lowest
     highest = np.inf if difficulty.highest is None else difficulty.highest
     if difficulty.losses is None:
-        return NamedFilter("difficulty", (SEEDS, answers_measure(config)), partial(policies.contested, lowest=lowest, highest=highest))
+        return NamedFilter(
+            "difficulty",
+            (SEEDS, answers_measure(config)),
+            partial(policies.contested, lowest=lowest, highest=highest),
+        )
     run = Path(difficulty.losses)
 
     def by_loss(left: NDArray[np.int64], ids: Sequence[str]) -> dict[int, Verdict]:

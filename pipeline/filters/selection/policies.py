@@ -45,7 +45,10 @@ def balanced(
     if not len(rows):
         return {}
     smallest = int(np.unique(classes[rows], return_counts=True)[1].min())
-    cap = min(math.inf if number is None else number, math.inf if factor is None else max(math.floor(smallest * factor), 1))
+    cap = min(
+        math.inf if number is None else number,
+        math.inf if factor is None else max(math.floor(smallest * factor), 1),
+    )
     if math.isinf(cap):
         raise PipelineError("filter.balance: has neither factor nor number; set one of them")
     over = ranks(classes[rows], _order(rows, lots, scores, seed)) >= cap
@@ -62,11 +65,22 @@ def contested(
 ) -> dict[int, Verdict]:
     """too_easy, too_hard: the seed's most frequent answer has more or less than this share of its votes (see `agreement.vote_shares`).
     Seeds without a readable answer pass."""
-    return of_difficulty(left, majority_shares(seeds, vote_shares(seeds, answers)), lowest=lowest, highest=highest, easy="high")
+    return of_difficulty(
+        left,
+        majority_shares(seeds, vote_shares(seeds, answers)),
+        lowest=lowest,
+        highest=highest,
+        easy="high",
+    )
 
 
 def of_difficulty(
-    left: NDArray[np.int64], values: NDArray, *, lowest: float = -math.inf, highest: float = math.inf, easy: Literal["high", "low"]
+    left: NDArray[np.int64],
+    values: NDArray,
+    *,
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+    easy: Literal["high", "low"],
 ) -> dict[int, Verdict]:
     """too_easy, too_hard: the value is not within the bounds, both included. `easy` says which values easy rows have: a share of votes or
     of right answers is high, a student's loss is low. nan passes."""
@@ -77,10 +91,21 @@ def of_difficulty(
 
 
 def within_budget(
-    left: NDArray[np.int64], lots: NDArray[np.uint64], scores: NDArray | None = None, *, number: int, seed: int = 0
+    left: NDArray[np.int64],
+    lots: NDArray[np.uint64],
+    scores: NDArray | None = None,
+    *,
+    number: int,
+    seed: int = 0,
 ) -> dict[int, Verdict]:
     """over_budget: not among the best `number` by `scores` (N,), or, without them, not drawn. The value is the score, or the budget."""
-    return _over("over_budget", left, ranks(np.zeros(len(left), np.uint8), _order(left, lots, scores, seed)), scores, number)
+    return _over(
+        "over_budget",
+        left,
+        ranks(np.zeros(len(left), np.uint8), _order(left, lots, scores, seed)),
+        scores,
+        number,
+    )
 
 
 def within_seed_budget(
@@ -93,7 +118,13 @@ def within_seed_budget(
     seed: int = 0,
 ) -> dict[int, Verdict]:
     """over_seed_budget: not among the best `number` of its seed, as in `within_budget`."""
-    return _over("over_seed_budget", left, ranks(seeds[left], _order(left, lots, scores, seed)), scores, number)
+    return _over(
+        "over_seed_budget",
+        left,
+        ranks(seeds[left], _order(left, lots, scores, seed)),
+        scores,
+        number,
+    )
 
 
 def diverse(
@@ -110,14 +141,22 @@ def diverse(
     if not len(left):
         return {}
     first = int(shuffled(lots[left], seed).argmin())
-    centers, distances = k_centers(embeddings[left], first, len(left) if number is None else number, min_distance)
+    centers, distances = k_centers(
+        embeddings[left], first, len(left) if number is None else number, min_distance
+    )
     out = np.ones(len(left), bool)
     out[centers] = False
     return turned_down("too_alike", left[out], distances[out])
 
 
 def k_centers(
-    embeddings: NDArray[np.float16], first: int, number: int, min_distance: float = 0.0, *, block: int = BLOCK, in_float32: int = IN_FLOAT32
+    embeddings: NDArray[np.float16],
+    first: int,
+    number: int,
+    min_distance: float = 0.0,
+    *,
+    block: int = BLOCK,
+    in_float32: int = IN_FLOAT32,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Greedy k-center (Gonzalez 1985; as a choice of data Sener & Savarese, ICLR 2018): begin with row `first`, then always take the row
     that is farthest from all taken, until there are `number`, or all others are nearer than `min_distance`.
@@ -127,8 +166,13 @@ def k_centers(
     Returns the rows in the order in which they were taken, and (N,) the Euclidean distance of every row to the nearest of them.
     """
     wide = np.float32 if embeddings.size * 4 <= in_float32 else np.float16
-    blocks = [embeddings[begin : begin + block].astype(wide, copy=False) for begin in range(0, len(embeddings), block)]
-    squares = np.concatenate([np.square(rows, dtype=np.float32).sum(axis=1) for rows in blocks])  # (N,)
+    blocks = [
+        embeddings[begin : begin + block].astype(wide, copy=False)
+        for begin in range(0, len(embeddings), block)
+    ]
+    squares = np.concatenate(
+        [np.square(rows, dtype=np.float32).sum(axis=1) for rows in blocks]
+    )  # (N,)
     nearest = np.full(len(embeddings), np.inf, np.float32)  # squared
     taken: list[int] = []
     while len(taken) < min(number, len(embeddings)):
@@ -143,7 +187,9 @@ def k_centers(
     return np.array(taken, np.int64), np.sqrt(nearest)
 
 
-def _order(rows: NDArray[np.int64], lots: NDArray[np.uint64], scores: NDArray | None, seed: int) -> NDArray[np.int64]:
+def _order(
+    rows: NDArray[np.int64], lots: NDArray[np.uint64], scores: NDArray | None, seed: int
+) -> NDArray[np.int64]:
     """(R,): the place of each of the rows, best score first, nan last, lots between equals."""
     drawn = shuffled(lots[rows], seed)
     by = (drawn,) if scores is None else (drawn, -scores[rows])
@@ -152,7 +198,13 @@ def _order(rows: NDArray[np.int64], lots: NDArray[np.uint64], scores: NDArray | 
     return place
 
 
-def _over(reason: str, left: NDArray[np.int64], ranks: NDArray[np.int64], scores: NDArray | None, number: int) -> dict[int, Verdict]:
+def _over(
+    reason: str,
+    left: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    scores: NDArray | None,
+    number: int,
+) -> dict[int, Verdict]:
     out = left[ranks >= number]
     return turned_down(reason, out, number if scores is None else scores[out])
 

@@ -13,15 +13,31 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping
 
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 22, 38, 2  # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = (
+    1,
+    22,
+    38,
+    2,
+)  # linux/prctl.h
 CLONE_THREAD = 0x10000
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF, RULE_PATH_BENEATH = 444, 445, 446, 1  # linux/landlock.h; one number on every architecture
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF, RULE_PATH_BENEATH = (
+    444,
+    445,
+    446,
+    1,
+)  # linux/landlock.h; one number on every architecture
 # by ABI: write to files, remove and make every kind of entry; then refer (2), truncate (3)
 WRITE_FILE, READ_FILE = 2, 4
 WRITING = {1: 0x1FF2, 2: 0x3FF2, 3: 0x7FF2}
 
 AUDIT_ARCH_X86_64 = 0xC000003E
-LOAD, EQUAL, AT_LEAST, BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # linux/bpf_common.h, as classes and modes added up
+LOAD, EQUAL, AT_LEAST, BITS, RETURN = (
+    0x20,
+    0x15,
+    0x35,
+    0x45,
+    0x06,
+)  # linux/bpf_common.h, as classes and modes added up
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
 CLONE, CLONE3, X32 = 56, 435, 0x40000000
 # names and numbers of system calls on x86-64
@@ -63,7 +79,13 @@ def no_calls(writing: bool) -> bool:
     program = b"".join(_instructions(writing))
     held = ctypes.create_string_buffer(program, len(program))
     descriptor = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held))
-    return _no_new_rights() and _libc().prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(descriptor), 0, 0) == 0
+    return (
+        _no_new_rights()
+        and _libc().prctl(
+            PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(descriptor), 0, 0
+        )
+        == 0
+    )
 
 
 def only_files(writable: str, readable: Iterable[str]) -> bool:
@@ -74,7 +96,11 @@ def only_files(writable: str, readable: Iterable[str]) -> bool:
         return False
     handled = READ_FILE | WRITING[min(version, 3)]
     rules = libc.syscall(CREATE_RULESET, struct.pack("Q", handled), 8, 0)
-    rights = {**dict.fromkeys(readable, READ_FILE), "/dev/null": READ_FILE | WRITE_FILE, writable: handled}
+    rights = {
+        **dict.fromkeys(readable, READ_FILE),
+        "/dev/null": READ_FILE | WRITE_FILE,
+        writable: handled,
+    }
     for path in filter(os.path.exists, rights):
         at = os.open(path, os.O_PATH | os.O_CLOEXEC)
         libc.syscall(ADD_RULE, rules, RULE_PATH_BENEATH, struct.pack("=Qi", rights[path], at), 0)
@@ -102,10 +128,20 @@ def _instructions(writing: bool) -> list[bytes]:
         return [one(test, value, 0, 1), one(RETURN, outcome)]
 
     def with_flags(number: int, at: int, flags: int, then: int, otherwise: int) -> list[bytes]:
-        return [one(EQUAL, number, 0, 4), one(LOAD, at), one(BITS, flags, 0, 1), one(RETURN, then), one(RETURN, otherwise)]
+        return [
+            one(EQUAL, number, 0, 4),
+            one(LOAD, at),
+            one(BITS, flags, 0, 1),
+            one(RETURN, then),
+            one(RETURN, otherwise),
+        ]
 
     refused = ERRNO | errno.EPERM
-    opened = [line for number, at in OPENERS.items() for line in with_flags(number, at, FOR_WRITING, refused, ALLOW)]
+    opened = [
+        line
+        for number, at in OPENERS.items()
+        for line in with_flags(number, at, FOR_WRITING, refused, ALLOW)
+    ]
     refusals = [NETWORK, PROCESSES, KERNEL, LASTING, UNOPENED, *(() if writing else (WRITERS,))]
     numbers = [int(number) for calls in refusals for number in calls.split()[1::2]]
     return [

@@ -12,7 +12,15 @@ from importlib.machinery import SourceFileLoader
 from typing import Any
 
 # Python's own, and what C libraries look into
-READABLE = (sys.base_prefix, os.path.dirname(os.__file__), "/usr/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/dev/urandom")
+READABLE = (
+    sys.base_prefix,
+    os.path.dirname(os.__file__),
+    "/usr/lib",
+    "/usr/share/zoneinfo",
+    "/lib",
+    "/lib64",
+    "/dev/urandom",
+)
 FILE_MIB, OPEN_FILES = 16, 64
 SHOWN = 80
 # no fault of the program's: it met a lock, a module that is not here, or the limit of memory
@@ -21,7 +29,9 @@ NO_FAULT = (PermissionError, ModuleNotFoundError, MemoryError)
 
 def main() -> None:
     # this file stands alone, so that nothing of the package or of site-packages can be imported by the program
-    confinement = SourceFileLoader("confinement", os.path.join(os.path.dirname(__file__), "confinement.py")).load_module()
+    confinement = SourceFileLoader(
+        "confinement", os.path.join(os.path.dirname(__file__), "confinement.py")
+    ).load_module()
     confinement.die_with(int(sys.argv[1]))
     request = json.loads(sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "big")))
     reply = os.dup(1)
@@ -68,7 +78,11 @@ def attempt(answer: str, target: str) -> dict[str, Any]:
 def is_test(node: ast.stmt) -> bool:
     """Top-level asserts, calls such as check(f), and functions test_…; all else prepares them."""
     call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    return isinstance(node, ast.Assert) or call or (isinstance(node, ast.FunctionDef) and node.name.startswith("test_"))
+    return (
+        isinstance(node, ast.Assert)
+        or call
+        or (isinstance(node, ast.FunctionDef) and node.name.startswith("test_"))
+    )
 
 
 def tested(tests: ast.Module, total: int, space: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +95,9 @@ def tested(tests: ast.Module, total: int, space: dict[str, Any]) -> dict[str, An
         if isinstance(failure, NO_FAULT):
             return verdict(passed, total, failure)
         if failure is not None and first is None:
-            first = RuntimeError(f"line {node.lineno}: {ast.unparse(node)[:SHOWN]}: {type(failure).__name__}")
+            first = RuntimeError(
+                f"line {node.lineno}: {ast.unparse(node)[:SHOWN]}: {type(failure).__name__}"
+            )
         if failure is not None and not is_test(node):
             break
     return verdict(passed, total, first)
@@ -108,7 +124,11 @@ def execute(code: Any, space: dict[str, Any]) -> BaseException | None:
 def verdict(passed: int, total: int, failure: BaseException | None) -> dict[str, Any]:
     if isinstance(failure, NO_FAULT):
         return {"unknown": f"{type(failure).__name__}: {failure}"[:SHOWN]}
-    why = "" if failure is None else f"; {failure if type(failure) is RuntimeError else f'{type(failure).__name__}: {failure}'}"
+    why = (
+        ""
+        if failure is None
+        else f"; {failure if type(failure) is RuntimeError else f'{type(failure).__name__}: {failure}'}"
+    )
     return {"passed": passed, "total": total, "explanation": f"{passed} of {total} tests{why}"}
 
 

@@ -38,7 +38,13 @@ class Inmate:
     It reads and writes frames: four bytes of length, big-endian, and as much JSON. `memory_mib` bounds what is resident of it.
     """
 
-    def __init__(self, command: Sequence[str], memory_mib: int, env: Mapping[str, str], cwd: str | None = None):
+    def __init__(
+        self,
+        command: Sequence[str],
+        memory_mib: int,
+        env: Mapping[str, str],
+        cwd: str | None = None,
+    ):
         self._most = memory_mib << 20
         self._process = subprocess.Popen(
             command,
@@ -84,7 +90,9 @@ class Inmate:
     def end(self) -> None:
         """Kill what is left of it and of its process group."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # before wait(), while the number cannot belong to anyone else
+            os.killpg(
+                self.pid, signal.SIGKILL
+            )  # before wait(), while the number cannot belong to anyone else
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
@@ -194,7 +202,9 @@ class Jail:
             "PYTHONHASHSEED": "0",  # some of sympy's results follow the order of sets
             "OMP_NUM_THREADS": "1",
         }
-        inmate = Inmate([sys.executable, "-m", module, str(os.getpid()), argument], self._memory_mib, env)
+        inmate = Inmate(
+            [sys.executable, "-m", module, str(os.getpid()), argument], self._memory_mib, env
+        )
         try:
             ready = inmate.receive(time.monotonic() + READY_SECONDS)
         except UnknownError as error:

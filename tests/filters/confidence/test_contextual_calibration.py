@@ -34,11 +34,17 @@ def generated(workshop: Path) -> Path:
 def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A changed threshold must not load the teacher again, other texts must; and what it said decides the soft labels."""
     soft: dict[str, np.ndarray] = {}
-    for setting, asked in (("[N/A, '[MASK]', '']", 1), ("[N/A, '[MASK]', '']", 0), ("[nothing]", 1)):
+    for setting, asked in (
+        ("[N/A, '[MASK]', '']", 1),
+        ("[N/A, '[MASK]', '']", 0),
+        ("[nothing]", 1),
+    ):
         config = of(generated, f"filter.calibrated={{agree: false, content_free: {setting}}}")
         runner.execute(filter_stage, config, prepare=runner.set_aside)
         assert capsys.readouterr().out.count("inputs without content") == asked
-        soft[setting] = next(iter(SoftLabels.read(Path(config.run_dir) / "filter" / "kept").of.values()))[2]
+        soft[setting] = next(
+            iter(SoftLabels.read(Path(config.run_dir) / "filter" / "kept").of.values())
+        )[2]
     one, other = soft.values()
     assert not np.allclose(one, other)
 
@@ -46,7 +52,11 @@ def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixtur
 def test_a_row_for_each_text(generated: Path) -> None:
     """One text's distribution in the place of another's would go unseen; a text that is answered without a label counts for nothing."""
     texts, replies = [*TEXTS, *map(str, range(20))], [" yes, it is\n", " perhaps\n"]
-    config = of(generated, f"filter.calibrated={{content_free: {texts}}}", f"teacher.replies={json.dumps(replies)}")
+    config = of(
+        generated,
+        f"filter.calibrated={{content_free: {texts}}}",
+        f"teacher.replies={json.dumps(replies)}",
+    )
     found = contextual_calibration.distributions(config, label_tokens(config))
     assert found.shape == (23, 2)
     readable = ~np.isnan(found).any(axis=1)
@@ -59,7 +69,10 @@ def test_a_row_for_each_text(generated: Path) -> None:
 def test_no_label_at_all_is_an_error(generated: Path) -> None:
     """A mean over nothing would make every row nan."""
     config = of(generated, "filter.calibrated={content_free: [N/A]}", "teacher.replies=[perhaps]")
-    with pytest.raises(PipelineError, match="gave none of the labels to any of 'N/A'; choose other texts, or leave content_free out"):
+    with pytest.raises(
+        PipelineError,
+        match="gave none of the labels to any of 'N/A'; choose other texts, or leave content_free out",
+    ):
         contextual_calibration.distributions(config, label_tokens(config))
 
 
@@ -67,7 +80,12 @@ def test_inputs_of_several_values_are_refused(generated: Path) -> None:
     """A template that walks over a list would walk over the letters of the text; one that it does not name is of no concern."""
     seeds = generated / "seeds.jsonl"
     seeds.write_text('{"id": "a", "number": 2, "options": ["a", "b"], "target": "yes"}\n')
-    config = of(generated, "filter.calibrated={content_free: [N/A]}", f"task.seeds.path={seeds}", f"run_dir={generated / 'other'}")
+    config = of(
+        generated,
+        "filter.calibrated={content_free: [N/A]}",
+        f"task.seeds.path={seeds}",
+        f"run_dir={generated / 'other'}",
+    )
     prompt = generated / "prompt.md"
     text = prompt.read_text()
     runner.execute(generate, config)
@@ -89,11 +107,16 @@ def test_inputs_of_several_values_are_refused(generated: Path) -> None:
         ("agree: true", "teacher.model=other", True),
     ],
 )
-def test_another_teacher_than_the_samples(generated: Path, calibrated: str, change: str, refused: bool) -> None:
+def test_another_teacher_than_the_samples(
+    generated: Path, calibrated: str, change: str, refused: bool
+) -> None:
     """Its bias, or its tokenizer's labels, would be taken for those of the teacher that wrote the samples."""
     config = of(generated, f"filter.calibrated={{{calibrated}}}", change)
     if refused:
-        with pytest.raises(PipelineError, match=f"not the one that wrote the samples.*\n  {change.partition('=')[0]}"):
+        with pytest.raises(
+            PipelineError,
+            match=f"not the one that wrote the samples.*\n  {change.partition('=')[0]}",
+        ):
             runner.execute(filter_stage, config)
     else:
         assert runner.execute(filter_stage, config)

@@ -26,16 +26,32 @@ def measured(folder: Path, sample: Sample, *tokens: Distribution) -> NDArray[np.
 def test_figures_of_a_sample(sample: Make, tmp_path: Path) -> None:
     """Mean, least, entropy with the tail as a bucket, margin and perplexity, against the arithmetic."""
     one = sample(answer_tokens=(0, 1), rationale_tokens=(1, 3))
-    found = measured(tmp_path, one, [(1, 0.6), (2, 0.3)], [(3, 0.5), (4, 0.5)], [(5, 0.25), (6, 0.75)])
+    found = measured(
+        tmp_path, one, [(1, 0.6), (2, 0.3)], [(3, 0.5), (4, 0.5)], [(5, 0.25), (6, 0.75)]
+    )
     written = np.log([0.6, 0.5, 0.25])
-    entropies = [-sum(p * np.log(p) for p in row) for row in ([0.6, 0.3, 0.1], [0.5, 0.5], [0.25, 0.75])]
-    expected = [written.mean(), written.min(), np.mean(entropies), np.log(0.6 / 0.3), np.exp(-written[1:].mean())]
+    entropies = [
+        -sum(p * np.log(p) for p in row) for row in ([0.6, 0.3, 0.1], [0.5, 0.5], [0.25, 0.75])
+    ]
+    expected = [
+        written.mean(),
+        written.min(),
+        np.mean(entropies),
+        np.log(0.6 / 0.3),
+        np.exp(-written[1:].mean()),
+    ]
     assert found == pytest.approx(expected, abs=2 * CODE)
 
 
 def test_margin_is_of_the_least_sure_token_of_the_answer(sample: Make, tmp_path: Path) -> None:
     """One doubtful token makes a doubtful answer; a token that was not the likeliest has a margin below zero."""
-    found = measured(tmp_path, sample(answer_tokens=(0, 2)), [(1, 0.9), (2, 0.1)], [(3, 0.2), (4, 0.8)], [(5, 0.1), (6, 0.9)])
+    found = measured(
+        tmp_path,
+        sample(answer_tokens=(0, 2)),
+        [(1, 0.9), (2, 0.1)],
+        [(3, 0.2), (4, 0.8)],
+        [(5, 0.1), (6, 0.9)],
+    )
     assert found[logprobs.ANSWER_MARGIN] == pytest.approx(np.log(0.2 / 0.8), abs=2 * CODE)
 
 
@@ -52,7 +68,12 @@ def test_entropy_is_a_lower_bound() -> None:
     logits = np.random.default_rng(0).normal(0, 3, (50, 40))
     true = np.sort(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[:, ::-1]
     stored, tail = true[:, :5], 1 - true[:, :5].sum(1)
-    topk = TopK(np.zeros((50, 5), np.int64), np.log(stored).astype(np.float32), np.log(tail).astype(np.float32), np.full(50, 5))
+    topk = TopK(
+        np.zeros((50, 5), np.int64),
+        np.log(stored).astype(np.float32),
+        np.log(tail).astype(np.float32),
+        np.full(50, 5),
+    )
     found, whole = logprobs._entropy(topk), -(true * np.log(true)).sum(1)
     assert (found <= whole + 1e-5).all()
     assert found.mean() > 0.7 * whole.mean()
@@ -66,7 +87,11 @@ def test_nothing_to_be_measured_is_nan(sample: Make, tmp_path: Path) -> None:
     assert np.isnan(none).all()
     assert (
         logprobs.confident(
-            np.arange(1), none[None], logprobs.Bounds(min_mean_logprob=0.0, max_entropy=0.0, min_answer_margin=logprobs.Quantile(0.5))
+            np.arange(1),
+            none[None],
+            logprobs.Bounds(
+                min_mean_logprob=0.0, max_entropy=0.0, min_answer_margin=logprobs.Quantile(0.5)
+            ),
         )
         == {}
     )
@@ -74,7 +99,10 @@ def test_nothing_to_be_measured_is_nan(sample: Make, tmp_path: Path) -> None:
 
 def test_samples_without_frames_are_refused(sample: Make) -> None:
     """A filter that silently keeps what it cannot judge looks as if it had judged it."""
-    with pytest.raises(PipelineError, match=r"filter\.confidence: sample s0 has no logprobs.*generate with teacher\.logprobs"):
+    with pytest.raises(
+        PipelineError,
+        match=r"filter\.confidence: sample s0 has no logprobs.*generate with teacher\.logprobs",
+    ):
         logprobs.certainty(Batch([sample()], TopKFolder(Path())))
 
 
@@ -85,7 +113,12 @@ def test_samples_without_frames_are_refused(sample: Make) -> None:
         ("min_token_logprob", -1.0, logprobs.TOKEN_LOGPROB, "low_token_logprob"),
         ("min_answer_margin", -1.0, logprobs.ANSWER_MARGIN, "low_answer_margin"),
         ("max_entropy", 1.0, logprobs.ENTROPY, "high_entropy"),
-        ("max_rationale_perplexity", 1.0, logprobs.RATIONALE_PERPLEXITY, "high_rationale_perplexity"),
+        (
+            "max_rationale_perplexity",
+            1.0,
+            logprobs.RATIONALE_PERPLEXITY,
+            "high_rationale_perplexity",
+        ),
     ],
 )
 def test_a_reason_for_each_bound(setting: str, bound: float, column: int, reason: str) -> None:
@@ -93,7 +126,9 @@ def test_a_reason_for_each_bound(setting: str, bound: float, column: int, reason
     values = np.zeros((4, 5), np.float32)
     values[:, column] = [bound, 3 * bound, bound / 2, 3 * bound]
     verdicts = logprobs.confident(np.arange(3), values, logprobs.Bounds(**{setting: bound}))  # type: ignore[arg-type]
-    assert {row: (verdict.reason, verdict.value) for row, verdict in verdicts.items()} == {1: (reason, 3 * bound)}
+    assert {row: (verdict.reason, verdict.value) for row, verdict in verdicts.items()} == {
+        1: (reason, 3 * bound)
+    }
 
 
 def test_quantiles_are_of_the_rows_that_are_left() -> None:
@@ -103,7 +138,11 @@ def test_quantiles_are_of_the_rows_that_are_left() -> None:
     verdicts = logprobs.confident(
         left,
         values,
-        logprobs.Bounds(min_mean_logprob=logprobs.Quantile(0.3), max_entropy=logprobs.Quantile(0.75), min_token_logprob=-9.5),
+        logprobs.Bounds(
+            min_mean_logprob=logprobs.Quantile(0.3),
+            max_entropy=logprobs.Quantile(0.75),
+            min_token_logprob=-9.5,
+        ),
     )
     assert {row: verdict.reason for row, verdict in verdicts.items()} == {
         **dict.fromkeys([8, 9, 10], "low_mean_logprob"),

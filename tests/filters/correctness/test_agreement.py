@@ -26,13 +26,20 @@ ALL = np.arange(7)
 
 def test_answers_are_the_same_by_value(sample: Make) -> None:
     """A vote for 1,200 is one for 1200.0; a text without a number votes for nothing, and neither does an empty one."""
-    numeric = [sample(answer=answer) for answer in ("1,200", "$1200.0", "about 1200", "1201", "-0", "0", "many", None)]
-    first, second, third, other, minus, zero, many, none = agreement.answers(batch(*numeric), "numeric").tolist()
+    numeric = [
+        sample(answer=answer)
+        for answer in ("1,200", "$1200.0", "about 1200", "1201", "-0", "0", "many", None)
+    ]
+    first, second, third, other, minus, zero, many, none = agreement.answers(
+        batch(*numeric), "numeric"
+    ).tolist()
     assert first == second == third != other
     assert minus == zero
     assert many == none == NOTHING
     text = [sample(answer=answer) for answer in (" Yes.", "yes", "no", "...")]
-    assert agreement.answers(batch(*text), "label").tolist() == keys("yes", "yes", "no", None).tolist()
+    assert (
+        agreement.answers(batch(*text), "label").tolist() == keys("yes", "yes", "no", None).tolist()
+    )
 
 
 def test_seeds_and_prompts_of_samples(sample: Make) -> None:
@@ -60,7 +67,9 @@ def test_an_answer_with_few_votes() -> None:
 
 def test_a_minority_answer() -> None:
     """Two answers that share the lead are both kept."""
-    assert agreement.agreed(ALL, SEEDS, ANSWERS, majority=True) == {3: Verdict("minority_answer", 0.25)}
+    assert agreement.agreed(ALL, SEEDS, ANSWERS, majority=True) == {
+        3: Verdict("minority_answer", 0.25)
+    }
     assert agreement.agreed(ALL, SEEDS, ANSWERS) == {}
 
 
@@ -71,16 +80,31 @@ def test_other_prompts_disagree() -> None:
     prompts = np.array([0, 0, 1, 0, 0], np.uint64)
     verdicts = agreement.prompts_agree(np.arange(5), seeds, answers, prompts, min_share=0.5)
     assert verdicts == dict.fromkeys([0, 1, 2], Verdict("prompts_disagree", 0.0))
-    assert agreement.prompts_agree(np.arange(5), seeds, keys("2", "2", "2", "1", "1"), prompts, min_share=0.5) == {}
+    assert (
+        agreement.prompts_agree(
+            np.arange(5), seeds, keys("2", "2", "2", "1", "1"), prompts, min_share=0.5
+        )
+        == {}
+    )
 
 
 def test_teachers_disagree() -> None:
     """By seed, in whatever order the other run has them; a seed that it has no readable answer to passes."""
-    other_seeds, other_answers = keys("c", "b", "b", "b", "a", "z"), keys("9", "2", "2", "1", None, "1")
-    verdicts = agreement.teachers_agree(ALL, SEEDS, ANSWERS, other_seeds=other_seeds, other_answers=other_answers, min_share=0.5)
+    other_seeds, other_answers = (
+        keys("c", "b", "b", "b", "a", "z"),
+        keys("9", "2", "2", "1", None, "1"),
+    )
+    verdicts = agreement.teachers_agree(
+        ALL, SEEDS, ANSWERS, other_seeds=other_seeds, other_answers=other_answers, min_share=0.5
+    )
     assert verdicts == {4: Verdict("teachers_disagree", 0.3333)}
     none = keys()
-    assert agreement.teachers_agree(ALL, SEEDS, ANSWERS, other_seeds=none, other_answers=none, min_share=0.5) == {}
+    assert (
+        agreement.teachers_agree(
+            ALL, SEEDS, ANSWERS, other_seeds=none, other_answers=none, min_share=0.5
+        )
+        == {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +127,9 @@ def test_teachers_disagree() -> None:
         ("exact", "The answer is Parisian.", "Paris", "Parisian / Paris"),
     ],
 )
-def test_a_rationale_and_its_answer(sample: Make, metric: str, rationale: str, answer: str, value: str | None) -> None:
+def test_a_rationale_and_its_answer(
+    sample: Make, metric: str, rationale: str, answer: str, value: str | None
+) -> None:
     """A student learns to reason towards one result and to write another; but what states no result is no contradiction."""
     one = batch(sample(rationale=rationale, answer=answer))
     expected = ("rationale_contradicts_answer", value) if value else None
@@ -112,9 +138,13 @@ def test_a_rationale_and_its_answer(sample: Make, metric: str, rationale: str, a
 
 def test_labels_of_one_letter_are_no_words(sample: Make) -> None:
     """ "a" is an article; the longer of two labels is read where both fit."""
-    assert agreement.contradicted(batch(sample(rationale="It is B, a good one", answer="B")), "label", ["A", "B"]) == [None]
+    assert agreement.contradicted(
+        batch(sample(rationale="It is B, a good one", answer="B")), "label", ["A", "B"]
+    ) == [None]
     both = batch(sample(rationale="all in all not sure", answer="sure"))
-    assert agreement.contradicted(both, "label", ["sure", "not sure"]) == [("rationale_contradicts_answer", "not sure / sure")]
+    assert agreement.contradicted(both, "label", ["sure", "not sure"]) == [
+        ("rationale_contradicts_answer", "not sure / sure")
+    ]
 
 
 def test_nothing_to_hold_against_each_other(sample: Make) -> None:

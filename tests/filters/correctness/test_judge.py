@@ -40,7 +40,11 @@ def run(workshop: Path, overrides: list[str]) -> Config:
 
 
 def asked(workshop: Path) -> int:
-    return sum(1 for path in (workshop / "run" / "measured").glob("judge-*/*.jsonl.gz") for _ in read_lines(path))
+    return sum(
+        1
+        for path in (workshop / "run" / "measured").glob("judge-*/*.jsonl.gz")
+        for _ in read_lines(path)
+    )
 
 
 def test_low_marks_and_none(workshop: Path, judged: list[str]) -> None:
@@ -49,7 +53,9 @@ def test_low_marks_and_none(workshop: Path, judged: list[str]) -> None:
     counts = manifest.read_manifest(workshop / "run", "filter")["counts"]
     assert counts["rejected"]["judge.low_mark"] > 0
     assert counts["rejected"]["judge.unjudged"] > 0
-    others = sum(number for name, number in counts["rejected"].items() if not name.startswith("judge."))
+    others = sum(
+        number for name, number in counts["rejected"].items() if not name.startswith("judge.")
+    )
     assert asked(workshop) == 60 - others
 
 
@@ -63,16 +69,24 @@ def test_nobody_is_asked_twice(workshop: Path, judged: list[str]) -> None:
     assert asked(workshop) > first
     assert len(list((workshop / "run" / "measured").glob("judge-*/*.jsonl.gz"))) == 2
     run(workshop, [*judged, "filter.judge.max_tokens=99"])
-    assert len(list((workshop / "run" / "measured").glob("judge-*"))) == 2, "another judge's marks are others"
+    assert len(list((workshop / "run" / "measured").glob("judge-*"))) == 2, (
+        "another judge's marks are others"
+    )
 
 
 def test_another_scale_reads_the_same_marks(workshop: Path, judged: list[str]) -> None:
     """50 is a mark where the scale goes so far; it is read anew from what was said, and nobody is asked."""
     run(workshop, judged)
-    first = asked(workshop), manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"]
+    first = (
+        asked(workshop),
+        manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"],
+    )
     run(workshop, [*judged, "filter.judge.highest=100"])
     assert asked(workshop) == first[0]
-    assert manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"] < first[1]
+    assert (
+        manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]["judge.unjudged"]
+        < first[1]
+    )
 
 
 def test_a_kill_loses_no_mark(workshop: Path, judged: list[str]) -> None:
@@ -89,13 +103,19 @@ def test_a_kill_loses_no_mark(workshop: Path, judged: list[str]) -> None:
 
 def test_what_is_not_judged_may_stay(workshop: Path, judged: list[str]) -> None:
     run(workshop, [*judged, "filter.judge.unjudged=keep"])
-    assert "judge.unjudged" not in manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]
+    assert (
+        "judge.unjudged"
+        not in manifest.read_manifest(workshop / "run", "filter")["counts"]["rejected"]
+    )
 
 
 def test_a_rubric_that_names_what_is_not_there(workshop: Path, judged: list[str]) -> None:
     """The error names the rubric, the sample and what it may name, before a model is loaded."""
     (workshop / "rubric.md").write_text(RUBRIC.replace("ground_truth", "truth"))
-    with pytest.raises(PipelineError, match=r"rubric\.md: 'truth' is undefined for seed n0/0, whose inputs are number, reply"):
+    with pytest.raises(
+        PipelineError,
+        match=r"rubric\.md: 'truth' is undefined for seed n0/0, whose inputs are number, reply",
+    ):
         run(workshop, judged)
 
 
@@ -115,16 +135,29 @@ def test_the_judge_has_the_teachers_settings_but_for_its_own(workshop: Path) -> 
 
 def test_the_judge_has_the_teachers_key_unless_it_has_its_own(workshop: Path) -> None:
     """A default of the judge's hid the teacher's; with another model on the teacher's server every request was refused."""
-    overrides = ["filter.judge={model: other, backend: openai, base_url: http://127.0.0.1:1/v1}", "teacher.api_key_env=TEACHERS"]
+    overrides = [
+        "filter.judge={model: other, backend: openai, base_url: http://127.0.0.1:1/v1}",
+        "teacher.api_key_env=TEACHERS",
+    ]
     assert Bench(load(workshop / "config.yaml", overrides)).model.api_key_env == "TEACHERS"
-    assert Bench(load(workshop / "config.yaml", [*overrides, "filter.judge.api_key_env=OWN"])).model.api_key_env == "OWN"
+    assert (
+        Bench(
+            load(workshop / "config.yaml", [*overrides, "filter.judge.api_key_env=OWN"])
+        ).model.api_key_env
+        == "OWN"
+    )
 
 
 def test_an_input_with_a_name_of_the_rubrics(workshop: Path, judged: list[str]) -> None:
     """The judge was shown the teacher's reply in the place of the seed's own input, or the other way round."""
-    (workshop / "seeds.jsonl").write_text('{"id": "a", "number": 2, "reply": "hello", "target": "yes"}\n')
+    (workshop / "seeds.jsonl").write_text(
+        '{"id": "a", "number": 2, "reply": "hello", "target": "yes"}\n'
+    )
     config = load(workshop / "config.yaml", [*judged, f"run_dir={workshop / 'other'}"])
-    with pytest.raises(PipelineError, match="seed a has an input 'reply', which the rubric has for its own; rename the input"):
+    with pytest.raises(
+        PipelineError,
+        match="seed a has an input 'reply', which the rubric has for its own; rename the input",
+    ):
         validate.check(config)
     runner.execute(generate, config)
     with pytest.raises(PipelineError, match="seed a has an input 'reply'"):
@@ -134,7 +167,10 @@ def test_an_input_with_a_name_of_the_rubrics(workshop: Path, judged: list[str]) 
 def test_low_is_strict_at_the_bar() -> None:
     """A mark at the bar is kept."""
     found = ({2: "what?"}, np.array([4.0, 3.5, np.nan]))
-    assert low(np.arange(3), found, 4.0, True) == {1: Verdict("low_mark", 3.5), 2: Verdict("unjudged", "what?")}
+    assert low(np.arange(3), found, 4.0, True) == {
+        1: Verdict("low_mark", 3.5),
+        2: Verdict("unjudged", "what?"),
+    }
     assert low(np.array([0, 2]), found, 4.0, False) == {}
 
 

@@ -35,13 +35,22 @@ HELD_OUT = [
 def judge(sample: Make, tmp_path: Path) -> Judge:
     """Verdicts on samples of these inputs (text) or replies, against held-out texts q0, q1, …"""
 
-    def judged(*inputs: str, replies: list[str] | None = None, held_out: list[str] = HELD_OUT) -> list[Verdict | None]:
+    def judged(
+        *inputs: str, replies: list[str] | None = None, held_out: list[str] = HELD_OUT
+    ) -> list[Verdict | None]:
         path = tmp_path / "eval.jsonl"
-        path.write_text("".join(json.dumps({"id": f"q{n}", "text": text, "target": "spam"}) + "\n" for n, text in enumerate(held_out)))
+        path.write_text(
+            "".join(
+                json.dumps({"id": f"q{n}", "text": text, "target": "spam"}) + "\n"
+                for n, text in enumerate(held_out)
+            )
+        )
         samples = [sample(seed=Seed(id="n", inputs={"text": text})) for text in inputs]
         samples += [sample(text=text, rationale=None, answer=None) for text in replies or []]
         column = contamination.measure(Source(path=str(path)))(Batch(samples, TopKFolder(Path())))
-        verdicts = contamination.contaminated(np.arange(len(samples)), json.loads(json.dumps(column)), 0.62)
+        verdicts = contamination.contaminated(
+            np.arange(len(samples)), json.loads(json.dumps(column)), 0.62
+        )
         return [verdicts.get(row) for row in range(len(samples))]
 
     return judged
@@ -81,8 +90,13 @@ def test_short_items(judge: Judge, text: str, reason: str | None) -> None:
 
 def test_a_label_in_a_reply_is_nothing(judge: Judge) -> None:
     """Every reply of a label task holds some held-out target."""
-    assert judge(replies=["spam", "It offers a prize, so it is spam. What is gold? A metal."]) == [None, None]
-    assert reasons(judge(replies=["He asks: shall I come to get pickle? So it is normal."])) == ["holds_held_out"]
+    assert judge(replies=["spam", "It offers a prize, so it is spam. What is gold? A metal."]) == [
+        None,
+        None,
+    ]
+    assert reasons(judge(replies=["He asks: shall I come to get pickle? So it is normal."])) == [
+        "holds_held_out"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +118,9 @@ def test_a_long_run_of_a_longer_item_is_found(judge: Judge) -> None:
     """Half of a question gives it away; other questions share a few words with it."""
     part = " ".join(LONG.split()[2:17])
     assert reasons(judge(f"Once more about a {part} or so")) == ["holds_held_out"]
-    assert judge("Which wealthy collector of old coins sold his whole house to the museum?") == [None]
+    assert judge("Which wealthy collector of old coins sold his whole house to the museum?") == [
+        None
+    ]
 
 
 @pytest.mark.parametrize("script", [6, 7])
@@ -126,7 +142,9 @@ def test_arithmetic_signs_make_a_difference(judge: Judge) -> None:
 def test_long_gaps_beside_a_hit(judge: Judge, before: str) -> None:
     """Whether a hit is part of a list was once looked for in all of the text, in time cubic in the length of a gap."""
     item = "I have 3 dogs and a large garden"
-    assert reasons(judge(f"{before} {item}", f"{item} {before} x", f"1 cat,  \n {item}", held_out=[item])) == [
+    assert reasons(
+        judge(f"{before} {item}", f"{item} {before} x", f"1 cat,  \n {item}", held_out=[item])
+    ) == [
         "holds_held_out",
         "holds_held_out",
         None,
@@ -146,19 +164,39 @@ KINDS = ["ants", "dogs", "birds", "crabs", "cats", "flatworms", "hens", "bees"]
 
 def test_other_numbers_or_slots_are_another_item(judge: Judge) -> None:
     """Items of one template share nearly all their words; training on their siblings is the purpose."""
-    held_out = [TEMPLATE.format(f"{n % 7 + 2} {kind}, {n % 5 + 2} {KINDS[(n + 3) % 8]}") for n, kind in enumerate(KINDS * 4)]
-    siblings = [TEMPLATE.format(kinds) for kinds in ("3 dogs, 9 cats", "2 ants, 2 bees", "2 ants, 2 crabs, 5 hens", "2 crabs, 2 ants")]
+    held_out = [
+        TEMPLATE.format(f"{n % 7 + 2} {kind}, {n % 5 + 2} {KINDS[(n + 3) % 8]}")
+        for n, kind in enumerate(KINDS * 4)
+    ]
+    siblings = [
+        TEMPLATE.format(kinds)
+        for kinds in (
+            "3 dogs, 9 cats",
+            "2 ants, 2 bees",
+            "2 ants, 2 crabs, 5 hens",
+            "2 crabs, 2 ants",
+        )
+    ]
     assert judge(*siblings, held_out=held_out) == [None] * 4
-    copies = [held_out[0].upper(), held_out[0].replace("in total", "altogether"), f"Solve this. {held_out[0]} Think."]
+    copies = [
+        held_out[0].upper(),
+        held_out[0].replace("in total", "altogether"),
+        f"Solve this. {held_out[0]} Think.",
+    ]
     assert all(judge(*copies, held_out=held_out))
-    assert judge(LONG.replace("museum", "50 rooms"), held_out=[LONG.replace("museum", "40 rooms")]) == [None]
+    assert judge(
+        LONG.replace("museum", "50 rooms"), held_out=[LONG.replace("museum", "40 rooms")]
+    ) == [None]
 
 
 def test_long_targets_and_fields_are_looked_for(sample: Make, tmp_path: Path) -> None:
     """A reply that repeats a held-out answer leaks it; a field that many rows share is an instruction, not a leak."""
     rule = "Rewrite the message below so that it is polite and clear."
     targets = {0: LONG, 1: "Please be so kind and send me eight words"}
-    rows = [{"id": n, "rule": rule, "text": f"say {n}", "target": targets.get(n, "No.")} for n in range(8)]
+    rows = [
+        {"id": n, "rule": rule, "text": f"say {n}", "target": targets.get(n, "No.")}
+        for n in range(8)
+    ]
     (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     samples = [
         sample(text=f"Gladly. {LONG}"),
@@ -191,7 +229,9 @@ def test_other_files_and_changes_to_them(sample: Make, tmp_path: Path) -> None:
 def test_the_threshold_is_the_judges(sample: Make) -> None:
     """Rows turned down before are not judged again; a near copy below the threshold stays."""
     column = [(1.0, "eval a", "x"), None, (0.7, "eval b", "y"), (0.7, "eval b", "y")]
-    assert contamination.contaminated(np.array([1, 2]), column, 0.62) == {2: Verdict("near_held_out", "eval b: 'y'")}
+    assert contamination.contaminated(np.array([1, 2]), column, 0.62) == {
+        2: Verdict("near_held_out", "eval b: 'y'")
+    }
     assert list(contamination.contaminated(np.arange(4), column, 0.8)) == [0]
 
 

@@ -15,7 +15,14 @@ from pipeline.config import load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
 from pipeline.filters import measures
-from pipeline.filters.dedup import duplicates, embeddings, folding, keep_best, minhash, prefix_filter
+from pipeline.filters.dedup import (
+    duplicates,
+    embeddings,
+    folding,
+    keep_best,
+    minhash,
+    prefix_filter,
+)
 from pipeline.filters.dedup.buckets import Buckets, Rows
 from pipeline.filters.dedup.cosine import Vectors
 from pipeline.filters.dedup.duplicates import Other
@@ -31,7 +38,11 @@ from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import scorers
 
 Make = Callable[..., Sample]
-WORDS = [f"{first}{second}" for first in "bdfgklmnprstvz" for second in ("a", "ea", "i", "oo", "un", "ent")]
+WORDS = [
+    f"{first}{second}"
+    for first in "bdfgklmnprstvz"
+    for second in ("a", "ea", "i", "oo", "un", "ent")
+]
 
 
 def batch(*samples: Sample) -> Batch:
@@ -72,7 +83,9 @@ def greedy(alike: NDArray[np.float64], order: Sequence[int], threshold: float) -
 
 def every_index(sets: Ragged) -> NDArray[np.float64]:
     as_sets = [set(sets[row].tolist()) for row in range(len(sets))]
-    return np.array([[len(one & two) / max(1, len(one | two)) for two in as_sets] for one in as_sets])
+    return np.array(
+        [[len(one & two) / max(1, len(one | two)) for two in as_sets] for one in as_sets]
+    )
 
 
 # --- word for word
@@ -102,17 +115,33 @@ def test_digests_agree_with_the_score(sample: Make, one: str, two: str) -> None:
 
 def test_folding_is_pythons_own() -> None:
     """A table that folds one character otherwise lets its duplicates through."""
-    characters = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000 and not chr(point).isspace()]
+    characters = [
+        chr(point)
+        for point in range(0x110000)
+        if not 0xD800 <= point < 0xE000 and not chr(point).isspace()
+    ]
     folded = folding.whole(characters)
-    wrong = [character for character, found in zip(characters, folded, strict=True) if found.decode() != character.casefold()]
+    wrong = [
+        character
+        for character, found in zip(characters, folded, strict=True)
+        if found.decode() != character.casefold()
+    ]
     assert not wrong
 
 
 def test_the_first_of_equal_samples_stays(sample: Make) -> None:
     """The same reply to another input is no duplicate, and one that an earlier filter turned down keeps nothing out."""
-    samples = [sample(0), sample(0, id="again", text=" Yes,  it is EVEN\n"), sample(1), sample(0, id="third")]
+    samples = [
+        sample(0),
+        sample(0, id="again", text=" Yes,  it is EVEN\n"),
+        sample(1),
+        sample(0, id="third"),
+    ]
     ids, found = measures.identity(batch(*samples)), duplicates.digests(batch(*samples))
-    assert duplicates.exact(np.arange(4), ids, found) == {1: Verdict("same_as", "s0"), 3: Verdict("same_as", "s0")}
+    assert duplicates.exact(np.arange(4), ids, found) == {
+        1: Verdict("same_as", "s0"),
+        3: Verdict("same_as", "s0"),
+    }
     assert duplicates.exact(np.array([1, 2, 3]), ids, found) == {3: Verdict("same_as", "again")}
     assert duplicates.exact(np.zeros(0, np.int64), ids, found) == {}
 
@@ -123,7 +152,9 @@ def test_inputs_are_held_apart(sample: Make) -> None:
     def of(**inputs: Any) -> Sample:
         return sample(seed=Seed(id="n", inputs=inputs))
 
-    found = duplicates.digests(batch(of(a="x", b="y z"), of(a="x y", b="z"), of(b="Y  z", a="x."), of(a="x", c="y z")))
+    found = duplicates.digests(
+        batch(of(a="x", b="y z"), of(a="x y", b="z"), of(b="Y  z", a="x."), of(a="x", c="y z"))
+    )
     assert (found[0] == found[2]).all()
     assert len(np.unique(found, axis=0)) == 3
 
@@ -133,7 +164,9 @@ def test_what_another_run_has_kept_goes(sample: Make) -> None:
     samples = [sample(number) for number in range(4)]
     found = duplicates.digests(batch(*samples))
     other = Other("runs/warm", np.array([1, 2]), ["w0", "w1", "w2"], (found[[3, 0, 1]],))
-    assert duplicates.exact(np.array([0, 2, 3]), numbered(4), found, [other]) == {0: Verdict("same_as", "runs/warm:w1")}
+    assert duplicates.exact(np.array([0, 2, 3]), numbered(4), found, [other]) == {
+        0: Verdict("same_as", "runs/warm:w1")
+    }
 
 
 # --- nearly
@@ -156,15 +189,21 @@ def test_shingles_are_those_of_the_plain_definition() -> None:
         "one two three",
     ]
     found, plain = every_index(shingled(texts, 3)), [reference(text, 3) for text in texts]
-    assert [len(row) for row in map(shingled(texts, 3).__getitem__, range(len(texts)))] == [len(one) for one in plain]
-    assert np.array_equal(found, [[len(one & two) / max(1, len(one | two)) for two in plain] for one in plain])
+    assert [len(row) for row in map(shingled(texts, 3).__getitem__, range(len(texts)))] == [
+        len(one) for one in plain
+    ]
+    assert np.array_equal(
+        found, [[len(one & two) / max(1, len(one | two)) for two in plain] for one in plain]
+    )
 
 
 def test_a_text_has_the_same_shingles_in_any_company() -> None:
     """A cached column must not depend on how samples were put into shards, nor on a text that is longer than a piece."""
     texts = [*texts_with_copies(30), "so long a text " * (CHARACTERS // 10), "短い文", "Straße 1"]
     together = shingled(texts, 3)
-    assert all(np.array_equal(together[row], shingled([text], 3)[0]) for row, text in enumerate(texts))
+    assert all(
+        np.array_equal(together[row], shingled([text], 3)[0]) for row, text in enumerate(texts)
+    )
     assert len(shingled([], 3)) == 0
 
 
@@ -216,7 +255,11 @@ def test_near_is_greedy_by_rank(threshold: float) -> None:
     sets = shingled(texts_with_copies(400), 3)
     scores = np.random.default_rng(1).integers(0, 5, 400).astype(float)
     wanted = greedy(every_index(sets), np.argsort(-scores, kind="stable").tolist(), threshold)
-    found = gone(duplicates.near(np.arange(400), numbered(400), scores, sets, threshold=threshold, scored=True))
+    found = gone(
+        duplicates.near(
+            np.arange(400), numbered(400), scores, sets, threshold=threshold, scored=True
+        )
+    )
     assert len(wanted) > 80
     assert len(wanted.items() ^ found.items()) <= 0.03 * len(wanted)
 
@@ -272,13 +315,17 @@ def test_a_chain_keeps_both_ends() -> None:
     sets = shingled([" ".join(text) for text in (a, b, c)], 1)
     assert gone(duplicates.near(np.arange(3), numbered(3), sets, threshold=0.8)) == {1: "q0"}
     scores = np.array([0.0, 1.0, np.nan])
-    assert gone(duplicates.near(np.arange(3), numbered(3), scores, sets, threshold=0.8, scored=True)) == {0: "q1", 2: "q1"}
+    assert gone(
+        duplicates.near(np.arange(3), numbered(3), scores, sets, threshold=0.8, scored=True)
+    ) == {0: "q1", 2: "q1"}
 
 
 def test_the_value_names_the_keeper_and_the_index() -> None:
     """A reader of the rejects must see what a row was held against, and how alike they are."""
     sets = shingled(["a b c d e f g h", "a b c d e f g h i"], 1)
-    assert duplicates.near(np.arange(2), ["x/0", "y/0"], sets, threshold=0.8) == {1: Verdict("near_same_as", "x/0 (0.89)")}
+    assert duplicates.near(np.arange(2), ["x/0", "y/0"], sets, threshold=0.8) == {
+        1: Verdict("near_same_as", "x/0 (0.89)")
+    }
 
 
 def test_both_means_input_and_reply(sample: Make) -> None:
@@ -286,11 +333,16 @@ def test_both_means_input_and_reply(sample: Make) -> None:
     reply, other = " ".join(WORDS[:40]), " ".join(WORDS[40:80])
     samples = [
         sample(text=text, seed=Seed(id=f"n{row}", inputs={"question": question}))
-        for row, (question, text) in enumerate([(reply, reply), (reply, other), (other, reply), (reply + " x", reply + " x")])
+        for row, (question, text) in enumerate(
+            [(reply, reply), (reply, other), (other, reply), (reply + " x", reply + " x")]
+        )
     ]
     columns = [duplicates.sets(batch(*samples), of, 3) for of in ("reply", "input")]
     assert gone(duplicates.near(np.arange(4), numbered(4), *columns, threshold=0.8)) == {3: "q0"}
-    assert gone(duplicates.near(np.arange(4), numbered(4), columns[0], threshold=0.8)) == {2: "q0", 3: "q0"}
+    assert gone(duplicates.near(np.arange(4), numbered(4), columns[0], threshold=0.8)) == {
+        2: "q0",
+        3: "q0",
+    }
 
 
 def test_near_rows_of_other_runs_go_first() -> None:
@@ -301,7 +353,10 @@ def test_near_rows_of_other_runs_go_first() -> None:
     warm = Other("runs/warm", np.array([0, 1]), ["w0", "w1"], (theirs,))
     found = duplicates.near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none, warm])
     assert gone(found) == dict.fromkeys(range(3), "runs/warm:w1")
-    assert gone(duplicates.near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none])) == {1: "q0", 2: "q0"}
+    assert gone(duplicates.near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none])) == {
+        1: "q0",
+        2: "q0",
+    }
 
 
 def test_texts_without_words_are_like_nothing() -> None:
@@ -322,7 +377,9 @@ def test_semantic_is_greedy_by_rank() -> None:
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     alike = unit.astype(np.float32) @ unit.astype(np.float32).T
     wanted = greedy(alike.astype(float), range(1499, -1, -1), 0.95)
-    found = duplicates.semantic(np.arange(1500), numbered(1500), np.arange(1500.0), unit, threshold=0.95, scored=True)
+    found = duplicates.semantic(
+        np.arange(1500), numbered(1500), np.arange(1500.0), unit, threshold=0.95, scored=True
+    )
     assert gone(found) == wanted
     assert {verdict.reason for verdict in found.values()} == {"means_the_same_as"}
 
@@ -331,8 +388,12 @@ def test_semantic_against_another_run() -> None:
     """The same rule as for shingles; of two columns the lesser likeness counts."""
     unit = np.eye(4, dtype=np.float16)
     other = Other("runs/warm", np.array([1]), ["w0", "w1"], (unit[[0, 2]],))
-    assert gone(duplicates.semantic(np.arange(4), numbered(4), unit, threshold=0.9, others=[other])) == {2: "runs/warm:w1"}
-    assert Vectors([np.ones((2, 1), np.float16), np.eye(2, dtype=np.float16)], np.arange(2)).among(0.5).keeper.tolist() == [-1, -1]
+    assert gone(
+        duplicates.semantic(np.arange(4), numbered(4), unit, threshold=0.9, others=[other])
+    ) == {2: "runs/warm:w1"}
+    assert Vectors([np.ones((2, 1), np.float16), np.eye(2, dtype=np.float16)], np.arange(2)).among(
+        0.5
+    ).keeper.tolist() == [-1, -1]
 
 
 @pytest.fixture(scope="module")
@@ -346,8 +407,15 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "yes", "no", "it", "is", "even", "odd"]
     tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
     tokenizer.save_pretrained(folder)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)).save_pretrained(folder)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    BertModel(
+        BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)
+    ).save_pretrained(folder)
     return folder
 
 
@@ -361,7 +429,9 @@ def test_vectors_do_not_depend_on_their_neighbours(sample: Make, encoder: Path) 
     assert np.linalg.norm(together.astype(float), axis=1) == pytest.approx(1.0, abs=2e-3)
     alone = np.concatenate([measure(batch(sample(text=text))) for text in texts])  # type: ignore[misc]
     assert together == pytest.approx(alone, abs=2e-3)
-    assert gone(duplicates.semantic(np.arange(5), numbered(5), together, threshold=0.999)) == {4: "q1"}
+    assert gone(duplicates.semantic(np.arange(5), numbered(5), together, threshold=0.999)) == {
+        4: "q1"
+    }
 
 
 def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) -> None:
@@ -369,18 +439,26 @@ def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) 
     runner.execute(generate, load(workshop / "config.yaml"))
     runner.execute(filter_stage, load(workshop / "config.yaml"))
     (workshop / "run").rename(workshop / "before")
-    semantic = [f"filter.semantic={{model: {encoder}, of: [reply]}}", f"filter.against=[{workshop / 'before'}]", "filter.duplicate=false"]
+    semantic = [
+        f"filter.semantic={{model: {encoder}, of: [reply]}}",
+        f"filter.against=[{workshop / 'before'}]",
+        "filter.duplicate=false",
+    ]
     config = load(workshop / "config.yaml", ["generate.seed=1", "filter.correct=false", *semantic])
     runner.execute(generate, config)
     with pytest.raises(PipelineError, match=r"nothing is left: filter 'semantic' .*'before:n\d"):
         runner.execute(filter_stage, config)
 
 
-def test_an_encoder_of_a_package_is_unpacked_once(tmp_path: Path, encoder: Path, sample: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_of_a_package_is_unpacked_once(
+    tmp_path: Path, encoder: Path, sample: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some packages carry a model's folder as an archive; half of one must not be taken for the whole."""
     package = tmp_path / "site"
     (package / "carrier-1.0.dist-info").mkdir(parents=True)
-    (package / "carrier-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")
+    (package / "carrier-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n"
+    )
     (package / "carrier-1.0.dist-info" / "RECORD").write_text("model.zip,,\n")
     with zipfile.ZipFile(package / "model.zip", "w") as archive:
         for file in encoder.iterdir():
@@ -404,4 +482,6 @@ def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) ->
 def test_inputs_of_several_values_are_compared_by_their_text(sample: Make) -> None:
     """Brackets, quotes and names of keys made two inputs look more alike than their words are."""
     inputs = {"options": ["one", {"b": 3, "a": "two"}], "none": None}
-    assert duplicates.texts(batch(sample(seed=Seed(id="n", inputs=inputs))), "input") == ["\none\ntwo\n3"]
+    assert duplicates.texts(batch(sample(seed=Seed(id="n", inputs=inputs))), "input") == [
+        "\none\ntwo\n3"
+    ]

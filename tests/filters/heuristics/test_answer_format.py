@@ -12,11 +12,22 @@ from pipeline.records import Sample
 from tests.support.filters import batch, reasons
 
 Make = Callable[..., Sample]
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}, "s": {"type": "string", "pattern": "^(a+)+$"}}, "required": ["n"]}
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}, "s": {"type": "string", "pattern": "^(a+)+$"}},
+    "required": ["n"],
+}
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"), [("12-34", None), ("12-345", "not_in_format"), ("x 12-34", "not_in_format"), (None, None), ("", "not_in_format")]
+    ("answer", "reason"),
+    [
+        ("12-34", None),
+        ("12-345", "not_in_format"),
+        ("x 12-34", "not_in_format"),
+        (None, None),
+        ("", "not_in_format"),
+    ],
 )
 def test_pattern(sample: Make, answer: str | None, reason: str | None) -> None:
     """The whole answer must match, not a part of it; a missing one is for the filter `parseable`."""
@@ -26,7 +37,9 @@ def test_pattern(sample: Make, answer: str | None, reason: str | None) -> None:
 def test_a_pattern_without_end_is_stopped(sample: Make) -> None:
     """Nested repetitions take time exponential in the answer's length; without a limit the filter would never end."""
     answer = "a" * 60 + "!"
-    assert reasons(answer_format.matches(batch(sample(answer=answer)), r"(?:a|aa)+b")) == ["format_timed_out"]
+    assert reasons(answer_format.matches(batch(sample(answer=answer)), r"(?:a|aa)+b")) == [
+        "format_timed_out"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +64,9 @@ def test_schema(sample: Make, answer: str | None, reason: str | None) -> None:
 
 def test_schema_says_where(sample: Make) -> None:
     """'invalid' alone would not help to mend the prompt."""
-    assert answer_format.valid(batch(sample(answer='{"n": "4"}')), SCHEMA) == [("breaks_schema", "$.n: '4' is not of type 'integer'")]
+    assert answer_format.valid(batch(sample(answer='{"n": "4"}')), SCHEMA) == [
+        ("breaks_schema", "$.n: '4' is not of type 'integer'")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,15 +91,26 @@ def test_a_schema_that_cannot_be_used(schema: str, message: str, tmp_path: Path)
 @pytest.mark.parametrize("answer", ["1e400", "1" + 400 * "0"])
 def test_a_number_beyond_all_floats_breaks_a_schema(sample: Make, answer: str) -> None:
     """No float is made of it for multipleOf; the error once ended the stage."""
-    assert reasons(answer_format.valid(batch(sample(answer=answer)), {"type": "number", "multipleOf": 0.01})) == ["breaks_schema"]
+    assert reasons(
+        answer_format.valid(batch(sample(answer=answer)), {"type": "number", "multipleOf": 0.01})
+    ) == ["breaks_schema"]
 
 
-@pytest.mark.parametrize(("draft", "reason"), [("http://json-schema.org/draft-07/schema#", None), (None, "breaks_schema")])
-def test_the_schema_names_its_draft(sample: Make, draft: str | None, reason: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("draft", "reason"),
+    [("http://json-schema.org/draft-07/schema#", None), (None, "breaks_schema")],
+)
+def test_the_schema_names_its_draft(
+    sample: Make, draft: str | None, reason: str | None, tmp_path: Path
+) -> None:
     """filter.format and the metric json must not read one file by two drafts; draft 7 has no prefixItems."""
     path = tmp_path / "schema.json"
-    path.write_text(json.dumps({"prefixItems": [{"type": "string"}], **({"$schema": draft} if draft else {})}))
-    assert reasons(answer_format.valid(batch(sample(answer="[1]")), answer_format.read_schema(path))) == [reason]
+    path.write_text(
+        json.dumps({"prefixItems": [{"type": "string"}], **({"$schema": draft} if draft else {})})
+    )
+    assert reasons(
+        answer_format.valid(batch(sample(answer="[1]")), answer_format.read_schema(path))
+    ) == [reason]
 
 
 def test_nothing_is_fetched_for_a_schema(sample: Make) -> None:
@@ -99,7 +125,12 @@ def test_pattern_that_is_none() -> None:
         answer_format.check_pattern("(")
 
 
-@pytest.mark.parametrize(("answer", "reason"), [("Billing.", None), ("billing or access", "not_listed"), ("", "not_listed"), (None, None)])
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [("Billing.", None), ("billing or access", "not_listed"), ("", "not_listed"), (None, None)],
+)
 def test_listed(sample: Make, answer: str | None, reason: str | None) -> None:
     """Case and a full stop are no other answer."""
-    assert reasons(answer_format.listed(batch(sample(answer=answer)), ["billing", "access"])) == [reason]
+    assert reasons(answer_format.listed(batch(sample(answer=answer)), ["billing", "access"])) == [
+        reason
+    ]

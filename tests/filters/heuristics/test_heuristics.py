@@ -43,10 +43,17 @@ def test_language(sample: Make, text: str, reason: str | None) -> None:
 
 def test_language_of_each_part(sample: Make) -> None:
     """The value says which part is in which language; rows that are gone already are not judged."""
-    samples = [sample(rationale=ENGLISH, answer=GERMAN), sample(rationale=GERMAN, answer="ja"), sample(rationale=None, answer=None)]
+    samples = [
+        sample(rationale=ENGLISH, answer=GERMAN),
+        sample(rationale=GERMAN, answer="ja"),
+        sample(rationale=None, answer=None),
+    ]
     column = language.likelihood(batch(*samples), ["en"], ["rationale", "answer"], 20)
     verdicts = language.other(np.arange(3), column, ["rationale", "answer"], 0.02)
-    assert {row: str(verdict.value)[:13] for row, verdict in verdicts.items()} == {0: "answer: de (a", 1: "rationale: de"}
+    assert {row: str(verdict.value)[:13] for row, verdict in verdicts.items()} == {
+        0: "answer: de (a",
+        1: "rationale: de",
+    }
     assert list(language.other(np.array([1, 2]), column, ["rationale", "answer"], 0.02)) == [1]
     assert language.likelihood(batch(), ["en"], ["answer"], 20).shape == (0, 1)
 
@@ -54,7 +61,10 @@ def test_language_of_each_part(sample: Make) -> None:
 def test_related_languages_stay_apart_from_others(sample: Make) -> None:
     """Spanish shares its likelihood with its neighbours, so a threshold on the likeliest language alone would let it pass as English."""
     text = "Primero sumamos los dos números y luego dividimos."
-    shares = [language.likelihood(batch(sample(answer=text)), [code], ["answer"], 20)["share"][0, 0] for code in ("en", "es")]
+    shares = [
+        language.likelihood(batch(sample(answer=text)), [code], ["answer"], 20)["share"][0, 0]
+        for code in ("en", "es")
+    ]
     assert shares[0] < 0.02 < shares[1]
 
 
@@ -99,15 +109,27 @@ def test_repetition_is_measured(sample: Make) -> None:
     assert column[:, :3].tolist() == [[0.5, 0.0, 0.0], [0.0, 0.25, 0.0], [0.0, 0.0, 8.0]]
 
 
-@pytest.mark.parametrize(("key", "shape", "example"), [(key, *row) for key, rows in phrases.PHRASES.items() for row in rows])
-def test_every_phrase_finds_its_example(sample: Make, key: tuple[Any, Any], shape: str, example: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "shape", "example"),
+    [(key, *row) for key, rows in phrases.PHRASES.items() for row in rows],
+)
+def test_every_phrase_finds_its_example(
+    sample: Make, key: tuple[Any, Any], shape: str, example: str
+) -> None:
     """An expression that matches nothing would stand in the table for ever."""
-    assert re.search(phrases.BEGINNINGS[key[1]].format(shape), example, re.IGNORECASE | re.MULTILINE)
+    assert re.search(
+        phrases.BEGINNINGS[key[1]].format(shape), example, re.IGNORECASE | re.MULTILINE
+    )
     assert key[0] in said(sample(text=example, rationale=None, answer=None))
 
 
 @pytest.mark.parametrize(
-    "text", ["I\u2019m sorry, but I can\u2019t help with that.", "**I cannot assist with this.**", "I'm unable to provide it."]
+    "text",
+    [
+        "I\u2019m sorry, but I can\u2019t help with that.",
+        "**I cannot assist with this.**",
+        "I'm unable to provide it.",
+    ],
 )
 def test_refusal(sample: Make, text: str) -> None:
     """Refusals would be learnt as answers, with typographic apostrophes and asterisks, too."""
@@ -151,14 +173,21 @@ def test_phrases_of_the_input_are_the_tasks_own(sample: Make) -> None:
     """A letter to be rewritten may well close with "Let me know if you have any questions"."""
     letter = "We open at 9. Let me know if you have any questions."
     assert "boilerplate" in said(sample(text=letter))
-    assert said(sample(text=letter, seed=Seed(id="n", inputs={"mail": [{"body": letter.upper()}]}))) == {}
+    assert (
+        said(sample(text=letter, seed=Seed(id="n", inputs={"mail": [{"body": letter.upper()}]})))
+        == {}
+    )
 
 
 def test_a_phrase_of_the_input_hides_no_other(sample: Make) -> None:
     """Only the first phrase was looked at, and the input's own let a chat token behind it pass."""
     mail = Seed(id="n", inputs={"mail": "Dear [Your Name], the {{ mail }} of {{ other }}"})
-    assert said(sample(text="Dear [Your Name], we open at 9.<|im_end|>", seed=mail)) == {"boilerplate": "<|im_end|>"}
-    assert said(sample(text="Dear [Your Name], {{ mail }} {{ mail | upper }}", seed=mail)) == {"boilerplate": "{{ mail | upper }}"}
+    assert said(sample(text="Dear [Your Name], we open at 9.<|im_end|>", seed=mail)) == {
+        "boilerplate": "<|im_end|>"
+    }
+    assert said(sample(text="Dear [Your Name], {{ mail }} {{ mail | upper }}", seed=mail)) == {
+        "boilerplate": "{{ mail | upper }}"
+    }
 
 
 def test_placeholders_of_the_prompt(sample: Make) -> None:
@@ -169,10 +198,19 @@ def test_placeholders_of_the_prompt(sample: Make) -> None:
 
 def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
     """Each of the two filters can be off without hiding the other; rows that are gone already are passed over."""
-    column = phrases.found(batch(sample(), sample(text="I cannot assist with this. Let me know if you need anything else.")))
+    column = phrases.found(
+        batch(
+            sample(),
+            sample(text="I cannot assist with this. Let me know if you need anything else."),
+        )
+    )
     assert column[0] is None
-    assert [verdict.reason for verdict in phrases.said(np.arange(2), column, "refused").values()] == ["refused"]
-    assert [verdict.reason for verdict in phrases.said(np.arange(2), column, "boilerplate").values()] == ["boilerplate"]
+    assert [
+        verdict.reason for verdict in phrases.said(np.arange(2), column, "refused").values()
+    ] == ["refused"]
+    assert [
+        verdict.reason for verdict in phrases.said(np.arange(2), column, "boilerplate").values()
+    ] == ["boilerplate"]
     assert phrases.said(np.array([0]), column, "refused") == {}
 
 
@@ -197,15 +235,29 @@ def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
 )
 def test_answer_before_rationale(sample: Make, rationale: str, answer: str, found: bool) -> None:
     """Reasons that follow an answer do not lead to it, and a student learns to guess first."""
-    made = sample(text=f"{rationale} <answer>{answer}</answer>", rationale=rationale or None, answer=answer)
-    assert reasons(answer_leak.answered_first(batch(made))) == ["answer_before_rationale" if found else None]
+    made = sample(
+        text=f"{rationale} <answer>{answer}</answer>", rationale=rationale or None, answer=answer
+    )
+    assert reasons(answer_leak.answered_first(batch(made))) == [
+        "answer_before_rationale" if found else None
+    ]
 
 
 def test_answer_first_prompts_are_meant_so(sample: Make) -> None:
     """Where the prompt asks for the label and then the reason, every sample would be turned down."""
-    reply = {"text": "spam. Spam because it sells", "rationale": "Spam because it sells", "answer": "spam"}
-    assert answer_leak.answered_first(batch(sample(**reply, rationale_tokens=(2, 6), answer_tokens=(0, 1)))) == [None]
-    assert reasons(answer_leak.answered_first(batch(sample(**reply, rationale_tokens=(0, 4), answer_tokens=(5, 6))))) != [None]
+    reply = {
+        "text": "spam. Spam because it sells",
+        "rationale": "Spam because it sells",
+        "answer": "spam",
+    }
+    assert answer_leak.answered_first(
+        batch(sample(**reply, rationale_tokens=(2, 6), answer_tokens=(0, 1)))
+    ) == [None]
+    assert reasons(
+        answer_leak.answered_first(
+            batch(sample(**reply, rationale_tokens=(0, 4), answer_tokens=(5, 6)))
+        )
+    ) != [None]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +270,9 @@ def test_answer_first_prompts_are_meant_so(sample: Make) -> None:
         ({"rows": [{"a": 36}]}, None, "answer_in_input"),
     ],
 )
-def test_answer_in_input(sample: Make, inputs: dict[str, Any], fields: list[str] | None, reason: str | None) -> None:
+def test_answer_in_input(
+    sample: Make, inputs: dict[str, Any], fields: list[str] | None, reason: str | None
+) -> None:
     """A solution that was left in a column is copied, not worked out; 36 is not in 360."""
     made = sample(seed=Seed(id="n", inputs=inputs, target="36"))
     assert reasons(answer_leak.leaked(batch(made), fields)) == [reason]
@@ -227,4 +281,6 @@ def test_answer_in_input(sample: Make, inputs: dict[str, Any], fields: list[str]
 def test_leak_without_ground_truth(sample: Make) -> None:
     """The teacher's answer stands in; where there is neither, nothing can leak."""
     seed = Seed(id="n", inputs={"q": "yes or no?"})
-    assert reasons(answer_leak.leaked(batch(sample(seed=seed), sample(seed=seed, answer=None)), None)) == ["answer_in_input", None]
+    assert reasons(
+        answer_leak.leaked(batch(sample(seed=seed), sample(seed=seed, answer=None)), None)
+    ) == ["answer_in_input", None]

@@ -17,7 +17,9 @@ KEY = "token ghp_" + credential_cases.drawn(36)
 
 
 def pii(sample: Sample, **settings: Any) -> Any:
-    (said,) = scan.pii(batch(sample), **{"kinds": personal.KINDS, "regions": ["US"], "inputs": False, **settings})
+    (said,) = scan.pii(
+        batch(sample), **{"kinds": personal.KINDS, "regions": ["US"], "inputs": False, **settings}
+    )
     return said
 
 
@@ -101,4 +103,6 @@ def test_holds_secret(sample: Make) -> None:
     """The filter's own reason and value; a key that the input shows is the task's own."""
     ((reason, value),) = filter(None, scan.secrets(batch(sample(text=KEY), sample()), inputs=False))
     assert (reason, str(value)[:17]) == ("holds_secret", "github_token g**_")
-    assert scan.secrets(batch(sample(text=KEY, seed=Seed(id="n", inputs={"code": KEY}))), inputs=False) == [None]
+    assert scan.secrets(
+        batch(sample(text=KEY, seed=Seed(id="n", inputs={"code": KEY}))), inputs=False
+    ) == [None]

@@ -31,7 +31,12 @@ def test_classes_of_samples(sample: Make) -> None:
 
 @pytest.mark.parametrize(
     ("cap", "kept"),
-    [({"factor": 1.0}, [1, 1, 1]), ({"factor": 3.0}, [3, 2, 1]), ({"number": 2}, [2, 2, 1]), ({"number": 5, "factor": 2.0}, [2, 2, 1])],
+    [
+        ({"factor": 1.0}, [1, 1, 1]),
+        ({"factor": 3.0}, [3, 2, 1]),
+        ({"number": 2}, [2, 2, 1]),
+        ({"number": 5, "factor": 2.0}, [2, 2, 1]),
+    ],
 )
 def test_balance(cap: dict[str, float], kept: list[int]) -> None:
     """No class is above the cap, none loses rows below it, and a row without a class is not judged."""
@@ -53,7 +58,10 @@ def test_balance_keeps_the_best() -> None:
     """By score where there is one, unknown scores last; by lot where there is none, other lots for another seed."""
     scores = np.array([0.1, 0.9, np.nan, 0.5, 0.7, 0.3, 0, 0, 0, 0], np.float32)
     assert sorted(policies.balanced(LEFT, CLASSES, LOTS, scores, number=3)) == [0, 2, 5]
-    drawn = [sorted(policies.balanced(LEFT, CLASSES, LOTS, number=3, seed=seed)) for seed in (0, 0, 1, 2, 3)]
+    drawn = [
+        sorted(policies.balanced(LEFT, CLASSES, LOTS, number=3, seed=seed))
+        for seed in (0, 0, 1, 2, 3)
+    ]
     assert drawn[0] == drawn[1]
     assert len(set(map(tuple, drawn))) > 1
 
@@ -92,7 +100,10 @@ def test_difficulty_by_loss() -> None:
 def test_budget() -> None:
     """The best of all, the value is the score that was not enough; without scores it is the budget."""
     scores = np.arange(10, dtype=np.float32)
-    assert policies.within_budget(LEFT[2:], LOTS, scores, number=6) == {2: Verdict("over_budget", 2.0), 3: Verdict("over_budget", 3.0)}
+    assert policies.within_budget(LEFT[2:], LOTS, scores, number=6) == {
+        2: Verdict("over_budget", 2.0),
+        3: Verdict("over_budget", 3.0),
+    }
     drawn = policies.within_budget(LEFT, LOTS, number=6)
     assert len(drawn) == 4
     assert set(drawn.values()) == {Verdict("over_budget", 6)}
@@ -118,7 +129,9 @@ def test_k_centers_cover_every_cluster() -> None:
 def test_k_centers_is_greedy_in_blocks() -> None:
     """Against the definition, and the same where embeddings are widened a few rows at a time."""
     points = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float16)
-    pairwise = np.linalg.norm(points[:, None].astype(np.float32) - points[None].astype(np.float32), axis=2)
+    pairwise = np.linalg.norm(
+        points[:, None].astype(np.float32) - points[None].astype(np.float32), axis=2
+    )
     expected = [3]
     while len(expected) < 10:
         expected.append(int(pairwise[expected].min(axis=0).argmax()))
