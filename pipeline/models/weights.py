@@ -55,9 +55,8 @@ def size_of(path: str, revision: str | None) -> Size | None:
     parameters = 0
     for file in files:
         with safe_open(str(file), framework="numpy") as tensors:
-            parameters += sum(
-                math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys()
-            )  # noqa: SIM118
+            for key in tensors.keys():  # noqa: SIM118
+                parameters += math.prod(tensors.get_slice(key).get_shape())
     return Size(parameters, sum(file.stat().st_size for file in files))
 
 
