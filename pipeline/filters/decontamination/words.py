@@ -72,10 +72,8 @@ def is_sentence(text: str, first: int, last: int) -> bool:
     """Do the pieces from character `first` to `last` - 1 stand alone, between ends of sentences, quotation marks or brackets?"""
     start, end = _words_end(text, first), last + len(AFTER.match(text, last).group())  # type: ignore[union-attr]
     piece = text[first:last]
-    opening, closing = (
-        text[start:first] + AFTER.match(piece).group(),
-        piece[_words_end(piece, len(piece)) :] + text[last:end],
-    )  # type: ignore[union-attr]
+    opening = text[start:first] + AFTER.match(piece).group()  # type: ignore[union-attr]
+    closing = piece[_words_end(piece, len(piece)) :] + text[last:end]
     return (not start or not SENTENCE_ENDS.isdisjoint(opening)) and (
         end == len(text) or not SENTENCE_ENDS.isdisjoint(closing)
     )
