@@ -40,18 +40,19 @@ from pipeline.records import Rendered, Seed
 
 ZERO_WIDTH_SPACE = "\u200b"
 NAMED = re.compile(r"\{(\w+)\}")
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class Span(BaseModel):
-    """A part of the reply: after the first `start` (empty: from the beginning) up to the first of `end` (empty: to the end).
+    """A part of the reply, between two markers. White space around the part is left out."""
 
-    A reply that stops before `end` still closes a span that ends in white space, or that is `open`; any other `end` must be there.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = STRICT
     start: str = ""
+    """marker before the part, at its first occurrence; empty: the part begins with the reply"""
     end: str | list[str] = ""
+    """marker behind the part, or several of which the first counts; empty: to the reply's end"""
     open: bool = False
+    """whether a reply that stops before `end` still has the part, as it has if `end` is a newline"""
 
     def find(self, text: str) -> tuple[int, int] | None:
         """Where the part begins and ends in the text, outer white space left out; None if it is not there or is empty."""
@@ -72,11 +73,13 @@ class Span(BaseModel):
 
 
 class Prefixes(BaseModel):
-    """What stands before the body when a student trained step by step is asked for one part."""
+    """Prefixes before the body, by which a student trained step by step is asked for one part."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = STRICT
     answer: str = "[answer] "
+    """asks for the answer alone"""
     rationale: str = "[rationale] "
+    """asks for the rationale alone; must differ from `answer`"""
 
     @model_validator(mode="after")
     def tell_apart(self) -> Self:
@@ -88,14 +91,26 @@ class Prefixes(BaseModel):
 
 
 class FrontMatter(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    """The keys of a prompt file's front matter."""
+
+    model_config = STRICT
     format: Literal["chat", "completion"] = "chat"
+    """chat: the body is the user's turn, through the model's chat template; completion: the model
+    continues the body as it is"""
     system: str | None = None
+    """system message; only for chat"""
     stop: list[str] = []
+    """texts that end the reply, besides the model's own end-of-turn token"""
     rationale: Span | Literal["think"] | None = None
+    """where the rationale is in the reply; think: everything before the token </think>; left out:
+    there is none"""
     answer: Span = Span()
+    """where the answer is in the reply; left out: the whole reply"""
     target: str | None = None
+    """how the ground truth would look as a reply, such as " {target}\\n"; may name inputs of the
+    example: "{steps} So: {target}"; left out: the target between the answer's markers"""
     prefixes: Prefixes = Prefixes()
+    """for train.arms.*.form: steps, where answer and rationale are two tasks"""
 
     def written(self, seed: Seed) -> str:
         """The seed's ground truth as the teacher would have written it: `target` of the front matter, or between the answer's tags."""
