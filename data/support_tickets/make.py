@@ -2,8 +2,9 @@
 
     python data/support_tickets/make.py [--out FOLDER]
 
-Every ticket is written by this program: a problem of one team, a detail and a closing line. The problems of eval are not those of
-seeds, so that the held-out tickets are new wordings and not copies. seeds has no ground truth, as an export has none.
+This program writes every ticket: a problem of one subject, a detail and a closing line. The
+problems of eval are not those of seeds, so that held-out tickets are new wordings and not copies.
+The first half of seeds has ground truth, as if somebody had already sorted these tickets.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import random
 from pathlib import Path
 
 SIZES = {"seeds": 400, "eval": 120}
+LABELLED = {"seeds": 200, "eval": 120}
 SEED = 20261128
 Row = dict[str, str]
 
@@ -126,15 +128,17 @@ def main() -> None:
 
 
 def tickets(name: str, size: int) -> list[Row]:
-    """Tickets of one file, no two alike, the teams in turn."""
+    """Tickets of one file, no two alike, the subjects in turn."""
     rng = random.Random(f"{SEED} {name}")
-    teams = list(PROBLEMS[name])
+    subjects = list(PROBLEMS[name])
     rows: dict[str, Row] = {}
     while len(rows) < size:
-        team = teams[len(rows) % len(teams)]
-        text = ticket(rng, rng.choice(PROBLEMS[name][team]))
+        subject = subjects[len(rows) % len(subjects)]
+        text = ticket(rng, rng.choice(PROBLEMS[name][subject]))
         row = {"id": f"{name}-{len(rows):03}", "text": text}
-        rows.setdefault(text, row | ({"target": team} if name == "eval" else {}))
+        if len(rows) < LABELLED[name]:
+            row["target"] = subject
+        rows.setdefault(text, row)
     return list(rows.values())
 
 
