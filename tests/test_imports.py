@@ -19,6 +19,7 @@ FILTER_LAYERS = [
     {"hashing", "verdict", "sample_text"},
     {"measures"},
     {"measure_cache"},
+    {"named_filter"},
     {"heuristics", "decontamination", "correctness", "confidence", "privacy"},
     {"best_by"},
     {"dedup"},

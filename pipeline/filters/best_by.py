@@ -12,7 +12,8 @@ from pipeline.filters.confidence.logprobs import CERTAINTY
 from pipeline.filters.correctness import agreement
 from pipeline.filters.correctness.agreement import SEEDS
 from pipeline.filters.correctness.filters import answers_measure
-from pipeline.filters.measures import Measure, NamedFilter
+from pipeline.filters.measures import Measure
+from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.verdict import Verdict
 
 Judge = Callable[..., dict[int, Verdict]]

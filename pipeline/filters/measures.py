@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, digest
 from pipeline.storage.files import sha256
 from pipeline.storage.topk import TopKFolder
@@ -88,18 +87,6 @@ class Measure:
             f"{self.name}: {len(column)} rows of {len(batch.samples)} samples"
         )
         return column
-
-
-@dataclass(frozen=True)
-class NamedFilter:
-    """`judge(left, *columns)`: `left` are the rows (N,) int64 that no earlier filter turned down, rising; `columns` one for each of
-    `measures`, over all rows. Returns the verdict of each row that is turned down. `ask(run_dir, left)` gives one more column, which is not
-    found by measuring: a model is asked about the rows that are left."""
-
-    name: str
-    measures: tuple[Measure, ...]
-    judge: Callable[..., dict[int, Verdict]]
-    ask: Callable[[Path, NDArray[np.int64]], Any] | None = None
 
 
 @lru_cache

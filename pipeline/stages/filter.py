@@ -1,11 +1,12 @@
-"""filter: keep the good, say why for every other one.
+"""The filter stage: keep the good samples, and give a reason for every rejected one.
 
-Every sample is measured once, by as many processes as there are cores; RUN/measured keeps what was found. The filters then judge columns of
-measurements, and what is written is who is kept and who is not, by number: no sample is copied.
+Each sample is measured once, in parallel processes; RUN/measured stores the results. The filters
+then judge columns of these measures. The stage writes row numbers and copies no sample.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
 from pipeline.filters import build
-from pipeline.filters.confidence.filters import CALIBRATED, soften
-from pipeline.filters.correctness.filters import JUDGE, agreement_with_truth
 from pipeline.filters.measure_cache import Measured, processes
 from pipeline.filters.measures import IDENTITY
+from pipeline.filters.named_filter import NamedFilter, Outcome
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Rejected
 from pipeline.storage.files import read_json, write_json
@@ -29,7 +29,7 @@ from pipeline.storage.shards import read_records, write_shards
 
 NAME = "filter"
 SHARED = False
-ORDER = "filters.json"  # the filters that were run, in order, each with the names of what it was told by
+ORDER = "filters.json"  # the filters that ran, in order, each with the names of its measures
 
 
 def parts(config: Config) -> list[str]:
@@ -54,52 +54,67 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Pass all samples through the filters and write kept/ and rejected/. An empty result is an error."""
+    """Pass all samples through the filters and write kept/ and rejected/.
+
+    Raises PipelineError if no sample is kept; rejected/ is written even then.
+    """
     measured = Measured(job.run_dir)
     chosen = build.active(job.config)
-    measured.find(
-        [IDENTITY, *(measure for one in chosen for measure in one.measures)],
-        processes(job.config.filter),
-    )
-    ids = measured.column(IDENTITY)
-    left: NDArray[np.int64] = np.arange(measured.samples)
-    alive = np.ones(measured.samples, bool)
-    turned_down: dict[int, tuple[str, Verdict]] = {}
-    complaint = ""
-    marks = None
-    seen = {}  # by filter: what came to it
-    for one in chosen:
-        seen[one.name] = left
-        asked = [one.ask(job.run_dir, left)] if one.ask else []
-        marks = asked[0][1] if one.name == JUDGE else marks
-        verdicts = one.judge(left, *map(measured.column, one.measures), *asked)
-        turned_down |= {row: (one.name, verdict) for row, verdict in verdicts.items()}
-        alive[list(verdicts)] = False
-        before, left = len(left), np.flatnonzero(alive)
-        if not len(left):
-            complaint = _eaten(job.folder, one.name, before, verdicts)
-            break
-    write_json(
-        job.folder / ORDER,
-        [[one.name, [measure.name for measure in one.measures]] for one in chosen],
-    )
-    write_shards(
-        job.folder / "rejected",
-        (_rejected(str(ids[row]), row, *turned_down[row]) for row in sorted(turned_down)),
-    )
-    if complaint:
-        raise PipelineError(complaint)
-    keep(job.folder / "kept", left, job.run_dir / "generate")
-    if CALIBRATED in seen:
-        effect = soften(job.config, measured, seen[CALIBRATED], left, job.folder / "kept")
-        write_json(job.folder / "calibration.json", effect)
-    if marks is not None:
-        write_json(job.folder / "judge.json", agreement_with_truth(job.config, measured, marks))
+    measures = [measure for filter_ in chosen for measure in filter_.measures]
+    measured.find([IDENTITY, *measures], processes(job.config.filter))
+    result = _judge(job, measured, chosen)
+    _write_order(job.folder, chosen)
+    _write_rejected(job.folder, measured.column(IDENTITY), result.rejected)
+    if result.complaint:
+        raise PipelineError(result.complaint)
+    kept_folder = job.folder / "kept"
+    keep(kept_folder, result.kept, job.run_dir / "generate")
+    for filter_ in chosen:
+        if filter_.after:
+            reached, asked = result.reached[filter_.name], result.asked.get(filter_.name)
+            outcome = Outcome(measured, reached, result.kept, kept_folder, asked)
+            for note, content in filter_.after(outcome).items():
+                write_json(job.folder / f"{note}.json", content)
     return count(job)
 
 
+@dataclass
+class _Result:
+    """What the filters decided: the kept rows, and by row why it was rejected.
+
+    `reached` and `asked` hold, by filter, the rows that came to it and what its model answered.
+    `complaint` is set if no row is kept.
+    """
+
+    kept: NDArray[np.int64]
+    rejected: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
+    reached: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
+    complaint: str = ""
+
+
+def _judge(job: Job, measured: Measured, chosen: Sequence[NamedFilter]) -> _Result:
+    """Let each filter judge the rows that the earlier ones kept."""
+    result = _Result(np.arange(measured.samples))
+    is_kept = np.ones(measured.samples, bool)
+    for filter_ in chosen:
+        rows = result.reached[filter_.name] = result.kept
+        columns = [measured.column(measure) for measure in filter_.measures]
+        if filter_.ask:
+            result.asked[filter_.name] = filter_.ask(job.run_dir, rows)
+            columns.append(result.asked[filter_.name])
+        verdicts = filter_.judge(rows, *columns)
+        result.rejected |= {row: (filter_.name, verdict) for row, verdict in verdicts.items()}
+        is_kept[list(verdicts)] = False
+        result.kept = np.flatnonzero(is_kept)
+        if not len(result.kept):
+            result.complaint = _nothing_kept(job.folder, filter_.name, len(rows), verdicts)
+            break
+    return result
+
+
 def count(job: Job) -> dict[str, Any]:
-    """What went in, what was kept, and how many each reason took, from the files; they must add up."""
+    """Count the samples read, kept and rejected for each reason, from the files."""
     reasons: Counter[str] = Counter(
         f"{r.filter}.{r.reason}" for r in read_records(job.folder / "rejected", Rejected)
     )
@@ -110,42 +125,50 @@ def count(job: Job) -> dict[str, Any]:
     )
     order = [name for name, _ in read_json(job.folder / ORDER)]
     taken = sorted(reasons.items(), key=lambda item: order.index(item[0].rpartition(".")[0]))
-    notes = {
-        name: read_json(path)
-        for name in ("calibration", "judge")
-        if (path := job.folder / f"{name}.json").exists()
-    }
+    notes = {}
+    for name in build.NOTES:
+        path = job.folder / f"{name}.json"
+        if path.exists():
+            notes[name] = read_json(path)
     return {"samples": given, "kept": kept, "rejected": dict(taken), **notes}
 
 
 def summary(config: Config) -> str:
-    """The waterfall: what each reason took, and what was left."""
+    """Return the waterfall: how many samples each reason rejected, and how many were kept."""
     counts = read_manifest(Path(config.run_dir), NAME)["counts"]
     lines = [f"filter: {counts['samples']:,} samples in"]
     lines += [f"  {-number:>8,}  {reason}" for reason, number in counts["rejected"].items()]
     lines.append(f"  {counts['kept']:>8,}  kept ({counts['kept'] / counts['samples']:.1%})")
-    return "\n".join([*lines, *_notes(counts)])
+    lines += [
+        f"  {describe(counts[name])}" for name, describe in build.NOTES.items() if counts.get(name)
+    ]
+    return "\n".join(lines)
 
 
-def _notes(counts: Mapping[str, Any]) -> Iterator[str]:
-    """What ground truth says of calibration and judge."""
-    if effect := counts.get("calibration"):
-        yield (
-            f"  right, of {effect['rows']:,} labels of known truth: text {effect['text']:.3f}, likeliest label {effect['raw']:.3f}, "
-            f"likeliest calibrated label {effect['calibrated']:.3f}"
-        )
-    if marks := counts.get("judge"):
-        yield f"  judge: of two answers, one right and one wrong, the right one has the higher mark in {marks['agreement']:.3f} of cases"
+def _write_order(folder: Path, chosen: Sequence[NamedFilter]) -> None:
+    """Write which filters ran, each with the names of its measures."""
+    order = []
+    for filter_ in chosen:
+        order.append([filter_.name, [measure.name for measure in filter_.measures]])
+    write_json(folder / ORDER, order)
+
+
+def _write_rejected(folder: Path, ids: Any, rejected: Mapping[int, tuple[str, Verdict]]) -> None:
+    write_shards(
+        folder / "rejected",
+        (_rejected(str(ids[row]), row, *rejected[row]) for row in sorted(rejected)),
+    )
 
 
 def _rejected(identifier: str, row: int, name: str, verdict: Verdict) -> Rejected:
     return Rejected(id=identifier, row=row, filter=name, reason=verdict.reason, value=verdict.value)
 
 
-def _eaten(folder: Path, name: str, before: int, verdicts: Mapping[int, Verdict]) -> str:
+def _nothing_kept(folder: Path, name: str, rows: int, verdicts: Mapping[int, Verdict]) -> str:
     reason, number = Counter(verdict.reason for verdict in verdicts.values()).most_common(1)[0]
     example = next(verdict.value for verdict in verdicts.values() if verdict.reason == reason)
     return (
-        f"{folder}: nothing is left: filter '{name}' turned down the last {before:,} samples ({number:,} as {reason}, "
-        f"such as {example!r}); see {folder / 'rejected'}, then mend the prompt or change filter.*"
+        f"{folder}: no sample is kept: filter '{name}' rejected the last {rows:,} samples "
+        f"({number:,} as {reason}, such as {example!r}); "
+        f"see {folder / 'rejected'}, then fix the prompt or change filter.*"
     )

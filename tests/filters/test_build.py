@@ -96,7 +96,7 @@ def test_every_reason_has_a_case() -> None:
         for group in re.findall(r"((?:`\w+`,? ?)+):", cell)
         for reason in re.findall(r"`(\w+)`", group)
     }
-    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(reasons) > 40
     assert sorted(reason for reason in reasons if not re.search(rf"[\"'.]{reason}\b", tests)) == []
 

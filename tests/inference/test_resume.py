@@ -249,7 +249,7 @@ def test_empty_result_names_the_filter_that_ate_it(workshop: Path) -> None:
     runner.execute(generate, config)
     with pytest.raises(
         PipelineError,
-        match=r"nothing is left: filter 'length' turned down the last 60 samples \(60 as too_long",
+        match=r"no sample is kept: filter 'length' rejected the last 60 samples \(60 as too_long",
     ):
         runner.execute(filter_stage, config)
     assert not (workshop / "run" / "filter" / "manifest.json").exists()

@@ -113,7 +113,7 @@ def test_a_filter_that_left_nothing_still_tells_why(workshop: Path) -> None:
         cli, ["samples", config.run_dir, "--rejected"], standalone_mode=False
     )
     assert "run pipeline filter first" in str(refused.exception)
-    with pytest.raises(PipelineError, match="nothing is left"):
+    with pytest.raises(PipelineError, match="no sample is kept"):
         stage.execute(filter_stage, config)
     assert rejected(config, "length.too_long")["reason"] == "too_long"
     assert "turned down by length: too_long" in lives(config, "n0/0")

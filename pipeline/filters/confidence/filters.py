@@ -1,6 +1,6 @@
 """Which confidence filters a config turns on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,25 @@ from pipeline.errors import PipelineError
 from pipeline.execution import fingerprint
 from pipeline.filters.confidence import contextual_calibration, label_calibration, logprobs
 from pipeline.filters.confidence.logprobs import CERTAINTY
-from pipeline.filters.measure_cache import Measured, processes
-from pipeline.filters.measures import IDENTITY, Measure, NamedFilter
+from pipeline.filters.measure_cache import processes
+from pipeline.filters.measures import IDENTITY, Measure
+from pipeline.filters.named_filter import NamedFilter, Outcome
 from pipeline.filters.verdict import Verdict
 from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
+from pipeline.records import Seed
 from pipeline.storage import soft_labels
 from pipeline.storage.files import read_json
 
-CALIBRATED = "calibrated"
 NAMES_TOKENIZER = ("backend", "model", "revision", "tokenizer")
 
 
-def soften(
-    config: Config, measured: Measured, seen: NDArray[np.int64], left: NDArray[np.int64], kept: Path
-) -> dict[str, Any]:
-    """Write the soft labels of the rows `left` into the folder `kept`, calibrated over all those that the filter had `seen`. Returns what
-    calibration does to the answers of known truth: shares that are right."""
+def _write_soft_labels(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """Write the kept rows' soft labels, calibrated over all rows that reached the filter.
+
+    Returns the shares of right answers before and after, where ground truth is known.
+    """
+    measured = outcome.measured
     ids, labels = _label_tokens(config), {"labels": config.task.labels}
     distribution, places = (
         Measure(label_calibration.label_distribution, {"labels": ids}),
@@ -43,14 +45,15 @@ def soften(
     )
     measured.find([distribution, places, written, truth], processes(config.filter))
     p, at, said, true = (
-        np.asarray(measured.column(measure))[seen]
+        np.asarray(measured.column(measure))[outcome.reached]
         for measure in (distribution, places, written, truth)
     )
     known = _known(config, ids)
     firsts, logprobs = label_calibration.soft_labels(p, ids, known)
-    mine = np.searchsorted(seen, left)
-    names: Any = measured.column(IDENTITY)
-    soft_labels.write(kept, firsts, [names[row] for row in left.tolist()], at[mine], logprobs[mine])
+    kept = np.searchsorted(outcome.reached, outcome.kept)
+    all_ids: Any = measured.column(IDENTITY)
+    kept_ids = [all_ids[row] for row in outcome.kept.tolist()]
+    soft_labels.write(outcome.kept_folder, firsts, kept_ids, at[kept], logprobs[kept])
     effect = label_calibration.effect(p, said, true, known)
     return vars(effect) if effect else {}
 
@@ -82,7 +85,33 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         def calibrated(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
             return how(left, *columns, known=_known(config, ids))
 
-        yield NamedFilter(CALIBRATED, measures, calibrated)
+        yield NamedFilter(
+            "calibrated",
+            measures,
+            calibrated,
+            after=lambda outcome: {"calibration": _write_soft_labels(config, outcome)},
+        )
+
+
+def check(config: Config, seeds: Sequence[Seed]) -> None:
+    """Raise PipelineError if a content-free text cannot stand for the inputs of a seed."""
+    if config.filter.calibrated and config.filter.calibrated.content_free:
+        contextual_calibration.check(prompts.load(config.generate.prompt[0]), seeds)
+
+
+def identities(config: Config) -> dict[str, str]:
+    """Return what tells the tokenizer of the labels from others of the same name."""
+    if not config.filter.calibrated:
+        return {}
+    tokenizer = resolve.tokenizer_of(config.teacher)
+    return {"labels' tokenizer": resolve.identity(tokenizer, config.teacher.revision)}
+
+
+def _describe_effect(note: Mapping[str, Any]) -> str:
+    return (
+        f"right, of {note['rows']:,} labels with ground truth: text {note['text']:.3f}, "
+        f"most likely label {note['raw']:.3f}, most likely calibrated label {note['calibrated']:.3f}"
+    )
 
 
 def _check_teacher(config: Config) -> None:
@@ -123,3 +152,6 @@ def _label_tokens(config: Config) -> list[list[int]]:
     tokenizer = Tokenizer(resolve.tokenizer_of(config.teacher), config.teacher.revision)
     front = prompts.load(prompt_files(config)[0]).front
     return label_calibration.label_tokens(tokenizer, config.task.labels or [], front.answer.start)
+
+
+NOTES = {"calibration": _describe_effect}

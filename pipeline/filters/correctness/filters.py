@@ -1,6 +1,6 @@
 """Which correctness filters a config turns on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.filters.correctness import agreement, ground_truth, judge
 from pipeline.filters.correctness.agreement import SEEDS
-from pipeline.filters.measure_cache import Measured, columns_of, processes
-from pipeline.filters.measures import Measure, NamedFilter
+from pipeline.filters.measure_cache import columns_of, processes
+from pipeline.filters.measures import Measure
+from pipeline.filters.named_filter import NamedFilter, Outcome
 from pipeline.filters.verdict import Verdict, objections
+from pipeline.records import Seed
 from pipeline.verifiers import verify
 from pipeline.verifiers.scorers import SCORERS
 
@@ -23,19 +25,17 @@ def answers_measure(config: Config) -> Measure:
     return Measure(agreement.answers, {"metric": config.task.metric})
 
 
-JUDGE = "judge"
+def _agreement_with_truth(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """Return how well the judge's scores tell right answers from wrong ones, by ground truth.
 
-
-def agreement_with_truth(
-    config: Config, measured: Measured, marks: NDArray[np.float64]
-) -> dict[str, Any]:
-    """How well the judge's marks (N,) tell right answers from wrong ones, by ground truth; empty where there are not both, or where telling
-    takes a process for each answer."""
+    Empty where there are not both, or where checking takes a process for each answer.
+    """
     if config.task.metric not in SCORERS:
         return {}
     check = _checked(config)
-    measured.find([check], processes(config.filter))
-    column: Any = measured.column(check)
+    _, marks = outcome.asked
+    outcome.measured.find([check], processes(config.filter))
+    column: Any = outcome.measured.column(check)
     right = np.array(
         [
             np.nan if value is None or why == ground_truth.NO_TRUTH else value
@@ -97,10 +97,48 @@ def judge_filters(config: Config) -> Iterator[NamedFilter]:
             least=config.filter.judge.least,
             drop_unjudged=config.filter.judge.unjudged == "drop",
         )
-        yield NamedFilter(JUDGE, (), low, judge.Bench(config).marks)
+        yield NamedFilter(
+            "judge",
+            (),
+            low,
+            ask=judge.Bench(config).marks,
+            after=lambda outcome: {"judge": _agreement_with_truth(config, outcome)},
+        )
+
+
+def check(config: Config, seeds: Sequence[Seed]) -> None:
+    """Raise PipelineError if the judge's prompt could not take the inputs of a seed."""
+    if config.filter.judge:
+        judge.check(seeds)
+
+
+def files(config: Config) -> list[Path]:
+    """Return the verifier's files, the judge's prompt, and the manifest of another run."""
+    settings = config.filter
+    paths = verify.files(config.task) if settings.correct else []
+    if settings.judge:
+        paths.append(Path(settings.judge.prompt))
+    if settings.teachers_agree:
+        paths.append(Path(settings.teachers_agree.run) / "generate" / "manifest.json")
+    return paths
+
+
+def identities(config: Config) -> dict[str, str]:
+    """Return what tells the judge from others of the same name."""
+    return {"judge": judge.Bench(config).identity} if config.filter.judge else {}
+
+
+def _describe_agreement(note: Mapping[str, Any]) -> str:
+    return (
+        "judge: of two answers, one right and one wrong, "
+        f"the right one has the higher score in {note['agreement']:.3f} of cases"
+    )
 
 
 def _checked(config: Config) -> Measure:
     return Measure(
         ground_truth.of, asdict(verify.check(config.task)), slow=config.task.metric not in SCORERS
     )
+
+
+NOTES = {"judge": _describe_agreement}

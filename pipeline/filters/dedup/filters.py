@@ -12,8 +12,10 @@ from pipeline.config import Config
 from pipeline.filters.best_by import Judge, scored_filter
 from pipeline.filters.dedup import duplicates, embeddings
 from pipeline.filters.measure_cache import columns_of
-from pipeline.filters.measures import IDENTITY, Measure, NamedFilter
+from pipeline.filters.measures import IDENTITY, Measure
+from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.verdict import Verdict
+from pipeline.models import resolve
 from pipeline.storage.samples import Samples, kept_rows
 
 
@@ -59,6 +61,20 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield scored_filter(
             "semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config
         )
+
+
+def files(config: Config) -> list[Path]:
+    """Return the manifests of the other runs whose kept rows are compared with."""
+    stages = ("generate", "filter")
+    return [Path(run) / name / "manifest.json" for run in config.filter.against for name in stages]
+
+
+def identities(config: Config) -> dict[str, str]:
+    """Return what tells the encoder from others of the same name."""
+    encoder = config.filter.semantic
+    if not encoder:
+        return {}
+    return {f"encoder {encoder.model}": resolve.identity(encoder.model, encoder.revision)}
 
 
 def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.Other:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from pipeline.filters.heuristics import (
     phrases,
     repetition,
 )
-from pipeline.filters.measures import Measure, NamedFilter
+from pipeline.filters.measures import Measure
+from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.verdict import Verdict, objections
+from pipeline.records import Seed
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
@@ -73,6 +76,23 @@ def filters(config: Config) -> Iterator[NamedFilter]:
             "leak", (Measure(answer_leak.leaked, {"fields": settings.leak.fields}),), objections
         )
     yield from _custom(config)
+
+
+def check(config: Config, seeds: Sequence[Seed]) -> None:
+    """Raise PipelineError if a language is unknown or the pattern is not a regular expression."""
+    settings = config.filter
+    if settings.language:
+        language.check(settings.language.allowed)
+    if settings.format and settings.format.pattern is not None:
+        answer_format.check_pattern(settings.format.pattern)
+
+
+def files(config: Config) -> list[Path]:
+    """Return the files of custom filters and the schema of the answer."""
+    paths = [path for name in config.filter.custom for path in custom.files(name)]
+    if config.filter.format and config.filter.format.schema_file:
+        paths.append(Path(config.filter.format.schema_file))
+    return paths
 
 
 def _formats(settings: Filter) -> Iterator[Measure]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from pipeline.config import Config
-from pipeline.filters.measures import Measure, NamedFilter
+from pipeline.filters.measures import Measure
+from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.privacy import scan
 from pipeline.filters.verdict import objections
 

@@ -15,10 +15,12 @@ from pipeline.filters.correctness.agreement import SEEDS
 from pipeline.filters.correctness.filters import answers_measure
 from pipeline.filters.dedup import embeddings
 from pipeline.filters.measure_cache import columns_of
-from pipeline.filters.measures import IDENTITY, Measure, NamedFilter
+from pipeline.filters.measures import IDENTITY, Measure
+from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.selection import policies
 from pipeline.filters.selection.policies import LOTS
 from pipeline.filters.verdict import Verdict
+from pipeline.models import resolve
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
@@ -55,6 +57,22 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     if settings.budget and settings.budget.number:
         some = partial(policies.within_budget, number=settings.budget.number, seed=settings.seed)
         yield scored_filter("budget", (LOTS,), (), settings.budget.best_by, some, config)
+
+
+def files(config: Config) -> list[Path]:
+    """Return the manifest of the scores that difficulty is measured by."""
+    difficulty = config.filter.difficulty
+    if not difficulty or not difficulty.losses:
+        return []
+    return [Path(difficulty.losses) / "score" / "manifest.json"]
+
+
+def identities(config: Config) -> dict[str, str]:
+    """Return what tells the encoder from others of the same name."""
+    encoder = config.filter.diversity
+    if not encoder:
+        return {}
+    return {f"encoder {encoder.model}": resolve.identity(encoder.model, encoder.revision)}
 
 
 def _difficulty(config: Config) -> NamedFilter:

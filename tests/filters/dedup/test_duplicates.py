@@ -446,7 +446,7 @@ def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) 
     ]
     config = load(workshop / "config.yaml", ["generate.seed=1", "filter.correct=false", *semantic])
     runner.execute(generate, config)
-    with pytest.raises(PipelineError, match=r"nothing is left: filter 'semantic' .*'before:n\d"):
+    with pytest.raises(PipelineError, match=r"no sample is kept: filter 'semantic' .*'before:n\d"):
         runner.execute(filter_stage, config)
 
 

@@ -1,0 +1,53 @@
+"""A filter as the filter stage runs it, and what it may write when all filters have run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.filters.measure_cache import Measured
+from pipeline.filters.measures import Measure
+from pipeline.filters.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a filter's `after` may read: all filters have run, and the kept rows are written.
+
+    Args:
+        measured: the measures of the run's samples.
+        reached: (N,) rows that came to this filter.
+        kept: (K,) rows that no filter rejected.
+        kept_folder: where the kept rows are stored.
+        asked: the column that the filter's `ask` returned, or None.
+    """
+
+    measured: Measured
+    reached: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    kept_folder: Path
+    asked: Any = None
+
+
+@dataclass(frozen=True)
+class NamedFilter:
+    """A filter with the measures that it needs.
+
+    Args:
+        name: what reports and rejected rows call it.
+        measures: the columns that `judge` takes.
+        judge: `judge(rows, *columns)` returns a verdict for each row that it rejects. `rows` (N,)
+            are those that no earlier filter rejected, ascending; each column covers all rows.
+        ask: `ask(run_dir, rows)` asks a model about the rows and returns one more column.
+        after: writes beside the kept rows and returns notes: by file name, without `.json`, the
+            content of a file in the stage's folder.
+    """
+
+    name: str
+    measures: tuple[Measure, ...]
+    judge: Callable[..., dict[int, Verdict]]
+    ask: Callable[[Path, NDArray[np.int64]], Any] | None = None
+    after: Callable[[Outcome], Mapping[str, Any]] | None = None
