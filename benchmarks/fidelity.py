@@ -97,7 +97,7 @@ def take(run_dir: Path) -> list[Sample]:
 
 
 def prepare(config: Config, run_dir: Path, samples: Sequence[Sample]) -> Case:
-    path = resolve.resolve(config.teacher.model)
+    path = resolve.model_path(config.teacher.model)
     tokenizer = Tokenizer(path)
     asked = prompts.load(run_dir / "generate" / "prompts" / "0.md")
     seen = prompts.load(config.train.prompt)

@@ -122,7 +122,7 @@ def ours(config: Config, model: VllmModel, folder: Path) -> int:
     with open(os.devnull, "w") as silence:
         progress = Progress("generate", PROMPTS, stream=silence)
         keep_prompts(config.generate.prompt, folder)
-        generate.capturing(Job(config, "generate", "", folder)).work_off(model, progress)
+        generate.capturing(Job(config, "generate", "", folder)).process_shards(model, progress)
     return progress.tokens
 
 

@@ -75,7 +75,7 @@ class Pretended:
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         raise NotImplementedError
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         pass
 
     def peak_bytes(self) -> int | None:
@@ -139,7 +139,7 @@ def job_of(config: Config) -> Job:
 
 def work(config: Config, model: Pretended, progress: Progress) -> None:
     keep_prompts(config.generate.prompt, job_of(config).folder)
-    generate.capturing(job_of(config)).work_off(model, progress)
+    generate.capturing(job_of(config)).process_shards(model, progress)
 
 
 def cores(folder: Path, rate: float = 10_000.0, tokens: int = 100) -> float:
@@ -175,11 +175,11 @@ def finish(config: Config) -> None:
     """Make a finished run in no time: its first shard is made, and every other is a link to it."""
     folder = job_of(config).folder
     capturing = generate.capturing(job_of(config))
-    claimed = capturing.worker.claimed
-    capturing.worker.claimed = lambda header: islice(claimed(header), 1)  # type: ignore[method-assign]
+    claimed = capturing.worker.claim
+    capturing.worker.claim = lambda header: islice(claimed(header), 1)  # type: ignore[method-assign]
     with open(os.devnull, "w") as silence:
         keep_prompts(config.generate.prompt, folder)
-        capturing.work_off(
+        capturing.process_shards(
             Pretended(config.teacher.max_tokens), Progress("generate", 1, stream=silence)
         )
     for number in range(1, capturing.worker.work.shards):
@@ -234,12 +234,12 @@ def first_request(folder: str, tokens: int) -> None:
     )
     fingerprint.fingerprint(generate, config, "")
     capturing = generate.capturing(job_of(config))
-    capturing.worker.there()
+    capturing.worker.count_stored()
     opened = time.time()
     model = Pretended(tokens, asked=lambda: _report(seconds))
     seconds = time.time() - opened
     with open(os.devnull, "w") as silence:
-        capturing.work_off(model, Progress("generate", 1, stream=silence))
+        capturing.process_shards(model, Progress("generate", 1, stream=silence))
 
 
 def _report(opening: float) -> None:

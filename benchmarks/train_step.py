@@ -46,8 +46,10 @@ class Bench:
         self.config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
         self.tokenizer, self.student = Tokenizer(path), load_weights(path, None, torch.float32)
         samples = list(Samples(run_dir / "filter" / "kept"))[: ROUNDS * BATCH]
-        encoder = Encoder(self.tokenizer, prompts.load(self.config.train.prompt), ids_fit=True)
-        examples = [row for sample in samples for row in encoder.sample(sample)]
+        encoder = Encoder(
+            self.tokenizer, prompts.load(self.config.train.prompt), same_tokenizer=True
+        )
+        examples = [row for sample in samples for row in encoder.encode_sample(sample)]
         self.frames = Frames(TopKFolder(run_dir / "generate"), examples)
         self.dataset = dataset(examples)
         self.batches = [
@@ -98,7 +100,7 @@ class Bench:
             from trl.experimental.gkd import GKDConfig, GKDTrainer
 
             teacher = load_weights(
-                resolve.resolve(self.config.teacher.model),
+                resolve.model_path(self.config.teacher.model),
                 self.config.teacher.revision,
                 torch.float32,
             )

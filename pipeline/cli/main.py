@@ -258,7 +258,7 @@ def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     """Serve the teacher over HTTP on this machine, as a backend openai asks it. Ends with Ctrl-C."""
-    from pipeline.models.resolve import tokenizer_of
+    from pipeline.models.resolve import tokenizer_path
     from pipeline.models.vllm_engine import server_command
 
     settings = load(config, overrides)
@@ -268,7 +268,7 @@ def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     command = server_command(teacher, LOOPBACK, port)
     url = f"http://{LOOPBACK}:{port}/v1"
     click.echo(
-        f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} teacher.tokenizer={tokenizer_of(teacher)}"
+        f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} teacher.tokenizer={tokenizer_path(teacher)}"
     )
     sys.stdout.flush()
     os.execv(command[0], command)

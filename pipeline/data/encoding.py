@@ -58,20 +58,20 @@ class _Reply:
 class Encoder:
     """Makes the rows of one student in one form.
 
-    `ids_fit`: the student's tokenizer is the teacher's, so the teacher's ids are used as they are, or through `vocabulary`; otherwise, and
+    `same_tokenizer`: the student's tokenizer is the teacher's, so the teacher's ids are used as they are, or through `vocabulary`; otherwise, and
     where a server gave none, the text is tokenised anew and the frames cannot be used.
     """
 
     tokenizer: Tokenizer
     prompt: Prompt
-    ids_fit: bool
+    same_tokenizer: bool
     form: Form = "whole"
     rationale_weight: float = 1.0
     vocabulary: Vocabulary | None = None
 
-    def sample(self, sample: Sample) -> list[Example]:
+    def encode_sample(self, sample: Sample) -> list[Example]:
         """The rows of a teacher's sample: one, or under step by step one for each part that it has."""
-        if not self.ids_fit or sample.token_ids is None:
+        if not self.same_tokenizer or sample.token_ids is None:
             places = _places(sample.text, sample.rationale, sample.answer)
             return self._rows(
                 self._tokenised(
@@ -87,9 +87,9 @@ class Encoder:
             _Reply(sample.id, sample.seed, sample.token_ids, *tokens, sample.frame, foreign=True)
         )
 
-    def truth(self, seed: Seed) -> list[Example]:
+    def encode_target(self, seed: Seed) -> list[Example]:
         """The rows of a seed's ground truth, written as the student's prompt says."""
-        text = self.prompt.front.written(seed)
+        text = self.prompt.front.target_reply(seed)
         front = self.prompt.front
         rationale = front.rationale.find(text) if isinstance(front.rationale, Span) else None
         answer = front.answer.find(text)

@@ -262,7 +262,7 @@ class Report:
     record: dict[str, dict[str, Any]]
 
 
-def of(declared: Licences) -> Report:
+def check_declared(declared: Licences) -> Report:
     """`check` of what a config declares."""
     return check(declared.teacher, declared.seeds, declared.acknowledge)
 

@@ -112,7 +112,7 @@ class FrontMatter(BaseModel):
     prefixes: Prefixes = Prefixes()
     """for train.arms.*.form: steps, where answer and rationale are two tasks"""
 
-    def written(self, seed: Seed) -> str:
+    def target_reply(self, seed: Seed) -> str:
         """The seed's ground truth as the teacher would have written it: `target` of the front matter, or between the answer's tags."""
         assert seed.target is not None
         if self.target is None:
@@ -171,7 +171,7 @@ class Prompt:
         return Rendered((*system, {"role": "user", "content": body}), None)
 
     @property
-    def wants_rationale(self) -> bool:
+    def asks_for_rationale(self) -> bool:
         return self.front.rationale is not None
 
 
@@ -201,7 +201,7 @@ def load(path: str | Path) -> Prompt:
         ) from None
 
 
-def kept(folder: Path) -> list[Path]:
+def stored_files(folder: Path) -> list[Path]:
     """A stage's own copies of what it asked with, by number."""
     return sorted((folder / "prompts").glob("*.md"), key=lambda path: int(path.stem))
 
@@ -258,4 +258,4 @@ def _defused(value: Any, tokens: tuple[str, ...]) -> Any:
 
 def prompt_files(config: Config) -> Sequence[Path | str]:
     """What samples were asked with, by number; before they are, what they will be asked with."""
-    return kept(Path(config.run_dir) / "generate") or config.generate.prompt
+    return stored_files(Path(config.run_dir) / "generate") or config.generate.prompt

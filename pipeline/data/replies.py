@@ -37,7 +37,7 @@ def _think(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) 
         raise PipelineError(
             f"{prompt.name}: rationale: think needs token ids, which this server does not give; set teacher.tokenizer, or use tags"
         )
-    end = tokenizer.end_of_thoughts
+    end = tokenizer.end_of_thinking
     ids = completion.token_ids
     at = ids.index(end) if end in ids else -1
     thoughts = tokenizer.decode(ids[:at]).replace("<think>", "").strip() if at >= 0 else ""

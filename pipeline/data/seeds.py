@@ -36,7 +36,7 @@ def load(source: Source) -> list[Seed]:
     return [seed for seed, _ in _checked(source)]
 
 
-class Pinned:
+class PinnedSource:
     """A source whose file must stay what it was when the stage was begun, or half of the samples would be those of other seeds.
 
     `sha256` is of the file as it was then; None: as it is now.
@@ -71,7 +71,7 @@ class Pinned:
         self._sha256, self._seen = content, looks
 
 
-def survey(pinned: Pinned, stride: int) -> Survey:
+def survey(pinned: PinnedSource, stride: int) -> Survey:
     """Read all seeds once, keeping none. Raises what `load` raises."""
     offsets = []
     number = -1
@@ -85,7 +85,7 @@ def survey(pinned: Pinned, stride: int) -> Survey:
 class Cursor:
     """The seeds of a surveyed source by their number, read where they are needed. Reading on is cheap; JSONL can be jumped into."""
 
-    def __init__(self, pinned: Pinned, survey: Survey):
+    def __init__(self, pinned: PinnedSource, survey: Survey):
         self._pinned, self._source, self._survey = pinned, pinned.source, survey
         self._rows: Iterator[Row] = iter(())
         self._next = survey.seeds

@@ -20,9 +20,9 @@ def measure(
 
     Raises PipelineError if a request fails.
     """
-    sampling = Sampling(max_tokens, at_once=concurrency)
+    sampling = Sampling(max_tokens, concurrency=concurrency)
     _answers(model, requests[: concurrency + 1], sampling)
-    model.forget()
+    model.clear_cache()
     _answers(model, requests[:1], sampling)
     asked = requests[1:] or requests
     began = time.monotonic()

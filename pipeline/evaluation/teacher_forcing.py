@@ -14,7 +14,7 @@ from pipeline.data.prompts import Prompt
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.execution.contract import Job
 from pipeline.models.base import Completion
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Frame, Sample, Scored, Seed
@@ -75,7 +75,7 @@ class Reader:
             arm.form if arm else "whole",
             vocabulary=Vocabulary.read(path),
         )
-        teacher = Tokenizer(tokenizer_of(config.teacher), config.teacher.revision)
+        teacher = Tokenizer(tokenizer_path(config.teacher), config.teacher.revision)
         held_out = {seed.id: seed for seed in seeds.load(config.task.eval_seeds)}
         return cls(job, model, encoder, teacher, held_out, _Frames(job.run_dir / teachers, answers))
 

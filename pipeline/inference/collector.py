@@ -125,7 +125,7 @@ class Collector(Generic[T]):
         self._open = {}
 
 
-def never(failure: Failure) -> Failed:
+def unexpected_failure(failure: Failure) -> Failed:
     """How a failure is noted where the first one ends the stage."""
     raise AssertionError(f"this request must be answered: {failure}")
 

@@ -30,14 +30,14 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One sample to be made: of which seed, by which of generate's prompts, by sampling or of `given` token ids."""
+class SampleSpec:
+    """One sample to be made: of which seed, by which of generate's prompts, by sampling or of `reply_ids` token ids."""
 
     seed: Seed
     index: int
     prompt: int
     sampling_seed: int | None = None
-    given: list[int] | None = None
+    reply_ids: list[int] | None = None
     finish_reason: FinishReason | None = None  # of what is given
 
 
@@ -53,7 +53,7 @@ class Capture(Generic[S]):
 
     job: Job
     worker: Worker[S, Sample]
-    ask: Callable[[Item[S], Model], Ask]
+    ask: Callable[[Item[S], Model], SampleSpec]
     answers: Callable[[Model, Iterator[Request]], Iterator[list[Answer]]]
     k: int
 
@@ -62,13 +62,13 @@ class Capture(Generic[S]):
 
         A model that dies is opened again, teacher.restarts times; not if nothing was made since the last time.
         """
-        name, work, there = self.job.stage, self.worker.work, self.worker.there()
+        name, work, there = self.job.stage, self.worker.work, self.worker.count_stored()
         restarts = 0
         waiting = Progress(f"{name}: other processes have the rest", work.shards, unit="shards")
         model: Model | None = None
         try:
             while unsealed := self.worker.unsealed():
-                if self.worker.held():
+                if self.worker.others_hold_the_rest():
                     waiting.done = work.shards - len(unsealed)
                     waiting.show()
                     time.sleep(POLL_SECONDS)
@@ -80,9 +80,11 @@ class Capture(Generic[S]):
                     )
                     model = open_model()
                 try:
-                    self.work_off(model, Progress(name, work.total, self.worker.there()))
+                    self.process_shards(
+                        model, Progress(name, work.total, self.worker.count_stored())
+                    )
                 except EngineError as death:
-                    before, there, restarts = there, self.worker.there(), restarts + 1
+                    before, there, restarts = there, self.worker.count_stored(), restarts + 1
                     if there == before or restarts > self.job.config.teacher.restarts:
                         raise
                     print(
@@ -95,19 +97,19 @@ class Capture(Generic[S]):
             if model is not None:
                 model.close()
 
-    def work_off(self, model: Model, progress: Progress) -> None:
+    def process_shards(self, model: Model, progress: Progress) -> None:
         """Ask `model` for what is missing in all shards that are free."""
         header = self._header(model)
-        asked = [prompts.load(path) for path in prompts.kept(self.job.folder)]
+        asked = [prompts.load(path) for path in prompts.stored_files(self.job.folder)]
         collector = Collector(
             partial(self._question, model, header, asked),
             self._failed,
             progress,
             self.job.config.generate.max_error_rate,
-            answered=self.worker.there(),  # a retry of what mostly fails must not pass for a run that does
+            answered=self.worker.count_stored(),  # a retry of what mostly fails must not pass for a run that does
         )
         collector.run(
-            partial(self.answers, model), self.worker.claimed(header.to_bytes() if header else b"")
+            partial(self.answers, model), self.worker.claim(header.to_bytes() if header else b"")
         )
 
     def _question(
@@ -120,7 +122,12 @@ class Capture(Generic[S]):
         )
         token_ids = model.tokenizer.encode(rendered) if model.tokenizer else None
         request = Request(
-            identifier, rendered, token_ids, ask.sampling_seed, tuple(prompt.front.stop), ask.given
+            identifier,
+            rendered,
+            token_ids,
+            ask.sampling_seed,
+            tuple(prompt.front.stop),
+            ask.reply_ids,
         )
         return Question(
             request,
@@ -139,7 +146,7 @@ class Capture(Generic[S]):
         model: Model,
         header: topk.Header | None,
         prompt: prompts.Prompt,
-        ask: Ask,
+        ask: SampleSpec,
         prompt_digest: str,
         completion: Completion,
     ) -> tuple[Sample, bytes | None]:

@@ -158,7 +158,7 @@ class Worker(Generic[S, T]):
             if sealed_path(self.folder, number).name not in names
         ]
 
-    def held(self) -> bool:
+    def others_hold_the_rest(self) -> bool:
         """Whether other processes have all that is left."""
         for number in self.unsealed():
             shard = Shard(self.folder, number, self.record)
@@ -167,7 +167,7 @@ class Worker(Generic[S, T]):
                 return False
         return True
 
-    def there(self) -> int:
+    def count_stored(self) -> int:
         """Samples that are on disk, finished shards not read."""
         sealed = set(range(self.work.shards)) - set(self.unsealed())
         failed = sum(
@@ -181,7 +181,7 @@ class Worker(Generic[S, T]):
             path.read_bytes().count(b"\n") for path in self.folder.glob("*.journal.jsonl")
         )
 
-    def claimed(self, header: bytes) -> Iterator[Shard[T]]:
+    def claim(self, header: bytes) -> Iterator[Shard[T]]:
         """Take the free shards one after the other; those that others hold are passed over."""
         for number in self.unsealed():
             shard = Shard(self.folder, number, self.record)

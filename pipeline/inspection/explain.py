@@ -80,7 +80,7 @@ def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None)
 def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     begun = read_json(run_dir / "generate" / "begun.json")
     config = Config.model_validate(begun["config"])
-    asked = prompts.load(prompts.kept(run_dir / "generate")[sample.prompt])
+    asked = prompts.load(prompts.stored_files(run_dir / "generate")[sample.prompt])
     judged = is_judged(run_dir)
     said = next((r for r in _rejected(run_dir) if r.row == row), None) if judged else None
     done = judged and (run_dir / "filter" / "manifest.json").exists()

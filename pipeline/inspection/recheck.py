@@ -67,7 +67,7 @@ def _request(folder: Path, model: Model, sample: Sample) -> Request:
         raise PipelineError(
             f"{folder}: sample {sample.id}: its prompt cannot be made again as it was; has the tokenizer changed?"
         )
-    return Request(sample.id, rendered, token_ids, given=sample.token_ids)
+    return Request(sample.id, rendered, token_ids, reply_ids=sample.token_ids)
 
 
 def _pass(model: Model, requests: Sequence[Request], k: int) -> dict[str, RawTopK]:

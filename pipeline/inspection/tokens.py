@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.inspection.lookup import found, unknown
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
 from pipeline.storage.files import read_json
@@ -79,7 +79,7 @@ def teachers_tokenizer(run_dir: Path) -> Tokenizer:
     teacher = Config.model_validate(
         read_json(run_dir / "generate" / "begun.json")["config"]
     ).teacher
-    return Tokenizer(tokenizer_of(teacher), teacher.revision)
+    return Tokenizer(tokenizer_path(teacher), teacher.revision)
 
 
 def _legend(colours: bool) -> str:

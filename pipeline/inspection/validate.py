@@ -8,7 +8,7 @@ from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
 from pipeline.filters import build
 from pipeline.models import resolve
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.students import checks, source
@@ -46,7 +46,7 @@ def check(config: Config) -> list[str]:
         f"student: {name}{_changes(config.student)}",
         f"arms: {', '.join(f'{arm} ({settings.method})' for arm, settings in config.train.arms.items())}",
         f"filters: {', '.join(chosen)}",
-        *licences.of(config.licences).lines,
+        *licences.check_declared(config.licences).lines,
         f"run folder: {Path(config.run_dir)}",
         f"the student's first prompt:\n{_indent(str(student_prompt.render(found[0])))}",
         f"the teacher's first prompt:\n{_indent(str(first))}",
@@ -81,7 +81,7 @@ def _check_local_student(config: Config, name: str) -> None:
     )
     if name == "random":
         if there:
-            tokenizer = Tokenizer(tokenizer_of(config.teacher))
+            tokenizer = Tokenizer(tokenizer_path(config.teacher))
             checks.check(config, name, random_config(config.student.shape, tokenizer), tokenizer)
     elif Path(name).is_dir():
         tokenizer = Tokenizer(name)

@@ -15,7 +15,7 @@ from pipeline.records import FailureReason, FinishReason, Rendered, Usage
 class Sampling:
     """What holds for all requests of one stage. temperature 0 is greedy; logprobs is k, 0 for none.
 
-    `at_once`: keep just so many requests in flight and time each of them; None: as many as the engine takes, untimed.
+    `concurrency`: keep just so many requests in flight and time each of them; None: as many as the engine takes, untimed.
     """
 
     max_tokens: int
@@ -23,14 +23,14 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     logprobs: int = 0
-    at_once: int | None = None
+    concurrency: int | None = None
 
 
 @dataclass(frozen=True)
 class Request:
     """One prompt. `token_ids` is what is asked wherever the tokenizer is at hand; `rendered` where only the server has it.
 
-    `given` are the token ids of a reply that is not to be made but scored.
+    `reply_ids` are the token ids of a reply that is not to be made but scored.
     """
 
     id: str
@@ -38,7 +38,7 @@ class Request:
     token_ids: list[int] | None
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    given: list[int] | None = None
+    reply_ids: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ class Model(Protocol):
         ...
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
-        """The same for the `given` tokens of every request: a completion that is just them, with what the model thinks of each."""
+        """The same for the `reply_ids` tokens of every request: a completion that is just them, with what the model thinks of each."""
         ...
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop what is cached of earlier prompts, where that can be done. Only while nothing is in flight."""
         ...
 

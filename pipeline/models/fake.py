@@ -34,18 +34,18 @@ class FakeModel:
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
         return self._feed(
-            requests, lambda request: self._answer(request, sampling), sampling.at_once
+            requests, lambda request: self._answer(request, sampling), sampling.concurrency
         )
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         return self._feed(
             requests,
             lambda request: self._completed(
-                request, request.given or [], "stop", k, _dice(self.facts.name, request)
+                request, request.reply_ids or [], "stop", k, _dice(self.facts.name, request)
             ),
         )
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         pass
 
     def peak_bytes(self) -> int | None:
@@ -58,20 +58,24 @@ class FakeModel:
         self,
         requests: Iterable[Request],
         answer: Callable[[Request], Answer],
-        at_once: int | None = None,
+        concurrency: int | None = None,
     ) -> Iterator[list[Answer]]:
         waiting = iter(requests)
         most = self._engine.max_in_flight
-        while batch := list(itertools.islice(waiting, min(most, at_once or most))):
+        while batch := list(itertools.islice(waiting, min(most, concurrency or most))):
             began = time.monotonic()
             time.sleep(self._delay_s)
             # the last come first, so that nothing can rely on the order
             answers = [self._too_long(request) or answer(request) for request in reversed(batch)]
-            yield [_timed(one, time.monotonic() - began) for one in answers] if at_once else answers
+            yield (
+                [_timed(one, time.monotonic() - began) for one in answers]
+                if concurrency
+                else answers
+            )
 
     def _too_long(self, request: Request) -> Failure | None:
         length, limit = (
-            len(request.token_ids or ()) + len(request.given or ()),
+            len(request.token_ids or ()) + len(request.reply_ids or ()),
             self._engine.max_model_len,
         )
         if limit is None or length < limit:

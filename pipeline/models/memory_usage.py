@@ -5,14 +5,14 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     """Have this process's peak counted from now on, where the system lets one: what ran in it before is no part of the model."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_of_tree(without: int) -> int | None:
-    """Bytes: the peaks (VmHWM) of this process and all below it, but for process `without`, added up; None where there is no /proc.
+def peak_of_processes(exclude: int) -> int | None:
+    """Bytes: the peaks (VmHWM) of this process and all below it, but for process `exclude`, added up; None where there is no /proc.
 
     Peaks need not have come together, and what two processes share counts twice: it is an upper bound.
     """
@@ -22,14 +22,14 @@ def peak_of_tree(without: int) -> int | None:
         tree = [
             process.pid
             for process in psutil.Process().children(recursive=True)
-            if process.pid != without
+            if process.pid != exclude
         ]
         return sum(_peak(pid) for pid in (os.getpid(), *tree))
     except OSError:
         return None
 
 
-def used_on_gpus() -> int:
+def gpu_bytes_in_use() -> int:
     """Bytes in use on the GPUs that this process sees, by whomever."""
     import torch
 

@@ -36,7 +36,7 @@ from pipeline.errors import PipelineError
 from pipeline.models import openai_responses
 from pipeline.models.base import Answer, Completion, Facts, Failure, Request, Sampling
 from pipeline.models.openai_responses import GOES_ON, Trouble
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 
 TICK_SECONDS = 0.2
@@ -61,7 +61,7 @@ class ServerModel:
 
     def __init__(self, teacher: Teacher):
         self.tokenizer = (
-            Tokenizer(tokenizer_of(teacher), teacher.revision) if teacher.tokenizer else None
+            Tokenizer(tokenizer_path(teacher), teacher.revision) if teacher.tokenizer else None
         )
         self.facts = Facts(teacher.model, teacher.revision, "raw_logprobs", "as served", "openai")
         self._teacher = teacher
@@ -71,7 +71,7 @@ class ServerModel:
         self._told = False
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        return self._answers(requests, partial(self._generation, sampling), sampling.at_once)
+        return self._answers(requests, partial(self._generation, sampling), sampling.concurrency)
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         if self.tokenizer is None:
@@ -80,7 +80,7 @@ class ServerModel:
             )
         return self._answers(requests, partial(self._scoring, self.tokenizer, k))
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         pass
 
     def peak_bytes(self) -> int | None:
@@ -93,7 +93,7 @@ class ServerModel:
         self,
         requests: Iterable[Request],
         call: Callable[[Request], Call],
-        at_once: int | None = None,
+        concurrency: int | None = None,
     ) -> Iterator[list[Answer]]:
         """The event loop runs in a thread of its own. `requests` is drawn in the caller's, where it can share the caller's state.
 
@@ -103,7 +103,7 @@ class ServerModel:
         answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
         workers = min(
-            self._teacher.engine.max_in_flight, at_once or self._teacher.engine.max_in_flight
+            self._teacher.engine.max_in_flight, concurrency or self._teacher.engine.max_in_flight
         )
         work = loop.create_task(self._work(todo, answers, call, workers))
         thread = threading.Thread(
@@ -307,10 +307,10 @@ class ServerModel:
     def _scoring(self, tokenizer: Tokenizer, k: int, request: Request) -> Call:
         """A server has no way to only read: it writes one token, which is thrown away."""
         assert request.token_ids is not None
-        assert request.given is not None
+        assert request.reply_ids is not None
         body = {
             "model": self._teacher.model,
-            "prompt": request.token_ids + request.given,
+            "prompt": request.token_ids + request.reply_ids,
             "max_tokens": 1,
             "temperature": 0,
             "prompt_logprobs": k,

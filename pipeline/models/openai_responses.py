@@ -86,7 +86,7 @@ def with_ids(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: 
 
 
 def scored(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: Any) -> Answer:
-    """The `given` tokens of a request with their top-k logprobs, which stand among those of the whole prompt."""
+    """The `reply_ids` tokens of a request with their top-k logprobs, which stand among those of the whole prompt."""
     choice = reply["choices"][0]
     rows = choice.get("prompt_logprobs")
     if rows is None:
@@ -94,16 +94,16 @@ def scored(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: An
             f"{where}: gives no prompt_logprobs, so no text can be scored by it; serve the model with vLLM"
         )
     assert request.token_ids is not None
-    assert request.given is not None
-    before, given = len(request.token_ids), request.given
-    if len(rows) != before + len(given):
+    assert request.reply_ids is not None
+    before, reply_ids = len(request.token_ids), request.reply_ids
+    if len(rows) != before + len(reply_ids):
         return Failure(
             request.id,
             "misaligned",
-            f"{where}: gives prompt_logprobs of {len(rows)} tokens for {before + len(given)}",
+            f"{where}: gives prompt_logprobs of {len(rows)} tokens for {before + len(reply_ids)}",
         )
     tops = rows[before:]  # of each a dict, {"123": {"logprob": -0.5, …}, …}
-    for position, (token, top) in enumerate(zip(given, tops, strict=True)):
+    for position, (token, top) in enumerate(zip(reply_ids, tops, strict=True)):
         if top is None or str(token) not in top:
             return Failure(
                 request.id,
@@ -112,13 +112,13 @@ def scored(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: An
             )
     return Completion(
         id=request.id,
-        text=tokenizer.decode(given),
-        token_ids=list(given),
+        text=tokenizer.decode(reply_ids),
+        token_ids=list(reply_ids),
         finish_reason="stop",
-        usage=Usage(prompt_tokens=before, completion_tokens=len(given)),
+        usage=Usage(prompt_tokens=before, completion_tokens=len(reply_ids)),
         topk=_topk(
-            given,
-            [top[str(token)]["logprob"] for token, top in zip(given, tops, strict=True)],
+            reply_ids,
+            [top[str(token)]["logprob"] for token, top in zip(reply_ids, tops, strict=True)],
             tops,
             _numbers(list(chain.from_iterable(tops))),
             [entry["logprob"] for top in tops for entry in top.values()],

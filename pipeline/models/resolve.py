@@ -41,7 +41,7 @@ def identity(name: str, revision: str | None) -> str:
     return f"{name}@{revision or 'main'}"
 
 
-def resolve(name: str) -> str:
+def model_path(name: str) -> str:
     """What to hand to from_pretrained or to vLLM. Dequantises or unpacks a packaged file the first time."""
     check(name)
     if not name.startswith("package:"):
@@ -144,14 +144,14 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield file.read(PIECE)
 
 
-def tokenizer_of(teacher: Teacher) -> str:
+def tokenizer_path(teacher: Teacher) -> str:
     """Folder or hub id of the teacher's tokenizer, without starting the teacher."""
     if teacher.backend == "fake":
         from pipeline.models.fake import TOKENIZER
 
         return str(TOKENIZER)
     name = teacher.tokenizer or teacher.model
-    return resolve(name) if name.startswith("package:") else name
+    return model_path(name) if name.startswith("package:") else name
 
 
 def identities(teacher: Teacher) -> dict[str, str]:

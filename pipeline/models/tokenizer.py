@@ -119,7 +119,7 @@ class Tokenizer:
                 first = None
         return found
 
-    def containing(self, text: str) -> list[int]:
+    def tokens_containing(self, text: str) -> list[int]:
         """The ids of all tokens whose text holds `text`."""
         pieces = self.hf.batch_decode(
             [[token] for token in range(self.vocab_size)], clean_up_tokenization_spaces=False
@@ -151,7 +151,7 @@ class Tokenizer:
         return first, last
 
     @cached_property
-    def end_of_thoughts(self) -> int:
+    def end_of_thinking(self) -> int:
         """The id of a reasoning model's end-of-thinking token."""
         end = self.hf.convert_tokens_to_ids("</think>")
         if end is None or end == self.hf.unk_token_id:

@@ -20,7 +20,7 @@ from pipeline.config import Engine, Teacher
 from pipeline.errors import EngineError, PipelineError
 from pipeline.models import resolve
 from pipeline.models.base import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling
-from pipeline.models.memory_usage import forget_peak, peak_of_tree, used_on_gpus
+from pipeline.models.memory_usage import gpu_bytes_in_use, peak_of_processes, reset_peak
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.watchdog import WATCHDOG
 from pipeline.models.weights import load_config
@@ -46,14 +46,14 @@ class VllmModel:
         log: Path,
         timeout_s: float = math.inf,
     ):
-        path = resolve.resolve(name)
+        path = resolve.model_path(name)
         self.tokenizer = Tokenizer(path, revision)
         # a few more than run at once wait in the engine, so that none of its places is empty while answers are written down
         self._room = engine.max_in_flight + -(-engine.max_in_flight // 8)
         self._timeout_s = timeout_s
         self._stop_options: dict[tuple[str, ...], dict[str, Any]] = {}
         self._log = log
-        forget_peak()
+        reset_peak()
         self._watchdog = _watch()
         self._llm = _start(path, revision, engine, k, log)
         _tell_up(self._watchdog)
@@ -70,7 +70,7 @@ class VllmModel:
             requests,
             lambda request: _params(sampling, self._stops(request.stop), request.seed),
             self._completion,
-            sampling.at_once,
+            sampling.concurrency,
         )
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
@@ -82,7 +82,7 @@ class VllmModel:
         requests: Iterable[Request],
         params: Callable[[Request], Any],
         answer: Callable[[Request, Any], Answer],
-        at_once: int | None = None,
+        concurrency: int | None = None,
     ) -> Iterator[list[Answer]]:
         """Keep the engine full. What it turns down, and what takes longer than the time-out, comes back as a failure."""
         engine = self._llm.llm_engine
@@ -91,9 +91,9 @@ class VllmModel:
         waiting = itertools.chain(first, waiting)
         asked: dict[str, tuple[Request, float]] = {}  # oldest first
         first_tokens: dict[str, float] = {}  # when they came, of what is timed
-        most = at_once or self._room
+        most = concurrency or self._room
         # the first request goes alone where prompts share much, so that this is cached before the others come
-        room = 1 if _shared(first) >= LONG_PREFIX and not at_once else most
+        room = 1 if _shared(first) >= LONG_PREFIX and not concurrency else most
         while True:
             answers: list[Answer] = []
             for request in itertools.islice(waiting, max(0, room - len(asked))):
@@ -107,7 +107,7 @@ class VllmModel:
             if asked:
                 outputs = self._step(engine)
                 now = time.monotonic()
-                for output in outputs if at_once else ():
+                for output in outputs if concurrency else ():
                     first_tokens.setdefault(output.request_id, now)
                 done = [
                     output for output in outputs if output.finished and output.request_id in asked
@@ -116,13 +116,15 @@ class VllmModel:
                     request, began = asked.pop(output.request_id)
                     made = answer(request, output)
                     answers.append(
-                        _timed(made, began, first_tokens.pop(request.id), now) if at_once else made
+                        _timed(made, began, first_tokens.pop(request.id), now)
+                        if concurrency
+                        else made
                     )
                 answers += self._abort_overdue(asked)
             room = most
             yield answers
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         self._llm.llm_engine.reset_prefix_cache()
 
     def peak_bytes(self) -> int | None:
@@ -130,9 +132,9 @@ class VllmModel:
         from vllm.platforms import current_platform
 
         return (
-            peak_of_tree(without=self._watchdog.pid)
+            peak_of_processes(exclude=self._watchdog.pid)
             if current_platform.is_cpu()
-            else used_on_gpus()
+            else gpu_bytes_in_use()
         )
 
     def close(self) -> None:
@@ -142,7 +144,7 @@ class VllmModel:
 
     def _add(self, request: Request, params: Any) -> Failure | None:
         assert request.token_ids is not None
-        ids = request.token_ids + (request.given or [])
+        ids = request.token_ids + (request.reply_ids or [])
         limit = self._llm.model_config.max_model_len
         if len(ids) >= limit:
             return Failure(
@@ -186,7 +188,7 @@ class VllmModel:
                 {
                     "detokenize": False,
                     "stop_token_ids": [
-                        token for text in stop for token in self.tokenizer.containing(text)
+                        token for text in stop for token in self.tokenizer.tokens_containing(text)
                     ],
                 }
                 if plain
@@ -207,21 +209,21 @@ class VllmModel:
         return self._answer(request, ids, result.finish_reason, topk)
 
     def _scored(self, request: Request, output: Any) -> Answer:
-        assert request.given is not None
+        assert request.reply_ids is not None
         assert request.token_ids is not None
         _refuse_abort(output)
         whole = _flat(
-            output.prompt_logprobs, len(request.token_ids) + len(request.given) - 1
+            output.prompt_logprobs, len(request.token_ids) + len(request.reply_ids) - 1
         )  # the first position has none
         begin = len(request.token_ids) - 1
         topk = RawTopK(whole.ids[begin:], whole.logprobs[begin:])
-        if topk.ids[:, 0].tolist() != request.given:
+        if topk.ids[:, 0].tolist() != request.reply_ids:
             return Failure(
                 request.id,
                 "misaligned",
                 "vLLM's prompt logprobs are not those of the tokens that were given",
             )
-        return self._answer(request, request.given, "stop", topk)
+        return self._answer(request, request.reply_ids, "stop", topk)
 
     def _answer(
         self, request: Request, ids: list[int], finish_reason: FinishReason, topk: RawTopK | None
@@ -295,7 +297,7 @@ def _params(sampling: Sampling, stops: dict[str, Any], seed: int | None) -> Any:
         logprobs=sampling.logprobs or None,
         flat_logprobs=sampling.logprobs > 0,
         output_kind=RequestOutputKind.CUMULATIVE
-        if sampling.at_once
+        if sampling.concurrency
         else RequestOutputKind.FINAL_ONLY,
         **stops,
     )
@@ -318,7 +320,7 @@ def _score_params(k: int) -> Any:
 def server_command(teacher: Teacher, host: str, port: int) -> list[str]:
     """The command that serves the teacher over HTTP, as the in-process engine would run it."""
     options = _options(
-        resolve.resolve(teacher.model), teacher.revision, teacher.engine, teacher.logprobs
+        resolve.model_path(teacher.model), teacher.revision, teacher.engine, teacher.logprobs
     )
     flags = [
         sys.executable,

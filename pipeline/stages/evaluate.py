@@ -20,7 +20,7 @@ from pipeline.execution.fingerprint import begun_with
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
 from pipeline.inference import teacher_samples
-from pipeline.inference.collector import Collector, Question, claim_all, never
+from pipeline.inference.collector import Collector, Question, claim_all, unexpected_failure
 from pipeline.models import resolve
 from pipeline.models.backends import open_student, open_teacher
 from pipeline.models.base import Completion, Model, Request, Sampling
@@ -187,7 +187,7 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there:
             shard.recover(shard.order, examiner.header.to_bytes())
     progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
     began = time.monotonic()
-    Collector(examiner.question, never, progress).run(
+    Collector(examiner.question, unexpected_failure, progress).run(
         lambda requests: model.generate(requests, sampling), shards
     )
     seconds = time.monotonic() - began
@@ -258,7 +258,7 @@ def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None)
         (config.teacher.model, config.teacher.revision) if job.part == TEACHER else _student(job)
     )
     backend = config.teacher.backend if job.part == TEACHER else config.evaluate.backend
-    size = size_of(resolve.resolve(name), revision) if backend == "vllm" else None
+    size = size_of(resolve.model_path(name), revision) if backend == "vllm" else None
     write_json(
         job.folder / "cost.json",
         {

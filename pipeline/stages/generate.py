@@ -10,7 +10,7 @@ from pipeline.data import licences, seeds
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
 from pipeline.inference import teacher_samples, work_queue
-from pipeline.inference.teacher_samples import Ask, Capture, keep_prompts
+from pipeline.inference.teacher_samples import Capture, SampleSpec, keep_prompts
 from pipeline.inference.work_queue import Item, Work, Worker
 from pipeline.models import resolve
 from pipeline.models.backends import open_teacher
@@ -45,7 +45,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 def run(job: Job) -> dict[str, Any]:
     """Ask for every sample that is not there yet, then count what is. Raises PipelineError if a licence forbids training on it."""
-    terms = licences.of(job.config.licences)
+    terms = licences.check_declared(job.config.licences)
     print("\n".join(terms.lines), flush=True)
     keep_prompts(job.config.generate.prompt, job.folder)
     capturing(job).run(lambda: open_teacher(job.config.teacher, job.engine_log))
@@ -55,7 +55,7 @@ def run(job: Job) -> dict[str, Any]:
 def capturing(job: Job) -> Capture[Seed]:
     """This process's work on the folder."""
     config, teacher = job.config, job.config.teacher
-    pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
+    pinned = seeds.PinnedSource(config.task.seeds, begun_with(job, config.task.seeds.path))
     todo = work_queue.open_work(job.folder, lambda: _survey(config, pinned))
     cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     sampling = Sampling(
@@ -79,16 +79,16 @@ def sample_id(seed: Seed, index: int) -> str:
     return f"{seed.id}/{index}"
 
 
-def _survey(config: Config, pinned: seeds.Pinned) -> Work:
+def _survey(config: Config, pinned: seeds.PinnedSource) -> Work:
     found = seeds.survey(pinned, config.generate.shard_size)
     samples = config.generate.samples * len(config.generate.prompt)
     return Work(seeds=found.seeds, shard_seeds=found.stride, samples=samples, offsets=found.offsets)
 
 
-def _ask(config: Config, item: Item[Seed], model: Model) -> Ask:
+def _ask(config: Config, item: Item[Seed], model: Model) -> SampleSpec:
     generate = config.generate
     hashed = digest("sampling", generate.seed, item.source.id, item.index, length=SEED_BITS)
-    return Ask(
+    return SampleSpec(
         item.source,
         item.index,
         item.index // generate.samples,

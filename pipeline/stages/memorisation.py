@@ -22,7 +22,7 @@ from pipeline.evaluation import optional_figures
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import BASE, TEACHER, trained
 from pipeline.execution.progress import Progress
-from pipeline.inference.collector import Collector, Question, claim_all, never
+from pipeline.inference.collector import Collector, Question, claim_all, unexpected_failure
 from pipeline.models.backends import open_student
 from pipeline.models.base import Completion, Failure, Model, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer
@@ -186,7 +186,7 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, tuple[bool, Example]], sha
 
     sampling = Sampling(max((len(rest) for _, rest in cut.values()), default=1))
     progress = Progress(f"{NAME} {job.part}", len(wanted), there, unit="rows")
-    Collector(question, never, progress).run(
+    Collector(question, unexpected_failure, progress).run(
         lambda requests: model.generate(requests, sampling), shards
     )
 
@@ -223,7 +223,7 @@ def _exposures(job: Job, model: Model) -> list[dict[str, Any]]:
         one for canary in planted for one in (canary, *canaries.alternatives(canary, others, drawn))
     ]
     requests = [
-        Request(str(number), NOTHING, lead, given=secret)
+        Request(str(number), NOTHING, lead, reply_ids=secret)
         for number, (lead, secret) in enumerate(one.encoded(tokenizer) for one in secrets)
     ]
     loglikelihoods = [0.0] * len(secrets)

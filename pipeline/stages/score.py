@@ -10,12 +10,12 @@ from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import begun_with
 from pipeline.inference import teacher_samples, work_queue
-from pipeline.inference.teacher_samples import Ask, Capture, keep_prompts
+from pipeline.inference.teacher_samples import Capture, SampleSpec, keep_prompts
 from pipeline.inference.work_queue import Item, Work, Worker
 from pipeline.models import resolve
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Model
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.storage.files import read_json
@@ -69,10 +69,10 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 def run(job: Job) -> dict[str, Any]:
     """Score every row that is not scored yet, then count what is there."""
     config = job.config
-    print("\n".join(licences.of(config.licences).lines), flush=True)
+    print("\n".join(licences.check_declared(config.licences).lines), flush=True)
     teacher = config.teacher.model_copy(update={"logprobs": config.score.logprobs})
     keep_prompts(_prompts(job), job.folder)
-    ask: Callable[[Item[Any], Model], Ask]
+    ask: Callable[[Item[Any], Model], SampleSpec]
     worker: Worker[Any, Sample]
     ask, worker = _targets(job) if config.score.source == TARGETS else _samples(job)
     Capture[Any](
@@ -93,10 +93,12 @@ def _prompts(job: Job) -> list[Path]:
     """What kept rows were asked with, whatever the config says now; for other text, the config's prompts."""
     if job.config.score.source != KEPT:
         return [Path(path) for path in job.config.generate.prompt]
-    return prompts.kept(job.run_dir / "generate")
+    return prompts.stored_files(job.run_dir / "generate")
 
 
-def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sample, Sample]]:
+def _samples(
+    job: Job,
+) -> tuple[Callable[[Item[Sample], Model], SampleSpec], Worker[Sample, Sample]]:
     """The kept rows of this run, or all of another run's. Token ids are used again only if they are the teacher's."""
     source = job.config.score.source
     own = source == KEPT
@@ -107,7 +109,7 @@ def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sam
     )
     same = _same_tokenizer(job.config, job.run_dir if own else Path(source))
 
-    def ask(item: Item[Sample], model: Model) -> Ask:
+    def ask(item: Item[Sample], model: Model) -> SampleSpec:
         sample = item.source
         given = sample.token_ids if same else None
         if given is None:
@@ -117,21 +119,21 @@ def _samples(job: Job) -> tuple[Callable[[Item[Sample], Model], Ask], Worker[Sam
                 sample.text,
                 sample.finish_reason == "stop" and not sample.text.endswith(stops),
             )
-        return Ask(
+        return SampleSpec(
             sample.seed,
             sample.index,
             sample.prompt if own else 0,
-            given=given,
+            reply_ids=given,
             finish_reason=sample.finish_reason,
         )
 
     return ask, Worker(job.folder, todo, Sample, rows.take, lambda sample, _: sample.id)
 
 
-def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed, Sample]]:
+def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], SampleSpec], Worker[Seed, Sample]]:
     """The ground truth of every seed, put as the first prompt asks for it."""
     config = job.config
-    pinned = seeds.Pinned(config.task.seeds, begun_with(job, config.task.seeds.path))
+    pinned = seeds.PinnedSource(config.task.seeds, begun_with(job, config.task.seeds.path))
 
     def survey() -> Work:
         found = seeds.survey(pinned, SHARD_ROWS)
@@ -140,15 +142,15 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], Ask], Worker[Seed,
     todo = work_queue.open_work(job.folder, survey)
     prompt = prompts.load(config.generate.prompt[0])
 
-    def ask(item: Item[Seed], model: Model) -> Ask:
+    def ask(item: Item[Seed], model: Model) -> SampleSpec:
         if item.source.target is None:
             raise PipelineError(f"seed {item.source.id} has no ground truth that could be scored")
-        text = prompt.front.written(item.source)
-        return Ask(
+        text = prompt.front.target_reply(item.source)
+        return SampleSpec(
             item.source,
             0,
             0,
-            given=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))),
+            reply_ids=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))),
             finish_reason="stop",
         )
 
@@ -171,6 +173,6 @@ def _same_tokenizer(config: Config, run_dir: Path) -> bool:
     known = other.backend != "openai" or other.tokenizer is not None
     return (
         known
-        and Tokenizer(tokenizer_of(other), other.revision).hash
-        == Tokenizer(tokenizer_of(config.teacher), config.teacher.revision).hash
+        and Tokenizer(tokenizer_path(other), other.revision).hash
+        == Tokenizer(tokenizer_path(config.teacher), config.teacher.revision).hash
     )

@@ -92,7 +92,8 @@ def _seeds_count(config: Config, part: str) -> bool:
 
 
 def run(job: Job) -> dict[str, Any]:
-    terms = licences.of(job.config.licences)  # those that were declared after generate count, too
+    # licences that were declared after generate count too
+    terms = licences.check_declared(job.config.licences)
     if job.part == INIT:
         print("\n".join(terms.lines), flush=True)
         return _init(job)

@@ -11,7 +11,7 @@ from pipeline.data import prompts, seeds
 from pipeline.data.encoding import Encoder
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.models import resolve
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
 from pipeline.records import Sample
@@ -41,10 +41,10 @@ def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
     name, revision = source(config)
     student = config.student
     if name == "random":
-        tokenizer = Tokenizer(tokenizer_of(config.teacher), config.teacher.revision)
+        tokenizer = Tokenizer(tokenizer_path(config.teacher), config.teacher.revision)
         model = _random(student.shape, tokenizer, config.train.seed)
     else:
-        name = resolve.resolve(name)
+        name = resolve.model_path(name)
         if student.layers is None and student.keep_layers is None and not student.trim_vocabulary:
             return Start(name)
         model, tokenizer = load_weights(name, revision, "auto"), Tokenizer(name, revision)
@@ -152,14 +152,14 @@ def _trim(
         token
         for seed in found
         if seed.target
-        for token in tokenizer.encode_reply(prompt.front.written(seed))
+        for token in tokenizer.encode_reply(prompt.front.target_reply(seed))
     }
     used |= {token for rendered in asked for token in tokenizer.encode(rendered)}
     encoder = Encoder(tokenizer, prompt, same)
     used |= {
         token
         for sample in samples
-        for example in encoder.sample(sample)
+        for example in encoder.encode_sample(sample)
         for token in example.input_ids
     }
     used |= {token for sample in samples for token in tokenizer.encode_reply(sample.text)}

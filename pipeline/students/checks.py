@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.students import layers, lora, vocabulary_trimming
 
@@ -51,7 +51,7 @@ def same_tokenizer(config: Config, student: Tokenizer) -> bool:
     teacher = config.teacher
     trimmed = Vocabulary.read(student.name)
     known = teacher.backend != "openai" or teacher.tokenizer is not None
-    return known and Tokenizer(tokenizer_of(teacher), teacher.revision).hash == (
+    return known and Tokenizer(tokenizer_path(teacher), teacher.revision).hash == (
         trimmed.tokenizer if trimmed else student.hash
     )
 

@@ -51,7 +51,11 @@ def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     def encoded(sources: Iterable[Sample | Seed]) -> list[Example]:
         found: list[Example] = []
         for source in sources:
-            made = encoder.truth(source) if isinstance(source, Seed) else encoder.sample(source)
+            made = (
+                encoder.encode_target(source)
+                if isinstance(source, Seed)
+                else encoder.encode_sample(source)
+            )
             found += made
             taught.extend(made if isinstance(source, Sample) else ())
         return found
@@ -75,7 +79,7 @@ def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     if arm.method == "kd":
         check_frames(taught, frames(job), tokenizer, vocab_size, encoder.vocabulary)
     held_back_seeds = list({_seed_of(source).id: _seed_of(source) for source in kept_back}.values())
-    return Rows(train, held_out, held_back_seeds, encoder.ids_fit, passed_over)
+    return Rows(train, held_out, held_back_seeds, encoder.same_tokenizer, passed_over)
 
 
 def encoder_of(job: Job, tokenizer: Tokenizer) -> Encoder:
@@ -123,7 +127,11 @@ def some(
 def examples(encoder: Encoder, source: Sample | Seed) -> list[Example]:
     """The rows of a sample or of a seed's ground truth; none where the form asks for an answer and there is none."""
     try:
-        return encoder.truth(source) if isinstance(source, Seed) else encoder.sample(source)
+        return (
+            encoder.encode_target(source)
+            if isinstance(source, Seed)
+            else encoder.encode_sample(source)
+        )
     except NoAnswerError:
         return []
 

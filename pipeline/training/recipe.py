@@ -40,9 +40,11 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
         raise PipelineError(
             "the flat recipe knows neither trimmed vocabularies nor scored rows; use pipeline train"
         )
-    encoder = Encoder(tokenizer, prompts.load(config.train.prompt), ids_fit=True)
+    encoder = Encoder(tokenizer, prompts.load(config.train.prompt), same_tokenizer=True)
     rows = [
-        row for sample in Samples(run_dir / "filter" / "kept") for row in encoder.sample(sample)
+        row
+        for sample in Samples(run_dir / "filter" / "kept")
+        for row in encoder.encode_sample(sample)
     ]
     frames = collation.Frames(TopKFolder(run_dir / "generate"), rows)
 

@@ -112,7 +112,7 @@ class Examiner:
         stops = () if self._by_string else self.prompt.front.stop
         return {
             self.tokenizer.hf.eos_token_id,
-            *(token for text in stops for token in self.tokenizer.containing(text)),
+            *(token for text in stops for token in self.tokenizer.tokens_containing(text)),
         }
 
     @cached_property

@@ -37,11 +37,11 @@ def encode(
     samples: list[Sample],
     prompt: prompts.Prompt,
     tokenizer: Tokenizer,
-    ids_fit: bool,
+    same_tokenizer: bool,
     **options: Any,
 ) -> list[Example]:
-    encoder = Encoder(tokenizer, prompt, ids_fit, **options)
-    return [row for sample in samples for row in encoder.sample(sample)]
+    encoder = Encoder(tokenizer, prompt, same_tokenizer, **options)
+    return [row for sample in samples for row in encoder.encode_sample(sample)]
 
 
 def taught(example: Example) -> list[int]:
@@ -66,7 +66,7 @@ def test_unmasked_tokens_decode_to_exactly_the_completion(
 ) -> None:
     """One token too many or too few on the prompt's side trains the wrong thing."""
     ids = tokenizer.encode_reply(" yes, it is even\n")
-    (example,) = encode([sample(token_ids=ids)], prompt, tokenizer, ids_fit=True)
+    (example,) = encode([sample(token_ids=ids)], prompt, tokenizer, same_tokenizer=True)
     assert taught(example) == ids
     assert tokenizer.decode(taught(example)) == " yes, it is even\n"
     assert example.rows == [UNKNOWN] * len(example.rows)
@@ -78,7 +78,9 @@ def test_text_is_tokenised_anew_for_another_tokenizer(
 ) -> None:
     """The teacher's ids mean nothing to another student; its frames neither."""
     place = Frame(file="f", offset=0, nbytes=1, crc32=0)
-    (example,) = encode([sample(token_ids=[99_999], frame=place)], prompt, tokenizer, ids_fit=False)
+    (example,) = encode(
+        [sample(token_ids=[99_999], frame=place)], prompt, tokenizer, same_tokenizer=False
+    )
     assert tokenizer.decode(taught(example)) == " yes, it is even\n"
     assert example.frame is None
 
@@ -92,7 +94,7 @@ def test_frames_that_fit_are_accepted(
         [sample(token_ids=ids, frame=write_frames(tmp_path, ids, tokenizer.hash))],
         prompt,
         tokenizer,
-        ids_fit=True,
+        same_tokenizer=True,
     )
     check_frames(examples, tmp_path, tokenizer, 263)
 
@@ -122,7 +124,7 @@ def test_misaligned_frames_are_refused(
         [sample(token_ids=tokenizer.encode_reply(" yes"), frame=place)],
         prompt,
         tokenizer,
-        ids_fit=True,
+        same_tokenizer=True,
     )
     with pytest.raises(PipelineError, match=expected):
         check_frames(examples, tmp_path, tokenizer, vocab_size)
@@ -134,7 +136,7 @@ def test_row_without_frame_is_refused(
     """KD on some rows and SFT on others, in silence, would be neither."""
     with pytest.raises(PipelineError, match="has no logprobs, and kd needs them"):
         check_frames(
-            encode([sample(token_ids=[9])], prompt, tokenizer, ids_fit=True),
+            encode([sample(token_ids=[9])], prompt, tokenizer, same_tokenizer=True),
             tmp_path,
             tokenizer,
             263,
@@ -145,7 +147,9 @@ def test_long_rows_are_refused_not_cut(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
     """A cut row has lost its end, and its frame no longer fits."""
-    examples = encode([sample(0), sample(1, text="x" * 100)], prompt, tokenizer, ids_fit=False)
+    examples = encode(
+        [sample(0), sample(1, text="x" * 100)], prompt, tokenizer, same_tokenizer=False
+    )
     check_lengths(examples, 200)
     with pytest.raises(
         PipelineError,
@@ -176,7 +180,7 @@ def test_forms_teach_their_part_of_the_reply(
     form: Any, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
     """A token taught under another token's distribution is noise; one whose distribution follows other text is known to nobody."""
-    rows = encode([read(sample, tokenizer)], prompt, tokenizer, ids_fit=True, form=form)
+    rows = encode([read(sample, tokenizer)], prompt, tokenizer, same_tokenizer=True, form=form)
     found = []
     for row in rows:
         begin = row.labels.count(IGNORED)
@@ -199,7 +203,7 @@ def test_rationale_is_weighted_by_its_tokens(
 ) -> None:
     """Weights that slip by one token weigh the answer."""
     (row,) = encode(
-        [read(sample, tokenizer)], prompt, tokenizer, ids_fit=True, rationale_weight=0.5
+        [read(sample, tokenizer)], prompt, tokenizer, same_tokenizer=True, rationale_weight=0.5
     )
     assert row.weights[-17:] == [1.0] * 6 + [0.5] * 10 + [1.0]
     assert set(row.weights[:-17]) == {0.0}
@@ -216,7 +220,8 @@ def test_ground_truth_is_taught_in_every_form(
         ("answer", ["yes\n"]),
         ("steps", ["yes\n", "it is 4\n"]),
     ):
-        rows = Encoder(tokenizer, dataclasses.replace(prompt, front=front), True, form).truth(seed)  # type: ignore[arg-type]
+        encoder = Encoder(tokenizer, dataclasses.replace(prompt, front=front), True, form)  # type: ignore[arg-type]
+        rows = encoder.encode_target(seed)
         assert [tokenizer.decode(taught(row)) for row in rows] == expected
         assert all(row.frame is None for row in rows)
 
@@ -235,8 +240,8 @@ def test_answer_that_also_occurs_in_its_rationale(
     }
     asked = dataclasses.replace(prompt, front=prompt.front.model_copy(update=spans))
     seed = Seed(id="a", inputs={"number": 4, "why": "2 * 18 = 36."}, target="36")
-    encoder = Encoder(tokenizer, asked, ids_fit=False, form=form)
-    assert [tokenizer.decode(taught(row)) for row in encoder.truth(seed)] == expected
+    encoder = Encoder(tokenizer, asked, same_tokenizer=False, form=form)
+    assert [tokenizer.decode(taught(row)) for row in encoder.encode_target(seed)] == expected
 
 
 def test_text_tokenised_anew_keeps_its_parts_and_its_end(
@@ -244,11 +249,11 @@ def test_text_tokenised_anew_keeps_its_parts_and_its_end(
 ) -> None:
     """ "no" is not the one in "nothing"; and what was cut off has no end that could be learned."""
     odd = sample(text="nothing odd here. So: no", rationale="nothing odd here.", answer="no")
-    (row,) = encode([odd], prompt, tokenizer, ids_fit=False, form="answer")
+    (row,) = encode([odd], prompt, tokenizer, same_tokenizer=False, form="answer")
     assert tokenizer.decode(taught(row)) == "no"
     for reason, ended in (("stop", True), ("length", False)):
         (row,) = encode(
-            [sample(text=" no", finish_reason=reason)], prompt, tokenizer, ids_fit=False
+            [sample(text=" no", finish_reason=reason)], prompt, tokenizer, same_tokenizer=False
         )
         assert (taught(row)[-1] == tokenizer.hf.eos_token_id) is ended
 
@@ -264,7 +269,7 @@ def test_ground_truth_without_a_readable_answer_is_refused(
         ),
     )
     with pytest.raises(PipelineError, match="no answer can be read in the ground truth of seed a"):
-        Encoder(tokenizer, asked, True, "answer").truth(
+        Encoder(tokenizer, asked, True, "answer").encode_target(
             Seed(id="a", inputs={"number": 4}, target="yes")
         )
 
@@ -276,4 +281,10 @@ def test_answer_that_cannot_be_read_is_refused_where_it_is_taught(
     with pytest.raises(
         PipelineError, match="no answer can be read in it, and form: answer trains on the answer"
     ):
-        encode([sample(token_ids=[9], answer=None)], prompt, tokenizer, ids_fit=True, form="answer")
+        encode(
+            [sample(token_ids=[9], answer=None)],
+            prompt,
+            tokenizer,
+            same_tokenizer=True,
+            form="answer",
+        )

@@ -152,15 +152,15 @@ def test_spans_are_known_by_their_tokens(tmp_path: Path, text: str) -> None:
 def test_ground_truth_as_it_would_be_written() -> None:
     """What is scored must look like a reply, or the teacher scores a text that it would never write."""
     seed = Seed(id="s", inputs={"why": "it sells"}, target="spam")
-    assert FrontMatter(answer=Span(start="<a>", end="</a>")).written(seed) == "<a>spam</a>"
+    assert FrontMatter(answer=Span(start="<a>", end="</a>")).target_reply(seed) == "<a>spam</a>"
     assert (
-        FrontMatter(answer=Span(end=[",", "\n"]), target=" {target}, {why}\n").written(seed)
+        FrontMatter(answer=Span(end=[",", "\n"]), target=" {target}, {why}\n").target_reply(seed)
         == " spam, it sells\n"
     )
     with pytest.raises(
         PipelineError, match=r"target: \{because\} is no input of seed s, which has why, target"
     ):
-        FrontMatter(target="{because}").written(seed)
+        FrontMatter(target="{because}").target_reply(seed)
 
 
 def test_answer_alone_is_read_without_its_tags(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_answer_alone_is_read_without_its_tags(tmp_path: Path) -> None:
         assert str(asked.in_form(form).render(seed)) == text  # type: ignore[arg-type]
     for reply in ("4</a>", "4", " 4"):
         assert asked.in_form("answer").front.answer.find(reply) is not None
-    assert not asked.in_form("answer").wants_rationale
+    assert not asked.in_form("answer").asks_for_rationale
 
 
 def completion(tokenizer: Tokenizer, text: str) -> Completion:

@@ -171,7 +171,7 @@ def test_seeds_that_change_under_the_reader_are_refused(tmp_path: Path) -> None:
     """Later shards would be those of other seeds, and nothing would tell. Written anew as it was, the file is the same."""
     path = tmp_path / "seeds.jsonl"
     write_seeds(path, range(30))
-    pinned = seeds.Pinned(Source(path=str(path)))
+    pinned = seeds.PinnedSource(Source(path=str(path)))
     cursor = seeds.Cursor(pinned, seeds.survey(pinned, 8))
     assert [seed.id for seed in cursor.take(0, 2)] == ["n0", "n1"]
     before = path.read_text()
@@ -191,4 +191,4 @@ def test_seeds_that_changed_before_they_were_surveyed_are_refused(tmp_path: Path
     path = tmp_path / "seeds.jsonl"
     write_seeds(path, range(30))
     with pytest.raises(PipelineError, match="was changed while the stage is at work on it"):
-        seeds.Pinned(Source(path=str(path)), "0" * 64)
+        seeds.PinnedSource(Source(path=str(path)), "0" * 64)

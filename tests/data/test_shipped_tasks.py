@@ -91,7 +91,7 @@ def test_a_rationale_counts_rightly_and_its_answer_is_found() -> None:
         == "2 cow: 2 * 4 = 8. 1 ant: 1 * 6 = 6. 9 flatworm: 9 * 0 = 0. 8 + 6 = 14. 14 + 0 = 14."
     )
     prompt = prompts.load(ROOT / "prompts/leg_counting.md")
-    text = prompt.front.written(
+    text = prompt.front.target_reply(
         Seed(
             id="a", inputs={key: row[key] for key in ("animals", "rationale")}, target=row["target"]
         )

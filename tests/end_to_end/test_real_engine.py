@@ -17,7 +17,7 @@ from pipeline.config import load
 from pipeline.data import prompts
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Completion, Request
-from pipeline.models.resolve import tokenizer_of
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
 from pipeline.storage.samples import Samples
@@ -124,7 +124,7 @@ def asking(server: str) -> list[str]:
     return [
         "teacher.backend=openai",
         f"teacher.base_url={server}",
-        f"teacher.tokenizer={tokenizer_of(config.teacher)}",
+        f"teacher.tokenizer={tokenizer_path(config.teacher)}",
     ]
 
 
@@ -193,7 +193,9 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
     for sample in samples[:4]:
         rendered = prompt.render(sample.seed, model.tokenizer.control_tokens)
         requests.append(
-            Request(sample.id, rendered, model.tokenizer.encode(rendered), given=sample.token_ids)
+            Request(
+                sample.id, rendered, model.tokenizer.encode(rendered), reply_ids=sample.token_ids
+            )
         )
     answers = {answer.id: answer for batch in model.score(iter(requests), 8) for answer in batch}
     for sample in samples[:4]:
@@ -208,7 +210,7 @@ def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:
     from pipeline.data.prompts import FrontMatter, Prompt
     from pipeline.records import Seed
 
-    tokenizer = Tokenizer(tokenizer_of(load(ROOT / QUICKSTART).teacher))
+    tokenizer = Tokenizer(tokenizer_path(load(ROOT / QUICKSTART).teacher))
     from jinja2 import Template
 
     prompt = Prompt("p", FrontMatter(format="completion"), Template("{{ text }}"))

@@ -12,7 +12,7 @@ from pipeline.evaluation.latency import measure, priced
 from pipeline.execution import runner
 from pipeline.models.base import Request
 from pipeline.models.fake import FakeModel
-from pipeline.models.memory_usage import forget_peak, peak_of_tree
+from pipeline.models.memory_usage import peak_of_processes, reset_peak
 from pipeline.records import Rendered
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
@@ -142,10 +142,10 @@ def test_a_gate_on_a_figure_that_is_not_there(workshop: Path, key: str, advice: 
 def test_peak_is_of_now() -> None:
     """What a process took before, for another model, is not this one's."""
     block = bytearray(200 << 20)
-    high = peak_of_tree(without=0)
+    high = peak_of_processes(exclude=0)
     del block
-    forget_peak()
-    low = peak_of_tree(without=0)
+    reset_peak()
+    low = peak_of_processes(exclude=0)
     assert high is not None
     assert low is not None
     assert low < high - (150 << 20)

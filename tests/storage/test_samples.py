@@ -92,7 +92,7 @@ def test_seeds_by_their_number(tmp_path: Path, suffix: str) -> None:
     else:
         path.write_text("id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in rows))
     source = Source(path=str(path), limit=45)
-    pinned = seeds.Pinned(source)
+    pinned = seeds.PinnedSource(source)
     found = seeds.survey(pinned, 8)
     assert found.seeds == 45
     assert len(found.offsets) == (6 if suffix == "jsonl" else 0)

@@ -396,7 +396,7 @@ def test_packaged_students_vocabulary(workshop: Path) -> None:
         ROOT / "configs" / "quickstart.yaml",
         [f"task.seeds.path={ROOT / 'data/sms_spam/seeds.jsonl'}"],
     )
-    tokenizer = Tokenizer(resolve.resolve(config.teacher.model))
+    tokenizer = Tokenizer(resolve.model_path(config.teacher.model))
     prompt = prompts.load(ROOT / config.train.prompt)
     asked = [
         prompt.render(seed, tokenizer.control_tokens) for seed in seeds.load(config.task.seeds)

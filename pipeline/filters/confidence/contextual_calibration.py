@@ -31,7 +31,7 @@ def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np
     calibrated, generated = config.filter.calibrated, Path(config.run_dir) / "generate"
     assert calibrated is not None
     assert calibrated.content_free is not None
-    path = prompts.kept(generated)[0]
+    path = prompts.stored_files(generated)[0]
     asked = [
         config.settings("teacher"),
         resolve.identities(config.teacher),

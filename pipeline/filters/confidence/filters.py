@@ -103,7 +103,7 @@ def identities(config: Config) -> dict[str, str]:
     """Return what tells the tokenizer of the labels from others of the same name."""
     if not config.filter.calibrated:
         return {}
-    tokenizer = resolve.tokenizer_of(config.teacher)
+    tokenizer = resolve.tokenizer_path(config.teacher)
     return {"labels' tokenizer": resolve.identity(tokenizer, config.teacher.revision)}
 
 
@@ -149,7 +149,7 @@ def _known(config: Config, labels: list[list[int]]) -> label_calibration.Known:
 
 def _label_tokens(config: Config) -> list[list[int]]:
     """By which tokens the labels are told apart, spelled behind what the teacher has in front of its answer."""
-    tokenizer = Tokenizer(resolve.tokenizer_of(config.teacher), config.teacher.revision)
+    tokenizer = Tokenizer(resolve.tokenizer_path(config.teacher), config.teacher.revision)
     front = prompts.load(prompt_files(config)[0]).front
     return label_calibration.label_tokens(tokenizer, config.task.labels or [], front.answer.start)
 

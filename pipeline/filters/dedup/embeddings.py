@@ -36,7 +36,7 @@ def embedded(
     batch: Batch, of: str, model: str, revision: str | None, max_tokens: int, identity: str
 ) -> NDArray[np.float16]:
     """Unit vectors of reply or input (`duplicates.texts`), (N, hidden). Longer texts are read in windows of `max_tokens`."""
-    tokenizer, encoder = _loaded(resolve.resolve(model), revision)
+    tokenizer, encoder = _loaded(resolve.model_path(model), revision)
     cut: Any = tokenizer(
         texts(batch, of), truncation=True, max_length=max_tokens, return_overflowing_tokens=True
     )

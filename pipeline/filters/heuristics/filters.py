@@ -43,7 +43,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
             "boilerplate", (Measure(phrases.found),), partial(phrases.said, reason="boilerplate")
         )
     if settings.parseable:
-        reasoned = [prompts.load(path).wants_rationale for path in prompt_files(config)]
+        reasoned = [prompts.load(path).asks_for_rationale for path in prompt_files(config)]
         known = {"metric": task.metric, "labels": task.labels, "reasoned": reasoned}
         yield NamedFilter("parseable", (Measure(completeness.parseable, known),), objections)
     if settings.format:

