@@ -46,7 +46,7 @@ def report(run_dir: Path) -> list[str]:
                 for sample, probability in judged
             ]
         )
-        how = verify.check(task)
+        how = verify.load_check(task)
         right = np.array(
             [
                 verify.score(how, sample.answer, str(sample.seed.target)).value

@@ -32,7 +32,7 @@ from benchmarks.duplicate_libraries import SIZE, THRESHOLD, shingles
 from benchmarks.table import Row, main, middle, python, spread
 from pipeline.filters import measures
 from pipeline.filters.dedup import duplicates
-from pipeline.filters.measures import Batch, Ragged, joined
+from pipeline.filters.measures import Batch, Ragged, join_columns
 from pipeline.records import Sample, Seed, Usage
 from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import scorers
@@ -130,14 +130,14 @@ def flagged(rows: int, gone: Any) -> Flags:
 
 
 def ours_exact(batches: Sequence[Batch]) -> Flags:
-    found: Any = joined([duplicates.digests(batch) for batch in batches])
-    ids = [name for batch in batches for name in measures.identity(batch)]
+    found: Any = join_columns([duplicates.digests(batch) for batch in batches])
+    ids = [name for batch in batches for name in measures.sample_ids(batch)]
     return flagged(len(ids), duplicates.exact(np.arange(len(ids)), ids, found))
 
 
 def ours_near(batches: Sequence[Batch]) -> Flags:
-    found: Any = joined([duplicates.sets(batch, "reply", SIZE) for batch in batches])
-    ids = [name for batch in batches for name in measures.identity(batch)]
+    found: Any = join_columns([duplicates.sets(batch, "reply", SIZE) for batch in batches])
+    ids = [name for batch in batches for name in measures.sample_ids(batch)]
     return flagged(len(ids), duplicates.near(np.arange(len(ids)), ids, found, threshold=THRESHOLD))
 
 
@@ -220,7 +220,7 @@ def quality(folder: Path) -> Iterator[Row]:
     for seed in range(4):
         documents = corpus(ROWS, seed)
         batches = samples(documents.texts)
-        column: Any = joined([duplicates.sets(batch, "reply", SIZE) for batch in batches])
+        column: Any = join_columns([duplicates.sets(batch, "reply", SIZE) for batch in batches])
         verdicts = duplicates.near(
             np.arange(ROWS), [str(row) for row in range(ROWS)], column, threshold=THRESHOLD
         )

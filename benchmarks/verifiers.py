@@ -1,6 +1,6 @@
 """What checking answers costs, and what hangs: `.venv/bin/python -m benchmarks.verifiers [hangs] [math] [code]`.
 
-**hangs** gives the jail strings that keep math-verify busy for minutes or for ever, each followed by an answer that is right. **math**
+**hangs** gives the sandbox strings that keep math-verify busy for minutes or for ever, each followed by an answer that is right. **math**
 checks ordinary answers in it, and by math-verify called directly as its README says, alarm and all, in turns; a core's speed is that by the
 processor time of all processes concerned, which other work on the machine does not change. **code** checks programs.
 """
@@ -21,7 +21,7 @@ from pipeline.verifiers.verify import Check, verify
 
 SECONDS, BAR_SECONDS = 4.0, 5.0
 ROUNDS, ITEMS, PROGRAMS = 9, 200, 50
-SHARE = 0.9  # of the speed without a jail
+SHARE = 0.9  # of the speed without a sandbox
 SETS = ",".join("x+{}" for _ in range(60))
 HANGS: list[tuple[str, str]] = [  # answer, target
     # from the issues of math-verify (59, 63, 65), sympy and of those who train with them
@@ -146,12 +146,12 @@ def math(folder: Path) -> Iterator[Row]:
 
     how = check("math")
     direct: list[Speed] = []
-    jailed: list[Speed] = []
+    sandboxed: list[Speed] = []
     for seed in range(ROUNDS + 1):
         items = [item for item in ordinary(random.Random(seed), ITEMS) if item[0] != item[1]]
         sides: list[tuple[list[Speed], Callable[[str, str], bool]]] = [
             (direct, lambda answer, target: compare(parse(f"${target}$"), parse(f"${answer}$"))),
-            (jailed, lambda answer, target: verify(how, answer, target).value == 1.0),
+            (sandboxed, lambda answer, target: verify(how, answer, target).value == 1.0),
         ]
         found = []
         for speeds, judge in sides if seed % 2 else sides[::-1]:
@@ -164,10 +164,10 @@ def math(folder: Path) -> Iterator[Row]:
                 )
             )
         assert found[0] == found[1], "the two sides do not agree"
-    pairs = list(zip(jailed[1:], direct[1:], strict=True))  # the first round is the warm-up
+    pairs = list(zip(sandboxed[1:], direct[1:], strict=True))  # the first round is the warm-up
     ratios = sorted(ours.core / theirs.core for ours, theirs in pairs)
     yield Row(
-        "math, checks/s a core, in the jail over without it",
+        "math, checks/s a core, in the sandbox over without it",
         f">= {SHARE}",
         spread(ratios),
         middle(ratios) >= SHARE,
@@ -179,7 +179,7 @@ def math(folder: Path) -> Iterator[Row]:
         True,
     )
     yield Row(
-        "math, checks/s a core, in the jail",
+        "math, checks/s a core, in the sandbox",
         "",
         spread(sorted(ours.core for ours, _ in pairs), 0),
         True,
@@ -211,7 +211,7 @@ def code(folder: Path) -> Iterator[Row]:
 
 
 def _processor_seconds() -> float:
-    """Of this process and the jail's, that live on, and of those that have ended."""
+    """Of this process and the sandbox's, that live on, and of those that have ended."""
     processes = [psutil.Process(), *psutil.Process().children()]
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (

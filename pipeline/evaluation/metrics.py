@@ -57,7 +57,7 @@ def _value(name: str, answer: Scored) -> float:
 
 def _of_json(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
     """Validity: the share of answers that are JSON and fit the schema, if any. Field F1: over the fields of all answers together."""
-    how = verify.check(config.task)
+    how = verify.load_check(config.task)
     # held against itself, an answer is right if it can be read and fits
     valid = [
         verify.score(how, answer.score.answer, answer.score.answer or "").value

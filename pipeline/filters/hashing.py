@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 NOTHING = 0  # the key of what is not there
 
 
-def key(text: str | None) -> int:
+def text_key(text: str | None) -> int:
     """64 bits of a hash of the text, the same everywhere; NOTHING for None. Of a million texts two share a key in one of 3.7e7 cases."""
     if text is None:
         return NOTHING
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) or 1
 
 
-def shuffled(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def shuffle(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """Other numbers in the place of keys, for each seed others: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
     mixed = keys + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -23,7 +23,7 @@ def shuffled(keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def ranks(groups: NDArray, order: NDArray) -> NDArray[np.int64]:
+def rank_within_groups(groups: NDArray, order: NDArray) -> NDArray[np.int64]:
     """(N,): how many rows of its own group stand before each in the order of `order`, rows of equal order as they come."""
     rows = np.lexsort((order, groups))
     sorted_groups = groups[rows]
@@ -33,7 +33,7 @@ def ranks(groups: NDArray, order: NDArray) -> NDArray[np.int64]:
     return found
 
 
-def counted(keys: NDArray) -> NDArray[np.int64]:
+def count_occurrences(keys: NDArray) -> NDArray[np.int64]:
     """(N,): how often each row's key occurs."""
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return counts[inverse]

@@ -38,7 +38,7 @@ class Shard:
     content: str
 
 
-class Measured:
+class MeasureCache:
     """The columns of a finished folder of samples, by measure."""
 
     def __init__(self, run_dir: Path, folder: str = "generate"):
@@ -50,7 +50,7 @@ class Measured:
     def samples(self) -> int:
         return sum(shard.records for shard in self.shards)
 
-    def find(self, measures: Iterable[Measure], workers: int) -> None:
+    def fill(self, measures: Iterable[Measure], workers: int) -> None:
         """Measure what is not in the cache. The same values come from any number of workers."""
         wanted = list(dict.fromkeys(measures))
         todo = [
@@ -78,22 +78,24 @@ class Measured:
 
     def column(self, measure: Measure) -> Column:
         """All rows of one measure that has been found."""
-        return columns.joined([columns.load(self._path(measure, shard)) for shard in self.shards])
+        return columns.join_columns(
+            [columns.load_column(self._path(measure, shard)) for shard in self.shards]
+        )
 
     def value(self, measure: str, row: int) -> Any:
         """What one row of a measure, by its name, holds; None if it is not in the cache."""
         for shard in self.shards:
             if row < shard.records:
-                found = self.of_shard(measure, shard)
+                found = self.shard_column(measure, shard)
                 value = None if found is None else found[row]
                 return value.item() if isinstance(value, np.generic) else value
             row -= shard.records
         raise IndexError(row)
 
-    def of_shard(self, measure: str, shard: Shard) -> Column | None:
+    def shard_column(self, measure: str, shard: Shard) -> Column | None:
         """One shard's rows of a measure, by its name; None if they are not in the cache."""
         path = self._path_of(measure, shard)
-        return columns.load(path) if path.exists() else None
+        return columns.load_column(path) if path.exists() else None
 
     def _path(self, measure: Measure, shard: Shard) -> Path:
         return self._path_of(measure.name, shard)
@@ -106,12 +108,12 @@ class Measured:
         )
 
 
-def processes(settings: Filter) -> int:
+def worker_count(settings: Filter) -> int:
     """How many processes measure."""
     return settings.workers or len(os.sched_getaffinity(0))
 
 
-def columns_of(
+def columns_of_run(
     run_dir: Path, folder: str, measures: Sequence[Measure], settings: Filter
 ) -> list[Any]:
     """Columns of another run's samples, measured there if they are not yet."""
@@ -119,8 +121,8 @@ def columns_of(
         raise PipelineError(
             f"{run_dir}: its {folder} is not finished, and a filter of another run needs it; run it to the end"
         )
-    measured = Measured(run_dir, folder)
-    measured.find(measures, processes(settings))
+    measured = MeasureCache(run_dir, folder)
+    measured.fill(measures, worker_count(settings))
     return [measured.column(measure) for measure in measures]
 
 
@@ -147,7 +149,7 @@ def _measure(task: Task) -> Shard:
     ]
     batch = Batch(samples, _frames(shard.path.parent))
     for measure, path in measures:
-        columns.save(path, measure(batch))
+        columns.save_column(path, measure(batch))
     return shard
 
 

@@ -104,7 +104,7 @@ def _code() -> list[str]:
     return [*(sha256(path) for path in files), *versions]
 
 
-def save(path: Path, column: Column) -> None:
+def save_column(path: Path, column: Column) -> None:
     """Write a column so that it is there as a whole or not at all."""
     if isinstance(column, Ragged):
         arrays = {"values": column.values, "ends": column.ends}
@@ -120,7 +120,7 @@ def save(path: Path, column: Column) -> None:
     os.replace(own, path)
 
 
-def load(path: Path) -> Column:
+def load_column(path: Path) -> Column:
     """Raises PipelineError if the file is damaged, after it was set aside: the same command measures again."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -137,7 +137,7 @@ def load(path: Path) -> Column:
         ) from None
 
 
-def joined(parts: Sequence[Column]) -> Column:
+def join_columns(parts: Sequence[Column]) -> Column:
     """The column of several shards, one after the other."""
     first = parts[0]
     if isinstance(first, list):
@@ -156,9 +156,9 @@ def joined(parts: Sequence[Column]) -> Column:
     return np.concatenate(parts)  # type: ignore[arg-type]
 
 
-def identity(batch: Batch) -> list[str]:
+def sample_ids(batch: Batch) -> list[str]:
     """The ids of the samples."""
     return [sample.id for sample in batch.samples]
 
 
-IDENTITY = Measure(identity)
+SAMPLE_IDS = Measure(sample_ids)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters.measure_cache import Measured
+from pipeline.filters.measure_cache import MeasureCache
 from pipeline.filters.measures import Measure
 from pipeline.filters.verdict import Verdict
 
@@ -25,7 +25,7 @@ class Outcome:
         asked: the column that the filter's `ask` returned, or None.
     """
 
-    measured: Measured
+    measured: MeasureCache
     reached: NDArray[np.int64]
     kept: NDArray[np.int64]
     kept_folder: Path

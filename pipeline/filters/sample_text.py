@@ -5,7 +5,7 @@ from typing import Any
 from pipeline.records import Sample
 
 
-def written(sample: Sample) -> list[str]:
+def reply_parts(sample: Sample) -> list[str]:
     """The reply; and rationale and answer where they are not in it as they stand."""
     return [
         sample.text,
@@ -13,20 +13,20 @@ def written(sample: Sample) -> list[str]:
     ]
 
 
-def given(sample: Sample, fields: list[str] | None = None) -> str:
+def input_text(sample: Sample, fields: list[str] | None = None) -> str:
     """All that the seed's inputs say, or those of `fields`."""
     inputs = sample.seed.inputs
-    return flat(
+    return flatten(
         inputs
         if fields is None
         else {name: value for name, value in inputs.items() if name in fields}
     )
 
 
-def flat(value: Any) -> str:
+def flatten(value: Any) -> str:
     """All text of a JSON value, a line a leaf; of an object in the order of its keys, so that two with the same content are the same."""
     if isinstance(value, dict):
-        return "\n".join(flat(value[key]) for key in sorted(value))
+        return "\n".join(flatten(value[key]) for key in sorted(value))
     if isinstance(value, list):
-        return "\n".join(map(flat, value))
+        return "\n".join(map(flatten, value))
     return "" if value is None else str(value)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Value = str | float | int
-Objection = tuple[str, Value]  # reason, value
+Rejection = tuple[str, Value]  # reason, value
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Verdict:
     value: Value
 
 
-def objections(
+def reject_as_measured(
     left: NDArray[np.int64], found: Sequence[Sequence[Value] | None]
 ) -> dict[int, Verdict]:
     """The verdicts of a filter without thresholds: its measure is the reason and the value already, or None."""
@@ -29,7 +29,7 @@ def objections(
     }
 
 
-def turned_down(
+def reject(
     reason: str, rows: NDArray[np.int64], values: NDArray[Any] | Value
 ) -> dict[int, Verdict]:
     """One verdict for each of `rows` (R,), with a value (R,) of its own or the same for all; floats are cut to what a person reads."""

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.data import prompts
 from pipeline.errors import PipelineError
-from pipeline.filters.measure_cache import Measured
+from pipeline.filters.measure_cache import MeasureCache
 from pipeline.inference.work_queue import failure_files
 from pipeline.inspection.lookup import found, is_judged, unknown
 from pipeline.records import Failed, Rejected, Sample
@@ -121,7 +121,7 @@ def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
 def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:
     """What each filter had before it, in order."""
     yield "filters:"
-    measured = Measured(run_dir)
+    measured = MeasureCache(run_dir)
     for name, measures in read_json(run_dir / "filter" / "filters.json"):
         values = [value for measure in measures if (value := _shown(measured.value(measure, row)))]
         if said and name == said.filter:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.filters.measure_cache import Measured
+from pipeline.filters.measure_cache import MeasureCache
 from pipeline.records import Sample
 from pipeline.storage.files import content, read_json
 from pipeline.storage.samples import Samples
@@ -17,7 +17,7 @@ def found(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
     of_seed = json.dumps(identifier, ensure_ascii=False).encode()
     begins = b'{"id":' + of_seed, b'{"id":' + of_seed[:-1] + b"/"
     before = 0
-    for shard in Measured(run_dir).shards:
+    for shard in MeasureCache(run_dir).shards:
         for number, line in enumerate(read_lines(shard.path)):
             if line.startswith(begins):
                 sample = Sample.from_line(line, f"{shard.path}:{number + 1}")

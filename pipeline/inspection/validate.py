@@ -33,7 +33,7 @@ def check(config: Config) -> list[str]:
     samples = len(found) * config.generate.samples * len(teacher_prompts)
     first = teacher_prompts[0].render(found[0])
     _check_labels(config, [seed.target for seed in (*found, *held_out) if seed.target is not None])
-    verify.check(config.task)
+    verify.load_check(config.task)
     chosen = build.check(config, found)
     _check_teacher(config)
     name, _ = source.source(config)

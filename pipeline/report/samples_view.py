@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.filters.measure_cache import Measured, Shard
+from pipeline.filters.measure_cache import MeasureCache, Shard
 from pipeline.inspection.lookup import is_judged
 from pipeline.inspection.tokens import teachers_tokenizer
 from pipeline.records import Rejected, Sample, Score
@@ -87,7 +87,7 @@ def _index(shown: int, samples: int) -> Index:
 def _shards(run_dir: Path) -> list[Shard]:
     """Those that are finished, also of a stage that is not."""
     if (run_dir / "generate" / "manifest.json").exists():
-        return Measured(run_dir).shards
+        return MeasureCache(run_dir).shards
     return [
         Shard(path, sum(1 for _ in read_lines(path)), "")
         for path in sealed_shards(run_dir / "generate")
@@ -144,20 +144,20 @@ def _thought(frames: TopKFolder, sample: Sample) -> tuple[Packed | None, float |
 
 
 class _Grades:
-    """Samples against the ground truth: as the filter found, or at once where that costs nothing; what would need a jail is unknown."""
+    """Samples against the ground truth: as the filter found, or at once where that costs nothing; what would need a sandbox is unknown."""
 
     def __init__(self, run_dir: Path):
         self._task = Config.model_validate(
             read_json(run_dir / "generate" / "begun.json")["config"]
         ).task
-        self._measured = Measured(run_dir) if _judged(run_dir) else None
+        self._measured = MeasureCache(run_dir) if _judged(run_dir) else None
         order = read_json(path) if (path := run_dir / "filter" / "filters.json").exists() else []
         self._measure = next((measures[0] for name, measures in order if name == "correct"), None)
         self._found: Any = None
 
     def open(self, shard: Shard) -> None:
         self._found = (
-            self._measured.of_shard(self._measure, shard)
+            self._measured.shard_column(self._measure, shard)
             if self._measured and self._measure
             else None
         )

@@ -179,7 +179,7 @@ def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there:
         model,
         _prompt(job.config, job.part),
         wanted,
-        verify.check(job.config.task),
+        verify.load_check(job.config.task),
         _header(job, model),
     )
     if examiner.header:
@@ -235,7 +235,7 @@ def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
     asked = config.evaluate.load
     assert asked is not None
     examiner = _Examiner(
-        job, model, _prompt(config, job.part), wanted, verify.check(config.task), None
+        job, model, _prompt(config, job.part), wanted, verify.load_check(config.task), None
     )
     requests = [
         examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)

@@ -18,8 +18,8 @@ from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
 from pipeline.filters import build
-from pipeline.filters.measure_cache import Measured, processes
-from pipeline.filters.measures import IDENTITY
+from pipeline.filters.measure_cache import MeasureCache, worker_count
+from pipeline.filters.measures import SAMPLE_IDS
 from pipeline.filters.named_filter import NamedFilter, Outcome
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Rejected
@@ -58,13 +58,13 @@ def run(job: Job) -> dict[str, Any]:
 
     Raises PipelineError if no sample is kept; rejected/ is written even then.
     """
-    measured = Measured(job.run_dir)
+    measured = MeasureCache(job.run_dir)
     chosen = build.active(job.config)
     measures = [measure for filter_ in chosen for measure in filter_.measures]
-    measured.find([IDENTITY, *measures], processes(job.config.filter))
+    measured.fill([SAMPLE_IDS, *measures], worker_count(job.config.filter))
     result = _judge(job, measured, chosen)
     _write_order(job.folder, chosen)
-    _write_rejected(job.folder, measured.column(IDENTITY), result.rejected)
+    _write_rejected(job.folder, measured.column(SAMPLE_IDS), result.rejected)
     if result.complaint:
         raise PipelineError(result.complaint)
     kept_folder = job.folder / "kept"
@@ -93,7 +93,7 @@ class _Result:
     complaint: str = ""
 
 
-def _judge(job: Job, measured: Measured, chosen: Sequence[NamedFilter]) -> _Result:
+def _judge(job: Job, measured: MeasureCache, chosen: Sequence[NamedFilter]) -> _Result:
     """Let each filter judge the rows that the earlier ones kept."""
     result = _Result(np.arange(measured.samples))
     is_kept = np.ones(measured.samples, bool)

@@ -237,7 +237,7 @@ def _is_wrong(check: verify.Check, sample: Sample) -> bool:
 def _mended(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Sample | Seed]:
     """These sources; under `corrected` a seed stands in once for its samples that are wrong."""
     config, arm = job.config, job.config.train.arms[job.part]
-    check, mended = verify.check(config.task), set()
+    check, mended = verify.load_check(config.task), set()
     for number in numbers:
         source = sources[number]
         wrong = (

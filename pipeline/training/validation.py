@@ -100,7 +100,7 @@ class Examiner:
 
     @cached_property
     def _check(self) -> Check:
-        return verify.check(self.task)
+        return verify.load_check(self.task)
 
     @cached_property
     def _by_string(self) -> bool:

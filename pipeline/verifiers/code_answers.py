@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.records import Score
 from pipeline.verifiers.code_fence import unfenced
-from pipeline.verifiers.sandbox.sandbox import Inmate, UnknownError
+from pipeline.verifiers.sandbox.sandbox import SandboxedProcess, UnknownError
 
 RUNNER = Path(__file__).with_name("sandbox") / "program_runner.py"
 
@@ -54,13 +54,15 @@ def _asked(
 ) -> Any:
     """What a program says that may write to a folder below `folder`."""
     (folder / "own").mkdir()
-    inmate = Inmate(command, memory_mib, env={"PYTHONHASHSEED": "0"}, cwd=str(folder / "own"))
+    process = SandboxedProcess(
+        command, memory_mib, env={"PYTHONHASHSEED": "0"}, cwd=str(folder / "own")
+    )
     try:
         until = time.monotonic() + timeout_s
-        inmate.send(request, until)
-        return inmate.receive(until)
+        process.send(request, until)
+        return process.receive(until)
     finally:
-        inmate.end()
+        process.end()
 
 
 def _remove(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Equality of JSON values. Runs in the jail: a schema's patterns are the user's, and nesting is the model's."""
+"""Equality of JSON values. Runs in the sandbox: a schema's patterns are the user's, and nesting is the model's."""
 
 import json
 from collections.abc import Mapping

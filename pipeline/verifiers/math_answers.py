@@ -1,4 +1,4 @@
-"""Equality of expressions, by math-verify. Runs in the jail only: sympy evaluates what it reads, however large."""
+"""Equality of expressions, by math-verify. Runs in the sandbox only: sympy evaluates what it reads, however large."""
 
 import logging
 import re

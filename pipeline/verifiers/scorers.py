@@ -29,7 +29,7 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .,;:!?\"'`*")
 
 
-def numbers(text: str) -> list[re.Match[str]]:
+def find_numbers(text: str) -> list[re.Match[str]]:
     """The numbers in a text, in order; those directly behind a letter or ^ only where there are no others."""
     found = list(NUMBER.finditer(text.replace("\u2212", "-")))
     return [
@@ -37,10 +37,10 @@ def numbers(text: str) -> list[re.Match[str]]:
     ] or found
 
 
-def number(text: str) -> float | None:
-    """The last of `numbers`: sign, thousands by commas or spaces, decimals, powers of ten, fractions, mixed ones; None if it is beyond all
+def last_number(text: str) -> float | None:
+    """The last of `find_numbers`: sign, thousands by commas or spaces, decimals, powers of ten, fractions, mixed ones; None if it is beyond all
     floats, or a division by 0."""
-    found = numbers(text)
+    found = find_numbers(text)
     return _value(found[-1]) if found else None
 
 
@@ -85,7 +85,7 @@ def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None
     """1 if the last number in the answer equals the target's: whole numbers exactly, others to one part in a million."""
     if answer is None:
         return Score(value=0.0, explanation="no answer found")
-    given, wanted = number(answer), number(target)
+    given, wanted = last_number(answer), last_number(target)
     if given is None or wanted is None:
         return Score(
             value=0.0,

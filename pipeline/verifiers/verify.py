@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.config import Task
 from pipeline.records import Score
 from pipeline.verifiers import code_answers, json_answers
-from pipeline.verifiers.sandbox.sandbox import Jail, UnknownError
+from pipeline.verifiers.sandbox.sandbox import Sandbox, UnknownError
 from pipeline.verifiers.scorers import SCORERS
 
 LONGEST = 100_000  # characters
@@ -30,7 +30,7 @@ class Check:
     memory_mib: int
 
 
-def check(task: Task) -> Check:
+def load_check(task: Task) -> Check:
     """What the config says. Raises PipelineError if its schema cannot be read, or is none."""
     path = task.verifier.json_schema
     schema = None if path is None else json_answers.load_schema(Path(path))
@@ -76,32 +76,32 @@ def _math(how: Check, answer: str, target: str) -> Score:
     if answer.strip() == target.strip():
         return Score(value=1.0, answer=answer, explanation="same text")
     return _asked(
-        _jail("math", how.timeout_s, how.memory_mib), {"answer": answer, "target": target}
+        _sandbox("math", how.timeout_s, how.memory_mib), {"answer": answer, "target": target}
     )
 
 
 def _json(how: Check, answer: str, target: str) -> Score:
-    jail = _jail("json", how.timeout_s, how.memory_mib)
-    return _asked(jail, {"answer": answer, "target": target, "schema": how.schema})
+    sandbox = _sandbox("json", how.timeout_s, how.memory_mib)
+    return _asked(sandbox, {"answer": answer, "target": target, "schema": how.schema})
 
 
 def _code(how: Check, answer: str, target: str) -> Score:
     return code_answers.check(answer, target, how.timeout_s, how.memory_mib)
 
 
-def _asked(jail: Jail, request: dict[str, Any]) -> Score:
-    reply = jail.ask(request)
+def _asked(sandbox: Sandbox, request: dict[str, Any]) -> Score:
+    reply = sandbox.ask(request)
     if "unknown" in reply:
         raise UnknownError(reply["unknown"])
     return Score.model_validate(reply)
 
 
 @cache
-def _jail(verifier: str, timeout_s: float, memory_mib: int) -> Jail:
+def _sandbox(verifier: str, timeout_s: float, memory_mib: int) -> Sandbox:
     """One for each process: it takes half a second to start."""
-    jail = Jail("pipeline.verifiers.sandbox.worker", verifier, timeout_s, memory_mib)
-    atexit.register(jail.close)
-    return jail
+    sandbox = Sandbox("pipeline.verifiers.sandbox.worker", verifier, timeout_s, memory_mib)
+    atexit.register(sandbox.close)
+    return sandbox
 
 
 VERIFIERS: dict[str, Callable[[Check, str | None, str], Score]] = {

@@ -12,7 +12,7 @@ from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.metrics import further, shared_fields
 from pipeline.records import Score, Scored, Usage
 from pipeline.verifiers.scorers import chrf, rouge_l
-from pipeline.verifiers.verify import check, score
+from pipeline.verifiers.verify import load_check, score
 
 
 def scored(
@@ -83,7 +83,7 @@ def test_overlap_is_of_the_answer_to_the_target() -> None:
 def test_a_task_can_be_scored_by_overlap(workshop: Path) -> None:
     """The metric goes the way of all others: config, verifier, score."""
     config = load(workshop / "config.yaml", ["task.metric=chrf", "task.labels=null"])
-    found = score(check(config.task), "yes", "yes")
+    found = score(load_check(config.task), "yes", "yes")
     assert (round(found.value, 6), found.answer, found.explanation) == (1.0, "yes", "chrf 1.000")
 
 

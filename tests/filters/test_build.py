@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
 from pipeline.filters import build
 from pipeline.filters.confidence.logprobs import CERTAINTY
-from pipeline.filters.measure_cache import columns_of
+from pipeline.filters.measure_cache import columns_of_run
 from pipeline.records import Rejected
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, score
@@ -192,7 +192,7 @@ def test_difficulty_by_a_students_loss(generated: Path) -> None:
         "teacher.model=student",
     ]
     runner.execute(score, load(generated / "config.yaml", student))
-    losses = -columns_of(
+    losses = -columns_of_run(
         generated / "student", "score", (CERTAINTY,), load(generated / "config.yaml").filter
     )[0][:, 0]
     middle = float(sorted(losses)[30])

@@ -19,7 +19,7 @@ from pipeline.execution import manifest, runner
 from pipeline.filters import build, measures
 from pipeline.filters.correctness import ground_truth
 from pipeline.filters.heuristics import completeness, custom
-from pipeline.filters.measure_cache import Measured
+from pipeline.filters.measure_cache import MeasureCache
 from pipeline.filters.measures import Batch, Measure, Ragged
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, Usage
@@ -232,12 +232,12 @@ def pids(batch: Batch) -> np.ndarray:
 
 def test_few_samples_of_a_slow_measure_take_all_cores(workshop: Path, made: Config) -> None:
     """2,000 programs and their tests were run one after the other, by one core of many."""
-    measured = Measured(Path(made.run_dir))
+    measured = MeasureCache(Path(made.run_dir))
     quick, slow = Measure(pids), Measure(pids, {}, slow=True)
-    measured.find([quick], 2)
+    measured.fill([quick], 2)
     assert set(np.asarray(measured.column(quick))) == {os.getpid()}
     shutil.rmtree(measured.cache / quick.name)
-    measured.find([slow], 2)
+    measured.fill([slow], 2)
     assert os.getpid() not in np.asarray(measured.column(slow))
     assert [one.measures[0].slow for one in build.active(made) if one.name == "correct"] == [False]
     code = load(
@@ -294,15 +294,21 @@ def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
     """Arrays, lists and ragged rows, over shards."""
     parts: list[Any] = [np.array([1.5, 2.0]), np.array([3.0])]
     for number, part in enumerate(parts):
-        measures.save(tmp_path / f"{number}.npz", part)
-    whole = measures.joined([measures.load(tmp_path / f"{number}.npz") for number in range(2)])
+        measures.save_column(tmp_path / f"{number}.npz", part)
+    whole = measures.join_columns(
+        [measures.load_column(tmp_path / f"{number}.npz") for number in range(2)]
+    )
     assert isinstance(whole, np.ndarray)
     assert whole.tolist() == [1.5, 2.0, 3.0]
-    measures.save(tmp_path / "list.npz", [None, ["a", 1]])
-    assert measures.joined([measures.load(tmp_path / "list.npz"), ["ü"]]) == [None, ["a", 1], "ü"]
-    measures.save(tmp_path / "ragged.npz", Ragged(np.array([1, 2, 3]), np.array([2, 2, 3])))
-    ragged = measures.joined(
-        [measures.load(tmp_path / "ragged.npz"), Ragged(np.array([4]), np.array([0, 1]))]
+    measures.save_column(tmp_path / "list.npz", [None, ["a", 1]])
+    assert measures.join_columns([measures.load_column(tmp_path / "list.npz"), ["ü"]]) == [
+        None,
+        ["a", 1],
+        "ü",
+    ]
+    measures.save_column(tmp_path / "ragged.npz", Ragged(np.array([1, 2, 3]), np.array([2, 2, 3])))
+    ragged = measures.join_columns(
+        [measures.load_column(tmp_path / "ragged.npz"), Ragged(np.array([4]), np.array([0, 1]))]
     )
     assert [list(ragged[row]) for row in range(len(ragged))] == [[1, 2], [], [3], [], [4]]
 

@@ -1,4 +1,4 @@
-"""What a jail is for: `python -m tests.support.sandboxed_worker PARENT ARGUMENT` answers requests, or does worse.
+"""What a sandbox is for: `python -m tests.support.sandboxed_worker PARENT ARGUMENT` answers requests, or does worse.
 
 A request is what to do. ARGUMENT "family" starts a process beside it first, which outlives it unless it is killed.
 """

@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters.hashing import key
+from pipeline.filters.hashing import text_key
 
 
 def keys(*texts: str | None) -> NDArray[np.uint64]:
-    return np.array([key(text) for text in texts], np.uint64)
+    return np.array([text_key(text) for text in texts], np.uint64)
 
 
 SEEDS = keys("a", "a", "a", "a", "b", "b", "c")

@@ -1,4 +1,4 @@
-"""A jail goes on whatever its inmate does, and leaves no process behind."""
+"""A sandbox goes on whatever its process does, and leaves no process behind."""
 
 import os
 import signal
@@ -13,15 +13,15 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.verifiers.sandbox import confinement
-from pipeline.verifiers.sandbox.sandbox import Jail, LostError, UnknownError
+from pipeline.verifiers.sandbox.sandbox import ProcessLostError, Sandbox, UnknownError
 from tests.support.task import ROOT
 
 
 @pytest.fixture
-def jail() -> Iterator[Jail]:
-    jail = Jail("tests.support.sandboxed_worker", "", 60.0, 300)
-    yield jail
-    jail.close()
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox("tests.support.sandboxed_worker", "", 60.0, 300)
+    yield sandbox
+    sandbox.close()
 
 
 def gone(pid: int) -> bool:
@@ -36,11 +36,11 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_one_process_answers_many_requests(jail: Jail) -> None:
+def test_one_process_answers_many_requests(sandbox: Sandbox) -> None:
     """Starting one a request would cost half a second each."""
-    first = jail.ask("pid")
+    first = sandbox.ask("pid")
     large = {"text": "ü" * 100_000, "none": None}
-    assert [jail.ask("pid"), jail.ask(large), jail.ask("print"), jail.ask("pid")] == [
+    assert [sandbox.ask("pid"), sandbox.ask(large), sandbox.ask("print"), sandbox.ask("pid")] == [
         first,
         large,
         None,
@@ -51,13 +51,13 @@ def test_one_process_answers_many_requests(jail: Jail) -> None:
 @pytest.mark.parametrize("doing", ["hang", "deaf", "dribble"])
 def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
     """A time-out that needs the other side's help does not come."""
-    jail = Jail("tests.support.sandboxed_worker", "", 1.5, 300)
-    pid = jail.ask("pid")
+    sandbox = Sandbox("tests.support.sandboxed_worker", "", 1.5, 300)
+    pid = sandbox.ask("pid")
     with pytest.raises(UnknownError, match="took too long"):
-        jail.ask(doing)
+        sandbox.ask(doing)
     assert gone(pid)
-    assert jail.ask("still there") == "still there"
-    jail.close()
+    assert sandbox.ask("still there") == "still there"
+    sandbox.close()
 
 
 @pytest.mark.parametrize(
@@ -71,34 +71,38 @@ def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
         ("garbage", "talked nonsense"),
     ],
 )
-def test_what_breaks_is_unknown_and_the_next_is_answered(jail: Jail, doing: str, why: str) -> None:
+def test_what_breaks_is_unknown_and_the_next_is_answered(
+    sandbox: Sandbox, doing: str, why: str
+) -> None:
     """A crash that is taken for an answer, or that ends the run. A fork is refused, so it breaks as well."""
-    with pytest.raises(LostError, match=why):
-        jail.ask(doing)
-    assert jail.pid is None
-    assert jail.ask("still there") == "still there"
+    with pytest.raises(ProcessLostError, match=why):
+        sandbox.ask(doing)
+    assert sandbox.pid is None
+    assert sandbox.ask("still there") == "still there"
 
 
-def test_a_request_does_not_pay_for_those_before_it(jail: Jail) -> None:
+def test_a_request_does_not_pay_for_those_before_it(sandbox: Sandbox) -> None:
     """Memory that others left behind would make its outcome a matter of the order."""
-    assert jail.ask("anything") == "anything"
-    assert jail.ask("once only") == "fresh"
+    assert sandbox.ask("anything") == "anything"
+    assert sandbox.ask("once only") == "fresh"
 
 
-def test_what_an_inmate_started_ends_with_it() -> None:
+def test_what_a_sandboxed_process_started_ends_with_it() -> None:
     """A grandchild that goes on computing, and holds the pipe open so that nobody sees its parent's end."""
-    jail = Jail("tests.support.sandboxed_worker", "family", 60.0, 300)
-    relative = jail.ask("relative")
-    with pytest.raises(LostError, match="exit code 3"):
-        jail.ask("exit")
+    sandbox = Sandbox("tests.support.sandboxed_worker", "family", 60.0, 300)
+    relative = sandbox.ask("relative")
+    with pytest.raises(ProcessLostError, match="exit code 3"):
+        sandbox.ask("exit")
     assert gone(relative)
 
 
 @pytest.mark.parametrize("last", ["pid", "hang"])
-def test_an_inmate_ends_with_its_parent(last: str, started: list[subprocess.Popen[str]]) -> None:
+def test_a_sandboxed_process_ends_with_its_parent(
+    last: str, started: list[subprocess.Popen[str]]
+) -> None:
     """A parent that is killed cannot clean up: busy processes would fill the machine."""
-    code = "import time; from pipeline.verifiers.sandbox.sandbox import Jail; jail = Jail('tests.support.sandboxed_worker', '', 600.0, 300)\n"
-    code += f"print(jail.ask('pid'), flush=True); jail.ask({last!r}); time.sleep(600)"
+    code = "import time; from pipeline.verifiers.sandbox.sandbox import Sandbox; sandbox = Sandbox('tests.support.sandboxed_worker', '', 600.0, 300)\n"
+    code += f"print(sandbox.ask('pid'), flush=True); sandbox.ask({last!r}); time.sleep(600)"
     env: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -114,26 +118,26 @@ def test_an_inmate_ends_with_its_parent(last: str, started: list[subprocess.Pope
     assert gone(pid)
 
 
-def test_a_fork_starts_a_process_of_its_own(jail: Jail) -> None:
+def test_a_fork_starts_a_process_of_its_own(sandbox: Sandbox) -> None:
     """Two processes that read one pipe get each other's answers."""
-    mine = jail.ask("pid")
+    mine = sandbox.ask("pid")
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writing, str(jail.ask("pid")).encode())
-        jail.close()
+        os.write(writing, str(sandbox.ask("pid")).encode())
+        sandbox.close()
         os._exit(0)
     os.waitpid(child, 0)
     assert int(os.read(reading, 20)) != mine
-    assert jail.ask("pid") == mine
+    assert sandbox.ask("pid") == mine
 
 
 def test_what_cannot_start_says_why() -> None:
     """A library that is missing would make every answer unknown."""
     with pytest.raises(PipelineError, match="absent: does not start: no such library"):
-        Jail("tests.support.sandboxed_worker", "absent", 60.0, 300).ask("pid")
+        Sandbox("tests.support.sandboxed_worker", "absent", 60.0, 300).ask("pid")
     with pytest.raises(PipelineError, match="ended with exit code 1"):
-        Jail("tests.no_such_module", "", 60.0, 300).ask("pid")
+        Sandbox("tests.no_such_module", "", 60.0, 300).ask("pid")
 
 
 TRIES = {
@@ -156,7 +160,7 @@ def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
     """Each of these is a way out."""
     path = tmp_path / "precious"
     path.write_text("text")
-    code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\nassert confinement.no_calls(writing=False)\n"
+    code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\nassert confinement.forbid_system_calls(allow_writing=False)\n"
     code += f"try:\n    {TRIES[doing]}\nexcept PermissionError:\n    print('refused')\n"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.bootstrap import bootstrap
-from pipeline.verifiers.scorers import exact, label, number, numeric
+from pipeline.verifiers.scorers import exact, label, last_number, numeric
 
 LABELS = ["spam", "normal"]
 
@@ -94,7 +94,7 @@ def test_numeric(answer: str | None, value: float) -> None:
 )
 def test_number(text: str, expected: float | None) -> None:
     """The last number of a text."""
-    assert number(text) == expected
+    assert last_number(text) == expected
 
 
 def test_bootstrap_interval_covers_like_the_normal_one() -> None:

@@ -36,7 +36,7 @@ def impatient() -> Iterator[float]:
     """A time limit of its own, so that the other tests' processes are not this one's."""
     yield 1.5
     for verifier in ("math", "json"):
-        verifiers_verify._jail(verifier, 1.5, 1024).close()
+        verifiers_verify._sandbox(verifier, 1.5, 1024).close()
 
 
 @pytest.mark.parametrize(
@@ -321,12 +321,12 @@ def test_the_config_gives_the_schema(workshop: Path) -> None:
     ]
     task = load(workshop / "config.yaml", changes).task
     with pytest.raises(PipelineError, match="cannot be read as JSON"):
-        verifiers_verify.check(task)
+        verifiers_verify.load_check(task)
     (workshop / "schema.json").write_text('{"type": "nonsense"}')
     with pytest.raises(PipelineError, match="is no JSON schema"):
-        verifiers_verify.check(task)
+        verifiers_verify.load_check(task)
     (workshop / "schema.json").write_text('{"type": "object"}')
-    assert verifiers_verify.check(task).schema == {"type": "object"}
+    assert verifiers_verify.load_check(task).schema == {"type": "object"}
     assert verifiers_verify.files(task) == [workshop / "schema.json"]
     with pytest.raises(PipelineError, match="json_schema is for metric 'json'"):
         load(workshop / "config.yaml", [changes[2]])

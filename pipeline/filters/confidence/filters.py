@@ -15,8 +15,8 @@ from pipeline.errors import PipelineError
 from pipeline.execution import fingerprint
 from pipeline.filters.confidence import contextual_calibration, label_calibration, logprobs
 from pipeline.filters.confidence.logprobs import CERTAINTY
-from pipeline.filters.measure_cache import processes
-from pipeline.filters.measures import IDENTITY, Measure
+from pipeline.filters.measure_cache import worker_count
+from pipeline.filters.measures import SAMPLE_IDS, Measure
 from pipeline.filters.named_filter import NamedFilter, Outcome
 from pipeline.filters.verdict import Verdict
 from pipeline.models import resolve
@@ -43,7 +43,7 @@ def _write_soft_labels(config: Config, outcome: Outcome) -> dict[str, Any]:
         Measure(label_calibration.written_label, labels),
         Measure(label_calibration.true_label, labels),
     )
-    measured.find([distribution, places, written, truth], processes(config.filter))
+    measured.fill([distribution, places, written, truth], worker_count(config.filter))
     p, at, said, true = (
         np.asarray(measured.column(measure))[outcome.reached]
         for measure in (distribution, places, written, truth)
@@ -51,7 +51,7 @@ def _write_soft_labels(config: Config, outcome: Outcome) -> dict[str, Any]:
     known = _known(config, ids)
     firsts, logprobs = label_calibration.soft_labels(p, ids, known)
     kept = np.searchsorted(outcome.reached, outcome.kept)
-    all_ids: Any = measured.column(IDENTITY)
+    all_ids: Any = measured.column(SAMPLE_IDS)
     kept_ids = [all_ids[row] for row in outcome.kept.tolist()]
     soft_labels.write(outcome.kept_folder, firsts, kept_ids, at[kept], logprobs[kept])
     effect = label_calibration.effect(p, said, true, known)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.filters.confidence.logprobs import frame
 from pipeline.filters.measures import Batch
-from pipeline.filters.verdict import Verdict, turned_down
+from pipeline.filters.verdict import Verdict, reject
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Range, Sample
 from pipeline.storage.topk import TopK
@@ -188,7 +188,7 @@ def calibrated(
         int(row): Verdict("label_disagrees", name)
         for row, name in zip(rows[other], names, strict=True)
     }
-    return turned_down("low_label_confidence", rows[low & ~other], own[low & ~other]) | disagreeing
+    return reject("low_label_confidence", rows[low & ~other], own[low & ~other]) | disagreeing
 
 
 def soft_labels(

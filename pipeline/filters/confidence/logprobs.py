@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.config import Confidence
 from pipeline.errors import PipelineError
 from pipeline.filters.measures import Batch, Measure
-from pipeline.filters.verdict import Verdict, turned_down
+from pipeline.filters.verdict import Verdict, reject
 from pipeline.records import Range, Sample
 from pipeline.storage.topk import DEEPEST, TopK
 
@@ -90,7 +90,7 @@ def confident(
         if bound is not None:
             values = measured[left, column]
             out = beyond(values, resolved(bound, values))
-            verdicts = turned_down(reason, left[out], values[out]) | verdicts
+            verdicts = reject(reason, left[out], values[out]) | verdicts
     return verdicts
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters.hashing import NOTHING, counted, key, shuffled
+from pipeline.filters.hashing import NOTHING, count_occurrences, shuffle, text_key
 from pipeline.filters.measures import Batch, Measure
-from pipeline.filters.verdict import Objection, Verdict, turned_down
+from pipeline.filters.verdict import Rejection, Verdict, reject
 from pipeline.records import Sample
 from pipeline.verifiers import scorers
 
@@ -26,14 +26,14 @@ NEGATED = re.compile(
 
 def seeds(batch: Batch) -> NDArray[np.uint64]:
     """(N,): the key of each sample's seed."""
-    return np.array([key(sample.seed.id) for sample in batch.samples], np.uint64)
+    return np.array([text_key(sample.seed.id) for sample in batch.samples], np.uint64)
 
 
 def answers(batch: Batch, metric: str) -> NDArray[np.uint64]:
     """(N,): the key of each answer, NOTHING where there is none. Case, outer punctuation and spacing do not count; under the metric
     numeric answers are the same if their values are, to six digits where they are not whole; under math, json and code texts count."""
     return np.array(
-        [key(_normalised(sample.answer, metric)) for sample in batch.samples], np.uint64
+        [text_key(_normalised(sample.answer, metric)) for sample in batch.samples], np.uint64
     )
 
 
@@ -46,7 +46,9 @@ def vote_shares(seeds: NDArray[np.uint64], answers: NDArray[np.uint64]) -> NDArr
     """(N,): the share of each answer among the answers to its seed (self-consistency, Wang et al. 2023); nan where there is no answer."""
     known = answers != NOTHING
     shares = np.full(len(seeds), np.nan, np.float32)
-    shares[known] = counted(_pairs(seeds[known], answers[known])) / counted(seeds[known])
+    shares[known] = count_occurrences(_pairs(seeds[known], answers[known])) / count_occurrences(
+        seeds[known]
+    )
     return shares
 
 
@@ -73,8 +75,8 @@ def agreed(
     shares = vote_shares(seeds, answers)
     few = shares[left] < (-np.inf if min_vote_share is None else min_vote_share)
     beaten = (shares[left] < majority_shares(seeds, shares)[left]) & majority
-    minority = turned_down("minority_answer", left[beaten], shares[left[beaten]])
-    return minority | turned_down("low_vote_share", left[few], shares[left[few]])
+    minority = reject("minority_answer", left[beaten], shares[left[beaten]])
+    return minority | reject("low_vote_share", left[few], shares[left[few]])
 
 
 def prompts_agree(
@@ -88,13 +90,16 @@ def prompts_agree(
     """prompts_disagree: of the answers to the seed behind other prompts, fewer than this share are this one. Seeds without any pass."""
     known = answers != NOTHING
     mine = _pairs(seeds, prompts)
-    voters, same = counted(seeds[known]), counted(_pairs(seeds[known], answers[known]))
-    others = voters - counted(mine[known])
+    voters, same = (
+        count_occurrences(seeds[known]),
+        count_occurrences(_pairs(seeds[known], answers[known])),
+    )
+    others = voters - count_occurrences(mine[known])
     shares = np.full(len(seeds), np.nan, np.float32)
-    agreeing = same - counted(_pairs(mine[known], answers[known]))
+    agreeing = same - count_occurrences(_pairs(mine[known], answers[known]))
     shares[known] = np.divide(agreeing, others, where=others > 0, out=np.full(len(others), np.nan))
     out = left[shares[left] < min_share]
-    return turned_down("prompts_disagree", out, shares[out])
+    return reject("prompts_disagree", out, shares[out])
 
 
 def teachers_agree(
@@ -115,10 +120,10 @@ def teachers_agree(
     both_seeds, both_answers = np.append(seeds[rows], theirs), np.append(answers[rows], said)
     pairs = _pairs(both_seeds, both_answers)
     shares = (_occurrences(pairs[: len(rows)], pairs[len(rows) :]) / voters).astype(np.float32)
-    return turned_down("teachers_disagree", rows[shares < min_share], shares[shares < min_share])
+    return reject("teachers_disagree", rows[shares < min_share], shares[shares < min_share])
 
 
-def contradicted(batch: Batch, metric: str, labels: Sequence[str] | None) -> list[Objection | None]:
+def contradicted(batch: Batch, metric: str, labels: Sequence[str] | None) -> list[Rejection | None]:
     """rationale_contradicts_answer: the result that the rationale states last is not the answer. Where none is read the sample passes.
 
     Of numbers it is the last one, the one behind the last "=" or the one behind the last "the answer is"; if any of them is the answer, it
@@ -128,7 +133,7 @@ def contradicted(batch: Batch, metric: str, labels: Sequence[str] | None) -> lis
         metric, _claim
     )
 
-    def judge(sample: Sample) -> Objection | None:
+    def judge(sample: Sample) -> Rejection | None:
         answer = _normalised(sample.answer, metric)
         if answer is None or sample.rationale is None:
             return None
@@ -147,7 +152,7 @@ def _normalised(text: str | None, metric: str) -> str | None:
     """What two answers that say the same have in common; None where nothing can be read."""
     if text is None or metric != "numeric":
         return scorers.normalise(text or "") or None
-    value = scorers.number(text)
+    value = scorers.last_number(text)
     if value is None:
         return None
     value += 0.0  # -0 is 0
@@ -170,7 +175,7 @@ def _numbers(text: str) -> Iterator[str]:
 
 
 def _digits(text: str) -> list[str]:
-    return [match.group() for match in scorers.numbers(text)]
+    return [match.group() for match in scorers.find_numbers(text)]
 
 
 def _label(text: str, labels: Sequence[str]) -> Iterator[str]:
@@ -195,7 +200,7 @@ def _claim(text: str) -> Iterator[str]:
 
 def _pairs(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """(N,): one key for each two, the same wherever they are."""
-    return shuffled(first, 0) + second
+    return shuffle(first, 0) + second
 
 
 def _occurrences(of: NDArray[np.uint64], among: NDArray[np.uint64]) -> NDArray[np.int64]:

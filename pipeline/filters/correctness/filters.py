@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.filters.correctness import agreement, ground_truth, judge
 from pipeline.filters.correctness.agreement import SEEDS
-from pipeline.filters.measure_cache import columns_of, processes
+from pipeline.filters.measure_cache import columns_of_run, worker_count
 from pipeline.filters.measures import Measure
 from pipeline.filters.named_filter import NamedFilter, Outcome
-from pipeline.filters.verdict import Verdict, objections
+from pipeline.filters.verdict import Verdict, reject_as_measured
 from pipeline.records import Seed
 from pipeline.verifiers import verify
 from pipeline.verifiers.scorers import SCORERS
@@ -34,7 +34,7 @@ def _agreement_with_truth(config: Config, outcome: Outcome) -> dict[str, Any]:
         return {}
     check = _checked(config)
     _, marks = outcome.asked
-    outcome.measured.find([check], processes(config.filter))
+    outcome.measured.fill([check], worker_count(config.filter))
     column: Any = outcome.measured.column(check)
     right = np.array(
         [
@@ -61,7 +61,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter(
             "consistent",
             (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),),
-            objections,
+            reject_as_measured,
         )
     if settings.agreement:
         agreed = partial(
@@ -77,7 +77,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         others = settings.teachers_agree
 
         def same_as_theirs(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
-            theirs = columns_of(Path(others.run), "generate", (SEEDS, said), config.filter)
+            theirs = columns_of_run(Path(others.run), "generate", (SEEDS, said), config.filter)
             return agreement.teachers_agree(
                 left,
                 *columns,
@@ -137,7 +137,9 @@ def _describe_agreement(note: Mapping[str, Any]) -> str:
 
 def _checked(config: Config) -> Measure:
     return Measure(
-        ground_truth.of, asdict(verify.check(config.task)), slow=config.task.metric not in SCORERS
+        ground_truth.of,
+        asdict(verify.load_check(config.task)),
+        slow=config.task.metric not in SCORERS,
     )
 
 

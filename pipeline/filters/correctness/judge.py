@@ -19,7 +19,7 @@ from pipeline.data import prompts, replies
 from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
 from pipeline.execution.progress import Progress
-from pipeline.filters.measure_cache import Measured, processes
+from pipeline.filters.measure_cache import MeasureCache, worker_count
 from pipeline.filters.measures import Batch, Measure
 from pipeline.filters.verdict import Verdict
 from pipeline.inference.collector import Collector, Question
@@ -111,8 +111,8 @@ class Bench:
 
     def marks(self, run_dir: Path, left: NDArray[np.int64]) -> Marks:
         """The marks of all samples of the run that have one. Of the rows `left`, those that have none yet are asked for now."""
-        measured = Measured(run_dir)
-        measured.find([KEY], processes(self.config.filter))
+        measured = MeasureCache(run_dir)
+        measured.fill([KEY], worker_count(self.config.filter))
         keys: Any = measured.column(KEY)
         folder = run_dir / "measured" / f"judge-{self.identity}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.filters.decontamination.matcher import CHANGED, Index, Text
 from pipeline.filters.decontamination.words import units, words
 from pipeline.filters.measures import Batch, Measure
-from pipeline.filters.sample_text import flat, given
+from pipeline.filters.sample_text import flatten, input_text
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, digest
 
@@ -89,7 +89,7 @@ def held_out(name: str, source: Source) -> Iterator[Item]:
     rows = seeds.load(source)
     single = Counter(text for row in rows for text in set(_single(row)))
     for row in rows:
-        yield f"{name} {row.id}", flat(row.inputs)
+        yield f"{name} {row.id}", flatten(row.inputs)
         yield from (
             (f"{name} {row.id}", text)
             for text in _single(row)
@@ -108,7 +108,7 @@ def _lines(name: str, path: Path) -> Iterator[Item]:
 
 
 def _single(row: Seed) -> list[str]:
-    inputs = [flat(value) for value in row.inputs.values()] if len(row.inputs) > 1 else []
+    inputs = [flatten(value) for value in row.inputs.values()] if len(row.inputs) > 1 else []
     return inputs + ([row.target] if row.target is not None else [])
 
 
@@ -131,7 +131,7 @@ def _index(sources: tuple[tuple[str, Source], ...], texts: str) -> Index:
 
 def _parts(sample: Sample) -> Iterator[Text]:
     """Inputs and reply; rationale and answer by themselves only if the reply has them in other words."""
-    yield Text(given(sample), inputs=True)
+    yield Text(input_text(sample), inputs=True)
     yield Text(sample.text)
     yield from (
         Text(part)

@@ -13,7 +13,7 @@ from pipeline.filters.dedup.cosine import Vectors
 from pipeline.filters.dedup.jaccard import Sets
 from pipeline.filters.dedup.keep_best import Kept
 from pipeline.filters.measures import Batch, Ragged
-from pipeline.filters.sample_text import given
+from pipeline.filters.sample_text import input_text
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
@@ -71,7 +71,7 @@ def _trimmed(text: str) -> str:
 
 def texts(batch: Batch, of: str) -> list[str]:
     """What is compared: the "reply", or the "input"."""
-    return [sample.text if of == "reply" else given(sample) for sample in batch.samples]
+    return [sample.text if of == "reply" else input_text(sample) for sample in batch.samples]
 
 
 def sets(batch: Batch, of: str, size: int) -> Ragged:

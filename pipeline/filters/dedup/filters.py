@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.filters.best_by import Judge, scored_filter
 from pipeline.filters.dedup import duplicates, embeddings
-from pipeline.filters.measure_cache import columns_of
-from pipeline.filters.measures import IDENTITY, Measure
+from pipeline.filters.measure_cache import columns_of_run
+from pipeline.filters.measures import SAMPLE_IDS, Measure
 from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.verdict import Verdict
 from pipeline.models import resolve
@@ -36,7 +36,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
 
     if settings.duplicate:
         digests = (Measure(duplicates.digests),)
-        yield NamedFilter("duplicate", (IDENTITY, *digests), against(duplicates.exact, digests))
+        yield NamedFilter("duplicate", (SAMPLE_IDS, *digests), against(duplicates.exact, digests))
     if settings.near:
         sets = tuple(
             Measure(duplicates.sets, {"of": of, "size": settings.near.shingle})
@@ -47,7 +47,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
             threshold=settings.near.threshold,
             scored=settings.near.best_by is not None,
         )
-        yield scored_filter("near", (IDENTITY,), sets, settings.near.best_by, near, config)
+        yield scored_filter("near", (SAMPLE_IDS,), sets, settings.near.best_by, near, config)
     if settings.semantic:
         vectors = tuple(
             embeddings.measure(of, settings.semantic.model, settings.semantic.revision)
@@ -59,7 +59,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
             scored=settings.semantic.best_by is not None,
         )
         yield scored_filter(
-            "semantic", (IDENTITY,), vectors, settings.semantic.best_by, alike, config
+            "semantic", (SAMPLE_IDS,), vectors, settings.semantic.best_by, alike, config
         )
 
 
@@ -81,5 +81,5 @@ def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicate
     """Another run's kept rows."""
     kept = Path(run) / "filter" / "kept"
     Samples(kept)  # raises PipelineError if the rows are not of what was generated there
-    ids, *columns = columns_of(Path(run), "generate", (IDENTITY, *measures), config.filter)
+    ids, *columns = columns_of_run(Path(run), "generate", (SAMPLE_IDS, *measures), config.filter)
     return duplicates.Other(Path(run).name, kept_rows(kept), ids, tuple(columns))

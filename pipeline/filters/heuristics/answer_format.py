@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.filters.measures import Batch
-from pipeline.filters.verdict import Objection
+from pipeline.filters.verdict import Rejection
 from pipeline.verifiers import json_answers, scorers
 from pipeline.verifiers.code_fence import unfenced
 
@@ -19,7 +19,7 @@ TIMEOUT_S = (
 UNTIMED = "patternProperties"  # the schema keyword whose patterns would run without a limit of time
 
 
-def matches(batch: Batch, pattern: str) -> list[Objection | None]:
+def matches(batch: Batch, pattern: str) -> list[Rejection | None]:
     """not_in_format: the answer as a whole does not match. format_timed_out: the pattern ran for a second. No answer passes."""
     check_pattern(pattern)
     return [
@@ -28,7 +28,7 @@ def matches(batch: Batch, pattern: str) -> list[Objection | None]:
     ]
 
 
-def valid(batch: Batch, schema: Any) -> list[Objection | None]:
+def valid(batch: Batch, schema: Any) -> list[Rejection | None]:
     """not_json: the answer is no JSON text (RFC 8259). breaks_schema: it is, and says what the schema (draft 2020-12, or what `$schema`
     names) does not allow; the value: where and why. format_timed_out: a pattern of the schema ran for a second. A Markdown code block
     around an answer is taken off. No answer passes."""
@@ -39,7 +39,7 @@ def valid(batch: Batch, schema: Any) -> list[Objection | None]:
     ]
 
 
-def listed(batch: Batch, choices: Sequence[str]) -> list[Objection | None]:
+def listed(batch: Batch, choices: Sequence[str]) -> list[Rejection | None]:
     """not_listed: the answer is none of `choices`, case, outer punctuation and spacing aside. No answer passes."""
     known = {scorers.normalise(choice) for choice in choices}
     answers = (sample.answer for sample in batch.samples)
@@ -85,7 +85,7 @@ def _objects(schema: Any) -> Iterator[Mapping[str, Any]]:
         yield from _objects(below)
 
 
-def _match(pattern: str, answer: str) -> Objection | None:
+def _match(pattern: str, answer: str) -> Rejection | None:
     import regex
 
     try:
@@ -98,7 +98,7 @@ def _match(pattern: str, answer: str) -> Objection | None:
         return "format_timed_out", answer[:SHOWN]
 
 
-def _validate(validator: Any, answer: str) -> Objection | None:
+def _validate(validator: Any, answer: str) -> Rejection | None:
     from jsonschema.exceptions import best_match
     from referencing.exceptions import Unresolvable
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pipeline.filters import sample_text
 from pipeline.filters.measures import Batch
-from pipeline.filters.verdict import Objection
+from pipeline.filters.verdict import Rejection
 from pipeline.records import Sample
 from pipeline.verifiers import scorers
 
@@ -21,7 +21,7 @@ ANNOUNCED = (  # how an answer is given away in the first words; {} is the answe
 )
 
 
-def answered_first(batch: Batch) -> list[Objection | None]:
+def answered_first(batch: Batch) -> list[Rejection | None]:
     """answer_before_rationale: the rationale opens with the answer ("The answer is 36 because"), and what follows only defends it.
 
     Prompts that ask for the answer first and reasons after it are passed. The words looked for are English; an answer that stands by
@@ -30,7 +30,7 @@ def answered_first(batch: Batch) -> list[Objection | None]:
     return [_answered_first(sample) for sample in batch.samples]
 
 
-def leaked(batch: Batch, fields: Sequence[str] | None) -> list[Objection | None]:
+def leaked(batch: Batch, fields: Sequence[str] | None) -> list[Rejection | None]:
     """answer_in_input: one of the seed's inputs (those of `fields`, or all) says the ground truth, or the answer where there is none.
 
     Only for tasks whose answer is to be worked out: in extraction it is always there, and a label is often a plain word.
@@ -38,7 +38,7 @@ def leaked(batch: Batch, fields: Sequence[str] | None) -> list[Objection | None]
     return [_leaked(sample, None if fields is None else list(fields)) for sample in batch.samples]
 
 
-def _answered_first(sample: Sample) -> Objection | None:
+def _answered_first(sample: Sample) -> Rejection | None:
     if not sample.rationale or not sample.answer or not _leads(sample):
         return None
     opening = sample.rationale.lstrip(" \n#>*_\"'")[:OPENING]
@@ -59,9 +59,9 @@ def _leads(sample: Sample) -> bool:
     return sample.text.find(str(sample.rationale)) < sample.text.rfind(str(sample.answer))
 
 
-def _leaked(sample: Sample, fields: list[str] | None) -> Objection | None:
+def _leaked(sample: Sample, fields: list[str] | None) -> Rejection | None:
     truth = scorers.normalise(sample.seed.target or sample.answer or "")
-    given = " ".join(sample_text.given(sample, fields).casefold().split())
+    given = " ".join(sample_text.input_text(sample, fields).casefold().split())
     match = re.search(rf"(?<!\w){re.escape(truth)}(?!\w|[.,]\d)", given) if truth else None
     return (
         ("answer_in_input", given[max(0, match.start() - 20) : match.end() + 20][:SHOWN])

@@ -13,13 +13,13 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.filters.measures import Batch, Measure
-from pipeline.filters.verdict import Objection
+from pipeline.filters.verdict import Rejection
 from pipeline.records import Sample
 from pipeline.storage.files import sha256
 
 REASON = re.compile(r"[a-z][a-z0-9_]*")
 
-Function = Callable[[Sample], str | Objection | None]
+Function = Callable[[Sample], str | Rejection | None]
 
 
 def measure(name: str) -> Measure:
@@ -27,7 +27,7 @@ def measure(name: str) -> Measure:
     return Measure(said, {"name": name, "content": [sha256(path) for path in files(name)]})
 
 
-def said(batch: Batch, name: str, content: list[str]) -> list[Objection | None]:
+def said(batch: Batch, name: str, content: list[str]) -> list[Rejection | None]:
     """The function's words on every sample: a reason, or a reason and a value, or None to keep it."""
     function = find(name)
     return [_read(name, sample, _ask(name, function, sample)) for sample in batch.samples]
@@ -92,7 +92,7 @@ def _ask(name: str, function: Function, sample: Sample) -> Any:
         ) from error
 
 
-def _read(name: str, sample: Sample, words: Any) -> Objection | None:
+def _read(name: str, sample: Sample, words: Any) -> Rejection | None:
     if words is None:
         return None
     reason, value = words if isinstance(words, tuple) and len(words) == 2 else (words, "")

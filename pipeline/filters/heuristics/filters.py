@@ -22,7 +22,7 @@ from pipeline.filters.heuristics import (
 )
 from pipeline.filters.measures import Measure
 from pipeline.filters.named_filter import NamedFilter
-from pipeline.filters.verdict import Verdict, objections
+from pipeline.filters.verdict import Verdict, reject_as_measured
 from pipeline.records import Seed
 
 
@@ -30,7 +30,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     """What can be seen of a reply by itself."""
     settings, task = config.filter, config.task
     if settings.finished:
-        yield NamedFilter("finished", (Measure(completeness.finished),), objections)
+        yield NamedFilter("finished", (Measure(completeness.finished),), reject_as_measured)
     if settings.min_tokens > 0 or settings.max_tokens is not None:
         bounds = partial(completeness.length, least=settings.min_tokens, most=settings.max_tokens)
         yield NamedFilter("length", (Measure(completeness.tokens),), bounds)
@@ -45,7 +45,9 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     if settings.parseable:
         reasoned = [prompts.load(path).asks_for_rationale for path in prompt_files(config)]
         known = {"metric": task.metric, "labels": task.labels, "reasoned": reasoned}
-        yield NamedFilter("parseable", (Measure(completeness.parseable, known),), objections)
+        yield NamedFilter(
+            "parseable", (Measure(completeness.parseable, known),), reject_as_measured
+        )
     if settings.format:
         measures = tuple(_formats(settings))
         yield NamedFilter("format", measures, _any)
@@ -69,11 +71,13 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         )
     if settings.answer_before_rationale:
         yield NamedFilter(
-            "answer_before_rationale", (Measure(answer_leak.answered_first),), objections
+            "answer_before_rationale", (Measure(answer_leak.answered_first),), reject_as_measured
         )
     if settings.leak:
         yield NamedFilter(
-            "leak", (Measure(answer_leak.leaked, {"fields": settings.leak.fields}),), objections
+            "leak",
+            (Measure(answer_leak.leaked, {"fields": settings.leak.fields}),),
+            reject_as_measured,
         )
     yield from _custom(config)
 
@@ -110,12 +114,14 @@ def _formats(settings: Filter) -> Iterator[Measure]:
 def _custom(config: Config) -> Iterator[NamedFilter]:
     """Filters of one's own."""
     for name in config.filter.custom:
-        yield NamedFilter(f"custom.{name.partition(':')[2]}", (custom.measure(name),), objections)
+        yield NamedFilter(
+            f"custom.{name.partition(':')[2]}", (custom.measure(name),), reject_as_measured
+        )
 
 
 def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
     """The first objection of several measures."""
     verdicts: dict[int, Verdict] = {}
     for column in found:
-        verdicts = objections(left, column) | verdicts
+        verdicts = reject_as_measured(left, column) | verdicts
     return verdicts

@@ -261,5 +261,5 @@ def _hole(sample: Sample) -> dict[str, str]:
 def _is_own(sample: Sample, words: str) -> bool:
     return (
         words.strip(" \n.,!?:").casefold()
-        in sample_text.given(sample).replace("\u2019", "'").casefold()
+        in sample_text.input_text(sample).replace("\u2019", "'").casefold()
     )

@@ -6,7 +6,7 @@ from pipeline.config import Config
 from pipeline.filters.measures import Measure
 from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.privacy import scan
-from pipeline.filters.verdict import objections
+from pipeline.filters.verdict import reject_as_measured
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
@@ -18,8 +18,10 @@ def filters(config: Config) -> Iterator[NamedFilter]:
             "regions": settings.pii.regions,
             "inputs": settings.pii.inputs,
         }
-        yield NamedFilter("pii", (Measure(scan.pii, told),), objections)
+        yield NamedFilter("pii", (Measure(scan.pii, told),), reject_as_measured)
     if settings.secrets:
         yield NamedFilter(
-            "secrets", (Measure(scan.secrets, {"inputs": settings.secrets.inputs}),), objections
+            "secrets",
+            (Measure(scan.secrets, {"inputs": settings.secrets.inputs}),),
+            reject_as_measured,
         )

@@ -10,7 +10,7 @@ from pipeline.filters import sample_text
 from pipeline.filters.measures import Batch
 from pipeline.filters.privacy import credentials
 from pipeline.filters.privacy import pii as personal
-from pipeline.filters.verdict import Objection
+from pipeline.filters.verdict import Rejection
 from pipeline.records import Sample
 
 SHOWN = 40  # characters of a masked excerpt
@@ -20,7 +20,7 @@ Finder = Callable[[str], Iterable[tuple[str, str]]]
 
 def pii(
     batch: Batch, kinds: Sequence[str], regions: Sequence[str], inputs: bool
-) -> list[Objection | None]:
+) -> list[Rejection | None]:
     """holds_pii: an e-mail address, phone number, IBAN, payment card, public IP address or national id. The value: its kind, masked.
 
     `kinds` are of `personal.KINDS`; `regions`: countries ("US") whose phone numbers are known without their +code.
@@ -31,7 +31,7 @@ def pii(
     ]
 
 
-def secrets(batch: Batch, inputs: bool) -> list[Objection | None]:
+def secrets(batch: Batch, inputs: bool) -> list[Rejection | None]:
     """holds_secret: a private key, an access token or a password. The value: its kind, masked."""
     return [
         _objection("holds_secret", sample, credentials.find, inputs) for sample in batch.samples
@@ -45,14 +45,14 @@ def masked(text: str) -> str:
     return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
 
 
-def _objection(reason: str, sample: Sample, find: Finder, inputs: bool) -> Objection | None:
+def _objection(reason: str, sample: Sample, find: Finder, inputs: bool) -> Rejection | None:
     texts = (
-        [*sample_text.written(sample), sample_text.given(sample)]
+        [*sample_text.reply_parts(sample), sample_text.input_text(sample)]
         if inputs
-        else sample_text.written(sample)
+        else sample_text.reply_parts(sample)
     )
     for kind, text in (found for part in texts for found in find(part)):
-        if inputs or _plain(text) not in _plain(sample_text.given(sample)):
+        if inputs or _plain(text) not in _plain(sample_text.input_text(sample)):
             return reason, f"{kind} {masked(text)}"
     return None
 

@@ -14,8 +14,8 @@ from pipeline.filters.confidence.logprobs import CERTAINTY
 from pipeline.filters.correctness.agreement import SEEDS
 from pipeline.filters.correctness.filters import answers_measure
 from pipeline.filters.dedup import embeddings
-from pipeline.filters.measure_cache import columns_of
-from pipeline.filters.measures import IDENTITY, Measure
+from pipeline.filters.measure_cache import columns_of_run
+from pipeline.filters.measures import SAMPLE_IDS, Measure
 from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.selection import policies
 from pipeline.filters.selection.policies import LOTS
@@ -89,9 +89,9 @@ def _difficulty(config: Config) -> NamedFilter:
     run = Path(difficulty.losses)
 
     def by_loss(left: NDArray[np.int64], ids: Sequence[str]) -> dict[int, Verdict]:
-        theirs, certainty = columns_of(run, "score", (IDENTITY, CERTAINTY), config.filter)
+        theirs, certainty = columns_of_run(run, "score", (SAMPLE_IDS, CERTAINTY), config.filter)
         known = dict(zip(theirs, (-certainty[:, logprobs.MEAN_LOGPROB]).tolist(), strict=True))
         losses = np.array([known.get(identifier, np.nan) for identifier in ids], np.float32)
         return policies.of_difficulty(left, losses, lowest=lowest, highest=highest, easy="low")
 
-    return NamedFilter("difficulty", (IDENTITY,), by_loss)
+    return NamedFilter("difficulty", (SAMPLE_IDS,), by_loss)

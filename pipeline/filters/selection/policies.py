@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.filters.correctness.agreement import majority_shares, vote_shares
-from pipeline.filters.hashing import NOTHING, key, ranks, shuffled
+from pipeline.filters.hashing import NOTHING, rank_within_groups, shuffle, text_key
 from pipeline.filters.measures import Batch, Measure
-from pipeline.filters.verdict import Verdict, turned_down
+from pipeline.filters.verdict import Verdict, reject
 
 IN_FLOAT32 = 1 << 29  # bytes
 BLOCK = 1 << 16  # rows
@@ -21,12 +21,12 @@ BLOCK = 1 << 16  # rows
 
 def lots(batch: Batch) -> NDArray[np.uint64]:
     """(N,): the key of each sample's id, by which lots are drawn."""
-    return np.array([key(sample.id) for sample in batch.samples], np.uint64)
+    return np.array([text_key(sample.id) for sample in batch.samples], np.uint64)
 
 
 def groups(batch: Batch, by: Literal["group", "target"]) -> NDArray[np.uint64]:
     """(N,): the key of the seed's group or ground truth, NOTHING where it has none. (Answers: `agreement.answers`.)"""
-    return np.array([key(getattr(sample.seed, by)) for sample in batch.samples], np.uint64)
+    return np.array([text_key(getattr(sample.seed, by)) for sample in batch.samples], np.uint64)
 
 
 def balanced(
@@ -51,8 +51,8 @@ def balanced(
     )
     if math.isinf(cap):
         raise PipelineError("filter.balance: has neither factor nor number; set one of them")
-    over = ranks(classes[rows], _order(rows, lots, scores, seed)) >= cap
-    return turned_down("over_balance", rows[over], int(cap))
+    over = rank_within_groups(classes[rows], _order(rows, lots, scores, seed)) >= cap
+    return reject("over_balance", rows[over], int(cap))
 
 
 def contested(
@@ -87,7 +87,7 @@ def of_difficulty(
     below, above = ("too_hard", "too_easy") if easy == "high" else ("too_easy", "too_hard")
     found = values[left]
     low, high = left[found < lowest], left[found > highest]
-    return turned_down(below, low, values[low]) | turned_down(above, high, values[high])
+    return reject(below, low, values[low]) | reject(above, high, values[high])
 
 
 def within_budget(
@@ -102,7 +102,7 @@ def within_budget(
     return _over(
         "over_budget",
         left,
-        ranks(np.zeros(len(left), np.uint8), _order(left, lots, scores, seed)),
+        rank_within_groups(np.zeros(len(left), np.uint8), _order(left, lots, scores, seed)),
         scores,
         number,
     )
@@ -121,7 +121,7 @@ def within_seed_budget(
     return _over(
         "over_seed_budget",
         left,
-        ranks(seeds[left], _order(left, lots, scores, seed)),
+        rank_within_groups(seeds[left], _order(left, lots, scores, seed)),
         scores,
         number,
     )
@@ -140,13 +140,13 @@ def diverse(
     nearest of those. Costs rows times chosen rows times D: a million rows of 256 take two seconds of one core for each that is chosen."""
     if not len(left):
         return {}
-    first = int(shuffled(lots[left], seed).argmin())
+    first = int(shuffle(lots[left], seed).argmin())
     centers, distances = k_centers(
         embeddings[left], first, len(left) if number is None else number, min_distance
     )
     out = np.ones(len(left), bool)
     out[centers] = False
-    return turned_down("too_alike", left[out], distances[out])
+    return reject("too_alike", left[out], distances[out])
 
 
 def k_centers(
@@ -191,7 +191,7 @@ def _order(
     rows: NDArray[np.int64], lots: NDArray[np.uint64], scores: NDArray | None, seed: int
 ) -> NDArray[np.int64]:
     """(R,): the place of each of the rows, best score first, nan last, lots between equals."""
-    drawn = shuffled(lots[rows], seed)
+    drawn = shuffle(lots[rows], seed)
     by = (drawn,) if scores is None else (drawn, -scores[rows])
     place = np.empty(len(rows), np.int64)
     place[np.lexsort(by)] = np.arange(len(rows))
@@ -206,7 +206,7 @@ def _over(
     number: int,
 ) -> dict[int, Verdict]:
     out = left[ranks >= number]
-    return turned_down(reason, out, number if scores is None else scores[out])
+    return reject(reason, out, number if scores is None else scores[out])
 
 
 LOTS = Measure(lots)

@@ -56,14 +56,14 @@ OPENERS = {2: 24, 257: 32}  # open and openat, and where in the data their flags
 FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
-def die_with(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """End, by SIGKILL, when the thread that started this process does; at once if it has gone already."""
     _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def limit(limits: Mapping[int, int]) -> None:
+def limit_resources(limits: Mapping[int, int]) -> None:
     """Set resource limits, soft and hard, by resource's RLIMIT_ numbers; none above what is allowed already."""
     for which, most in limits.items():
         allowed = resource.getrlimit(which)[1]
@@ -71,12 +71,12 @@ def limit(limits: Mapping[int, int]) -> None:
         resource.setrlimit(which, (least, least))
 
 
-def no_calls(writing: bool) -> bool:
-    """From now on no socket, no new process or program, no signal to another one, and unless `writing` no file opened for writing, made,
+def forbid_system_calls(allow_writing: bool) -> bool:
+    """From now on no socket, no new process or program, no signal to another one, and unless `allow_writing` no file opened for writing, made,
     moved or removed: such system calls fail with EPERM (seccomp; x86-64)."""
     if platform.machine() != "x86_64" or sys.platform != "linux":
         return False
-    program = b"".join(_instructions(writing))
+    program = b"".join(_instructions(allow_writing))
     held = ctypes.create_string_buffer(program, len(program))
     descriptor = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held))
     return (
@@ -88,7 +88,7 @@ def no_calls(writing: bool) -> bool:
     )
 
 
-def only_files(writable: str, readable: Iterable[str]) -> bool:
+def restrict_files(writable: str, readable: Iterable[str]) -> bool:
     """From now on no file is written, made or removed but below one folder, and none read but there and below the others (Landlock)."""
     libc = _libc()
     version = libc.syscall(CREATE_RULESET, None, 0, 1)

@@ -1,6 +1,6 @@
 """Runs one program and its tests, and says how many passed: `python -P -s -S program_runner.py PARENT`, in the folder that it may write to.
 
-A file by itself, without the package. The request and the reply are frames as in jail.py.
+A file by itself, without the package. The request and the reply are frames as in sandbox.py.
 """
 
 import ast
@@ -32,7 +32,7 @@ def main() -> None:
     confinement = SourceFileLoader(
         "confinement", os.path.join(os.path.dirname(__file__), "confinement.py")
     ).load_module()
-    confinement.die_with(int(sys.argv[1]))
+    confinement.end_with_parent(int(sys.argv[1]))
     request = json.loads(sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "big")))
     reply = os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -54,9 +54,13 @@ def lock(confinement: Any, seconds: int, memory_mib: int) -> bool:
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }
-    confinement.limit(limits)
+    confinement.limit_resources(limits)
     # a kernel without Landlock leaves no folder to write to
-    return bool(confinement.no_calls(writing=confinement.only_files(os.getcwd(), READABLE)))
+    return bool(
+        confinement.forbid_system_calls(
+            allow_writing=confinement.restrict_files(os.getcwd(), READABLE)
+        )
+    )
 
 
 def attempt(answer: str, target: str) -> dict[str, Any]:

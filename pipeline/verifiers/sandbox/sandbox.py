@@ -28,11 +28,11 @@ class UnknownError(Exception):
     """Whether an answer is right could not be found out. The text says why."""
 
 
-class LostError(UnknownError):
+class ProcessLostError(UnknownError):
     """The process ended, took too much memory or talked nonsense: which may be the fault of what it was asked before."""
 
 
-class Inmate:
+class SandboxedProcess:
     """One process, in a session of its own, from its start to the end of its whole process group.
 
     It reads and writes frames: four bytes of length, big-endian, and as much JSON. `memory_mib` bounds what is resident of it.
@@ -67,7 +67,7 @@ class Inmate:
         return self._process.pid
 
     def send(self, message: Any, until: float) -> None:
-        """Raises UnknownError at `until` (of time.monotonic), LostError if the process is lost."""
+        """Raises UnknownError at `until` (of time.monotonic), ProcessLostError if the process is lost."""
         body = json.dumps(message).encode()
         left = memoryview(len(body).to_bytes(4, "big") + body)
         while left:
@@ -75,17 +75,17 @@ class Inmate:
             try:
                 left = left[os.write(self._to, left) :]
             except BrokenPipeError:
-                raise LostError(self._ended()) from None
+                raise ProcessLostError(self._ended()) from None
 
     def receive(self, until: float) -> Any:
         """The next frame. Raises as `send` does."""
         size = int.from_bytes(self._read(4, until), "big")
         if size > LONGEST_REPLY:
-            raise LostError("the check talked nonsense")
+            raise ProcessLostError("the check talked nonsense")
         try:
             return json.loads(self._read(size, until))
         except ValueError:
-            raise LostError("the check talked nonsense") from None
+            raise ProcessLostError("the check talked nonsense") from None
 
     def end(self) -> None:
         """Kill what is left of it and of its process group."""
@@ -104,7 +104,7 @@ class Inmate:
             self._wait(self._from, select.POLLIN, until)
             part = os.read(self._from, size - len(found))
             if not part:
-                raise LostError(self._ended())
+                raise ProcessLostError(self._ended())
             found += part
         return found
 
@@ -118,9 +118,9 @@ class Inmate:
                 raise UnknownError("took too long")
             # another process of its group may hold the pipe open
             if not ready and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                raise LostError(self._ended())
+                raise ProcessLostError(self._ended())
             if not ready and self._resident() > self._most:
-                raise LostError(f"took more than {self._most >> 20} MiB")
+                raise ProcessLostError(f"took more than {self._most >> 20} MiB")
 
     def _resident(self) -> int:
         try:
@@ -139,7 +139,7 @@ class Inmate:
         return f"the check ended with {how} {found.si_status}"
 
 
-class Jail:
+class Sandbox:
     """Asks one process many times: `python -m module PARENT ARGUMENT`, which calls `child.serve`.
 
     It starts with the first request, ends after one that goes wrong, and starts again with the next. A request on which a process died that
@@ -148,7 +148,7 @@ class Jail:
 
     def __init__(self, module: str, argument: str, timeout_s: float, memory_mib: int):
         self._what, self._timeout_s, self._memory_mib = (module, argument), timeout_s, memory_mib
-        self._inmate: Inmate | None = None
+        self._process: SandboxedProcess | None = None
         self._owner = os.getpid()
         self._number = 0
         self._lock = threading.Lock()
@@ -156,18 +156,18 @@ class Jail:
     @property
     def pid(self) -> int | None:
         """Of the process that waits for the next request, if there is one."""
-        return self._inmate.pid if self._inmate else None
+        return self._process.pid if self._process else None
 
     def ask(self, request: Any) -> Any:
         """JSON to JSON. Raises UnknownError after `timeout_s` and where the process is lost, PipelineError if it cannot be started."""
         with self._lock:
             if self._owner != os.getpid():  # a fork: the process is the other one's
-                self._inmate, self._owner = None, os.getpid()
-            used = self._inmate is not None
+                self._process, self._owner = None, os.getpid()
+            used = self._process is not None
             began = time.monotonic()
             try:
                 return self._once(request, self._timeout_s)
-            except LostError:
+            except ProcessLostError:
                 left = self._timeout_s - (time.monotonic() - began)
                 if not used or left <= 0:
                     raise
@@ -175,43 +175,43 @@ class Jail:
 
     def close(self) -> None:
         """End the process, if there is one. The next request starts another."""
-        if self._inmate and self._owner == os.getpid():
-            self._inmate.end()
-        self._inmate = None
+        if self._process and self._owner == os.getpid():
+            self._process.end()
+        self._process = None
 
     def _once(self, request: Any, seconds: float) -> Any:
-        inmate = self._inmate = self._inmate or self._started()
+        process = self._process = self._process or self._started()
         self._number += 1
         until = time.monotonic() + seconds
         answered = False
         try:
-            inmate.send([self._number, request], until)
-            reply = inmate.receive(until)
+            process.send([self._number, request], until)
+            reply = process.receive(until)
             if not isinstance(reply, list) or len(reply) != 2 or reply[0] != self._number:
-                raise LostError("the check talked nonsense")
+                raise ProcessLostError("the check talked nonsense")
             answered = True
             return reply[1]
         finally:
             if not answered:
                 self.close()
 
-    def _started(self) -> Inmate:
+    def _started(self) -> SandboxedProcess:
         module, argument = self._what
         env = {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "PYTHONHASHSEED": "0",  # some of sympy's results follow the order of sets
             "OMP_NUM_THREADS": "1",
         }
-        inmate = Inmate(
+        process = SandboxedProcess(
             [sys.executable, "-m", module, str(os.getpid()), argument], self._memory_mib, env
         )
         try:
-            ready = inmate.receive(time.monotonic() + READY_SECONDS)
+            ready = process.receive(time.monotonic() + READY_SECONDS)
         except UnknownError as error:
             ready = str(error)
         if ready is not None:
-            inmate.end()
+            process.end()
             raise PipelineError(
                 f"{module} {argument}: does not start: {ready}; run `{sys.executable} -m {module} {os.getpid()} {argument}`"
             )
-        return inmate
+        return process

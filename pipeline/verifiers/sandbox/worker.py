@@ -1,4 +1,4 @@
-"""The other side of the jail: `python -m pipeline.verifiers.sandbox.worker PARENT VERIFIER`."""
+"""The other side of the sandbox: `python -m pipeline.verifiers.sandbox.worker PARENT VERIFIER`."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def serve(parent: int, load: Callable[[], Judge]) -> None:
 
     The first frame says that all is ready (null), or why not. A library's prints go nowhere.
     """
-    confinement.die_with(parent)
+    confinement.end_with_parent(parent)
     replies = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -29,7 +29,7 @@ def serve(parent: int, load: Callable[[], Judge]) -> None:
     except ImportError as error:
         write(replies, str(error))
         return
-    confinement.no_calls(writing=False)
+    confinement.forbid_system_calls(allow_writing=False)
     write(replies, None)
     sys.setrecursionlimit(RECURSION)
     threading.stack_size(STACK)

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from pipeline.filters.correctness import agreement
-from pipeline.filters.hashing import NOTHING, counted, key, ranks, shuffled
+from pipeline.filters.hashing import (
+    NOTHING,
+    count_occurrences,
+    rank_within_groups,
+    shuffle,
+    text_key,
+)
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
@@ -155,20 +161,20 @@ def test_nothing_to_hold_against_each_other(sample: Make) -> None:
 
 def test_keys_are_the_same_in_every_process() -> None:
     """Python's own hash is salted anew for each."""
-    assert key("yes") == 15109999359260392082
-    assert key(None) == NOTHING
+    assert text_key("yes") == 15109999359260392082
+    assert text_key(None) == NOTHING
 
 
 def test_ranks_and_counts() -> None:
     """Within groups, by order, ties as they come; and nothing for nothing."""
     groups = np.array([5, 3, 5, 5, 3])
-    assert ranks(groups, np.array([2, 0, 1, 1, 0])).tolist() == [2, 0, 0, 1, 1]
-    assert counted(groups).tolist() == [3, 2, 3, 3, 2]
-    assert ranks(np.empty(0), np.empty(0)).tolist() == []
+    assert rank_within_groups(groups, np.array([2, 0, 1, 1, 0])).tolist() == [2, 0, 0, 1, 1]
+    assert count_occurrences(groups).tolist() == [3, 2, 3, 3, 2]
+    assert rank_within_groups(np.empty(0), np.empty(0)).tolist() == []
 
 
 def test_a_seed_shuffles() -> None:
     """Another seed draws others; the same draws the same."""
     some = keys(*map(str, range(100)))
-    orders = [shuffled(some, seed).argsort().tolist() for seed in (0, 1, 1, -1)]
+    orders = [shuffle(some, seed).argsort().tolist() for seed in (0, 1, 1, -1)]
     assert orders[0] != orders[1] == orders[2] != orders[3]

@@ -137,7 +137,7 @@ def test_the_first_of_equal_samples_stays(sample: Make) -> None:
         sample(1),
         sample(0, id="third"),
     ]
-    ids, found = measures.identity(batch(*samples)), duplicates.digests(batch(*samples))
+    ids, found = measures.sample_ids(batch(*samples)), duplicates.digests(batch(*samples))
     assert duplicates.exact(np.arange(4), ids, found) == {
         1: Verdict("same_as", "s0"),
         3: Verdict("same_as", "s0"),
