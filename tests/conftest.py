@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.execution import console
 from pipeline.records import Sample, Seed, Usage
 from tests.support.task import PROMPT, REPLIES, write_seeds
 
@@ -17,6 +18,12 @@ from tests.support.task import PROMPT, REPLIES, write_seeds
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that take longest begin first, so that the other processes have something to do meanwhile."""
     items.sort(key=lambda item: item.get_closest_marker("real") is None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _console() -> None:
+    """Stages that a test runs in its own process print as they do on the command line."""
+    console.configure()
 
 
 @pytest.fixture

@@ -104,11 +104,44 @@ def test_help_loads_nothing_heavy() -> None:
     assert set(loaded) & HEAVY == set()
 
 
+def importers(package: str) -> set[str]:
+    """The files below pipeline/ that import a package, at the top or inside a function."""
+    users = set()
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            if package in {name.split(".")[0] for name in names}:
+                users.add(str(path.relative_to(ROOT / "pipeline")))
+    return users
+
+
 def test_only_one_file_imports_vllm() -> None:
     """vLLM's interface moves; one file follows it."""
-    users = [
-        path.name
-        for path in modules()
-        if "import vllm" in path.read_text() or "from vllm" in path.read_text()
-    ]
-    assert users == ["vllm_engine.py"]
+    assert importers("vllm") == {"models/vllm_engine.py"}
+
+
+def test_only_training_imports_trl() -> None:
+    """TRL's interface moves; one folder follows it."""
+    assert {Path(user).parts[0] for user in importers("trl")} == {"training"}
+
+
+def test_only_the_command_line_imports_click() -> None:
+    """A library that prints through click could not be used without the command line."""
+    assert {Path(user).parts[0] for user in importers("click")} == {"cli"}
+
+
+def test_only_the_command_line_prints() -> None:
+    """A message that bypasses the loggers cannot be silenced, redirected or kept apart."""
+    printing = set()
+    for path in modules():
+        name = str(path.relative_to(ROOT / "pipeline"))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name) and node.id == "print":
+                printing.add(name)
+    speakers = {"execution/progress.py", "execution/console.py"}
+    assert {name for name in printing - speakers if not name.startswith("cli/")} == set()

@@ -5,6 +5,7 @@ the kept samples, on as many drawn at random from all, and on shares of the kept
 differ in their samples and not in how long was trained on them. Repeat n has training seed n, which also draws its samples.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline.execution.progress import clock
 from pipeline.stages import evaluate, train
 from pipeline.storage.files import write_json
 from pipeline.storage.locks import Lock
+
+log = logging.getLogger(__name__)
 
 Do = Callable[
     [str, str], object
@@ -60,20 +63,14 @@ def write(planned: Plan) -> str:
 def _make(planned: Plan, left: Sequence[str], do: Do) -> None:
     arms = len(planned.arms)
     if left:
-        print(
-            f"ablate: {arms} students of {planned.method_of}, {arms - len(left)} of them done",
-            flush=True,
-        )
+        log.info(f"ablate: {arms} students of {planned.method_of}, {arms - len(left)} of them done")
     for remaining, name in zip(reversed(range(len(left))), left, strict=True):
         do(train.NAME, name)
         do(evaluate.NAME, name)
         shutil.rmtree(planned.folder / train.NAME / name / "checkpoints", ignore_errors=True)
         if remaining:
             time_left = clock(remaining * _seconds(planned))
-            print(
-                f"ablate: {name} done, {arms - remaining} of {arms}; about {time_left} left",
-                flush=True,
-            )
+            log.info(f"ablate: {name} done, {arms - remaining} of {arms}; about {time_left} left")
 
 
 def _set_aside(planned: Plan) -> None:

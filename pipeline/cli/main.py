@@ -24,7 +24,7 @@ from pipeline.cli.run import (
     write_report,
 )
 from pipeline.errors import DONE, PipelineError, Stopped
-from pipeline.execution import signals
+from pipeline.execution import console, signals
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOOPBACK = "127.0.0.1"
@@ -33,6 +33,7 @@ LOOPBACK = "127.0.0.1"
 def main() -> None:
     """Run the command line; every error that a user can mend is one line and exit code 1."""
     code = DONE
+    console.configure()
     received = signals.listen()
     try:
         code = cli(standalone_mode=False) or DONE

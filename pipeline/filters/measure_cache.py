@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.config import Filter
 from pipeline.errors import PipelineError
+from pipeline.execution import console
 from pipeline.execution.progress import Progress
 from pipeline.filters import measures as columns
 from pipeline.filters.measures import Batch, Column, Measure
@@ -195,6 +196,7 @@ def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
 def _settle(path: list[str]) -> None:
     """Signals are the parent's to hear, and its end, however it comes, is the end of its processes."""
     sys.path[:] = path
+    console.configure()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -1,6 +1,6 @@
 """What generate and score share: working shards off with a model, beside other workers, and making samples of its answers."""
 
-import sys
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +23,8 @@ from pipeline.storage.files import write_atomic
 from pipeline.storage.journal import read_failures
 from pipeline.storage.locks import locked
 from pipeline.storage.shards import read_records
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 
@@ -74,9 +76,8 @@ class Capture(Generic[S]):
                     time.sleep(POLL_SECONDS)
                     continue
                 if model is None:
-                    print(
-                        f"{name}: {there:,} of {work.total:,} samples are there; loading {self.job.config.teacher.model}",
-                        flush=True,
+                    log.info(
+                        f"{name}: {there:,} of {work.total:,} samples are there; loading {self.job.config.teacher.model}"
                     )
                     model = open_model()
                 try:
@@ -87,9 +88,8 @@ class Capture(Generic[S]):
                     before, there, restarts = there, self.worker.count_stored(), restarts + 1
                     if there == before or restarts > self.job.config.teacher.restarts:
                         raise
-                    print(
-                        f"{death}\n{name}: now by itself, {restarts} of teacher.restarts={self.job.config.teacher.restarts}",
-                        file=sys.stderr,
+                    log.warning(
+                        f"{death}\n{name}: now by itself, {restarts} of teacher.restarts={self.job.config.teacher.restarts}"
                     )
                     dead, model = model, None
                     dead.close()

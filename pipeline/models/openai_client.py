@@ -6,11 +6,11 @@ again a few times and then given up alone; what would go wrong with every reques
 
 import asyncio
 import itertools
+import logging
 import math
 import os
 import queue
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +38,8 @@ from pipeline.models.base import Answer, Completion, Facts, Failure, Request, Sa
 from pipeline.models.openai_responses import GOES_ON, Trouble
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 CONNECT_SECONDS = 10.0
@@ -219,9 +221,8 @@ class ServerModel:
             raise PipelineError(f"{self._url}: {message}; is the server up? {GOES_ON}")
         if silent > TELL_SECONDS and not self._told:
             self._told = True
-            print(
-                f"{self._url}: {message}; it is waited for, {self._teacher.patience_s:g} s at most",
-                file=sys.stderr,
+            log.warning(
+                f"{self._url}: {message}; it is waited for, {self._teacher.patience_s:g} s at most"
             )
         return self._teacher.patience_s - silent
 

@@ -8,6 +8,7 @@ fake, random                  names that need no files
 """
 
 import hashlib
+import logging
 import os
 import shutil
 import zipfile
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
+
+log = logging.getLogger(__name__)
 
 PIECE, PIECES = 1 << 18, 1024  # what goes into an identity of each file: 256 MiB at the most
 
@@ -98,7 +101,7 @@ def _dequantise(file: Path, folder: Path) -> None:
     from pipeline.models.weights import load_weights
 
     os.environ.setdefault("TQDM_DISABLE", "1")
-    print(f"{file.name}: converting to bfloat16 in {folder} (once)", flush=True)
+    log.info(f"{file.name}: converting to bfloat16 in {folder} (once)")
     partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     model = load_weights(
         str(file.parent),

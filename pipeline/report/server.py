@@ -1,12 +1,15 @@
 """A report over HTTP, on this machine alone."""
 
 import functools
+import logging
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
@@ -53,5 +56,5 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 def serve(folder: Path, port: int) -> None:
     """Serve until Ctrl-C."""
     with server(folder, port) as listening:
-        print(f"http://{LOOPBACK}:{listening.server_address[1]}/ (ends with Ctrl-C)", flush=True)
+        log.info(f"http://{LOOPBACK}:{listening.server_address[1]}/ (ends with Ctrl-C)")
         listening.serve_forever()

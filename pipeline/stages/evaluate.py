@@ -1,6 +1,7 @@
 """evaluate: teacher, untouched student and every arm on the same held-out seeds, by the same path, greedy."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -32,6 +33,8 @@ from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
 from pipeline.verifiers import verify
 from pipeline.verifiers.verify import Check
+
+log = logging.getLogger(__name__)
 
 NAME = "evaluate"
 SHARED = False
@@ -89,9 +92,8 @@ def run(job: Job) -> dict[str, Any]:
     if not (job.folder / "cost.json").exists():
         _write_cost(job, None, None)
     if there < len(wanted) or _lacks_load(job):
-        print(
-            f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model",
-            flush=True,
+        log.info(
+            f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model"
         )
         model = _open(job)
         try:
@@ -240,9 +242,7 @@ def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
     requests = [
         examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)
     ]
-    print(
-        f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once", flush=True
-    )
+    log.info(f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once")
     figures = latency.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
     cost = read_json(job.folder / "cost.json")
     write_json(

@@ -1,5 +1,6 @@
 """generate: ask the teacher; responses, rationales and top-k logprobs, durable as they come."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.models import resolve
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Model, Sampling
 from pipeline.records import Sample, Seed, digest
+
+log = logging.getLogger(__name__)
 
 NAME = "generate"
 SHARED = True
@@ -46,7 +49,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 def run(job: Job) -> dict[str, Any]:
     """Ask for every sample that is not there yet, then count what is. Raises PipelineError if a licence forbids training on it."""
     terms = licences.check_declared(job.config.licences)
-    print("\n".join(terms.lines), flush=True)
+    log.info("\n".join(terms.lines))
     keep_prompts(job.config.generate.prompt, job.folder)
     capturing(job).run(lambda: open_teacher(job.config.teacher, job.engine_log))
     return {**teacher_samples.count(job.folder), "licences": terms.record}

@@ -5,6 +5,7 @@ Runs behind `pipeline evaluate`, where evaluate.lm_eval is set. The harness load
 """
 
 import importlib.util
+import logging
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from pipeline.execution.signals import run_child
 from pipeline.models import resolve
 from pipeline.storage.files import read_json, write_json
 from pipeline.students import source
+
+log = logging.getLogger(__name__)
 
 NAME = "forgotten"
 SHARED = False
@@ -65,9 +68,8 @@ def run(job: Job) -> dict[str, Any]:
     assert settings is not None
     check_installed("lm_eval")
     path, revision = _model(job)
-    print(
-        f"{NAME} {job.part}: {', '.join(settings.tasks)}; the harness's own words go to {job.engine_log}",
-        flush=True,
+    log.info(
+        f"{NAME} {job.part}: {', '.join(settings.tasks)}; the harness's own words go to {job.engine_log}"
     )
     with tempfile.TemporaryDirectory() as folder:
         asked, found = Path(folder, "job.json"), Path(folder, "result.json")

@@ -7,6 +7,7 @@ ranked by their likelihood (pipeline/training/canaries.py). The untouched studen
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import takewhile
@@ -31,6 +32,8 @@ from pipeline.storage.files import read_json, write_json
 from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
 from pipeline.training import canaries, dataset
+
+log = logging.getLogger(__name__)
 
 NAME = "memorisation"
 SHARED = False
@@ -80,9 +83,8 @@ def run(job: Job) -> dict[str, Any]:
     shards = claim_all(job.folder, list(wanted), Memorised, SHARD_SIZE)
     ranked = job.folder / "canaries.json"
     if shards or not ranked.exists():
-        print(
-            f"{NAME} {job.part}: {len(wanted):,} rows, {config.train.canaries:,} canaries; loading the model",
-            flush=True,
+        log.info(
+            f"{NAME} {job.part}: {len(wanted):,} rows, {config.train.canaries:,} canaries; loading the model"
         )
         model = open_student(
             config.evaluate, path, revision, config.teacher.replies or [], job.engine_log

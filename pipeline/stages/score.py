@@ -1,5 +1,6 @@
 """score: what the teacher thinks of text that is already there; top-k logprobs by prefill, in the same files as generate's."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
 from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
+
+log = logging.getLogger(__name__)
 
 NAME = "score"
 SHARED = True
@@ -69,7 +72,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 def run(job: Job) -> dict[str, Any]:
     """Score every row that is not scored yet, then count what is there."""
     config = job.config
-    print("\n".join(licences.check_declared(config.licences).lines), flush=True)
+    log.info("\n".join(licences.check_declared(config.licences).lines))
     teacher = config.teacher.model_copy(update={"logprobs": config.score.logprobs})
     keep_prompts(_prompts(job), job.folder)
     ask: Callable[[Item[Any], Model], SampleSpec]

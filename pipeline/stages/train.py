@@ -1,5 +1,6 @@
 """train: a student by SFT, or by distillation from the stored logprobs; every arm from the same start on the same rows."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from pipeline.students import source as student_source
 from pipeline.training import distributed
 from pipeline.training.fit import last_checkpoint, learn
 from pipeline.verifiers import verify
+
+log = logging.getLogger(__name__)
 
 NAME = "train"
 SHARED = False
@@ -95,7 +98,7 @@ def run(job: Job) -> dict[str, Any]:
     # licences that were declared after generate count too
     terms = licences.check_declared(job.config.licences)
     if job.part == INIT:
-        print("\n".join(terms.lines), flush=True)
+        log.info("\n".join(terms.lines))
         return _init(job)
     return _arm(job)
 

@@ -10,9 +10,9 @@ What a crash leaves behind is either whole, or a torn tail that is cut off, or d
 """
 
 import contextlib
+import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,6 +24,8 @@ from pipeline.storage import topk
 from pipeline.storage.files import append, sync_folder, write_atomic
 from pipeline.storage.locks import Lock
 from pipeline.storage.shards import pack_lines
+
+log = logging.getLogger(__name__)
 
 COMMIT_SAMPLES = 64
 COMMIT_SECONDS = 1.0
@@ -225,9 +227,8 @@ class Shard(Generic[T]):
             )
         known = [*old.engines, *self._other_engines()]
         if now.engine not in known:
-            print(
-                f"{self.frames_path}: begun with {', '.join(known)}, goes on with {now.engine}; its header will say so",
-                file=sys.stderr,
+            log.warning(
+                f"{self.frames_path}: begun with {', '.join(known)}, goes on with {now.engine}; its header will say so"
             )
             write_atomic(
                 self.engines_path,
@@ -286,9 +287,8 @@ class Shard(Generic[T]):
     def _quarantine(self, damage: list[str]) -> None:
         for path in (self.lines_path, self.frames_path):
             set_aside(path, self.folder / "quarantine", copy=True)
-        print(
-            f"{damage[0]}; {len(damage)} of its parts are set aside in quarantine/ and made again",
-            file=sys.stderr,
+        log.warning(
+            f"{damage[0]}; {len(damage)} of its parts are set aside in quarantine/ and made again"
         )
 
 

@@ -1,5 +1,6 @@
 """Build the student's first weights: cut layers, trim the vocabulary, or start at random."""
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pipeline.students import lora as adapters
 from pipeline.students.checks import check_untrimmed, meta_model, same_tokenizer
 from pipeline.students.source import source
 
+log = logging.getLogger(__name__)
+
 MEASURED_SEEDS = 64  # prompts on which choose: importance measures
 
 
@@ -35,9 +38,9 @@ class Start:
 
 def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
     """Make the student's first weights in `folder`. `rows` and `frames` are where the training rows and their top-k logprobs are."""
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     name, revision = source(config)
     student = config.student
     if name == "random":
@@ -121,7 +124,7 @@ def _cut_layers(config: Config, model: Any, name: str, tokenizer: Tokenizer) -> 
         kept = layers.even(there, student.layers or there)
     layers.keep(model, name, kept)
     shown = f"; block influence {', '.join(f'{score:.3f}' for score in scores)}" if scores else ""
-    print(f"train init: layers {', '.join(map(str, kept))} of {there}{shown}", flush=True)
+    log.info(f"train init: layers {', '.join(map(str, kept))} of {there}{shown}")
     return {"layers": kept, **({"importance": scores} if scores else {})}
 
 
@@ -173,9 +176,8 @@ def _trim(
     before = tokenizer.vocab_size
     saved = vocabulary_trimming.trim(model, tokenizer.name, kept)
     kept.write(folder)
-    print(
-        f"train init: {len(kept.kept):,} of {before:,} tokens, which saves {saved:,} parameters",
-        flush=True,
+    log.info(
+        f"train init: {len(kept.kept):,} of {before:,} tokens, which saves {saved:,} parameters"
     )
     return {"tokens": len(kept.kept), "tokens_before": before, "parameters_saved": saved}
 

@@ -1,14 +1,16 @@
 """What goes on beside the steps of training: progress, a term that does nothing, a loss that runs away, the end of improvement."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import click
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.config import Arm
 from pipeline.execution.progress import Progress
+
+log = logging.getLogger(__name__)
 
 IDLE_SHARE = 0.01
 IDLE_LOGS = 10  # logged steps in a row
@@ -110,10 +112,9 @@ class IdleWarning(TrainerCallback):
                 and state.is_world_process_zero
             ):
                 self._said.add(name)
-                click.echo(
+                log.warning(
                     f"{self._label}: for {IDLE_LOGS} logged steps the {name} was under {IDLE_SHARE:.0%}; it does nothing. "
-                    f"{self._remedies[name[:2]]}",
-                    err=True,
+                    f"{self._remedies[name[:2]]}"
                 )
 
 

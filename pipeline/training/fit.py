@@ -1,6 +1,7 @@
 """Train one arm in this process."""
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from pipeline.storage.topk import TopKFolder
 from pipeline.students import build, lora, source
 from pipeline.training import distributed
 from pipeline.training.dataset import Rows, load, training_seed
+
+log = logging.getLogger(__name__)
 
 ANSWERED = 200  # held-out seeds, at most, that a student answers at every look where their score chooses its weights
 
@@ -241,7 +244,7 @@ def _before(job: Job, checkpoint: Path | None) -> list[str]:
 
 def _say(job: Job, *lines: str) -> None:
     for line in lines if distributed.rank() == 0 else ():
-        print(f"train {job.part}: {line}", flush=True)
+        log.info(f"train {job.part}: {line}")
 
 
 def _write_history(job: Job, history: Sequence[dict[str, Any]]) -> None:

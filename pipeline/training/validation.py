@@ -1,6 +1,7 @@
 """Validation during training: the loss of held-out rows, and the student's own greedy answers."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from pipeline.storage.files import write_atomic
 from pipeline.training.collation import Collator
 from pipeline.verifiers import verify
 from pipeline.verifiers.verify import Check
+
+log = logging.getLogger(__name__)
 
 PRINTED = 3  # answers a look, at most
 PRINTED_CHARACTERS = 100
@@ -171,7 +174,7 @@ class HeldOut:
                 if answer.target is None
                 else f" (truth: {answer.target}, score {answer.score:g})"
             )
-            print(f"{self.label}: step {step}, {answer.id}: {text}{truth}", flush=True)
+            log.info(f"{self.label}: step {step}, {answer.id}: {text}{truth}")
 
     def _lines(self) -> list[str]:
         return (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.execution import console
 from pipeline.execution.contract import Job
 from pipeline.training import distributed, fit
 
@@ -19,4 +20,5 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    console.configure()
     sys.exit(distributed.serve(Path(sys.argv[1]), work))

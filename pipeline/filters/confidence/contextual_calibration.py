@@ -4,6 +4,7 @@ The teacher is asked once, with the prompt that the samples were made with and o
 RUN/measured/content_free-KEY.json keeps what it said.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from pipeline.models.base import Answer, Completion, Model, Request, Sampling
 from pipeline.records import Seed, digest
 from pipeline.storage.files import read_json, sha256, write_json
 from pipeline.storage.samples import Samples
+
+log = logging.getLogger(__name__)
 
 
 def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np.float32]:
@@ -88,10 +91,7 @@ def _ask(
 ) -> list[list[float | None]]:
     """A row for each seed, of None where it cannot be read."""
     teacher = config.teacher
-    print(
-        f"filter calibrated: {len(seeds)} inputs without content; loading {teacher.model}",
-        flush=True,
-    )
+    log.info(f"filter calibrated: {len(seeds)} inputs without content; loading {teacher.model}")
     model = open_teacher(teacher, kept.with_suffix(".log"))
     try:
         sampling = Sampling(teacher.max_tokens, logprobs=teacher.logprobs)

@@ -4,6 +4,7 @@ RUN/measured/judge-KEY/ holds marks in shards, each of those who came as far as 
 threshold before it sends more, and only these are asked. A mark belongs to a sample's content, whatever else was generated since.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from pipeline.storage.files import sha256
 from pipeline.storage.journal import Shard, read_failures, sweep
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_records
+
+log = logging.getLogger(__name__)
 
 SHARD_SIZE = 8192
 SHOWN = 80  # characters of an opinion without a mark
@@ -147,9 +150,7 @@ class Bench:
         prompt = prompts.load(self.judge.prompt)
         prompts.check(prompt, (_asked(samples[row]) for row in list(wanted.values())[:1]))
         shards = list(_shards(folder, list(wanted)))
-        print(
-            f"filter judge: {len(wanted):,} samples to mark; loading {self.model.model}", flush=True
-        )
+        log.info(f"filter judge: {len(wanted):,} samples to mark; loading {self.model.model}")
         model = open_teacher(self.model, folder / "engine.log")
         try:
             progress = Progress("filter judge", len(wanted), unit="marks")
