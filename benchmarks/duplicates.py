@@ -130,21 +130,23 @@ def flagged(rows: int, gone: Any) -> Flags:
 
 
 def ours_exact(batches: Sequence[Batch]) -> Flags:
-    found: Any = join_columns([duplicates.digests(batch) for batch in batches])
+    found: Any = join_columns([duplicates.content_digests(batch) for batch in batches])
     ids = [name for batch in batches for name in measures.sample_ids(batch)]
-    return flagged(len(ids), duplicates.exact(np.arange(len(ids)), ids, found))
+    return flagged(len(ids), duplicates.reject_exact(np.arange(len(ids)), ids, found))
 
 
 def ours_near(batches: Sequence[Batch]) -> Flags:
-    found: Any = join_columns([duplicates.sets(batch, "reply", SIZE) for batch in batches])
+    found: Any = join_columns([duplicates.shingle_sets(batch, "reply", SIZE) for batch in batches])
     ids = [name for batch in batches for name in measures.sample_ids(batch)]
-    return flagged(len(ids), duplicates.near(np.arange(len(ids)), ids, found, threshold=THRESHOLD))
+    return flagged(
+        len(ids), duplicates.reject_near(np.arange(len(ids)), ids, found, threshold=THRESHOLD)
+    )
 
 
-def timed(run: Callable[[Any], Flags], given: Any, rows: int) -> tuple[float, Flags]:
+def timed(run: Callable[[Any], Flags], input_text: Any, rows: int) -> tuple[float, Flags]:
     """Rows a second of this process's CPU time, which others on the machine disturb least; and what goes."""
     started = time.process_time()
-    flags = run(given)
+    flags = run(input_text)
     return rows / (time.process_time() - started), flags
 
 
@@ -210,8 +212,8 @@ def near(folder: Path) -> Iterator[Row]:
         ("datasketch", libraries.datasketch_lsh, few),
         ("text-dedup, fingerprints", libraries.text_dedup, few),
     ]
-    for name, peer, given in peers:
-        yield beside(f"near: over {name}", peer, given.texts, ours_near, given.said)
+    for name, peer, input_text in peers:
+        yield beside(f"near: over {name}", peer, input_text.texts, ours_near, input_text.said)
 
 
 def quality(folder: Path) -> Iterator[Row]:
@@ -220,8 +222,8 @@ def quality(folder: Path) -> Iterator[Row]:
     for seed in range(4):
         documents = corpus(ROWS, seed)
         batches = samples(documents.texts)
-        column: Any = join_columns([duplicates.sets(batch, "reply", SIZE) for batch in batches])
-        verdicts = duplicates.near(
+        column: Any = join_columns([duplicates.shingle_sets(batch, "reply", SIZE) for batch in batches])
+        verdicts = duplicates.reject_near(
             np.arange(ROWS), [str(row) for row in range(ROWS)], column, threshold=THRESHOLD
         )
         flags = flagged(ROWS, verdicts)
@@ -289,7 +291,7 @@ def judge(path: Path) -> None:
     )
     watch.start()
     started = time.perf_counter()
-    gone = duplicates.near(np.arange(MILLION), ids, sets, threshold=THRESHOLD)
+    gone = duplicates.reject_near(np.arange(MILLION), ids, sets, threshold=THRESHOLD)
     seconds = time.perf_counter() - started
     stop.set()
     watch.join()

@@ -1,1 +1,1 @@
-"""Exact, near and semantic duplicates."""
+"""Filters that drop exact, near and semantic duplicates."""

@@ -1,4 +1,7 @@
-"""Rows in buckets: two that share none are no candidates for being alike. Rows are counted by rank, 0 is the best."""
+"""Candidate pairs of similar rows: rows that share no bucket are never compared.
+
+Rows are numbered by rank: 0 is the best row.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,69 +15,72 @@ from pipeline.filters.measures import Ragged
 Rows = NDArray[np.int64]
 
 
-def gathered(sets: Ragged, rows: Rows) -> Ragged:
-    """The sets of `rows`, in that order."""
+def gather(sets: Ragged, rows: Rows) -> Ragged:
+    """Return the sets of `rows`, in that order."""
     if len(rows) and (np.diff(rows) == 1).all():
         start = sets.ends[rows[0] - 1] if rows[0] else 0
         return Ragged(sets.values[start : sets.ends[rows[-1]]], sets.ends[rows] - start)
-    counts = sizes(sets, rows)
-    ends = np.cumsum(counts)
-    return Ragged(
-        sets.values[np.repeat(sets.ends[rows] - ends, counts) + np.arange(counts.sum())], ends
-    )
+    sizes = set_sizes(sets, rows)
+    ends = np.cumsum(sizes)
+    positions = np.repeat(sets.ends[rows] - ends, sizes) + np.arange(sizes.sum())
+    return Ragged(sets.values[positions], ends)
 
 
-def sizes(sets: Ragged, rows: Rows) -> Rows:
-    """How many elements the sets of `rows` have."""
-    found: Rows = sets.ends[rows] - np.where(rows > 0, sets.ends[rows - 1], 0)
-    return found
+def set_sizes(sets: Ragged, rows: Rows) -> Rows:
+    """Return the number of elements in each set of `rows`."""
+    sizes: Rows = sets.ends[rows] - np.where(rows > 0, sets.ends[rows - 1], 0)
+    return sizes
 
 
-def pieces(rows: Rows, weights: Rows, most: int) -> Iterator[Rows]:
-    """Rows in order, of about `most` weight at a time."""
+def split_by_weight(rows: Rows, weights: Rows, limit: int) -> Iterator[Rows]:
+    """Yield consecutive pieces of `rows`, each of about `limit` weight."""
     if len(rows):
-        yield from np.split(rows, np.flatnonzero(np.diff(np.cumsum(weights) // most)) + 1)
+        yield from np.split(rows, np.flatnonzero(np.diff(np.cumsum(weights) // limit)) + 1)
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """Entry n is a row, and `ends[n]` where its bucket ends. In a bucket rows rise."""
+    """Entry n is the row `rows[n]`, in a bucket that ends before entry `ends[n]`.
+
+    Within a bucket the rows rise. `of_row` lists the entries of each row.
+    """
 
     rows: NDArray[np.int32]
     ends: Rows
-    of_row: Ragged  # the entries of each row
+    of_row: Ragged
 
     @classmethod
-    def of(cls, found: Sequence[tuple[NDArray[np.int32], Rows]], rows: int) -> Self:
-        """Put together what `several` found; `rows` is how many there are in all."""
-        before = np.cumsum([0, *(len(part) for part, _ in found)])
-        every = np.concatenate([np.zeros(0, np.int32), *(part for part, _ in found)])
-        ends = np.concatenate(
-            [
-                np.zeros(0, np.int64),
-                *(part + shift for (_, part), shift in zip(found, before, strict=False)),
-            ]
-        )
-        entries = Ragged(
-            np.argsort(every, kind="stable"), np.cumsum(np.bincount(every, minlength=rows))
-        )
-        return cls(every, ends, entries)
+    def merge(cls, groups: Sequence[tuple[NDArray[np.int32], Rows]], row_count: int) -> Self:
+        """Combine several results of `group_equal_keys` over the same `row_count` rows."""
+        entry_rows, ends, entries_before = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], 0
+        for rows, group_ends in groups:
+            entry_rows.append(rows)
+            ends.append(group_ends + entries_before)
+            entries_before += len(rows)
+        rows = np.concatenate(entry_rows)
+        row_ends = np.cumsum(np.bincount(rows, minlength=row_count))
+        return cls(rows, np.concatenate(ends), Ragged(np.argsort(rows, kind="stable"), row_ends))
 
     @property
     def later(self) -> Rows:
-        """How many rows come after each entry in its bucket."""
+        """Return how many rows follow each entry in its bucket."""
         return self.ends - np.arange(len(self.ends)) - 1
 
     def pairs(self, entries: Rows) -> tuple[Rows, Rows]:
-        """Each entry's row with each later row of its bucket; a pair may share several buckets."""
+        """Pair each entry's row with every later row of its bucket; pairs may repeat."""
         counts = self.ends[entries] - entries - 1
         ends = np.cumsum(counts)
-        others = np.repeat(entries + 1 - ends + counts, counts) + np.arange(counts.sum())
-        return np.repeat(self.rows[entries], counts), self.rows[others]
+        partners = np.repeat(entries + 1 - ends + counts, counts) + np.arange(counts.sum())
+        return np.repeat(self.rows[entries], counts), self.rows[partners]
 
 
-def several(keys: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[np.int32], Rows]:
-    """Of rows in the order of their keys those that share one, and where each run of them ends."""
+def group_equal_keys(keys: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[np.int32], Rows]:
+    """Return the rows that share their key, and where the group of each ends.
+
+    Both arguments are sorted by key.
+    """
+    if not len(keys):
+        return np.zeros(0, np.int32), np.zeros(0, np.int64)
     same = np.concatenate(([False], keys[1:] == keys[:-1], [False]))
     shared = same[1:] | same[:-1]
     ends = np.cumsum(shared)[shared & ~same[1:]]

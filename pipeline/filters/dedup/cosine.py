@@ -1,4 +1,4 @@
-"""Unit vectors held against one another, all with all, a block of cosines at a time."""
+"""Semantic duplicates: the cosines of all pairs of unit vectors, one block at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,61 +7,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.filters.dedup.buckets import Rows
-from pipeline.filters.dedup.keep_best import Edges, Kept
+from pipeline.filters.dedup.keep_best import Decisions, SimilarPairs
 
-BLOCK, STAYING = 1024, 8192  # rows of a block of cosines, and of those that stay
+BLOCK = 1024  # rows decided together
+KEPT_BLOCK = 8192  # kept rows compared with a block at a time
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Rows by rank, best first; of each one unit vector or more, and of several the least cosine counts."""
+    """Unit vectors of rows sorted by rank, best first.
+
+    With several columns a row has one vector in each, and the least cosine counts.
+    """
 
     columns: Sequence[NDArray[np.float16]]
     rows: Rows
 
-    def among(self, threshold: float) -> Kept:
-        """Decide on all rows. The keepers are ranks."""
-        kept = Kept(len(self.rows))
-        staying = np.zeros(0, np.int64)
+    def deduplicate(self, threshold: float) -> Decisions:
+        """Decide which rows to keep. The keepers are ranks."""
+        decisions = Decisions(len(self.rows))
+        kept = np.zeros(0, np.int64)
         for block in self._blocks():
-            self._reach(self, staying, block, threshold, kept)
-            block = block[kept.keeper[block] < 0]
-            kept.settle(
-                _edges(np.triu(_cosines(self, block, self, block), 1), block, block, threshold)
-            )
-            staying = np.concatenate((staying, block[kept.keeper[block] < 0]))
-        return kept
+            self._drop_similar(self, kept, block, threshold, decisions)
+            block = block[decisions.keeper[block] < 0]
+            cosines = np.triu(_cosines(self, block, self, block), 1)
+            decisions.settle(_similar_pairs(cosines, block, block, threshold))
+            kept = np.concatenate((kept, block[decisions.keeper[block] < 0]))
+        return decisions
 
-    def beside(self, staying: "Vectors", threshold: float) -> Kept:
-        """Drop the rows that are like one of `staying`, whose ranks the keepers are."""
-        kept = Kept(len(self.rows))
+    def deduplicate_against(self, kept: "Vectors", threshold: float) -> Decisions:
+        """Drop the rows that are similar to a row of `kept`. The keepers are ranks in `kept`."""
+        decisions = Decisions(len(self.rows))
         for block in self._blocks():
-            self._reach(staying, np.arange(len(staying.rows)), block, threshold, kept)
-        return kept
+            self._drop_similar(kept, np.arange(len(kept.rows)), block, threshold, decisions)
+        return decisions
 
     def _blocks(self) -> list[Rows]:
         return np.split(np.arange(len(self.rows)), range(BLOCK, len(self.rows), BLOCK))
 
-    def _reach(
-        self, other: "Vectors", staying: Rows, block: Rows, threshold: float, kept: Kept
+    def _drop_similar(
+        self, other: "Vectors", kept: Rows, block: Rows, threshold: float, decisions: Decisions
     ) -> None:
-        for start in range(0, len(staying), STAYING):
-            some, block = staying[start : start + STAYING], block[kept.keeper[block] < 0]
-            kept.drop(_edges(_cosines(other, some, self, block), some, block, threshold))
+        for start in range(0, len(kept), KEPT_BLOCK):
+            keepers = kept[start : start + KEPT_BLOCK]
+            block = block[decisions.keeper[block] < 0]
+            cosines = _cosines(other, keepers, self, block)
+            decisions.drop(_similar_pairs(cosines, keepers, block, threshold))
 
 
-def _cosines(one: Vectors, left: Rows, two: Vectors, right: Rows) -> NDArray[np.float32]:
-    """(left, right)"""
+def _cosines(first: Vectors, left: Rows, second: Vectors, right: Rows) -> NDArray[np.float32]:
+    """Return the least cosine of each pair, (left, right)."""
     least = np.ones((len(left), len(right)), np.float32)
-    for mine, other in zip(one.columns, two.columns, strict=True):
-        np.minimum(
-            least,
-            mine[one.rows[left]].astype(np.float32) @ other[two.rows[right]].astype(np.float32).T,
-            out=least,
-        )
+    for ours, theirs in zip(first.columns, second.columns, strict=True):
+        left_vectors = ours[first.rows[left]].astype(np.float32)
+        right_vectors = theirs[second.rows[right]].astype(np.float32)
+        np.minimum(least, left_vectors @ right_vectors.T, out=least)
     return least
 
 
-def _edges(cosines: NDArray[np.float32], left: Rows, right: Rows, threshold: float) -> Edges:
+def _similar_pairs(
+    cosines: NDArray[np.float32], left: Rows, right: Rows, threshold: float
+) -> SimilarPairs:
     rows, columns = np.nonzero(cosines >= threshold)
-    return Edges(left[rows], right[columns], cosines[rows, columns].astype(np.float64))
+    return SimilarPairs(left[rows], right[columns], cosines[rows, columns].astype(np.float64))

@@ -1,8 +1,8 @@
-"""Filters on what is there already: word for word, nearly so, or in other words; in this run or in others."""
+"""Filters on duplicates of samples in this run or in other runs: exact, near and semantic."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +11,23 @@ from pipeline.filters.dedup import folding, shingles
 from pipeline.filters.dedup.buckets import Rows
 from pipeline.filters.dedup.cosine import Vectors
 from pipeline.filters.dedup.jaccard import Sets
-from pipeline.filters.dedup.keep_best import Kept
+from pipeline.filters.dedup.keep_best import Decisions
 from pipeline.filters.measures import Batch, Ragged
 from pipeline.filters.sample_text import input_text
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
-OUTER = ".,;:!?\"'`*" + "".join(
-    filter(str.isspace, map(chr, range(0x3001)))
-)  # does not count at either end of a text
-TOGETHER = 32  # texts that are folded at a time: what fits in a core's own cache
-BETWEEN = "\0"
+WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
+OUTER = ".,;:!?\"'`*" + WHITE_SPACE  # does not count at either end of a text
+BATCH_SIZE = 32  # texts folded at a time: as many as fit in a core's own cache
+BORDER = "\0"
+
+Part = Literal["reply", "input"]
 
 
 @dataclass(frozen=True)
-class Other:
-    """Another run's kept rows, which stay whatever comes after them; ids and columns are over all its rows."""
+class OtherRun:
+    """The kept rows of another run. `ids` and `columns` cover all its rows."""
 
     name: str
     rows: Rows
@@ -34,132 +35,141 @@ class Other:
     columns: tuple[NDArray | Ragged, ...]
 
 
-def digests(batch: Batch) -> NDArray[np.uint64]:
-    """128 bits of input and reply, case, spacing and outer punctuation aside, (N, 2).
+def content_digests(batch: Batch) -> NDArray[np.uint64]:
+    """Return 128 bits that identify input and reply, (N, 2).
 
-    Among 1e9 samples two that differ are taken for the same in one run of 1e20.
+    Case, spacing and outer punctuation do not count. Among 1e9 samples, two different ones share a
+    digest in one run of 1e20.
     """
     from xxhash import xxh3_128_digest
 
-    parts = [BETWEEN.join(_parts(sample)) for sample in batch.samples]
-    order = sorted(
-        range(len(parts)), key=lambda row: not parts[row].isascii()
-    )  # plain ones are folded sooner, among their like
-    found = np.zeros((len(parts), 2), np.uint64)
-    for start in range(0, len(order), TOGETHER):
-        rows = order[start : start + TOGETHER]
-        content = b"".join(
-            [xxh3_128_digest(text) for text in folding.whole([parts[row] for row in rows])]
-        )
-        found[rows] = np.frombuffer(content, np.uint64).reshape(-1, 2)
-    return found
+    contents = [BORDER.join(_parts(sample)) for sample in batch.samples]
+    # A batch of plain ASCII is folded faster.
+    order = sorted(range(len(contents)), key=lambda row: not contents[row].isascii())
+    result = np.zeros((len(contents), 2), np.uint64)
+    for start in range(0, len(order), BATCH_SIZE):
+        rows = order[start : start + BATCH_SIZE]
+        folded = folding.fold_texts([contents[row] for row in rows])
+        digests = b"".join([xxh3_128_digest(text) for text in folded])
+        result[rows] = np.frombuffer(digests, np.uint64).reshape(-1, 2)
+    return result
 
 
 def _parts(sample: Sample) -> list[str]:
-    parts = [
-        part
-        for key, value in sorted(sample.seed.inputs.items())
-        for part in (key, _trimmed(str(value)))
-    ]
-    return [*parts, _trimmed(sample.text)]
+    parts = []
+    for name, value in sorted(sample.seed.inputs.items()):
+        parts += [name, _trim(str(value))]
+    return [*parts, _trim(sample.text)]
 
 
-def _trimmed(text: str) -> str:
+def _trim(text: str) -> str:
     text = text.strip(OUTER)
-    return text.replace(BETWEEN, " ") if BETWEEN in text else text
+    return text.replace(BORDER, " ") if BORDER in text else text
 
 
-def texts(batch: Batch, of: str) -> list[str]:
-    """What is compared: the "reply", or the "input"."""
-    return [sample.text if of == "reply" else input_text(sample) for sample in batch.samples]
+def compared_texts(batch: Batch, part: Part) -> list[str]:
+    """Return the reply or the input of each sample."""
+    return [sample.text if part == "reply" else input_text(sample) for sample in batch.samples]
 
 
-def sets(batch: Batch, of: str, size: int) -> Ragged:
-    """The word shingles of reply or input (`texts`), `size` words each."""
-    return shingles.shingled(texts(batch, of), size)
+def shingle_sets(batch: Batch, part: Part, size: int) -> Ragged:
+    """Return the shingles of `size` words of each reply or input."""
+    return shingles.shingle(compared_texts(batch, part), size)
 
 
-def exact(
-    left: Rows, ids: Sequence[str], found: NDArray[np.uint64], others: Sequence[Other] = ()
+def reject_exact(
+    remaining: Rows,
+    ids: Sequence[str],
+    digests: NDArray[np.uint64],
+    others: Sequence[OtherRun] = (),
 ) -> dict[int, Verdict]:
-    """same_as: an earlier sample has the same input and the same reply, case, spacing and outer punctuation aside. The value is its id."""
-    before = sum(len(other.rows) for other in others)
-    every = np.concatenate([*(other.columns[0][other.rows] for other in others), found[left]])  # type: ignore[index]
-    order = np.lexsort((every[:, 1], every[:, 0]))  # equal ones stay in their order
-    new = np.ones(len(order), bool)
-    new[1:] = (every[order[1:]] != every[order[:-1]]).any(1)
+    """Reject a sample with the content of an earlier one as same_as; the value is its id."""
+    other_count = sum(len(other.rows) for other in others)
+    other_digests = [other.columns[0][other.rows] for other in others]  # type: ignore[index]
+    contents = np.concatenate([*other_digests, digests[remaining]])
+    order = np.lexsort((contents[:, 1], contents[:, 0]))  # equal ones stay in their order
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = (contents[order[1:]] != contents[order[:-1]]).any(1)
     firsts = np.empty(len(order), np.int64)
-    firsts[order] = order[new][np.cumsum(new) - 1]
-    gone = before + np.flatnonzero(firsts[before:] != np.arange(before, len(firsts)))
-    return {
-        int(left[row - before]): Verdict("same_as", _name(int(firsts[row]), others, left, ids))
-        for row in gone
-    }
+    firsts[order] = order[is_first][np.cumsum(is_first) - 1]
+    copies = np.flatnonzero(firsts[other_count:] != np.arange(other_count, len(firsts)))
+    verdicts = {}
+    for copy in copies.tolist():
+        original = _id(int(firsts[other_count + copy]), others, remaining, ids)
+        verdicts[int(remaining[copy])] = Verdict("same_as", original)
+    return verdicts
 
 
-def _name(number: int, others: Sequence[Other], left: Rows, ids: Sequence[str]) -> str:
-    """The id of a row, counted over the rows of `others` and then `left`."""
+def _id(number: int, others: Sequence[OtherRun], remaining: Rows, ids: Sequence[str]) -> str:
+    """Return the id of a row, counted over the rows of `others` and then over `remaining`."""
     for other in others:
         if number < len(other.rows):
             return f"{other.name}:{other.ids[other.rows[number]]}"
         number -= len(other.rows)
-    return ids[left[number]]
+    return ids[remaining[number]]
 
 
-def near(
-    left: Rows,
+def reject_near(
+    remaining: Rows,
     ids: Sequence[str],
     *columns: NDArray | Ragged,
     threshold: float,
     scored: bool = False,
-    others: Sequence[Other] = (),
+    others: Sequence[OtherRun] = (),
 ) -> dict[int, Verdict]:
-    """near_same_as: its shingles and those of a better sample that stays have a Jaccard index of at least `threshold`.
+    """Reject a sample that resembles a better, kept one as near_same_as.
 
-    The value is that sample's id, and the index. `columns`: with `scored`, first the score that says which is better (N,): higher first,
-    NaN last, equals in their order; then one or more of `sets`, of which the least index counts. `others` have the sets only.
+    Two samples resemble each other if the Jaccard index of their shingles is at least `threshold`.
+    The value is the kept sample's id and the index. `columns` begin, if `scored`, with the scores
+    (N,) that tell which sample is better: the highest first, NaN last, equals in their order. One
+    or more columns of `shingle_sets` follow, of which the least index counts. `others` have the
+    sets alone.
     """
-    return _judged("near_same_as", Sets, left, ids, columns, threshold, scored, others)
+    return _reject("near_same_as", Sets, remaining, ids, columns, threshold, scored, others)
 
 
-def semantic(
-    left: Rows,
+def reject_semantic(
+    remaining: Rows,
     ids: Sequence[str],
     *columns: NDArray,
     threshold: float,
     scored: bool = False,
-    others: Sequence[Other] = (),
+    others: Sequence[OtherRun] = (),
 ) -> dict[int, Verdict]:
-    """means_the_same_as: as `near`, by the cosine of `embeddings.embedded`. All pairs are looked at: the time grows with their number."""
-    return _judged("means_the_same_as", Vectors, left, ids, columns, threshold, scored, others)
+    """Reject as `reject_near` does, by the cosine of embeddings, as means_the_same_as.
+
+    All pairs are compared, so the time grows with their number.
+    """
+    return _reject("means_the_same_as", Vectors, remaining, ids, columns, threshold, scored, others)
 
 
-def _judged(
+def _reject(
     reason: str,
     kind: type[Sets] | type[Vectors],
-    left: Rows,
+    remaining: Rows,
     ids: Sequence[str],
     columns: Sequence[NDArray | Ragged],
     threshold: float,
     scored: bool,
-    others: Sequence[Other],
+    others: Sequence[OtherRun],
 ) -> dict[int, Verdict]:
-    rows = left[np.argsort(-np.asarray(columns[0])[left], kind="stable")] if scored else left
+    rows = remaining
+    if scored:
+        rows = rows[np.argsort(-np.asarray(columns[0])[rows], kind="stable")]
     compared: Any = tuple(columns[1:] if scored else columns)
     verdicts: dict[int, Verdict] = {}
 
-    def turn_down(kept: Kept, names: Sequence[str], of: Rows) -> Rows:
-        for rank in np.flatnonzero(kept.keeper >= 0).tolist():
-            name = names[of[kept.keeper[rank]]]
-            verdicts[int(rows[rank])] = Verdict(reason, f"{name} ({kept.likeness[rank]:.2f})")
-        return rows[kept.keeper < 0]
+    def drop(decisions: Decisions, names: Sequence[str], kept_rows: Rows) -> Rows:
+        for rank in np.flatnonzero(decisions.keeper >= 0).tolist():
+            name = names[kept_rows[decisions.keeper[rank]]]
+            value = f"{name} ({decisions.similarity[rank]:.2f})"
+            verdicts[int(rows[rank])] = Verdict(reason, value)
+        return rows[decisions.keeper < 0]
 
     for other in others:
-        theirs: Any = kind(other.columns, other.rows)  # type: ignore[arg-type]
-        rows = turn_down(
-            kind(compared, rows).beside(theirs, threshold),
-            [f"{other.name}:{name}" for name in other.ids],
-            other.rows,
-        )
-    turn_down(kind(compared, rows).among(threshold), ids, rows)
+        kept: Any = kind(other.columns, other.rows)  # type: ignore[arg-type]
+        decisions = kind(compared, rows).deduplicate_against(kept, threshold)
+        names = [f"{other.name}:{id_}" for id_ in other.ids]
+        rows = drop(decisions, names, other.rows)
+    drop(kind(compared, rows).deduplicate(threshold), ids, rows)
     return verdicts

@@ -20,47 +20,35 @@ from pipeline.storage.samples import Samples, kept_rows
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
-    """What is there already: word for word, nearly so, or in other words."""
+    """Yield the filters on exact, near and semantic duplicates."""
     settings = config.filter
-
-    def against(judge: Judge, measures: tuple[Measure, ...]) -> Judge:
-        def judged(left: NDArray[np.int64], *columns: Any, **how: Any) -> dict[int, Verdict]:
-            return judge(
-                left,
-                *columns,
-                **how,
-                others=[_other(run, measures, config) for run in settings.against],
-            )
-
-        return judged
-
     if settings.duplicate:
-        digests = (Measure(duplicates.digests),)
-        yield NamedFilter("duplicate", (SAMPLE_IDS, *digests), against(duplicates.exact, digests))
+        digests = (Measure(duplicates.content_digests),)
+        exact = _with_other_runs(duplicates.reject_exact, digests, config)
+        yield NamedFilter("duplicate", (SAMPLE_IDS, *digests), exact)
     if settings.near:
         sets = tuple(
-            Measure(duplicates.sets, {"of": of, "size": settings.near.shingle})
-            for of in settings.near.of
+            Measure(duplicates.shingle_sets, {"part": part, "size": settings.near.shingle})
+            for part in settings.near.of
         )
+        best_by = settings.near.best_by
         near = partial(
-            against(duplicates.near, sets),
+            _with_other_runs(duplicates.reject_near, sets, config),
             threshold=settings.near.threshold,
-            scored=settings.near.best_by is not None,
+            scored=best_by is not None,
         )
-        yield scored_filter("near", (SAMPLE_IDS,), sets, settings.near.best_by, near, config)
+        yield scored_filter("near", (SAMPLE_IDS,), sets, best_by, near, config)
     if settings.semantic:
+        encoder = settings.semantic
         vectors = tuple(
-            embeddings.measure(of, settings.semantic.model, settings.semantic.revision)
-            for of in settings.semantic.of
+            embeddings.measure(part, encoder.model, encoder.revision) for part in encoder.of
         )
-        alike = partial(
-            against(duplicates.semantic, vectors),
-            threshold=settings.semantic.threshold,
-            scored=settings.semantic.best_by is not None,
+        semantic = partial(
+            _with_other_runs(duplicates.reject_semantic, vectors, config),
+            threshold=encoder.threshold,
+            scored=encoder.best_by is not None,
         )
-        yield scored_filter(
-            "semantic", (SAMPLE_IDS,), vectors, settings.semantic.best_by, alike, config
-        )
+        yield scored_filter("semantic", (SAMPLE_IDS,), vectors, encoder.best_by, semantic, config)
 
 
 def files(config: Config) -> list[Path]:
@@ -77,9 +65,20 @@ def identities(config: Config) -> dict[str, str]:
     return {f"encoder {encoder.model}": resolve.identity(encoder.model, encoder.revision)}
 
 
-def _other(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.Other:
-    """Another run's kept rows."""
+def _with_other_runs(judge: Judge, measures: tuple[Measure, ...], config: Config) -> Judge:
+    """Return a judge that also compares with the kept rows of `filter.against`."""
+
+    def judge_with_others(
+        remaining: NDArray[np.int64], *columns: Any, **options: Any
+    ) -> dict[int, Verdict]:
+        others = [_kept_rows_of(run, measures, config) for run in config.filter.against]
+        return judge(remaining, *columns, **options, others=others)
+
+    return judge_with_others
+
+
+def _kept_rows_of(run: str, measures: tuple[Measure, ...], config: Config) -> duplicates.OtherRun:
     kept = Path(run) / "filter" / "kept"
-    Samples(kept)  # raises PipelineError if the rows are not of what was generated there
+    Samples(kept)  # raises PipelineError if its samples were generated anew since
     ids, *columns = columns_of_run(Path(run), "generate", (SAMPLE_IDS, *measures), config.filter)
-    return duplicates.Other(Path(run).name, kept_rows(kept), ids, tuple(columns))
+    return duplicates.OtherRun(Path(run).name, kept_rows(kept), ids, tuple(columns))

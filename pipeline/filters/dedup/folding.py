@@ -1,6 +1,6 @@
-"""Texts as one array of code points, folded: what numpy can hash a whole batch of at a time.
+"""Case-folded texts as one array of code points, so that numpy can hash a whole batch at a time.
 
-Case folding and the classes of characters are Unicode's, by way of `str.casefold` and `unicodedata`.
+Case folding and character classes are those of Unicode, from `str.casefold` and `unicodedata`.
 """
 
 import unicodedata
@@ -13,144 +13,138 @@ import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.uint32]
+Ends = NDArray[np.int64]
 
 SPACE = ord(" ")
-SEPARATOR, IGNORED = (
-    0,
-    0xFFFFFFFE,
-)  # in `words`: between words; not there at all (soft hyphens, joiners, variation selectors)
-ALONE = (
-    1 << 31
-)  # in `words`: added to a character that is a word by itself (ideographs, kana, Thai, symbols, emoji)
-WIDENED = 0xFFFFFFFF  # folds to several characters, which a table cannot say
-POINTS = 0x110000
-SPEAKING = (
-    (0, 0x20000),
-    (0xE0000, 0xE0200),
-)  # what lies outside has no case; it is ideographs and private use
+SEPARATOR = 0  # in `fold_words`: between words
+# In `fold_words`: soft hyphens, joiners and variation selectors, which are dropped.
+IGNORED = 0xFFFFFFFE
+# In `fold_words`: a flag on characters that are words by themselves (ideographs, kana, Thai,
+# symbols, emoji).
+SINGLE = 1 << 31
+MULTIPLE = 0xFFFFFFFF  # folds to several characters, which one table entry cannot hold
+CODE_POINTS = 0x110000
+# Ranges with case. All other code points are ideographs or for private use.
+CASED = ((0, 0x20000), (0xE0000, 0xE0200))
 UNSPACED = (  # scripts written without spaces between words
-    (0x0E00, 0x0F00), (0x1000, 0x10A0), (0x1780, 0x1800), (0x3040, 0x3100), (0x31F0, 0x3200), (0x3400, 0x4DC0), (0x4E00, 0xA000),
-    (0xF900, 0xFB00), (0xFF66, 0xFFA0), (0x20000, 0x32400),
+    (0x0E00, 0x0F00), (0x1000, 0x10A0), (0x1780, 0x1800), (0x3040, 0x3100), (0x31F0, 0x3200),
+    (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0xFF66, 0xFFA0), (0x20000, 0x32400),
 )  # fmt: skip
 
 
-def whole(texts: Sequence[str]) -> list[bytes]:
-    """Each text case folded, runs of white space as one space, in UTF-8. None may begin or end with a space."""
-    if all(map(str.isascii, texts)):
-        narrow: NDArray[Any] = np.frombuffer(
-            "".join(texts).encode().translate(_ascii_folded()), np.uint8
-        )
-        codes, ends = _spaced(narrow, _ends(texts, 0))
-        content = codes.tobytes()
-        return [content[start:end] for start, end in pairwise([0, *ends.tolist()])]
-    codes, ends = _spaced(*_stream(texts, _folded(), ""))
-    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
-    return [
-        text[start:end].encode(errors="surrogatepass")
-        for start, end in pairwise([0, *ends.tolist()])
-    ]
+def fold_texts(texts: Sequence[str]) -> list[bytes]:
+    """Return each text in UTF-8, case folded, with each run of white space as one space.
 
-
-def _spaced(codes: NDArray[Any], ends: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    space = codes == SPACE
-    return _without(codes, ends, np.flatnonzero(space[1:] & space[:-1]))
-
-
-def words(texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.int64]]:
-    """Canonically composed (NFC), case folded, SEPARATOR between words and after each text.
-
-    The texts one after the other, which of their characters are words by themselves, and where each text ends (exclusive). Where all is
-    ASCII, one byte a character.
+    No text may begin or end with a space.
     """
     if all(map(str.isascii, texts)):
-        joined = "\n".join([*texts, ""]).encode().translate(_ascii())
-        codes: NDArray[Any] = np.frombuffer(joined, np.uint8)
-        return codes & np.uint8(0x7F), codes > np.uint8(0x7F), _ends(texts, 1)
+        folded = "".join(texts).encode().translate(_ascii_fold_table())
+        codes, ends = _collapse_spaces(np.frombuffer(folded, np.uint8), _ends(texts, 0))
+        content = codes.tobytes()
+        return [content[start:end] for start, end in pairwise([0, *ends.tolist()])]
+    codes, ends = _collapse_spaces(*_look_up_folded(texts, _fold_table(), ""))
+    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    parts = [text[start:end] for start, end in pairwise([0, *ends.tolist()])]
+    return [part.encode(errors="surrogatepass") for part in parts]
+
+
+def _collapse_spaces(codes: NDArray[Any], ends: Ends) -> tuple[NDArray[Any], Ends]:
+    space = codes == SPACE
+    return _delete(codes, ends, np.flatnonzero(space[1:] & space[:-1]))
+
+
+def fold_words(texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.bool_], Ends]:
+    """Return all texts as one array: composed (NFC), case folded, SEPARATOR between words.
+
+    A separator also follows each text. The second array marks the characters that are words by
+    themselves, the third holds where each text ends (exclusive). If all is ASCII, a character
+    takes one byte.
+    """
+    if all(map(str.isascii, texts)):
+        joined = "\n".join([*texts, ""]).encode().translate(_ascii_word_table())
+        ascii_codes: NDArray[Any] = np.frombuffer(joined, np.uint8)
+        return ascii_codes & np.uint8(0x7F), ascii_codes > np.uint8(0x7F), _ends(texts, 1)
     composed = [text if text.isascii() else unicodedata.normalize("NFC", text) for text in texts]
-    codes, ends = _stream(composed, _worded(), "\n")
-    codes, ends = _without(codes, ends, np.flatnonzero(codes == IGNORED))
-    return codes & np.uint32(ALONE - 1), codes >= np.uint32(ALONE), ends
+    codes, ends = _look_up_folded(composed, _word_table(), "\n")
+    codes, ends = _delete(codes, ends, np.flatnonzero(codes == IGNORED))
+    return codes & np.uint32(SINGLE - 1), codes >= np.uint32(SINGLE), ends
 
 
-def _stream(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDArray[np.int64]]:
-    codes, ends = _looked_up(texts, table, after)
-    return (
-        _looked_up([text.casefold() for text in texts], table, after)
-        if (codes == WIDENED).any()
-        else (codes, ends)
-    )
+def _look_up_folded(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, Ends]:
+    codes, ends = _look_up(texts, table, after)
+    if (codes == MULTIPLE).any():
+        return _look_up([text.casefold() for text in texts], table, after)
+    return codes, ends
 
 
-def _looked_up(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, NDArray[np.int64]]:
+def _look_up(texts: Sequence[str], table: Codes, after: str) -> tuple[Codes, Ends]:
     points = np.frombuffer(after.join([*texts, ""]).encode("utf-32-le", "surrogatepass"), np.uint32)
     return table.take(points), _ends(texts, len(after))
 
 
-def _ends(texts: Sequence[str], after: int) -> NDArray[np.int64]:
+def _ends(texts: Sequence[str], after: int) -> Ends:
     return np.cumsum([len(text) + after for text in texts], dtype=np.int64)
 
 
-def _without(
-    codes: NDArray[Any], ends: NDArray[np.int64], dropped: NDArray[np.intp]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    return (
-        (np.delete(codes, dropped), ends - np.searchsorted(dropped, ends))
-        if len(dropped)
-        else (codes, ends)
-    )
+def _delete(
+    codes: NDArray[Any], ends: Ends, positions: NDArray[np.intp]
+) -> tuple[NDArray[Any], Ends]:
+    if not len(positions):
+        return codes, ends
+    return np.delete(codes, positions), ends - np.searchsorted(positions, ends)
 
 
 @cache
-def _folded() -> Codes:
-    """Of each code point its case folding, or SPACE."""
+def _fold_table() -> Codes:
+    """Return the case folding of each code point; white space is SPACE."""
 
     def fold(character: str) -> int:
-        folded = character.casefold()
         if character.isspace():
             return SPACE
-        return ord(folded) if len(folded) == 1 else WIDENED
+        folded = character.casefold()
+        return ord(folded) if len(folded) == 1 else MULTIPLE
 
     return _table(fold)
 
 
 @cache
-def _worded() -> Codes:
-    """Of each code point its case folding, marked ALONE where it is; or SEPARATOR, or IGNORED."""
-    folded = _folded()
+def _word_table() -> Codes:
+    """Return the case folding of each code point, with SINGLE added; or SEPARATOR, or IGNORED."""
+    fold_table = _fold_table()
 
-    def place(character: str) -> int:
+    def classify(character: str) -> int:
         category = unicodedata.category(character)
-        if (
-            category == "Cf"
-            or "\ufe00" <= character <= "\ufe0f"
-            or "\U000e0100" <= character <= "\U000e01ef"
-        ):
+        if category == "Cf" or _is_variation_selector(character):
             return IGNORED
         if category[0] in "ZPC":
             return SEPARATOR
-        return int(folded[ord(character)]) | (ALONE if category[0] == "S" else 0)
+        return int(fold_table[ord(character)]) | (SINGLE if category[0] == "S" else 0)
 
-    table = _table(place)
+    table = _table(classify)
     for first, end in UNSPACED:
-        inside = table[first:end]
-        inside[(inside != SEPARATOR) & (inside < ALONE)] |= ALONE
+        script = table[first:end]
+        script[(script != SEPARATOR) & (script < SINGLE)] |= SINGLE
     return table
 
 
-@cache
-def _ascii_folded() -> bytes:
-    return bytes(_folded()[:0x80].tolist()) + bytes(0x80)
+def _is_variation_selector(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
 
 
 @cache
-def _ascii() -> bytes:
-    """`_worded` of one byte, ALONE as its highest bit."""
-    table = _worded()[:0x80]
+def _ascii_fold_table() -> bytes:
+    return bytes(_fold_table()[:0x80].tolist()) + bytes(0x80)
+
+
+@cache
+def _ascii_word_table() -> bytes:
+    """Return `_word_table` in one byte a character, with SINGLE as the highest bit."""
+    table = _word_table()[:0x80]
     return bytes((table | (table >> np.uint32(24))).astype(np.uint8).tolist()) + bytes(0x80)
 
 
-def _table(of: Callable[[str], int]) -> Codes:
-    table = np.arange(POINTS, dtype=np.uint32)
-    for first, end in SPEAKING:
-        table[first:end] = [of(chr(point)) for point in range(first, end)]
+def _table(code_of: Callable[[str], int]) -> Codes:
+    table = np.arange(CODE_POINTS, dtype=np.uint32)
+    for first, end in CASED:
+        table[first:end] = [code_of(chr(point)) for point in range(first, end)]
     return table

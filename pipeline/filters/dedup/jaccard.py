@@ -1,4 +1,4 @@
-"""Sets of shingles held against one another: candidates from MinHash bands, each checked by its Jaccard index."""
+"""Near duplicates: candidates from MinHash bands, each checked by its exact Jaccard index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,89 +7,103 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters.dedup import keep_best, minhash, prefix_filter
-from pipeline.filters.dedup.buckets import Buckets, Rows, gathered, pieces, sizes
-from pipeline.filters.dedup.keep_best import Edges, Kept
+from pipeline.filters.dedup import minhash, prefix_filter
+from pipeline.filters.dedup.buckets import Buckets, Rows, gather, set_sizes, split_by_weight
+from pipeline.filters.dedup.keep_best import Decisions, SimilarPairs, drop_similar, keep_best
 from pipeline.filters.measures import Ragged
 
-ELEMENTS = 1 << 18  # of pairs of sets, at a time
-NOTHING = np.uint32(0xFFFFFFFF)
+ELEMENTS = 1 << 18  # elements of set pairs handled at a time
+PADDING = np.uint32(0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Rows by rank, best first; of each one set or more, and of several the least index counts."""
+    """Shingle sets of rows sorted by rank, best first.
+
+    With several columns a row has one set in each, and the least Jaccard index counts.
+    """
 
     columns: Sequence[Ragged]
     rows: Rows
 
     @cached_property
-    def signed(self) -> minhash.Signatures:
-        """Of several sets each has its share of the parts, in turns: a band then asks for all of them to be alike."""
-        found = [minhash.signatures(column, self.rows) for column in self.columns]
-        for number, other in enumerate(found[1:], start=1):
-            found[0][:, number :: len(found)] = other[:, number :: len(found)]
-        return found[0]
+    def signatures(self) -> minhash.Signatures:
+        """Return one MinHash signature a row.
+
+        Several columns take turns in its parts, so that a band agrees only if all columns do.
+        """
+        of_columns = [minhash.signatures(column, self.rows) for column in self.columns]
+        mixed = of_columns[0]
+        for number, signatures in enumerate(of_columns[1:], start=1):
+            mixed[:, number :: len(of_columns)] = signatures[:, number :: len(of_columns)]
+        return mixed
 
     @property
-    def there(self) -> NDArray[np.bool_]:
-        """Rows of which no set is empty: what has no words is like nothing."""
-        return np.all([sizes(column, self.rows) > 0 for column in self.columns], axis=0)
+    def comparable(self) -> NDArray[np.bool_]:
+        """Return which rows have no empty set: a text without words resembles nothing."""
+        return np.all([set_sizes(column, self.rows) > 0 for column in self.columns], axis=0)
 
-    def among(self, threshold: float) -> Kept:
-        """Decide on all rows. The keepers are ranks."""
-        buckets = self.buckets(threshold)
-        return keep_best.best(
-            buckets, partial(_alike, self, self, self.signed, threshold, 0), len(self.rows)
-        )
+    def deduplicate(self, threshold: float) -> Decisions:
+        """Decide which rows to keep. The keepers are ranks."""
+        find_similar = partial(_find_similar, self, self, self.signatures, threshold, 0)
+        return keep_best(self.buckets(threshold), find_similar, len(self.rows))
 
     def buckets(self, threshold: float) -> Buckets:
-        """The candidates: by bands, or where these give too many by prefixes."""
-        found = minhash.bucketed(self.signed, threshold, self.there)
-        if found.later.sum() <= prefix_filter.CROWDED * len(self.rows):
-            return found
-        chosen = np.unique(found.rows).astype(np.int64)
-        others = [
-            prefix_filter.bucketed(column, self.rows, chosen, threshold) for column in self.columns
+        """Return the candidate pairs: from bands, or from prefixes where bands give too many."""
+        by_bands = minhash.bucket(self.signatures, threshold, self.comparable)
+        if by_bands.later.sum() <= prefix_filter.CROWDED * len(self.rows):
+            return by_bands
+        chosen = np.unique(by_bands.rows).astype(np.int64)
+        by_prefixes = [
+            prefix_filter.bucket(column, self.rows, chosen, threshold) for column in self.columns
         ]
-        return min(found, *others, key=lambda buckets: buckets.later.sum())
+        return min(by_bands, *by_prefixes, key=lambda buckets: buckets.later.sum())
 
-    def beside(self, staying: "Sets", threshold: float) -> Kept:
-        """Drop the rows that are like one of `staying`, whose ranks the keepers are."""
-        before = len(staying.rows)
-        signed = np.concatenate((staying.signed, self.signed))
-        buckets = minhash.bucketed(signed, threshold, np.concatenate((staying.there, self.there)))
-        kept, alike = Kept(len(signed)), partial(_alike, staying, self, signed, threshold, before)
-        keep_best.reach(buckets, np.arange(before), alike, kept, np.arange(len(signed)) >= before)
-        return kept.after(before)
+    def deduplicate_against(self, kept: "Sets", threshold: float) -> Decisions:
+        """Drop the rows that are similar to a row of `kept`. The keepers are ranks in `kept`."""
+        kept_count = len(kept.rows)
+        signatures = np.concatenate((kept.signatures, self.signatures))
+        comparable = np.concatenate((kept.comparable, self.comparable))
+        buckets = minhash.bucket(signatures, threshold, comparable)
+        decisions = Decisions(len(signatures))
+        find_similar = partial(_find_similar, kept, self, signatures, threshold, kept_count)
+        undecided = np.arange(len(signatures)) >= kept_count
+        drop_similar(buckets, np.arange(kept_count), find_similar, decisions, undecided)
+        return decisions.since(kept_count)
 
 
-def _alike(
-    one: Sets,
-    two: Sets,
-    signed: minhash.Signatures,
+def _find_similar(
+    first: Sets,
+    second: Sets,
+    signatures: minhash.Signatures,
     threshold: float,
-    before: int,
+    offset: int,
     left: Rows,
     right: Rows,
-) -> Edges:
-    """The pairs whose index is at least `threshold`; signatures and sizes are looked at first. `right` counts `before` rows more."""
-    likely = minhash.agreeing(signed, left, right, threshold)
-    left, right = _once(left[likely], right[likely] - before)
-    pairs = list(zip(one.columns, two.columns, strict=True))
-    for mine, other in pairs:
-        few, many = np.sort([sizes(mine, one.rows[left]), sizes(other, two.rows[right])], axis=0)
-        fitting = few >= threshold * many - 1e-9
-        left, right = left[fitting], right[fitting]
-    index = np.min(
-        [jaccard(mine, one.rows[left], other, two.rows[right]) for mine, other in pairs], axis=0
-    )
-    near = index >= threshold
-    return Edges(left[near], right[near] + before, index[near])
+) -> SimilarPairs:
+    """Return the pairs whose index is at least `threshold`.
+
+    Signatures and set sizes rule most candidates out first. `right` counts the rows of `second`
+    from `offset`.
+    """
+    likely = minhash.may_be_similar(signatures, left, right, threshold)
+    left, right = _unique_pairs(left[likely], right[likely] - offset)
+    columns = list(zip(first.columns, second.columns, strict=True))
+    for ours, theirs in columns:
+        sizes = [set_sizes(ours, first.rows[left]), set_sizes(theirs, second.rows[right])]
+        smaller, larger = np.sort(sizes, axis=0)
+        possible = smaller >= threshold * larger - 1e-9
+        left, right = left[possible], right[possible]
+    indices = [
+        jaccard(ours, first.rows[left], theirs, second.rows[right]) for ours, theirs in columns
+    ]
+    least = np.min(indices, axis=0)
+    similar = least >= threshold
+    return SimilarPairs(left[similar], right[similar] + offset, least[similar])
 
 
-def _once(left: Rows, right: Rows) -> tuple[Rows, Rows]:
-    """Each pair once, sorted."""
+def _unique_pairs(left: Rows, right: Rows) -> tuple[Rows, Rows]:
+    """Return each pair once, sorted."""
     if not len(left):
         return left, right
     width = int(right.max()) + 1
@@ -97,23 +111,26 @@ def _once(left: Rows, right: Rows) -> tuple[Rows, Rows]:
 
 
 def jaccard(sets: Ragged, left: Rows, others: Ragged, right: Rows) -> NDArray[np.float64]:
-    """Elements that set `left[n]` of `sets` and set `right[n]` of `others` share, over those that either has (Jaccard 1912)."""
-    total = sizes(sets, left) + sizes(others, right)
+    """Return the Jaccard index (Jaccard 1912) of set `left[n]` of `sets`, `right[n]` of `others`.
+
+    The index is the number of shared elements divided by the number of elements in either set.
+    """
+    total = set_sizes(sets, left) + set_sizes(others, right)
     order = np.argsort(total)
-    found = np.zeros(len(left))
-    for some in pieces(order, total[order], ELEMENTS):
-        shared = _shared(gathered(sets, left[some]), gathered(others, right[some]))
-        found[some] = shared / np.maximum(1, total[some] - shared)
-    return found
+    indices = np.zeros(len(left))
+    for pairs in split_by_weight(order, total[order], ELEMENTS):
+        shared = _count_shared(gather(sets, left[pairs]), gather(others, right[pairs]))
+        indices[pairs] = shared / np.maximum(1, total[pairs] - shared)
+    return indices
 
 
-def _shared(one: Ragged, two: Ragged) -> NDArray[np.int64]:
-    """How many elements row n of both has: sorted together, they stand side by side."""
-    first = np.diff(one.ends, prepend=0)[:, None]
-    total = np.diff(one.ends + two.ends, prepend=0)[:, None]
+def _count_shared(first: Ragged, second: Ragged) -> NDArray[np.int64]:
+    """Count the elements that row n of both share: sorted together, equal ones are neighbours."""
+    first_sizes = np.diff(first.ends, prepend=0)[:, None]
+    total = np.diff(first.ends + second.ends, prepend=0)[:, None]
     column = np.arange(total.max(initial=1))
-    table = np.full((len(one), len(column)), NOTHING)
-    table[column < first] = one.values
-    table[(column >= first) & (column < total)] = two.values
+    table = np.full((len(first), len(column)), PADDING)
+    table[column < first_sizes] = first.values
+    table[(column >= first_sizes) & (column < total)] = second.values
     table.sort(axis=1)
     return np.count_nonzero((table[:, 1:] == table[:, :-1]) & (column[1:] < total), axis=1)

@@ -1,7 +1,7 @@
-"""Of rows that are alike, which stay: each row, best first, unless it is like one that stays already.
+"""Choose which of similar rows to keep: go from best to worst, drop what resembles a kept row.
 
-So a row goes only for the sake of one that is there to be read in its place, and a chain a-b-c of which a and c differ keeps both ends.
-Rows are counted by rank here: 0 is the best.
+A dropped row therefore always has a kept row that can be read in its place. In a chain a-b-c whose
+ends a and c differ, both ends are kept. Rows are numbered by rank: 0 is the best row.
 """
 
 from collections.abc import Callable
@@ -10,79 +10,88 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters.dedup.buckets import Buckets, Rows, gathered, pieces
+from pipeline.filters.dedup.buckets import Buckets, Rows, gather, split_by_weight
 
-LEAST, MOST = 256, 1 << 21  # rows that are settled together; pairs in memory
+MIN_BLOCK = 256  # rows decided together, at least
+MAX_PAIRS = 1 << 21  # pairs in memory
 
 
 @dataclass(frozen=True)
-class Edges:
-    """Pairs that are alike, sorted by the left row and then by the right, each once."""
+class SimilarPairs:
+    """Pairs of similar rows, each once, sorted by the left row and then by the right."""
 
     left: Rows
     right: Rows
-    likeness: NDArray[np.float64]
+    similarity: NDArray[np.float64]
 
 
-Alike = Callable[[Rows, Rows], Edges]  # given candidates, some of them twice
+FindSimilar = Callable[[Rows, Rows], SimilarPairs]  # from candidate pairs, which may repeat
 
 
-class Kept:
-    """What is known so far: `keeper[row]`, or -1 for one that stays, and their likeness."""
+class Decisions:
+    """What was decided so far: `keeper[row]`, or -1 for a kept row, and their similarity."""
 
-    def __init__(self, rows: int):
-        self.keeper = np.full(rows, -1, np.int64)
-        self.likeness = np.zeros(rows)
+    def __init__(self, row_count: int):
+        self.keeper = np.full(row_count, -1, np.int64)
+        self.similarity = np.zeros(row_count)
 
-    def drop(self, edges: Edges) -> None:
-        """The right rows go, each for its first left one; they must not have gone before."""
-        right, first = np.unique(edges.right, return_index=True)
-        self.keeper[right], self.likeness[right] = edges.left[first], edges.likeness[first]
+    def drop(self, pairs: SimilarPairs) -> None:
+        """Drop the right rows, each for its first left row. None may be dropped already."""
+        right, first = np.unique(pairs.right, return_index=True)
+        self.keeper[right] = pairs.left[first]
+        self.similarity[right] = pairs.similarity[first]
 
-    def after(self, before: int) -> "Kept":
-        """The rows from `before` on."""
-        found = Kept(0)
-        found.keeper, found.likeness = self.keeper[before:], self.likeness[before:]
-        return found
+    def since(self, start: int) -> "Decisions":
+        """Return the decisions on the rows from `start` on."""
+        decisions = Decisions(0)
+        decisions.keeper = self.keeper[start:]
+        decisions.similarity = self.similarity[start:]
+        return decisions
 
-    def settle(self, edges: Edges) -> None:
-        """Decide on rows all of whose better neighbours are in `edges` or gone."""
-        for left, right, likeness in zip(
-            edges.left.tolist(), edges.right.tolist(), edges.likeness.tolist(), strict=True
-        ):
+    def settle(self, pairs: SimilarPairs) -> None:
+        """Decide on rows whose better neighbours are all in `pairs` or dropped."""
+        columns = pairs.left.tolist(), pairs.right.tolist(), pairs.similarity.tolist()
+        for left, right, similarity in zip(*columns, strict=True):
             if self.keeper[left] < 0 and self.keeper[right] < 0:
-                self.keeper[right], self.likeness[right] = left, likeness
+                self.keeper[right] = left
+                self.similarity[right] = similarity
 
 
-def best(buckets: Buckets, alike: Alike, rows: int) -> Kept:
-    """Decide on all rows, asking for no pair of which one has gone."""
-    kept = Kept(rows)
-    open_ = np.diff(buckets.of_row.ends, prepend=0) > 0
-    weights = np.bincount(buckets.rows, buckets.later, minlength=rows)
-    while len(left := np.flatnonzero(open_)):
-        block = left[: max(LEAST, int(np.searchsorted(np.cumsum(weights[left]), MOST)))]
-        kept.settle(alike(*_within(buckets, block)))
-        open_[block] = False
-        reach(buckets, block[kept.keeper[block] < 0], alike, kept, open_)
-    return kept
+def keep_best(buckets: Buckets, find_similar: FindSimilar, row_count: int) -> Decisions:
+    """Decide on all rows, without comparing pairs that hold a dropped row."""
+    decisions = Decisions(row_count)
+    undecided = np.diff(buckets.of_row.ends, prepend=0) > 0
+    weights = np.bincount(buckets.rows, buckets.later, minlength=row_count)
+    while len(rows := np.flatnonzero(undecided)):
+        fitting = int(np.searchsorted(np.cumsum(weights[rows]), MAX_PAIRS))
+        block = rows[: max(MIN_BLOCK, fitting)]
+        decisions.settle(find_similar(*_pairs_within(buckets, block)))
+        undecided[block] = False
+        kept = block[decisions.keeper[block] < 0]
+        drop_similar(buckets, kept, find_similar, decisions, undecided)
+    return decisions
 
 
-def reach(
-    buckets: Buckets, staying: Rows, alike: Alike, kept: Kept, open_: NDArray[np.bool_]
+def drop_similar(
+    buckets: Buckets,
+    kept: Rows,
+    find_similar: FindSimilar,
+    decisions: Decisions,
+    undecided: NDArray[np.bool_],
 ) -> None:
-    """Drop the open rows that are like one of `staying`."""
-    entries = gathered(buckets.of_row, staying).values
-    for some in pieces(entries, buckets.later[entries], MOST):
-        left, right = buckets.pairs(some)
-        still = open_[right]
-        edges = alike(left[still], right[still])
-        kept.drop(edges)
-        open_[edges.right] = False
+    """Drop the undecided rows that are similar to a row of `kept`."""
+    entries = gather(buckets.of_row, kept).values
+    for piece in split_by_weight(entries, buckets.later[entries], MAX_PAIRS):
+        left, right = buckets.pairs(piece)
+        open_pairs = undecided[right]
+        pairs = find_similar(left[open_pairs], right[open_pairs])
+        decisions.drop(pairs)
+        undecided[pairs.right] = False
 
 
-def _within(buckets: Buckets, block: Rows) -> tuple[Rows, Rows]:
-    """The pairs inside a block."""
-    entries = np.sort(gathered(buckets.of_row, block).values)
+def _pairs_within(buckets: Buckets, block: Rows) -> tuple[Rows, Rows]:
+    """Return the candidate pairs of which both rows are in the block."""
+    entries = np.sort(gather(buckets.of_row, block).values)
     last = np.flatnonzero(np.diff(buckets.ends[entries], append=-1))
     ends = np.repeat(last + 1, np.diff(last, prepend=-1))
     return Buckets(buckets.rows[entries], ends, buckets.of_row).pairs(np.arange(len(entries)))

@@ -25,9 +25,9 @@ from pipeline.filters.dedup import (
 )
 from pipeline.filters.dedup.buckets import Buckets, Rows
 from pipeline.filters.dedup.cosine import Vectors
-from pipeline.filters.dedup.duplicates import Other
+from pipeline.filters.dedup.duplicates import OtherRun
 from pipeline.filters.dedup.jaccard import Sets, jaccard
-from pipeline.filters.dedup.shingles import CHARACTERS, shingled
+from pipeline.filters.dedup.shingles import CHARACTERS, shingle
 from pipeline.filters.measures import Batch, Ragged
 from pipeline.filters.verdict import Verdict
 from pipeline.models import resolve
@@ -109,7 +109,7 @@ def every_index(sets: Ragged) -> NDArray[np.float64]:
 )
 def test_digests_agree_with_the_score(sample: Make, one: str, two: str) -> None:
     """Two notions of "the same answer" in one project would contradict one another in its reports."""
-    first, second = duplicates.digests(batch(sample(text=one), sample(text=two)))
+    first, second = duplicates.content_digests(batch(sample(text=one), sample(text=two)))
     assert (first == second).all() == (scorers.normalise(one) == scorers.normalise(two))
 
 
@@ -120,7 +120,7 @@ def test_folding_is_pythons_own() -> None:
         for point in range(0x110000)
         if not 0xD800 <= point < 0xE000 and not chr(point).isspace()
     ]
-    folded = folding.whole(characters)
+    folded = folding.fold_texts(characters)
     wrong = [
         character
         for character, found in zip(characters, folded, strict=True)
@@ -137,13 +137,15 @@ def test_the_first_of_equal_samples_stays(sample: Make) -> None:
         sample(1),
         sample(0, id="third"),
     ]
-    ids, found = measures.sample_ids(batch(*samples)), duplicates.digests(batch(*samples))
-    assert duplicates.exact(np.arange(4), ids, found) == {
+    ids, found = measures.sample_ids(batch(*samples)), duplicates.content_digests(batch(*samples))
+    assert duplicates.reject_exact(np.arange(4), ids, found) == {
         1: Verdict("same_as", "s0"),
         3: Verdict("same_as", "s0"),
     }
-    assert duplicates.exact(np.array([1, 2, 3]), ids, found) == {3: Verdict("same_as", "again")}
-    assert duplicates.exact(np.zeros(0, np.int64), ids, found) == {}
+    assert duplicates.reject_exact(np.array([1, 2, 3]), ids, found) == {
+        3: Verdict("same_as", "again")
+    }
+    assert duplicates.reject_exact(np.zeros(0, np.int64), ids, found) == {}
 
 
 def test_inputs_are_held_apart(sample: Make) -> None:
@@ -152,7 +154,7 @@ def test_inputs_are_held_apart(sample: Make) -> None:
     def of(**inputs: Any) -> Sample:
         return sample(seed=Seed(id="n", inputs=inputs))
 
-    found = duplicates.digests(
+    found = duplicates.content_digests(
         batch(of(a="x", b="y z"), of(a="x y", b="z"), of(b="Y  z", a="x."), of(a="x", c="y z"))
     )
     assert (found[0] == found[2]).all()
@@ -162,9 +164,9 @@ def test_inputs_are_held_apart(sample: Make) -> None:
 def test_what_another_run_has_kept_goes(sample: Make) -> None:
     """A second run must not teach the same rows again; what the first one turned down does not count."""
     samples = [sample(number) for number in range(4)]
-    found = duplicates.digests(batch(*samples))
-    other = Other("runs/warm", np.array([1, 2]), ["w0", "w1", "w2"], (found[[3, 0, 1]],))
-    assert duplicates.exact(np.array([0, 2, 3]), numbered(4), found, [other]) == {
+    found = duplicates.content_digests(batch(*samples))
+    other = OtherRun("runs/warm", np.array([1, 2]), ["w0", "w1", "w2"], (found[[3, 0, 1]],))
+    assert duplicates.reject_exact(np.array([0, 2, 3]), numbered(4), found, [other]) == {
         0: Verdict("same_as", "runs/warm:w1")
     }
 
@@ -188,8 +190,8 @@ def test_shingles_are_those_of_the_plain_definition() -> None:
         "...",
         "one two three",
     ]
-    found, plain = every_index(shingled(texts, 3)), [reference(text, 3) for text in texts]
-    assert [len(row) for row in map(shingled(texts, 3).__getitem__, range(len(texts)))] == [
+    found, plain = every_index(shingle(texts, 3)), [reference(text, 3) for text in texts]
+    assert [len(row) for row in map(shingle(texts, 3).__getitem__, range(len(texts)))] == [
         len(one) for one in plain
     ]
     assert np.array_equal(
@@ -200,11 +202,11 @@ def test_shingles_are_those_of_the_plain_definition() -> None:
 def test_a_text_has_the_same_shingles_in_any_company() -> None:
     """A cached column must not depend on how samples were put into shards, nor on a text that is longer than a piece."""
     texts = [*texts_with_copies(30), "so long a text " * (CHARACTERS // 10), "短い文", "Straße 1"]
-    together = shingled(texts, 3)
+    together = shingle(texts, 3)
     assert all(
-        np.array_equal(together[row], shingled([text], 3)[0]) for row, text in enumerate(texts)
+        np.array_equal(together[row], shingle([text], 3)[0]) for row, text in enumerate(texts)
     )
-    assert len(shingled([], 3)) == 0
+    assert len(shingle([], 3)) == 0
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_a_text_has_the_same_shingles_in_any_company() -> None:
 )
 def test_shingles_know_unicode(one: str, two: str, index: float) -> None:
     """Case, accents, invisible characters and scripts without spaces; signs that turn the sense round."""
-    sets = shingled([one, two], 3)
+    sets = shingle([one, two], 3)
     assert jaccard(sets, np.array([0]), sets, np.array([1])) == pytest.approx([index])
 
 
@@ -252,11 +254,11 @@ def test_bands_find_what_is_just_alike(threshold: float) -> None:
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_near_is_greedy_by_rank(threshold: float) -> None:
     """Against the plain definition, over all pairs: nothing goes without a keeper that is alike, and hardly anything is missed."""
-    sets = shingled(texts_with_copies(400), 3)
+    sets = shingle(texts_with_copies(400), 3)
     scores = np.random.default_rng(1).integers(0, 5, 400).astype(float)
     wanted = greedy(every_index(sets), np.argsort(-scores, kind="stable").tolist(), threshold)
     found = gone(
-        duplicates.near(
+        duplicates.reject_near(
             np.arange(400), numbered(400), scores, sets, threshold=threshold, scored=True
         )
     )
@@ -266,10 +268,10 @@ def test_near_is_greedy_by_rank(threshold: float) -> None:
 
 def test_prefixes_miss_nothing() -> None:
     """The way for crowded buckets must give what all pairs do."""
-    sets = shingled(texts_with_copies(300), 3)
+    sets = shingle(texts_with_copies(300), 3)
     rows = np.arange(300)
     indices = every_index(sets)
-    buckets = prefix_filter.bucketed(sets, rows, rows, 0.6)
+    buckets = prefix_filter.bucket(sets, rows, rows, 0.6)
     left, right = buckets.pairs(np.arange(len(buckets.rows)))
     alike = {(one, two) for one, two in combinations(range(300), 2) if indices[one, two] >= 0.6}
     assert alike <= set(zip(left.tolist(), right.tolist(), strict=True))
@@ -277,8 +279,8 @@ def test_prefixes_miss_nothing() -> None:
 
 def test_one_mould_makes_no_crowd() -> None:
     """10,000 short replies that differ in one word would be 50 million pairs."""
-    sets = shingled([f"No, it is odd: {number}" for number in range(10_000)], 3)
-    assert duplicates.near(np.arange(10_000), numbered(10_000), sets, threshold=0.8) == {}
+    sets = shingle([f"No, it is odd: {number}" for number in range(10_000)], 3)
+    assert duplicates.reject_near(np.arange(10_000), numbered(10_000), sets, threshold=0.8) == {}
     chosen = Sets([sets], np.arange(10_000)).buckets(0.8)
     assert chosen.later.sum() < 10_000
 
@@ -286,8 +288,8 @@ def test_one_mould_makes_no_crowd() -> None:
 def test_a_great_cluster_is_settled_by_its_keeper() -> None:
     """Rows that are all alike are held against the one that stays, not against each other; several blocks must agree on it."""
     base = " ".join(WORDS)
-    sets = shingled([f"{base} {number}" for number in range(4_000)], 3)
-    found = duplicates.near(np.arange(4_000), numbered(4_000), sets, threshold=0.8)
+    sets = shingle([f"{base} {number}" for number in range(4_000)], 3)
+    found = duplicates.reject_near(np.arange(4_000), numbered(4_000), sets, threshold=0.8)
     assert set(gone(found).values()) == {"q0"}
     assert len(found) == 3_999
 
@@ -296,14 +298,14 @@ def test_blocks_of_rows_agree_with_all_at_once() -> None:
     """A row that was turned down in one block must not turn down others in the next."""
     rows = 3_000
     alike = np.triu(np.random.default_rng(0).random((rows, rows)) < 0.002, 1)
-    crowd = Buckets.of([(np.arange(rows, dtype=np.int32), np.full(rows, rows))], rows)
+    crowd = Buckets.merge([(np.arange(rows, dtype=np.int32), np.full(rows, rows))], rows)
 
-    def known(left: Rows, right: Rows) -> keep_best.Edges:
+    def known(left: Rows, right: Rows) -> keep_best.SimilarPairs:
         near = np.flatnonzero(alike[left, right])
         near = near[np.lexsort((right[near], left[near]))]
-        return keep_best.Edges(left[near], right[near], np.ones(len(near)))
+        return keep_best.SimilarPairs(left[near], right[near], np.ones(len(near)))
 
-    found = keep_best.best(crowd, known, rows).keeper
+    found = keep_best.keep_best(crowd, known, rows).keeper
     wanted = greedy(alike.astype(float), range(rows), 1.0)
     assert {row: f"q{keeper}" for row, keeper in enumerate(found.tolist()) if keeper >= 0} == wanted
 
@@ -312,18 +314,18 @@ def test_a_chain_keeps_both_ends() -> None:
     """a is like b and b like c, but not a like c: with a and c gone for b's sake nothing is lost, with c gone for a's sake something is."""
     words = WORDS[:40]
     a, b, c = words, [*words[4:], *WORDS[40:44]], [*words[8:], *WORDS[40:48]]
-    sets = shingled([" ".join(text) for text in (a, b, c)], 1)
-    assert gone(duplicates.near(np.arange(3), numbered(3), sets, threshold=0.8)) == {1: "q0"}
+    sets = shingle([" ".join(text) for text in (a, b, c)], 1)
+    assert gone(duplicates.reject_near(np.arange(3), numbered(3), sets, threshold=0.8)) == {1: "q0"}
     scores = np.array([0.0, 1.0, np.nan])
     assert gone(
-        duplicates.near(np.arange(3), numbered(3), scores, sets, threshold=0.8, scored=True)
+        duplicates.reject_near(np.arange(3), numbered(3), scores, sets, threshold=0.8, scored=True)
     ) == {0: "q1", 2: "q1"}
 
 
 def test_the_value_names_the_keeper_and_the_index() -> None:
     """A reader of the rejects must see what a row was held against, and how alike they are."""
-    sets = shingled(["a b c d e f g h", "a b c d e f g h i"], 1)
-    assert duplicates.near(np.arange(2), ["x/0", "y/0"], sets, threshold=0.8) == {
+    sets = shingle(["a b c d e f g h", "a b c d e f g h i"], 1)
+    assert duplicates.reject_near(np.arange(2), ["x/0", "y/0"], sets, threshold=0.8) == {
         1: Verdict("near_same_as", "x/0 (0.89)")
     }
 
@@ -337,9 +339,11 @@ def test_both_means_input_and_reply(sample: Make) -> None:
             [(reply, reply), (reply, other), (other, reply), (reply + " x", reply + " x")]
         )
     ]
-    columns = [duplicates.sets(batch(*samples), of, 3) for of in ("reply", "input")]
-    assert gone(duplicates.near(np.arange(4), numbered(4), *columns, threshold=0.8)) == {3: "q0"}
-    assert gone(duplicates.near(np.arange(4), numbered(4), columns[0], threshold=0.8)) == {
+    columns = [duplicates.shingle_sets(batch(*samples), of, 3) for of in ("reply", "input")]
+    assert gone(duplicates.reject_near(np.arange(4), numbered(4), *columns, threshold=0.8)) == {
+        3: "q0"
+    }
+    assert gone(duplicates.reject_near(np.arange(4), numbered(4), columns[0], threshold=0.8)) == {
         2: "q0",
         3: "q0",
     }
@@ -348,12 +352,16 @@ def test_both_means_input_and_reply(sample: Make) -> None:
 def test_near_rows_of_other_runs_go_first() -> None:
     """Other runs' rows stay whatever they are like; ours are held against ours only after that."""
     texts = [" ".join([*WORDS[:40], end]) for end in ("one", "two", "three")]
-    ours, theirs = shingled([*texts, "something else"], 3), shingled(["nothing", texts[0]], 3)
-    none = Other("runs/cold", np.array([0]), ["c0", "c1"], (theirs,))
-    warm = Other("runs/warm", np.array([0, 1]), ["w0", "w1"], (theirs,))
-    found = duplicates.near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none, warm])
+    ours, theirs = shingle([*texts, "something else"], 3), shingle(["nothing", texts[0]], 3)
+    none = OtherRun("runs/cold", np.array([0]), ["c0", "c1"], (theirs,))
+    warm = OtherRun("runs/warm", np.array([0, 1]), ["w0", "w1"], (theirs,))
+    found = duplicates.reject_near(
+        np.arange(4), numbered(4), ours, threshold=0.8, others=[none, warm]
+    )
     assert gone(found) == dict.fromkeys(range(3), "runs/warm:w1")
-    assert gone(duplicates.near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none])) == {
+    assert gone(
+        duplicates.reject_near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none])
+    ) == {
         1: "q0",
         2: "q0",
     }
@@ -361,10 +369,10 @@ def test_near_rows_of_other_runs_go_first() -> None:
 
 def test_texts_without_words_are_like_nothing() -> None:
     """Empty sets would divide by zero, or all be one another's duplicates."""
-    sets = shingled(["", "...", "a", ""], 3)
-    assert duplicates.near(np.arange(4), numbered(4), sets, threshold=0.8) == {}
-    assert duplicates.near(np.arange(2), numbered(4), sets, threshold=0.8) == {}
-    assert duplicates.near(np.zeros(0, np.int64), numbered(4), sets, threshold=0.8) == {}
+    sets = shingle(["", "...", "a", ""], 3)
+    assert duplicates.reject_near(np.arange(4), numbered(4), sets, threshold=0.8) == {}
+    assert duplicates.reject_near(np.arange(2), numbered(4), sets, threshold=0.8) == {}
+    assert duplicates.reject_near(np.zeros(0, np.int64), numbered(4), sets, threshold=0.8) == {}
 
 
 # --- in other words
@@ -377,7 +385,7 @@ def test_semantic_is_greedy_by_rank() -> None:
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     alike = unit.astype(np.float32) @ unit.astype(np.float32).T
     wanted = greedy(alike.astype(float), range(1499, -1, -1), 0.95)
-    found = duplicates.semantic(
+    found = duplicates.reject_semantic(
         np.arange(1500), numbered(1500), np.arange(1500.0), unit, threshold=0.95, scored=True
     )
     assert gone(found) == wanted
@@ -387,13 +395,13 @@ def test_semantic_is_greedy_by_rank() -> None:
 def test_semantic_against_another_run() -> None:
     """The same rule as for shingles; of two columns the lesser likeness counts."""
     unit = np.eye(4, dtype=np.float16)
-    other = Other("runs/warm", np.array([1]), ["w0", "w1"], (unit[[0, 2]],))
+    other = OtherRun("runs/warm", np.array([1]), ["w0", "w1"], (unit[[0, 2]],))
     assert gone(
-        duplicates.semantic(np.arange(4), numbered(4), unit, threshold=0.9, others=[other])
+        duplicates.reject_semantic(np.arange(4), numbered(4), unit, threshold=0.9, others=[other])
     ) == {2: "runs/warm:w1"}
-    assert Vectors([np.ones((2, 1), np.float16), np.eye(2, dtype=np.float16)], np.arange(2)).among(
-        0.5
-    ).keeper.tolist() == [-1, -1]
+    assert Vectors(
+        [np.ones((2, 1), np.float16), np.eye(2, dtype=np.float16)], np.arange(2)
+    ).deduplicate(0.5).keeper.tolist() == [-1, -1]
 
 
 @pytest.fixture(scope="module")
@@ -429,9 +437,9 @@ def test_vectors_do_not_depend_on_their_neighbours(sample: Make, encoder: Path) 
     assert np.linalg.norm(together.astype(float), axis=1) == pytest.approx(1.0, abs=2e-3)
     alone = np.concatenate([measure(batch(sample(text=text))) for text in texts])  # type: ignore[misc]
     assert together == pytest.approx(alone, abs=2e-3)
-    assert gone(duplicates.semantic(np.arange(5), numbered(5), together, threshold=0.999)) == {
-        4: "q1"
-    }
+    assert gone(
+        duplicates.reject_semantic(np.arange(5), numbered(5), together, threshold=0.999)
+    ) == {4: "q1"}
 
 
 def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) -> None:
@@ -482,6 +490,6 @@ def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) ->
 def test_inputs_of_several_values_are_compared_by_their_text(sample: Make) -> None:
     """Brackets, quotes and names of keys made two inputs look more alike than their words are."""
     inputs = {"options": ["one", {"b": 3, "a": "two"}], "none": None}
-    assert duplicates.texts(batch(sample(seed=Seed(id="n", inputs=inputs))), "input") == [
+    assert duplicates.compared_texts(batch(sample(seed=Seed(id="n", inputs=inputs))), "input") == [
         "\none\ntwo\n3"
     ]
