@@ -78,7 +78,7 @@ def shingle_sets(batch: Batch, part: Part, size: int) -> Ragged:
 
 
 def reject_exact(
-    remaining: Rows,
+    rows: Rows,
     ids: Sequence[str],
     digests: NDArray[np.uint64],
     others: Sequence[OtherRun] = (),
@@ -86,7 +86,7 @@ def reject_exact(
     """Reject a sample with the content of an earlier one as same_as; the value is its id."""
     other_count = sum(len(other.rows) for other in others)
     other_digests = [other.columns[0][other.rows] for other in others]  # type: ignore[index]
-    contents = np.concatenate([*other_digests, digests[remaining]])
+    contents = np.concatenate([*other_digests, digests[rows]])
     order = np.lexsort((contents[:, 1], contents[:, 0]))  # equal ones stay in their order
     is_first = np.ones(len(order), bool)
     is_first[1:] = (contents[order[1:]] != contents[order[:-1]]).any(1)
@@ -95,22 +95,22 @@ def reject_exact(
     copies = np.flatnonzero(firsts[other_count:] != np.arange(other_count, len(firsts)))
     verdicts = {}
     for copy in copies.tolist():
-        original = _id(int(firsts[other_count + copy]), others, remaining, ids)
-        verdicts[int(remaining[copy])] = Verdict("same_as", original)
+        original = _id(int(firsts[other_count + copy]), others, rows, ids)
+        verdicts[int(rows[copy])] = Verdict("same_as", original)
     return verdicts
 
 
-def _id(number: int, others: Sequence[OtherRun], remaining: Rows, ids: Sequence[str]) -> str:
-    """Return the id of a row, counted over the rows of `others` and then over `remaining`."""
+def _id(number: int, others: Sequence[OtherRun], rows: Rows, ids: Sequence[str]) -> str:
+    """Return the id of a row, counted over the rows of `others` and then over `rows`."""
     for other in others:
         if number < len(other.rows):
             return f"{other.name}:{other.ids[other.rows[number]]}"
         number -= len(other.rows)
-    return ids[remaining[number]]
+    return ids[rows[number]]
 
 
 def reject_near(
-    remaining: Rows,
+    rows: Rows,
     ids: Sequence[str],
     *columns: NDArray | Ragged,
     threshold: float,
@@ -125,11 +125,11 @@ def reject_near(
     or more columns of `shingle_sets` follow, of which the least index counts. `others` have the
     sets alone.
     """
-    return _reject("near_same_as", Sets, remaining, ids, columns, threshold, scored, others)
+    return _reject("near_same_as", Sets, rows, ids, columns, threshold, scored, others)
 
 
 def reject_semantic(
-    remaining: Rows,
+    rows: Rows,
     ids: Sequence[str],
     *columns: NDArray,
     threshold: float,
@@ -140,22 +140,22 @@ def reject_semantic(
 
     All pairs are compared, so the time grows with their number.
     """
-    return _reject("means_the_same_as", Vectors, remaining, ids, columns, threshold, scored, others)
+    return _reject("means_the_same_as", Vectors, rows, ids, columns, threshold, scored, others)
 
 
 def _reject(
     reason: str,
     kind: type[Sets] | type[Vectors],
-    remaining: Rows,
+    rows: Rows,
     ids: Sequence[str],
     columns: Sequence[NDArray | Ragged],
     threshold: float,
     scored: bool,
     others: Sequence[OtherRun],
 ) -> dict[int, Verdict]:
-    rows = remaining
+    ranked = rows
     if scored:
-        rows = rows[np.argsort(-np.asarray(columns[0])[rows], kind="stable")]
+        ranked = rows[np.argsort(-np.asarray(columns[0])[rows], kind="stable")]
     compared: Any = tuple(columns[1:] if scored else columns)
     verdicts: dict[int, Verdict] = {}
 
@@ -163,13 +163,13 @@ def _reject(
         for rank in np.flatnonzero(decisions.keeper >= 0).tolist():
             name = names[kept_rows[decisions.keeper[rank]]]
             value = f"{name} ({decisions.similarity[rank]:.2f})"
-            verdicts[int(rows[rank])] = Verdict(reason, value)
-        return rows[decisions.keeper < 0]
+            verdicts[int(ranked[rank])] = Verdict(reason, value)
+        return ranked[decisions.keeper < 0]
 
     for other in others:
         kept: Any = kind(other.columns, other.rows)  # type: ignore[arg-type]
-        decisions = kind(compared, rows).deduplicate_against(kept, threshold)
+        decisions = kind(compared, ranked).deduplicate_against(kept, threshold)
         names = [f"{other.name}:{id_}" for id_ in other.ids]
-        rows = drop(decisions, names, other.rows)
-    drop(kind(compared, rows).deduplicate(threshold), ids, rows)
+        ranked = drop(decisions, names, other.rows)
+    drop(kind(compared, ranked).deduplicate(threshold), ids, ranked)
     return verdicts

@@ -69,10 +69,10 @@ def _with_other_runs(judge: Judge, measures: tuple[Measure, ...], config: Config
     """Return a judge that also compares with the kept rows of `filter.against`."""
 
     def judge_with_others(
-        remaining: NDArray[np.int64], *columns: Any, **options: Any
+        rows: NDArray[np.int64], *columns: Any, **options: Any
     ) -> dict[int, Verdict]:
         others = [_kept_rows_of(run, measures, config) for run in config.filter.against]
-        return judge(remaining, *columns, **options, others=others)
+        return judge(rows, *columns, **options, others=others)
 
     return judge_with_others
 
