@@ -222,7 +222,9 @@ def quality(folder: Path) -> Iterator[Row]:
     for seed in range(4):
         documents = corpus(ROWS, seed)
         batches = samples(documents.texts)
-        column: Any = join_columns([duplicates.shingle_sets(batch, "reply", SIZE) for batch in batches])
+        column: Any = join_columns(
+            [duplicates.shingle_sets(batch, "reply", SIZE) for batch in batches]
+        )
         verdicts = duplicates.reject_near(
             np.arange(ROWS), [str(row) for row in range(ROWS)], column, threshold=THRESHOLD
         )
