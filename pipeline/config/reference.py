@@ -3,6 +3,7 @@
 import difflib
 import math
 import shlex
+import textwrap
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -15,6 +16,7 @@ from pipeline.config.run import Config
 from pipeline.errors import PipelineError
 
 ARM, EXAMPLE_ARM = "NAME", "mine"  # what stands for an arm's name, and the one that examples add
+COLUMNS = 99  # of prose
 ESCAPED_BAR = "\\|"
 KINDS: dict[Any, str] = {bool: "true | false", int: "whole number", float: "number", str: "text"}
 INTRO = """# Every config key
@@ -53,7 +55,7 @@ def markdown(prefix: str = "") -> str:
     """The same as one table a section, for docs/reference/config.md."""
     blocks = [] if prefix else [INTRO]
     for heading, rows in _tables(prefix):
-        blocks.append(heading)
+        blocks += [textwrap.fill(part, COLUMNS) for part in heading.split("\n\n")]
         blocks.append(
             "\n".join(
                 [
