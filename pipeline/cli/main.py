@@ -159,6 +159,7 @@ def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple
 @_stage_options
 def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     """All stages in order, each in a process of its own."""
+    from pipeline.execution import runner
     from pipeline.inspection import validate
 
     settings = load(config, overrides)
@@ -166,6 +167,8 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     modules = {name: module for name, module in stage_modules().items() if name in names}
     if not redo and all(is_done(module, settings) for module in modules.values()):
         click.echo("all stages are done already")
+        for module in modules.values():
+            runner.finish(module, settings)
         click.echo("\n".join(module.summary(settings) for module in modules.values()))
         code = worst([exit_code(module, settings) for module in modules.values()])
         write_report(settings)

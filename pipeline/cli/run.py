@@ -84,6 +84,7 @@ def run_stage(
         click.echo(f"{name}: done already")
     if not finished:
         return DONE
+    runner.finish(module, settings)
     click.echo(module.summary(settings))
     code = exit_code(module, settings)
     if name == "evaluate":

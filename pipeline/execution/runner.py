@@ -10,7 +10,8 @@ A stage is a module with
     files       (config, part) -> outside files whose content counts
     identities  (config, part) -> {name: identity} of the models that it uses
     run         (job) -> counts, recomputed from disk
-    summary     (config) -> what to print when all parts are done
+    summary     (config) -> what to print when all parts are done; reads only
+    finish      (config) -> None, if it has one: writes what sums up all parts, once the last one is done; writes nothing twice
     reopen      (job) -> None, if it has one: has a finished part run again for what is no output of it, such as how fast it was
 
 `execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished. A part's folder has
@@ -73,6 +74,17 @@ def execute(
         finally:
             lock.release()
     return worked
+
+
+def finish(stage: Stage, config: Config) -> None:
+    """Have a stage whose parts are all done write what sums them up, if it has anything to write.
+
+    A run that was killed just before this, or whose config now asks for another sum, is put right
+    by the next call. Nothing is written where nothing has changed.
+    """
+    hook: Callable[[Config], None] | None = getattr(stage, "finish", None)
+    if hook:
+        hook(config)
 
 
 def done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> bool:

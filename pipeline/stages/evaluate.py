@@ -28,7 +28,7 @@ from pipeline.models.base import Completion, Model, Request, Sampling
 from pipeline.models.weights import size_of
 from pipeline.records import Range, Scored, Seed, digest
 from pipeline.storage import topk
-from pipeline.storage.files import read_json, sha256, write_json
+from pipeline.storage.files import read_json, sha256, update_json, write_json
 from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
 from pipeline.verifiers import verify
@@ -112,20 +112,30 @@ def reopen(job: Job) -> None:
         (job.folder / "manifest.json").unlink()
 
 
-def summary(config: Config) -> str:
-    """Write results.json from what is on disk, and return the table."""
-    path = Path(config.run_dir) / NAME / "results.json"
+def finish(config: Config) -> None:
+    """Write results.json from the answers on disk, unless it already holds the same figures.
+
+    Raises PipelineError if the gate needs a figure that was not measured; the others are written.
+    """
     names = parts(config)
-    found = {
-        **results.results(
-            config, results.measured(config, names), fidelity.readings(config, names)
-        ),
-        "verdicts": None,
-    }
-    write_json(path, found)
-    if config.evaluate.gate:
-        write_json(path, {**found, "verdicts": gate.failed(config, found)})
-    return "\n".join([table.table(found), *optional_figures.lines(found), str(path)])
+    measured, faithful = results.measured(config, names), fidelity.readings(config, names)
+    figures = {**results.results(config, measured, faithful), "verdicts": None}
+    try:
+        if config.evaluate.gate:
+            figures["verdicts"] = gate.failed(config, figures)
+    finally:
+        update_json(_results_path(config), figures)
+
+
+def summary(config: Config) -> str:
+    """Return the table of results.json."""
+    path = _results_path(config)
+    figures = read_json(path)
+    return "\n".join([table.table(figures), *optional_figures.lines(figures), str(path)])
+
+
+def _results_path(config: Config) -> Path:
+    return Path(config.run_dir) / NAME / "results.json"
 
 
 def _prompt_path(config: Config, part: str) -> str:

@@ -45,7 +45,18 @@ def append(file: IO[bytes], parts: Iterable[bytes]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, _json_text(value))
+
+
+def update_json(path: Path, value: Any) -> None:
+    """Write a JSON file, unless it already holds just this value."""
+    text = _json_text(value)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomic(path, text)
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

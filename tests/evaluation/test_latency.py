@@ -32,7 +32,7 @@ def run(workshop: Path, *overrides: str) -> Config:
     for module in STAGES:
         runner.execute(module, config)
     runner.execute(evaluate, config, prepare=evaluate.reopen)
-    evaluate.summary(config)
+    evaluate.finish(config)
     return config
 
 

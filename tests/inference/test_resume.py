@@ -162,7 +162,7 @@ def test_evaluate_killed_before_its_cost_was_written(workshop: Path) -> None:
     for name in ("manifest.json", "cost.json"):
         (folder / name).unlink()
     assert runner.execute(evaluate, config)
-    evaluate.summary(config)
+    evaluate.finish(config)
     assert read_json(folder.parent / "results.json")["models"]["kd"]["answers_per_s"] is None
 
 

@@ -52,6 +52,7 @@ def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) ->
     found = stored(trained, "sft")["lm_eval"]
     assert found["parity"]["acc"]["value"] in [number / 8 for number in range(9)]
     assert found["parity"]["acc"]["stderr"] is not None
+    evaluate.finish(trained)
     assert "sft: parity: acc 0." in evaluate.summary(trained)
     assert stored(trained, "teacher")["lm_eval"] is None
 

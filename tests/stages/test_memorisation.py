@@ -62,6 +62,7 @@ def test_rows_that_were_held_out_are_the_control(workshop: Path) -> None:
         found["trained"]["verbatim"] - found["unseen"]["verbatim"]
     )
     assert 0 < found["unseen"]["verbatim"] < 1
+    evaluate.finish(config)
     assert "training rows come back word by word (4 tokens or more)" in evaluate.summary(config)
 
 
@@ -100,6 +101,7 @@ def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
         ]
         assert all(0 <= canary["exposure"] <= 3 for canary in found["canaries"])
         assert found["difference"] is None
+    evaluate.finish(config)
     assert "sft: exposure of 3 canaries" in evaluate.summary(config)
 
 
