@@ -371,6 +371,7 @@ def test_every_key_is_read_from_its_own_section() -> None:
         "eval_seeds": "source",
         "NAME": "arm",
         "diversity": "wide",
+        "semantic": "encoder",
         "repetition": "repeats",
         "memorisation": "settings",
         "lm_eval": "settings",
