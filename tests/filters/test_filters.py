@@ -87,14 +87,14 @@ def test_correct(sample: Make) -> None:
         sample(answer=None),
         sample(answer="no", seed=unknown),
     ]
-    found = ground_truth.of(
+    found = ground_truth.check_answers(
         batch(*samples), verifier="label", labels=LABELS, schema=None, timeout_s=1.0, memory_mib=256
     )
     wrong = {
         1: Verdict("wrong_answer", "no (is yes)"),
         2: Verdict("wrong_answer", "None (no answer found)"),
     }
-    assert ground_truth.judge(np.arange(4), found, 1.0, "drop") == wrong
+    assert ground_truth.reject_wrong(np.arange(4), found, 1.0, "drop") == wrong
 
 
 def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:

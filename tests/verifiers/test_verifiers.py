@@ -300,16 +300,18 @@ def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[...
         "timeout_s": SECONDS,
         "memory_mib": 1024,
     }
-    found = ground_truth.of(Batch(samples, TopKFolder(Path())), **settings)
+    found = ground_truth.check_answers(Batch(samples, TopKFolder(Path())), **settings)
     assert [value for value, _ in found] == [1.0, 0.5, None, 1.0]
     rows = np.arange(4)
     unknown = Verdict(
         "unknown_correctness", "ModuleNotFoundError: No module named 'numpy' (import numpy)"
     )
-    assert ground_truth.judge(rows, found, 0.5, "drop") == {2: unknown}
+    assert ground_truth.reject_wrong(rows, found, 0.5, "drop") == {2: unknown}
     wrong = "def double(x): return 4 (1 of 2 tests; line 2: assert double(-3) == -6: Assertio"
-    assert ground_truth.judge(rows, found, 1.0, "keep") == {1: Verdict("wrong_answer", wrong)}
-    assert ground_truth.judge(np.array([0, 3]), found, 1.0, "drop") == {}
+    assert ground_truth.reject_wrong(rows, found, 1.0, "keep") == {
+        1: Verdict("wrong_answer", wrong)
+    }
+    assert ground_truth.reject_wrong(np.array([0, 3]), found, 1.0, "drop") == {}
 
 
 def test_the_config_gives_the_schema(workshop: Path) -> None:

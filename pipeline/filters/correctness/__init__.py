@@ -1,1 +1,1 @@
-"""Filters by ground truth, by agreement and by a judge."""
+"""Filters by ground truth, by agreement of answers, and by a judge model."""

@@ -1,7 +1,12 @@
-"""Filters on whether answers agree: with the other samples of a seed, with another teacher's or prompt's, with their own rationale."""
+"""Filters on whether answers agree.
+
+An answer is compared with the other samples of its example, with the answers behind other prompts,
+with the answers of another teacher, and with the rationale that leads to it.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,144 +17,172 @@ from pipeline.filters.verdict import Rejection, Verdict, reject
 from pipeline.records import Sample
 from pipeline.verifiers import scorers
 
-SHOWN = 35  # characters of a result in a verdict
-DENIAL = 40  # characters in front of a label in which it may be denied
-STATED = re.compile(
+MAX_CHARACTERS = 35  # of a result in a verdict
+NEGATION_REACH = 40  # characters before a label in which it may be negated
+CLAIM = re.compile(
     r"\b(?:answer|result|label) (?:is|would be|must be|should be)\b:?|\banswer:", re.IGNORECASE
 )
 SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n")
-NEGATED = re.compile(
-    r"(?:\b(?:not|no|never|neither|nor|cannot be|rather than|instead of)|n't)(?: (?:an?|the|be|just|really))*\W*$",
+NEGATION = re.compile(
+    r"(?:\b(?:not|no|never|neither|nor|cannot be|rather than|instead of)|n't)"
+    r"(?: (?:an?|the|be|just|really))*\W*$",
     re.IGNORECASE,
 )
 
+Keys = NDArray[np.uint64]
 
-def seeds(batch: Batch) -> NDArray[np.uint64]:
-    """(N,): the key of each sample's seed."""
+
+def seed_keys(batch: Batch) -> Keys:
+    """Return the key of each sample's example, (N,)."""
     return np.array([text_key(sample.seed.id) for sample in batch.samples], np.uint64)
 
 
-def answers(batch: Batch, metric: str) -> NDArray[np.uint64]:
-    """(N,): the key of each answer, NOTHING where there is none. Case, outer punctuation and spacing do not count; under the metric
-    numeric answers are the same if their values are, to six digits where they are not whole; under math, json and code texts count."""
-    return np.array(
-        [text_key(_normalised(sample.answer, metric)) for sample in batch.samples], np.uint64
-    )
+def answer_keys(batch: Batch, metric: str) -> Keys:
+    """Return the key of each answer, (N,); NOTHING where there is none.
+
+    Case, outer punctuation and spacing do not count. Under the metric numeric, answers are equal if
+    their values are; values that are not whole count to six digits. Under math, json and code the
+    text counts.
+    """
+    answers = [_normalise(sample.answer, metric) for sample in batch.samples]
+    return np.array([text_key(answer) for answer in answers], np.uint64)
 
 
-def prompts(batch: Batch) -> NDArray[np.uint64]:
-    """(N,): the number of the prompt that each sample was asked with."""
+def prompt_numbers(batch: Batch) -> Keys:
+    """Return the number of the prompt of each sample, (N,)."""
     return np.array([sample.prompt for sample in batch.samples], np.uint64)
 
 
-def vote_shares(seeds: NDArray[np.uint64], answers: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """(N,): the share of each answer among the answers to its seed (self-consistency, Wang et al. 2023); nan where there is no answer."""
+def vote_shares(seeds: Keys, answers: Keys) -> NDArray[np.float32]:
+    """Return the share of each answer among the answers to its example, (N,); nan without an answer.
+
+    This is self-consistency (Wang et al. 2023).
+    """
     known = answers != NOTHING
+    votes = count_occurrences(_pair_keys(seeds[known], answers[known]))
     shares = np.full(len(seeds), np.nan, np.float32)
-    shares[known] = count_occurrences(_pairs(seeds[known], answers[known])) / count_occurrences(
-        seeds[known]
-    )
+    shares[known] = votes / count_occurrences(seeds[known])
     return shares
 
 
-def majority_shares(seeds: NDArray[np.uint64], shares: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N,): the largest of `vote_shares` in each row's seed: how sure the teacher is about it. nan where no answer to it can be read."""
+def majority_shares(seeds: Keys, shares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the largest of the `vote_shares` of each row's example, (N,).
+
+    It tells how sure the teacher is about the example; nan if no answer to it is readable.
+    """
     _, inverse = np.unique(seeds, return_inverse=True)
-    most = np.full(int(inverse.max(initial=-1)) + 1, np.nan, np.float32)
-    np.fmax.at(most, inverse, shares)
-    return most[inverse]
+    largest = np.full(int(inverse.max(initial=-1)) + 1, np.nan, np.float32)
+    np.fmax.at(largest, inverse, shares)
+    return largest[inverse]
 
 
-def agreed(
-    left: NDArray[np.int64],
-    seeds: NDArray[np.uint64],
-    answers: NDArray[np.uint64],
+def reject_few_votes(
+    rows: NDArray[np.int64],
+    seeds: Keys,
+    answers: Keys,
     *,
     min_vote_share: float | None = None,
     majority: bool = False,
 ) -> dict[int, Verdict]:
-    """low_vote_share: fewer than this share of the answers to the seed are this one. minority_answer: another one has more votes.
+    """Reject vote shares below `min_vote_share` as low_vote_share; with `majority`, reject answers
+    with fewer votes than another as minority_answer.
 
-    All samples vote, those turned down before, too: a duplicate's vote is still a vote. A seed with one sample agrees with itself.
+    All samples vote, even rejected ones: a duplicate's vote is still a vote. The only sample of an
+    example passes.
     """
     shares = vote_shares(seeds, answers)
-    few = shares[left] < (-np.inf if min_vote_share is None else min_vote_share)
-    beaten = (shares[left] < majority_shares(seeds, shares)[left]) & majority
-    minority = reject("minority_answer", left[beaten], shares[left[beaten]])
-    return minority | reject("low_vote_share", left[few], shares[left[few]])
+    low = rows[shares[rows] < (-np.inf if min_vote_share is None else min_vote_share)]
+    verdicts = reject("low_vote_share", low, shares[low])
+    if majority:
+        minority = rows[shares[rows] < majority_shares(seeds, shares)[rows]]
+        verdicts = reject("minority_answer", minority, shares[minority]) | verdicts
+    return verdicts
 
 
-def prompts_agree(
-    left: NDArray[np.int64],
-    seeds: NDArray[np.uint64],
-    answers: NDArray[np.uint64],
-    prompts: NDArray[np.uint64],
-    *,
-    min_share: float,
+def reject_prompt_disagreement(
+    rows: NDArray[np.int64], seeds: Keys, answers: Keys, prompts: Keys, *, min_share: float
 ) -> dict[int, Verdict]:
-    """prompts_disagree: of the answers to the seed behind other prompts, fewer than this share are this one. Seeds without any pass."""
-    known = answers != NOTHING
-    mine = _pairs(seeds, prompts)
-    voters, same = (
-        count_occurrences(seeds[known]),
-        count_occurrences(_pairs(seeds[known], answers[known])),
-    )
-    others = voters - count_occurrences(mine[known])
-    shares = np.full(len(seeds), np.nan, np.float32)
-    agreeing = same - count_occurrences(_pairs(mine[known], answers[known]))
-    shares[known] = np.divide(agreeing, others, where=others > 0, out=np.full(len(others), np.nan))
-    out = left[shares[left] < min_share]
-    return reject("prompts_disagree", out, shares[out])
+    """Reject an answer as prompts_disagree if too few answers behind other prompts are the same.
 
-
-def teachers_agree(
-    left: NDArray[np.int64],
-    seeds: NDArray[np.uint64],
-    answers: NDArray[np.uint64],
-    *,
-    other_seeds: NDArray[np.uint64],
-    other_answers: NDArray[np.uint64],
-    min_share: float,
-) -> dict[int, Verdict]:
-    """teachers_disagree: of another run's answers to the seed (M,) fewer than this share are this one. Seeds without any pass."""
-    readable = other_answers != NOTHING
-    theirs, said = other_seeds[readable], other_answers[readable]
-    rows = left[answers[left] != NOTHING]
-    voters = _occurrences(seeds[rows], theirs)
-    rows, voters = rows[voters > 0], voters[voters > 0]
-    both_seeds, both_answers = np.append(seeds[rows], theirs), np.append(answers[rows], said)
-    pairs = _pairs(both_seeds, both_answers)
-    shares = (_occurrences(pairs[: len(rows)], pairs[len(rows) :]) / voters).astype(np.float32)
-    return reject("teachers_disagree", rows[shares < min_share], shares[shares < min_share])
-
-
-def contradicted(batch: Batch, metric: str, labels: Sequence[str] | None) -> list[Rejection | None]:
-    """rationale_contradicts_answer: the result that the rationale states last is not the answer. Where none is read the sample passes.
-
-    Of numbers it is the last one, the one behind the last "=" or the one behind the last "the answer is"; if any of them is the answer, it
-    agrees. Of labels it is the last one that is named and not denied. Of other texts it is what follows the last "the answer is".
+    The bound is `min_share` of the other prompts' answers to the example. Without any it passes.
     """
-    find = {"numeric": _numbers, "label": lambda text: _label(text, labels or ())}.get(
-        metric, _claim
+    known = answers != NOTHING
+    own_prompt = _pair_keys(seeds, prompts)
+    votes = count_occurrences(_pair_keys(seeds[known], answers[known]))
+    own_votes = count_occurrences(_pair_keys(own_prompt[known], answers[known]))
+    other_answers = count_occurrences(seeds[known]) - count_occurrences(own_prompt[known])
+    unknown = np.full(len(other_answers), np.nan)
+    shares = np.full(len(seeds), np.nan, np.float32)
+    shares[known] = np.divide(
+        votes - own_votes, other_answers, where=other_answers > 0, out=unknown
     )
+    low = rows[shares[rows] < min_share]
+    return reject("prompts_disagree", low, shares[low])
+
+
+def reject_teacher_disagreement(
+    rows: NDArray[np.int64],
+    seeds: Keys,
+    answers: Keys,
+    *,
+    other_seeds: Keys,
+    other_answers: Keys,
+    min_share: float,
+) -> dict[int, Verdict]:
+    """Reject an answer as teachers_disagree if too few answers of another run are the same.
+
+    The bound is `min_share` of the other run's answers (M,) to the example. Without any it passes.
+    """
+    readable = other_answers != NOTHING
+    other_seeds, other_answers = other_seeds[readable], other_answers[readable]
+    rows = rows[answers[rows] != NOTHING]
+    votes_cast = _occurrences(seeds[rows], other_seeds)
+    rows, votes_cast = rows[votes_cast > 0], votes_cast[votes_cast > 0]
+    votes = _occurrences(
+        _pair_keys(seeds[rows], answers[rows]), _pair_keys(other_seeds, other_answers)
+    )
+    shares = (votes / votes_cast).astype(np.float32)
+    low = shares < min_share
+    return reject("teachers_disagree", rows[low], shares[low])
+
+
+def find_contradictions(
+    batch: Batch, metric: str, labels: Sequence[str] | None
+) -> list[Rejection | None]:
+    """Find rationales whose last stated result is not the answer: rationale_contradicts_answer.
+
+    A sample without a readable result passes. A rationale can state up to three numbers: the last
+    one, the one behind the last "=" and the one behind the last "the answer is". It agrees if one
+    of them is the answer. A label is the last one that is named and not negated. Any other text is
+    what follows the last "the answer is".
+    """
+    if metric == "numeric":
+        find_results = _numbers
+    elif metric == "label":
+        find_results = partial(_label, labels=labels or ())
+    else:
+        find_results = _claim
 
     def judge(sample: Sample) -> Rejection | None:
-        answer = _normalised(sample.answer, metric)
+        answer = _normalise(sample.answer, metric)
         if answer is None or sample.rationale is None:
             return None
-        stated = list(find(sample.rationale))
-        if not stated or any(_same(_normalised(text, metric), answer, metric) for text in stated):
+        results = list(find_results(sample.rationale))
+        if not results:
             return None
+        if any(_says(_normalise(result, metric), answer, metric) for result in results):
+            return None
+        result = results[-1].strip()[:MAX_CHARACTERS]
         return (
             "rationale_contradicts_answer",
-            f"{stated[-1].strip()[:SHOWN]} / {(sample.answer or '')[:SHOWN]}",
+            f"{result} / {(sample.answer or '')[:MAX_CHARACTERS]}",
         )
 
     return [judge(sample) for sample in batch.samples]
 
 
-def _normalised(text: str | None, metric: str) -> str | None:
-    """What two answers that say the same have in common; None where nothing can be read."""
+def _normalise(text: str | None, metric: str) -> str | None:
+    """Return what two equal answers have in common; None where nothing is readable."""
     if text is None or metric != "numeric":
         return scorers.normalise(text or "") or None
     value = scorers.last_number(text)
@@ -159,18 +192,18 @@ def _normalised(text: str | None, metric: str) -> str | None:
     return f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
 
 
-def _same(stated: str | None, answer: str, metric: str) -> bool:
-    """A claim in words may say more than the answer does."""
+def _says(result: str | None, answer: str, metric: str) -> bool:
+    """Return whether a result is the answer. A claim in words may be longer than the answer."""
     if metric in ("numeric", "label"):
-        return stated == answer
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", stated or "") is not None
+        return result == answer
+    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", result or "") is not None
 
 
 def _numbers(text: str) -> Iterator[str]:
-    """The number of the last claim, the one behind the last "=", and the last one."""
+    """Yield the number of the last claim, the one behind the last "=", and the last one."""
     yield from _digits(next(_claim(text), ""))[:1]
-    if "=" in text and (found := _digits(text.rpartition("=")[2])):
-        yield found[0]
+    if "=" in text:
+        yield from _digits(text.rpartition("=")[2])[:1]
     yield from _digits(text)[-1:]
 
 
@@ -179,34 +212,42 @@ def _digits(text: str) -> list[str]:
 
 
 def _label(text: str, labels: Sequence[str]) -> Iterator[str]:
-    """The last label that the text names and does not deny. Labels of one character only count as they are written: "a" is a word."""
-    names = sorted(labels, key=len, reverse=True)
-    words = "|".join(
-        re.escape(name) if len(name) == 1 else f"(?i:{re.escape(name)})" for name in names
-    )
-    for match in reversed(list(re.finditer(rf"(?<!\w)(?:{words})(?!\w)", text))) if names else ():
-        if not NEGATED.search(text[max(match.start() - DENIAL, 0) : match.start()]):
+    """Yield the last label that the text names and does not negate.
+
+    A label of one character counts only in its own case: "a" is a word.
+    """
+    if not labels:
+        return
+    patterns = []
+    for label in sorted(labels, key=len, reverse=True):
+        escaped = re.escape(label)
+        patterns.append(escaped if len(label) == 1 else f"(?i:{escaped})")
+    matches = re.finditer(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)", text)
+    for match in reversed(list(matches)):
+        before = text[max(match.start() - NEGATION_REACH, 0) : match.start()]
+        if not NEGATION.search(before):
             yield match.group()
             return
 
 
 def _claim(text: str) -> Iterator[str]:
-    found = list(STATED.finditer(text))
-    if found:
-        behind = text[found[-1].end() :].lstrip()
-        end = SENTENCE_END.search(behind)
-        yield behind[: end.start() if end else len(behind)]
+    """Yield the rest of the sentence behind the last "the answer is"."""
+    claims = list(CLAIM.finditer(text))
+    if claims:
+        claimed = text[claims[-1].end() :].lstrip()
+        end = SENTENCE_END.search(claimed)
+        yield claimed[: end.start()] if end else claimed
 
 
-def _pairs(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """(N,): one key for each two, the same wherever they are."""
+def _pair_keys(first: Keys, second: Keys) -> Keys:
+    """Return one key for each pair, (N,)."""
     return shuffle(first, 0) + second
 
 
-def _occurrences(of: NDArray[np.uint64], among: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """(N,): how often each key occurs among others."""
+def _occurrences(keys: Keys, among: Keys) -> NDArray[np.int64]:
+    """Count how often each of `keys` (N,) occurs in `among`."""
     ordered = np.sort(among)
-    return np.searchsorted(ordered, of, "right") - np.searchsorted(ordered, of, "left")
+    return np.searchsorted(ordered, keys, "right") - np.searchsorted(ordered, keys, "left")
 
 
-SEEDS = Measure(seeds)
+SEEDS = Measure(seed_keys)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.config.filter import TeachersAgree
 from pipeline.filters.correctness import agreement, ground_truth, judge
 from pipeline.filters.correctness.agreement import SEEDS
 from pipeline.filters.measure_cache import columns_of_run, worker_count
@@ -22,88 +23,95 @@ from pipeline.verifiers.scorers import SCORERS
 
 
 def answers_measure(config: Config) -> Measure:
-    return Measure(agreement.answers, {"metric": config.task.metric})
-
-
-def _agreement_with_truth(config: Config, outcome: Outcome) -> dict[str, Any]:
-    """Return how well the judge's scores tell right answers from wrong ones, by ground truth.
-
-    Empty where there are not both, or where checking takes a process for each answer.
-    """
-    if config.task.metric not in SCORERS:
-        return {}
-    check = _checked(config)
-    _, marks = outcome.asked
-    outcome.measured.fill([check], worker_count(config.filter))
-    column: Any = outcome.measured.column(check)
-    right = np.array(
-        [
-            np.nan if value is None or why == ground_truth.NO_TRUTH else value
-            for value, why in column
-        ]
-    )
-    found = judge.agreement(marks, right)
-    return (
-        {}
-        if found is None
-        else {"rows": int((~np.isnan(marks) & ~np.isnan(right)).sum()), "agreement": found}
-    )
+    """Return the measure of answer keys under the task's metric."""
+    return Measure(agreement.answer_keys, {"metric": config.task.metric})
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
-    """Whether the answer is right, by ground truth, by its rationale, and by what others say."""
+    """Yield the filters by ground truth, by the rationale, and by agreement with other answers."""
     settings, task = config.filter, config.task
-    said = answers_measure(config)
+    answers = answers_measure(config)
     if settings.correct:
-        how = partial(ground_truth.judge, threshold=settings.threshold, unknown=settings.unknown)
-        yield NamedFilter("correct", (_checked(config),), how)
-    if settings.consistent:
-        yield NamedFilter(
-            "consistent",
-            (Measure(agreement.contradicted, {"metric": task.metric, "labels": task.labels}),),
-            reject_as_measured,
+        correct = partial(
+            ground_truth.reject_wrong, threshold=settings.threshold, unknown=settings.unknown
         )
+        yield NamedFilter("correct", (_checked_answers(config),), correct)
+    if settings.consistent:
+        labels = {"metric": task.metric, "labels": task.labels}
+        contradictions = Measure(agreement.find_contradictions, labels)
+        yield NamedFilter("consistent", (contradictions,), reject_as_measured)
     if settings.agreement:
-        agreed = partial(
-            agreement.agreed,
+        votes = partial(
+            agreement.reject_few_votes,
             min_vote_share=settings.agreement.min_vote_share,
             majority=settings.agreement.majority,
         )
-        yield NamedFilter("agreement", (SEEDS, said), agreed)
+        yield NamedFilter("agreement", (SEEDS, answers), votes)
     if settings.prompts_agree:
-        same = partial(agreement.prompts_agree, min_share=settings.prompts_agree.min_share)
-        yield NamedFilter("prompts_agree", (SEEDS, said, Measure(agreement.prompts)), same)
+        prompts_agree = partial(
+            agreement.reject_prompt_disagreement, min_share=settings.prompts_agree.min_share
+        )
+        measures = (SEEDS, answers, Measure(agreement.prompt_numbers))
+        yield NamedFilter("prompts_agree", measures, prompts_agree)
     if settings.teachers_agree:
-        others = settings.teachers_agree
+        yield _teachers_agree(settings.teachers_agree, answers, config)
 
-        def same_as_theirs(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
-            theirs = columns_of_run(Path(others.run), "generate", (SEEDS, said), config.filter)
-            return agreement.teachers_agree(
-                left,
-                *columns,
-                other_seeds=theirs[0],
-                other_answers=theirs[1],
-                min_share=others.min_share,
-            )
 
-        yield NamedFilter("teachers_agree", (SEEDS, said), same_as_theirs)
+def _teachers_agree(settings: TeachersAgree, answers: Measure, config: Config) -> NamedFilter:
+    measures = (SEEDS, answers)
+
+    def judge(rows: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+        other_run = Path(settings.run)
+        other_seeds, other_answers = columns_of_run(other_run, "generate", measures, config.filter)
+        return agreement.reject_teacher_disagreement(
+            rows,
+            *columns,
+            other_seeds=other_seeds,
+            other_answers=other_answers,
+            min_share=settings.min_share,
+        )
+
+    return NamedFilter("teachers_agree", measures, judge)
 
 
 def judge_filters(config: Config) -> Iterator[NamedFilter]:
-    """What another model thinks of it."""
-    if config.filter.judge:
-        low = partial(
-            judge.low,
-            least=config.filter.judge.least,
-            drop_unjudged=config.filter.judge.unjudged == "drop",
+    """Yield the filter by the scores of a judge model."""
+    settings = config.filter.judge
+    if settings:
+        low_scores = partial(
+            judge.reject_low_scores,
+            least=settings.least,
+            drop_unjudged=settings.unjudged == "drop",
         )
         yield NamedFilter(
             "judge",
             (),
-            low,
-            ask=judge.Bench(config).marks,
+            low_scores,
+            ask=judge.ReplyJudge(settings, config).score,
             after=lambda outcome: {"judge": _agreement_with_truth(config, outcome)},
         )
+
+
+def _agreement_with_truth(config: Config, outcome: Outcome) -> dict[str, Any]:
+    """Return how well the judge's scores separate right answers from wrong ones.
+
+    Empty if one of the two is missing, or if the verifier starts a process for each answer.
+    """
+    if config.task.metric not in SCORERS:
+        return {}
+    check = _checked_answers(config)
+    outcome.measured.fill([check], worker_count(config.filter))
+    checked: Any = outcome.measured.column(check)
+    correctness = np.full(len(checked), np.nan)
+    for row, (score, explanation) in enumerate(checked):
+        if score is not None and explanation != ground_truth.NO_TRUTH:
+            correctness[row] = score
+    scores = outcome.asked.values
+    auc = judge.roc_auc(scores, correctness)
+    if auc is None:
+        return {}
+    compared = ~np.isnan(scores) & ~np.isnan(correctness)
+    return {"rows": int(compared.sum()), "agreement": auc}
 
 
 def check(config: Config, seeds: Sequence[Seed]) -> None:
@@ -125,7 +133,8 @@ def files(config: Config) -> list[Path]:
 
 def identities(config: Config) -> dict[str, str]:
     """Return what tells the judge from others of the same name."""
-    return {"judge": judge.Bench(config).identity} if config.filter.judge else {}
+    settings = config.filter.judge
+    return {"judge": judge.ReplyJudge(settings, config).identity} if settings else {}
 
 
 def _describe_agreement(note: Mapping[str, Any]) -> str:
@@ -135,12 +144,9 @@ def _describe_agreement(note: Mapping[str, Any]) -> str:
     )
 
 
-def _checked(config: Config) -> Measure:
-    return Measure(
-        ground_truth.of,
-        asdict(verify.load_check(config.task)),
-        slow=config.task.metric not in SCORERS,
-    )
+def _checked_answers(config: Config) -> Measure:
+    check = asdict(verify.load_check(config.task))
+    return Measure(ground_truth.check_answers, check, slow=config.task.metric not in SCORERS)
 
 
 NOTES = {"judge": _describe_agreement}

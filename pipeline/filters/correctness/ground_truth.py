@@ -1,4 +1,4 @@
-"""Whether an answer is right."""
+"""Filter on whether the answer is right, by the ground truth of its example."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,37 +13,42 @@ from pipeline.verifiers.sandbox.sandbox import UnknownError
 from pipeline.verifiers.verify import Check, verify
 
 NO_TRUTH = "no ground truth"
-SHOWN = 80  # characters of a verdict's value
+MAX_CHARACTERS = 80  # of a verdict's value
 
-Found = tuple[float | None, str]  # the answer's value, None where it is unknown; the answer and why
-
-
-def of(batch: Batch, **check: Any) -> list[Found]:
-    """How each answer does by its seed's ground truth. `check`: the fields of verifiers.Check. Without ground truth it passes."""
-    how = Check(**check)
-    return [_one(how, sample) for sample in batch.samples]
+Checked = tuple[float | None, str]  # the score, None if unknown; answer and explanation
 
 
-def judge(
-    left: NDArray[np.int64], found: Sequence[Found], threshold: float, unknown: str
+def check_answers(batch: Batch, **check: Any) -> list[Checked]:
+    """Score each answer by the ground truth of its example; without ground truth it passes.
+
+    `check` holds the fields of `verify.Check`.
+    """
+    settings = Check(**check)
+    return [_check(settings, sample) for sample in batch.samples]
+
+
+def reject_wrong(
+    rows: NDArray[np.int64], checked: Sequence[Checked], threshold: float, unknown: str
 ) -> dict[int, Verdict]:
-    """wrong_answer: worth less than the threshold. unknown_correctness: could not be checked, with `unknown` drop."""
+    """Reject scores below the threshold as wrong_answer; if `unknown` is "drop", reject answers
+    that could not be checked as unknown_correctness.
+    """
     verdicts = {}
-    for row in left.tolist():
-        value, why = found[row]
-        if value is None and unknown == "drop":
-            verdicts[row] = Verdict("unknown_correctness", why)
-        elif value is not None and value < threshold:
-            verdicts[row] = Verdict("wrong_answer", why)
+    for row in rows.tolist():
+        score, explanation = checked[row]
+        if score is None and unknown == "drop":
+            verdicts[row] = Verdict("unknown_correctness", explanation)
+        elif score is not None and score < threshold:
+            verdicts[row] = Verdict("wrong_answer", explanation)
     return verdicts
 
 
-def _one(check: Check, sample: Sample) -> Found:
+def _check(check: Check, sample: Sample) -> Checked:
     if sample.seed.target is None:
         return 1.0, NO_TRUTH
     try:
         score = verify(check, sample.answer, sample.seed.target)
     except UnknownError as error:
-        return None, f"{error} ({sample.answer})"[:SHOWN]
-    answer = " ".join(str(sample.answer).split())
-    return score.value, f"{answer[: SHOWN // 2]} ({score.explanation})"[:SHOWN]
+        return None, f"{error} ({sample.answer})"[:MAX_CHARACTERS]
+    answer = " ".join(str(sample.answer).split())[: MAX_CHARACTERS // 2]
+    return score.value, f"{answer} ({score.explanation})"[:MAX_CHARACTERS]

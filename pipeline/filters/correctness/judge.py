@@ -1,7 +1,8 @@
-"""A model that reads every reply that is left and gives it a mark by a rubric. Its words are kept; nobody is asked twice.
+"""Filter on the scores of a judge: a model that reads replies and scores them by a rubric.
 
-RUN/measured/judge-KEY/ holds marks in shards, each of those who came as far as the judge in one command and had none yet: a looser
-threshold before it sends more, and only these are asked. A mark belongs to a sample's content, whatever else was generated since.
+RUN/measured/judge-KEY/ keeps the scores in shards, so that no reply is judged twice. A command that
+sends more replies to the judge, such as a looser threshold of an earlier filter, adds a shard with
+the new ones. A score belongs to the content of a sample: other samples may be generated later.
 """
 
 import logging
@@ -33,71 +34,73 @@ from pipeline.storage.journal import Shard, read_failures, sweep
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_records
 
+SHARD_SIZE = 8192
+MAX_CHARACTERS = 80  # of an opinion without a score
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
+ID = re.compile(r'^\{"id":"([0-9a-f]+)"', re.MULTILINE)  # at the start of a journal's line
+# What a rubric may name besides the example's inputs.
+RUBRIC_NAMES = ("reply", "reply_answer", "reply_rationale", "ground_truth")
+
 log = logging.getLogger(__name__)
 
-SHARD_SIZE = 8192
-SHOWN = 80  # characters of an opinion without a mark
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")
-ID = re.compile(r'^\{"id":"([0-9a-f]+)"', re.MULTILINE)  # at the beginning of a line of a journal
-TOLD = (
-    "reply",
-    "reply_answer",
-    "reply_rationale",
-    "ground_truth",
-)  # what a rubric may name besides the seed's inputs
-Marks = tuple[
-    Mapping[int, str], NDArray[np.float64]
-]  # by row why there is no mark; (N,) marks, nan where there is none
 
-
-class Mark(Identified):
-    """What the judge said of a sample, and the first number of what the rubric's answer span finds in it."""
+class Opinion(Identified):
+    """What the judge wrote about a sample; `mark` is the first number in the answer span."""
 
     text: str
     mark: float | None = None
 
 
-def key(batch: Batch) -> list[str]:
-    """What a mark is known by."""
+@dataclass(frozen=True)
+class Scores:
+    """The judge's scores (N,), nan where there is none, and by row the reason for a missing one."""
+
+    values: NDArray[np.float64]
+    missing: Mapping[int, str]
+
+
+def opinion_ids(batch: Batch) -> list[str]:
+    """Return the id of each sample's opinion, a digest of the sample's content."""
     return [
         digest(sample.id, sample.seed.inputs, sample.seed.target, sample.text)
         for sample in batch.samples
     ]
 
 
-KEY = Measure(key)
+OPINION_IDS = Measure(opinion_ids)
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A judge, and where its marks are kept."""
+class ReplyJudge:
+    """A judge with its settings; it asks only for the scores that are not stored yet."""
 
+    settings: Judge
     config: Config
 
     @property
-    def judge(self) -> Judge:
-        assert self.config.filter.judge is not None
-        return self.config.filter.judge
-
-    @property
     def model(self) -> Teacher:
-        """The teacher's settings but for those that the judge has of its own."""
-        teacher, judge = self.config.teacher, self.judge
+        """Return the model's settings: those of the teacher, except what the judge sets itself."""
+        teacher, judge = self.config.teacher, self.settings
         if judge.model is None:
             return teacher.model_copy(update={"logprobs": 0})
-        own = {
+        other_model = {
+            "model": judge.model,
+            "revision": judge.revision,
+            "tokenizer": None,
+            "logprobs": 0,
+        }
+        optional = {
             "backend": judge.backend,
             "base_url": judge.base_url,
             "api_key_env": judge.api_key_env,
             "replies": judge.replies,
         }
-        other = {"model": judge.model, "revision": judge.revision, "tokenizer": None, "logprobs": 0}
-        given = {name: value for name, value in own.items() if value is not None}
-        return Teacher.model_validate({**teacher.model_dump(), **other, **given})
+        chosen = {name: value for name, value in optional.items() if value is not None}
+        return Teacher.model_validate({**teacher.model_dump(), **other_model, **chosen})
 
     @property
     def identity(self) -> str:
-        """A digest of whatever could give other marks."""
+        """Return a digest of everything that can change a score."""
         model, engine = self.model, self.model.engine
         named = [
             model.backend,
@@ -108,124 +111,135 @@ class Bench:
             engine.fp32_head,
             engine.max_model_len,
         ]
-        return digest(
-            named, self.judge.max_tokens, resolve.identities(model), sha256(Path(self.judge.prompt))
-        )
+        rubric = sha256(Path(self.settings.prompt))
+        return digest(named, self.settings.max_tokens, resolve.identities(model), rubric)
 
-    def marks(self, run_dir: Path, left: NDArray[np.int64]) -> Marks:
-        """The marks of all samples of the run that have one. Of the rows `left`, those that have none yet are asked for now."""
-        measured = MeasureCache(run_dir)
-        measured.fill([KEY], worker_count(self.config.filter))
-        keys: Any = measured.column(KEY)
+    def score(self, run_dir: Path, rows: NDArray[np.int64]) -> Scores:
+        """Return the scores of the run's samples. Asks the judge about `rows` without an opinion."""
+        cache = MeasureCache(run_dir)
+        cache.fill([OPINION_IDS], worker_count(self.config.filter))
+        ids: Any = cache.column(OPINION_IDS)
         folder = run_dir / "measured" / f"judge-{self.identity}"
         folder.mkdir(parents=True, exist_ok=True)
-        said = self._kept(folder)
-        lacking = {keys[row]: row for row in left.tolist() if keys[row] not in said}
+        opinions = _stored_opinions(folder)
+        row_of = {ids[row]: row for row in rows.tolist() if ids[row] not in opinions}
         failed: dict[str, str] = {}
-        if lacking:
-            failed = self._ask(folder, Samples(run_dir / "generate"), lacking)
-            said = self._kept(folder)
-        marks, why = np.full(len(keys), np.nan), {}
-        for row, name in enumerate(keys):
-            mark, text = said.get(name, (None, failed.get(name, "")))
-            if mark is not None and self.judge.lowest <= mark <= self.judge.highest:
-                marks[row] = mark
+        if row_of:
+            failed = self._ask(folder, Samples(run_dir / "generate"), row_of)
+            opinions = _stored_opinions(folder)
+        values = np.full(len(ids), np.nan)
+        missing = {}
+        for row, id_ in enumerate(ids):
+            score, text = opinions.get(id_, (None, failed.get(id_, "")))
+            if score is not None and self.settings.lowest <= score <= self.settings.highest:
+                values[row] = score
             elif text:
-                why[row] = text
-        return why, marks
+                missing[row] = text
+        return Scores(values, missing)
 
-    def _kept(self, folder: Path) -> dict[str, tuple[float | None, str]]:
-        """Marks that are there, with what was said where none could be read. What a kill left unfinished is closed as it is."""
-        sweep(folder)
-        for path in folder.glob("*.journal.jsonl"):
-            shard = Shard(folder, int(path.name.split(".")[0]), Mark)
-            if shard.claim():
-                shard.recover(ID.findall(path.read_text(encoding="utf-8", errors="replace")))
-                shard.order = list(shard.done)
-                shard.seal()
-        return {mark.id: (mark.mark, mark.text[:SHOWN]) for mark in read_records(folder, Mark)}
+    def _ask(self, folder: Path, samples: Samples, row_of: Mapping[str, int]) -> dict[str, str]:
+        """Ask for the opinions on these rows, by opinion id.
 
-    def _ask(self, folder: Path, samples: Samples, wanted: Mapping[str, int]) -> dict[str, str]:
-        """Ask for the marks of these rows, by key. Returns why those that failed have none; the next command asks for them again."""
-        prompt = prompts.load(self.judge.prompt)
-        prompts.check(prompt, (_asked(samples[row]) for row in list(wanted.values())[:1]))
-        shards = list(_shards(folder, list(wanted)))
-        log.info(f"filter judge: {len(wanted):,} samples to mark; loading {self.model.model}")
+        Returns for each failed id why. The next command asks for it again.
+        """
+        prompt = prompts.load(self.settings.prompt)
+        first_row = next(iter(row_of.values()))
+        prompts.check(prompt, [_rubric_seed(samples[first_row])])
+        shards = list(_new_shards(folder, list(row_of)))
+        log.info(f"filter judge: {len(row_of):,} samples to score; loading {self.model.model}")
         model = open_teacher(self.model, folder / "engine.log")
         try:
-            progress = Progress("filter judge", len(wanted), unit="marks")
-            question = partial(self._question, model, samples, prompt, wanted)
-            Collector(
-                question,
+            collector = Collector(
+                partial(self._question, model, samples, prompt, row_of),
                 _failed,
-                progress,
+                Progress("filter judge", len(row_of), unit="scores"),
                 self.config.generate.max_error_rate,
-                "mend that, and give the same command again",
-            ).run(
-                lambda requests: model.generate(requests, Sampling(self.judge.max_tokens)), shards
+                "fix that, and give the same command again",
             )
+            sampling = Sampling(self.settings.max_tokens)
+            collector.run(lambda requests: model.generate(requests, sampling), shards)
         finally:
             model.close()
-        failures = [failure for shard in shards for failure in read_failures(shard.errors_path)]
+        reasons = {}
         for shard in shards:
+            for failure in read_failures(shard.errors_path):
+                reasons[failure.id] = f"{failure.reason}: {failure.message}"[:MAX_CHARACTERS]
             shard.errors_path.unlink(missing_ok=True)
-        return {failure.id: f"{failure.reason}: {failure.message}"[:SHOWN] for failure in failures}
+        return reasons
 
     def _question(
         self,
         model: Model,
         samples: Samples,
         prompt: Prompt,
-        wanted: Mapping[str, int],
-        identifier: str,
-    ) -> Question[Mark]:
+        row_of: Mapping[str, int],
+        id_: str,
+    ) -> Question[Opinion]:
         tokenizer = model.tokenizer
-        rendered = prompt.render(
-            _asked(samples[wanted[identifier]]), tokenizer.control_tokens if tokenizer else ()
-        )
-        request = Request(
-            identifier,
-            rendered,
-            tokenizer.encode(rendered) if tokenizer else None,
-            stop=tuple(prompt.front.stop),
-        )
+        control_tokens = tokenizer.control_tokens if tokenizer else ()
+        rendered = prompt.render(_rubric_seed(samples[row_of[id_]]), control_tokens)
+        token_ids = tokenizer.encode(rendered) if tokenizer else None
+        request = Request(id_, rendered, token_ids, stop=tuple(prompt.front.stop))
 
-        def record(completion: Completion) -> tuple[Mark, None]:
+        def record(completion: Completion) -> tuple[Opinion, None]:
             answer = replies.read(prompt, completion, tokenizer).answer
-            found = NUMBER.search(answer or "")  # "4/5" and "4 out of 5" are 4
-            return Mark(
-                id=identifier, text=completion.text, mark=float(found.group()) if found else None
-            ), None
+            number = NUMBER.search(answer or "")  # "4/5" and "4 out of 5" are 4
+            mark = float(number.group()) if number else None
+            return Opinion(id=id_, text=completion.text, mark=mark), None
 
         return Question(request, record)
 
 
-def _shards(folder: Path, keys: Sequence[str]) -> Iterator[Shard[Mark]]:
-    """New shards behind those that are there."""
-    first = (
-        max((int(path.name.split(".")[0]) for path in folder.glob("*.jsonl.gz")), default=-1) + 1
-    )
-    for number, begin in enumerate(range(0, len(keys), SHARD_SIZE), start=first):
-        shard = Shard(folder, number, Mark)
+def _stored_opinions(folder: Path) -> dict[str, tuple[float | None, str]]:
+    """Return score and text of each stored opinion. Seals shards that a killed process left."""
+    sweep(folder)
+    for path in folder.glob("*.journal.jsonl"):
+        shard = Shard(folder, _shard_number(path), Opinion)
         if shard.claim():
-            shard.recover(keys[begin : begin + SHARD_SIZE])
+            shard.recover(ID.findall(path.read_text(encoding="utf-8", errors="replace")))
+            shard.order = list(shard.done)
+            shard.seal()
+    return {
+        opinion.id: (opinion.mark, opinion.text[:MAX_CHARACTERS])
+        for opinion in read_records(folder, Opinion)
+    }
+
+
+def _new_shards(folder: Path, ids: Sequence[str]) -> Iterator[Shard[Opinion]]:
+    """Claim new shards, numbered after the stored ones."""
+    last = max(map(_shard_number, folder.glob("*.jsonl.gz")), default=-1)
+    for number, begin in enumerate(range(0, len(ids), SHARD_SIZE), start=last + 1):
+        shard = Shard(folder, number, Opinion)
+        if shard.claim():
+            shard.recover(ids[begin : begin + SHARD_SIZE])
             yield shard
 
 
-def _asked(sample: Sample) -> Seed:
-    """What the judge's prompt may name: the seed's inputs, reply, reply_answer, reply_rationale and ground_truth."""
+def _shard_number(path: Path) -> int:
+    return int(path.name.split(".")[0])
+
+
+def _rubric_seed(sample: Sample) -> Seed:
+    """Return the inputs that the rubric may name: the example's own, and RUBRIC_NAMES."""
     check([sample.seed])
-    told = (sample.text, sample.answer or "", sample.rationale or "", sample.seed.target or "")
-    return Seed(id=sample.id, inputs={**sample.seed.inputs, **dict(zip(TOLD, told, strict=True))})
+    values = (
+        sample.text,
+        sample.answer or "",
+        sample.rationale or "",
+        sample.seed.target or "",
+    )
+    inputs = sample.seed.inputs | dict(zip(RUBRIC_NAMES, values, strict=True))
+    return Seed(id=sample.id, inputs=inputs)
 
 
 def check(seeds: Iterable[Seed]) -> None:
-    """Raise PipelineError for a seed with an input that would be another thing in the rubric."""
+    """Raise PipelineError for an example with an input whose name the rubric uses itself."""
     for seed in seeds:
-        for name in TOLD:
+        for name in RUBRIC_NAMES:
             if name in seed.inputs:
                 raise PipelineError(
-                    f"filter.judge: seed {seed.id} has an input '{name}', which the rubric has for its own; rename the input"
+                    f"filter.judge: seed {seed.id} has an input '{name}', "
+                    "a name that the rubric uses itself; rename the input"
                 )
 
 
@@ -233,29 +247,36 @@ def _failed(failure: Failure) -> Failed:
     return Failed(id=failure.id, number=0, index=0, reason=failure.reason, message=failure.message)
 
 
-def low(
-    left: NDArray[np.int64], found: Marks, least: float, drop_unjudged: bool
+def reject_low_scores(
+    rows: NDArray[np.int64], scores: Scores, least: float, drop_unjudged: bool
 ) -> dict[int, Verdict]:
-    """low_mark: less than `least`; the value is the mark. unjudged: no mark on the scale was read; the value is what the judge said."""
-    why, marks = found
-    verdicts = {
-        int(row): Verdict("low_mark", float(marks[row])) for row in left[marks[left] < least]
-    }
+    """Reject scores below `least` as low_mark, and with `drop_unjudged` rows without a score.
+
+    Their reason is unjudged, and the value is what the judge wrote.
+    """
+    values = scores.values[rows]
+    verdicts = {}
+    for row in rows[values < least].tolist():
+        verdicts[row] = Verdict("low_mark", float(scores.values[row]))
     if drop_unjudged:
-        verdicts |= {
-            int(row): Verdict("unjudged", why.get(int(row), ""))
-            for row in left[np.isnan(marks[left])]
-        }
+        for row in rows[np.isnan(values)].tolist():
+            verdicts[row] = Verdict("unjudged", scores.missing.get(row, ""))
     return verdicts
 
 
-def agreement(marks: NDArray[np.float64], right: NDArray[np.float64]) -> float | None:
-    """Area under the ROC curve of the marks for telling right answers (1) from wrong ones (0): how often a right one has the higher mark,
-    a tie being half (Mann & Whitney 1947). Rows (N,) that are nan in either are left out; None without both kinds."""
-    there = ~np.isnan(marks) & ~np.isnan(right)
-    good, bad = np.sort(marks[there & (right == 1.0)]), marks[there & (right < 1.0)]
-    if not len(good) or not len(bad):
+def roc_auc(scores: NDArray[np.float64], correctness: NDArray[np.float64]) -> float | None:
+    """Return how often a right answer (1) has a higher score than a wrong one (below 1).
+
+    This is the area under the ROC curve; a tie counts half (Mann & Whitney 1947). Rows (N,) that
+    are nan in either argument are left out. None if one of the two kinds is missing.
+    """
+    known = ~np.isnan(scores) & ~np.isnan(correctness)
+    right = np.sort(scores[known & (correctness == 1.0)])
+    wrong = scores[known & (correctness < 1.0)]
+    if not len(right) or not len(wrong):
         return None
-    below = np.searchsorted(good, bad, side="left")
-    upto = np.searchsorted(good, bad, side="right")
-    return float(((len(good) - upto) + 0.5 * (upto - below)).sum() / (len(good) * len(bad)))
+    lower = np.searchsorted(right, wrong, side="left")
+    lower_or_equal = np.searchsorted(right, wrong, side="right")
+    higher = len(right) - lower_or_equal
+    ties = lower_or_equal - lower
+    return float((higher + 0.5 * ties).sum() / (len(right) * len(wrong)))

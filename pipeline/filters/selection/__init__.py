@@ -1,1 +1,1 @@
-"""Select rows by difficulty, balance, diversity and budget."""
+"""Filters that select rows by difficulty, balance, diversity and budget."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.config.filter import Budget, Difficulty
 from pipeline.filters.best_by import scored_filter
 from pipeline.filters.confidence import logprobs
 from pipeline.filters.confidence.logprobs import CERTAINTY
@@ -18,45 +19,51 @@ from pipeline.filters.measure_cache import columns_of_run
 from pipeline.filters.measures import SAMPLE_IDS, Measure
 from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.selection import policies
-from pipeline.filters.selection.policies import LOTS
+from pipeline.filters.selection.policies import DRAWS
 from pipeline.filters.verdict import Verdict
 from pipeline.models import resolve
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
-    """Which of the good ones, and how many."""
+    """Yield the filters that choose which of the good rows to keep, and how many."""
     settings = config.filter
     if settings.difficulty:
-        yield _difficulty(config)
+        yield _difficulty(settings.difficulty, config)
     if settings.balance:
         by = settings.balance.by
         classes = (
-            answers_measure(config) if by == "answer" else Measure(policies.groups, {"by": by})
+            answers_measure(config) if by == "answer" else Measure(policies.class_keys, {"by": by})
         )
-        spread = partial(
-            policies.balanced,
+        balance = partial(
+            policies.balance,
             factor=settings.balance.factor,
             number=settings.balance.number,
             seed=settings.seed,
         )
-        yield scored_filter(
-            "balance", (classes, LOTS), (), settings.balance.best_by, spread, config
-        )
+        best_by = settings.balance.best_by
+        yield scored_filter("balance", (classes, DRAWS), (), best_by, balance, config)
     if settings.diversity:
-        wide = settings.diversity
-        vectors = embeddings.measure(wide.of, wide.model, wide.revision)
-        unlike = partial(
-            policies.diverse, number=wide.number, min_distance=wide.min_distance, seed=settings.seed
+        encoder = settings.diversity
+        vectors = embeddings.measure(encoder.of, encoder.model, encoder.revision)
+        diversify = partial(
+            policies.diversify,
+            number=encoder.number,
+            min_distance=encoder.min_distance,
+            seed=settings.seed,
         )
-        yield NamedFilter("diversity", (vectors, LOTS), unlike)
-    if settings.budget and settings.budget.per_seed:
-        some = partial(
-            policies.within_seed_budget, number=settings.budget.per_seed, seed=settings.seed
-        )
-        yield scored_filter("seed_budget", (SEEDS, LOTS), (), settings.budget.best_by, some, config)
-    if settings.budget and settings.budget.number:
-        some = partial(policies.within_budget, number=settings.budget.number, seed=settings.seed)
-        yield scored_filter("budget", (LOTS,), (), settings.budget.best_by, some, config)
+        yield NamedFilter("diversity", (vectors, DRAWS), diversify)
+    if settings.budget:
+        yield from _budget(settings.budget, config)
+
+
+def _budget(settings: Budget, config: Config) -> Iterator[NamedFilter]:
+    seed, best_by = config.filter.seed, settings.best_by
+    if settings.per_seed:
+        per_seed = partial(policies.cap_rows_per_seed, number=settings.per_seed, seed=seed)
+        yield scored_filter("seed_budget", (SEEDS, DRAWS), (), best_by, per_seed, config)
+    if settings.number:
+        total = partial(policies.cap_rows, number=settings.number, seed=seed)
+        yield scored_filter("budget", (DRAWS,), (), best_by, total, config)
 
 
 def files(config: Config) -> list[Path]:
@@ -75,23 +82,19 @@ def identities(config: Config) -> dict[str, str]:
     return {f"encoder {encoder.model}": resolve.identity(encoder.model, encoder.revision)}
 
 
-def _difficulty(config: Config) -> NamedFilter:
-    difficulty = config.filter.difficulty
-    assert difficulty is not None
-    lowest = -np.inf if difficulty.lowest is None else difficulty.lowest
-    highest = np.inf if difficulty.highest is None else difficulty.highest
-    if difficulty.losses is None:
-        return NamedFilter(
-            "difficulty",
-            (SEEDS, answers_measure(config)),
-            partial(policies.contested, lowest=lowest, highest=highest),
-        )
-    run = Path(difficulty.losses)
+def _difficulty(settings: Difficulty, config: Config) -> NamedFilter:
+    """Return the filter by a student's losses if the config names any, else by votes."""
+    lowest = -np.inf if settings.lowest is None else settings.lowest
+    highest = np.inf if settings.highest is None else settings.highest
+    if settings.losses is None:
+        by_votes = partial(policies.bound_vote_difficulty, lowest=lowest, highest=highest)
+        return NamedFilter("difficulty", (SEEDS, answers_measure(config)), by_votes)
+    run = Path(settings.losses)
 
-    def by_loss(left: NDArray[np.int64], ids: Sequence[str]) -> dict[int, Verdict]:
-        theirs, certainty = columns_of_run(run, "score", (SAMPLE_IDS, CERTAINTY), config.filter)
-        known = dict(zip(theirs, (-certainty[:, logprobs.MEAN_LOGPROB]).tolist(), strict=True))
-        losses = np.array([known.get(identifier, np.nan) for identifier in ids], np.float32)
-        return policies.of_difficulty(left, losses, lowest=lowest, highest=highest, easy="low")
+    def by_loss(rows: NDArray[np.int64], ids: Sequence[str]) -> dict[int, Verdict]:
+        scored_ids, certainty = columns_of_run(run, "score", (SAMPLE_IDS, CERTAINTY), config.filter)
+        losses = dict(zip(scored_ids, -certainty[:, logprobs.MEAN_LOGPROB], strict=True))
+        values = np.array([losses.get(id_, np.nan) for id_ in ids], np.float32)
+        return policies.bound_difficulty(rows, values, lowest=lowest, highest=highest, easy="low")
 
     return NamedFilter("difficulty", (SAMPLE_IDS,), by_loss)

@@ -1,6 +1,7 @@
-"""Filters that choose among good rows: an even spread over classes, a range of difficulty, a budget, and unlike ones.
+"""Filters that choose among good rows: balance over classes, difficulty, budget, and diversity.
 
-None of them depends on chance beyond a seed: the same rows are chosen wherever and however often they are.
+Chance enters only through a random seed and the sample's id. The same rows are therefore chosen
+every time, whatever their order.
 """
 
 import math
@@ -15,138 +16,128 @@ from pipeline.filters.hashing import NOTHING, rank_within_groups, shuffle, text_
 from pipeline.filters.measures import Batch, Measure
 from pipeline.filters.verdict import Verdict, reject
 
-IN_FLOAT32 = 1 << 29  # bytes
+MAX_FLOAT32_BYTES = 1 << 29
 BLOCK = 1 << 16  # rows
 
+Rows = NDArray[np.int64]
+Keys = NDArray[np.uint64]
 
-def lots(batch: Batch) -> NDArray[np.uint64]:
-    """(N,): the key of each sample's id, by which lots are drawn."""
+
+def draw_keys(batch: Batch) -> Keys:
+    """Return the key of each sample's id, (N,), from which random draws are made."""
     return np.array([text_key(sample.id) for sample in batch.samples], np.uint64)
 
 
-def groups(batch: Batch, by: Literal["group", "target"]) -> NDArray[np.uint64]:
-    """(N,): the key of the seed's group or ground truth, NOTHING where it has none. (Answers: `agreement.answers`.)"""
+def class_keys(batch: Batch, by: Literal["group", "target"]) -> Keys:
+    """Return the key of each example's group or ground truth, (N,); NOTHING where it has none."""
     return np.array([text_key(getattr(sample.seed, by)) for sample in batch.samples], np.uint64)
 
 
-def balanced(
-    left: NDArray[np.int64],
-    classes: NDArray[np.uint64],
-    lots: NDArray[np.uint64],
+def balance(
+    rows: Rows,
+    classes: Keys,
+    draws: Keys,
     scores: NDArray | None = None,
     *,
     factor: float | None = None,
     number: int | None = None,
     seed: int = 0,
 ) -> dict[int, Verdict]:
-    """over_balance: its class has more than `number` rows, or than `factor` times the rows of the smallest class that is left. The value is
-    that cap. Kept are the best by `scores` (N,), or without them those that `seed` draws. Rows without a class pass."""
-    rows = left[classes[left] != NOTHING]
+    """Reject the rows of a class above a cap as over_balance; the value is the cap.
+
+    The cap is `number` rows, or `factor` times the rows of the smallest class. The rows with the
+    best `scores` (N,) are kept, or without scores a draw by `seed`. Rows without a class pass.
+    """
+    rows = rows[classes[rows] != NOTHING]
     if not len(rows):
         return {}
-    smallest = int(np.unique(classes[rows], return_counts=True)[1].min())
-    cap = min(
-        math.inf if number is None else number,
-        math.inf if factor is None else max(math.floor(smallest * factor), 1),
-    )
-    if math.isinf(cap):
+    caps = []
+    if number is not None:
+        caps.append(number)
+    if factor is not None:
+        smallest = int(np.unique(classes[rows], return_counts=True)[1].min())
+        caps.append(max(math.floor(smallest * factor), 1))
+    if not caps:
         raise PipelineError("filter.balance: has neither factor nor number; set one of them")
-    over = rank_within_groups(classes[rows], _order(rows, lots, scores, seed)) >= cap
-    return reject("over_balance", rows[over], int(cap))
+    over = rank_within_groups(classes[rows], _order(rows, draws, scores, seed)) >= min(caps)
+    return reject("over_balance", rows[over], min(caps))
 
 
-def contested(
-    left: NDArray[np.int64],
-    seeds: NDArray[np.uint64],
-    answers: NDArray[np.uint64],
-    *,
-    lowest: float = 0.0,
-    highest: float = 1.0,
+def bound_vote_difficulty(
+    rows: Rows, seeds: Keys, answers: Keys, *, lowest: float = 0.0, highest: float = 1.0
 ) -> dict[int, Verdict]:
-    """too_easy, too_hard: the seed's most frequent answer has more or less than this share of its votes (see `agreement.vote_shares`).
-    Seeds without a readable answer pass."""
-    return of_difficulty(
-        left,
-        majority_shares(seeds, vote_shares(seeds, answers)),
-        lowest=lowest,
-        highest=highest,
-        easy="high",
-    )
+    """Reject examples by the vote share of their most frequent answer as too_easy or too_hard.
+
+    See `agreement.vote_shares`. Examples without a readable answer pass.
+    """
+    shares = majority_shares(seeds, vote_shares(seeds, answers))
+    return bound_difficulty(rows, shares, lowest=lowest, highest=highest, easy="high")
 
 
-def of_difficulty(
-    left: NDArray[np.int64],
+def bound_difficulty(
+    rows: Rows,
     values: NDArray,
     *,
     lowest: float = -math.inf,
     highest: float = math.inf,
     easy: Literal["high", "low"],
 ) -> dict[int, Verdict]:
-    """too_easy, too_hard: the value is not within the bounds, both included. `easy` says which values easy rows have: a share of votes or
-    of right answers is high, a student's loss is low. nan passes."""
+    """Reject values outside the bounds as too_easy or too_hard. The bounds and nan pass.
+
+    `easy` tells which values easy rows have: a share of votes is high, a student's loss is low.
+    """
     below, above = ("too_hard", "too_easy") if easy == "high" else ("too_easy", "too_hard")
-    found = values[left]
-    low, high = left[found < lowest], left[found > highest]
+    low = rows[values[rows] < lowest]
+    high = rows[values[rows] > highest]
     return reject(below, low, values[low]) | reject(above, high, values[high])
 
 
-def within_budget(
-    left: NDArray[np.int64],
-    lots: NDArray[np.uint64],
+def cap_rows(
+    rows: Rows, draws: Keys, scores: NDArray | None = None, *, number: int, seed: int = 0
+) -> dict[int, Verdict]:
+    """Reject all but the best `number` rows as over_budget; the value is the score or `number`.
+
+    The best have the highest `scores` (N,); without scores they are drawn.
+    """
+    one_group = np.zeros(len(rows), np.uint8)
+    return _cap("over_budget", one_group, rows, draws, scores, number, seed)
+
+
+def cap_rows_per_seed(
+    rows: Rows,
+    seeds: Keys,
+    draws: Keys,
     scores: NDArray | None = None,
     *,
     number: int,
     seed: int = 0,
 ) -> dict[int, Verdict]:
-    """over_budget: not among the best `number` by `scores` (N,), or, without them, not drawn. The value is the score, or the budget."""
-    return _over(
-        "over_budget",
-        left,
-        rank_within_groups(np.zeros(len(left), np.uint8), _order(left, lots, scores, seed)),
-        scores,
-        number,
-    )
+    """Reject as `cap_rows` does, for each example by itself, as over_seed_budget."""
+    return _cap("over_seed_budget", seeds[rows], rows, draws, scores, number, seed)
 
 
-def within_seed_budget(
-    left: NDArray[np.int64],
-    seeds: NDArray[np.uint64],
-    lots: NDArray[np.uint64],
-    scores: NDArray | None = None,
-    *,
-    number: int,
-    seed: int = 0,
-) -> dict[int, Verdict]:
-    """over_seed_budget: not among the best `number` of its seed, as in `within_budget`."""
-    return _over(
-        "over_seed_budget",
-        left,
-        rank_within_groups(seeds[left], _order(left, lots, scores, seed)),
-        scores,
-        number,
-    )
-
-
-def diverse(
-    left: NDArray[np.int64],
+def diversify(
+    rows: Rows,
     embeddings: NDArray[np.float16],
-    lots: NDArray[np.uint64],
+    draws: Keys,
     *,
     number: int | None = None,
     min_distance: float = 0.0,
     seed: int = 0,
 ) -> dict[int, Verdict]:
-    """too_alike: not chosen by `k_centers` from embeddings (N, D), because others were that lie near it. The value is the distance to the
-    nearest of those. Costs rows times chosen rows times D: a million rows of 256 take two seconds of one core for each that is chosen."""
-    if not len(left):
+    """Reject the rows that `k_centers` does not choose from embeddings (N, D) as too_alike.
+
+    The value is the distance to the nearest chosen row. The time grows with rows times chosen rows
+    times D: a million rows of D = 256 take two seconds of one core for each chosen row.
+    """
+    if not len(rows):
         return {}
-    first = int(shuffle(lots[left], seed).argmin())
-    centers, distances = k_centers(
-        embeddings[left], first, len(left) if number is None else number, min_distance
-    )
-    out = np.ones(len(left), bool)
-    out[centers] = False
-    return reject("too_alike", left[out], distances[out])
+    first = int(shuffle(draws[rows], seed).argmin())
+    limit = len(rows) if number is None else number
+    centers, distances = k_centers(embeddings[rows], first, limit, min_distance)
+    rejected = np.ones(len(rows), bool)
+    rejected[centers] = False
+    return reject("too_alike", rows[rejected], distances[rejected])
 
 
 def k_centers(
@@ -156,57 +147,57 @@ def k_centers(
     min_distance: float = 0.0,
     *,
     block: int = BLOCK,
-    in_float32: int = IN_FLOAT32,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Greedy k-center (Gonzalez 1985; as a choice of data Sener & Savarese, ICLR 2018): begin with row `first`, then always take the row
-    that is farthest from all taken, until there are `number`, or all others are nearer than `min_distance`.
+    max_float32_bytes: int = MAX_FLOAT32_BYTES,
+) -> tuple[Rows, NDArray[np.float32]]:
+    """Choose rows far from each other: greedy k-center (Gonzalez 1985; Sener & Savarese 2018).
 
-    Embeddings of more than `in_float32` bytes stay float16 and are widened `block` rows at a time.
+    Begin with row `first`, then take the row farthest from all chosen ones, until there are
+    `number` or all others are nearer than `min_distance`. Embeddings beyond `max_float32_bytes`
+    stay float16 and are widened `block` rows at a time.
 
-    Returns the rows in the order in which they were taken, and (N,) the Euclidean distance of every row to the nearest of them.
+    Returns the rows in the order of their choice, and (N,) the Euclidean distance of every row to
+    the nearest chosen one.
     """
-    wide = np.float32 if embeddings.size * 4 <= in_float32 else np.float16
-    blocks = [
-        embeddings[begin : begin + block].astype(wide, copy=False)
-        for begin in range(0, len(embeddings), block)
-    ]
-    squares = np.concatenate(
-        [np.square(rows, dtype=np.float32).sum(axis=1) for rows in blocks]
-    )  # (N,)
-    nearest = np.full(len(embeddings), np.inf, np.float32)  # squared
-    taken: list[int] = []
-    while len(taken) < min(number, len(embeddings)):
-        at = int(nearest.argmax()) if taken else first
-        if taken and (nearest[at] == 0 or nearest[at] < min_distance**2):
+    dtype = np.float32 if embeddings.size * 4 <= max_float32_bytes else np.float16
+    starts = range(0, len(embeddings), block)
+    blocks = [embeddings[start : start + block].astype(dtype, copy=False) for start in starts]
+    squares = np.concatenate([np.square(part, dtype=np.float32).sum(axis=1) for part in blocks])
+    nearest = np.full(len(embeddings), np.inf, np.float32)  # squared distances (N,)
+    chosen: list[int] = []
+    while len(chosen) < min(number, len(embeddings)):
+        row = int(nearest.argmax()) if chosen else first
+        if chosen and (nearest[row] == 0 or nearest[row] < min_distance**2):
             break
-        taken.append(at)
-        center = embeddings[at].astype(np.float32)
-        products = np.concatenate([rows.astype(np.float32, copy=False) @ center for rows in blocks])
-        np.minimum(nearest, np.maximum(squares + squares[at] - 2 * products, 0.0), out=nearest)
-        nearest[at] = 0.0
-    return np.array(taken, np.int64), np.sqrt(nearest)
+        chosen.append(row)
+        center = embeddings[row].astype(np.float32)
+        products = np.concatenate([part.astype(np.float32, copy=False) @ center for part in blocks])
+        distances = np.maximum(squares + squares[row] - 2 * products, 0.0)
+        np.minimum(nearest, distances, out=nearest)
+        nearest[row] = 0.0
+    return np.array(chosen, np.int64), np.sqrt(nearest)
 
 
-def _order(
-    rows: NDArray[np.int64], lots: NDArray[np.uint64], scores: NDArray | None, seed: int
-) -> NDArray[np.int64]:
-    """(R,): the place of each of the rows, best score first, nan last, lots between equals."""
-    drawn = shuffle(lots[rows], seed)
-    by = (drawn,) if scores is None else (drawn, -scores[rows])
+def _order(rows: Rows, draws: Keys, scores: NDArray | None, seed: int) -> Rows:
+    """Return the place of each row, (R,): best score first, nan last, draws between equals."""
+    drawn = shuffle(draws[rows], seed)
+    sort_keys = (drawn,) if scores is None else (drawn, -scores[rows])
     place = np.empty(len(rows), np.int64)
-    place[np.lexsort(by)] = np.arange(len(rows))
+    place[np.lexsort(sort_keys)] = np.arange(len(rows))
     return place
 
 
-def _over(
+def _cap(
     reason: str,
-    left: NDArray[np.int64],
-    ranks: NDArray[np.int64],
+    groups: NDArray,
+    rows: Rows,
+    draws: Keys,
     scores: NDArray | None,
     number: int,
+    seed: int,
 ) -> dict[int, Verdict]:
-    out = left[ranks >= number]
-    return reject(reason, out, number if scores is None else scores[out])
+    """Reject what is not among the best `number` rows of its group."""
+    over = rows[rank_within_groups(groups, _order(rows, draws, scores, seed)) >= number]
+    return reject(reason, over, number if scores is None else scores[over])
 
 
-LOTS = Measure(lots)
+DRAWS = Measure(draw_keys)

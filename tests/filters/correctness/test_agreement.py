@@ -36,7 +36,7 @@ def test_answers_are_the_same_by_value(sample: Make) -> None:
         sample(answer=answer)
         for answer in ("1,200", "$1200.0", "about 1200", "1201", "-0", "0", "many", None)
     ]
-    first, second, third, other, minus, zero, many, none = agreement.answers(
+    first, second, third, other, minus, zero, many, none = agreement.answer_keys(
         batch(*numeric), "numeric"
     ).tolist()
     assert first == second == third != other
@@ -44,15 +44,16 @@ def test_answers_are_the_same_by_value(sample: Make) -> None:
     assert many == none == NOTHING
     text = [sample(answer=answer) for answer in (" Yes.", "yes", "no", "...")]
     assert (
-        agreement.answers(batch(*text), "label").tolist() == keys("yes", "yes", "no", None).tolist()
+        agreement.answer_keys(batch(*text), "label").tolist()
+        == keys("yes", "yes", "no", None).tolist()
     )
 
 
 def test_seeds_and_prompts_of_samples(sample: Make) -> None:
     """Samples of one seed have one key, whatever else differs."""
-    found = agreement.seeds(batch(sample(0), sample(0, id="x"), sample(1)))
+    found = agreement.seed_keys(batch(sample(0), sample(0, id="x"), sample(1)))
     assert found[0] == found[1] != found[2]
-    assert agreement.prompts(batch(sample(prompt=3))).tolist() == [3]
+    assert agreement.prompt_numbers(batch(sample(prompt=3))).tolist() == [3]
 
 
 def test_vote_shares() -> None:
@@ -67,16 +68,18 @@ def test_vote_shares() -> None:
 
 def test_an_answer_with_few_votes() -> None:
     """Below the share, not at it; samples that are gone still have their vote, and what cannot be read passes."""
-    verdicts = agreement.agreed(np.array([1, 3, 4, 6]), SEEDS, ANSWERS, min_vote_share=0.5)
+    verdicts = agreement.reject_few_votes(
+        np.array([1, 3, 4, 6]), SEEDS, ANSWERS, min_vote_share=0.5
+    )
     assert verdicts == {3: Verdict("low_vote_share", 0.25)}
 
 
 def test_a_minority_answer() -> None:
     """Two answers that share the lead are both kept."""
-    assert agreement.agreed(ALL, SEEDS, ANSWERS, majority=True) == {
+    assert agreement.reject_few_votes(ALL, SEEDS, ANSWERS, majority=True) == {
         3: Verdict("minority_answer", 0.25)
     }
-    assert agreement.agreed(ALL, SEEDS, ANSWERS) == {}
+    assert agreement.reject_few_votes(ALL, SEEDS, ANSWERS) == {}
 
 
 def test_other_prompts_disagree() -> None:
@@ -84,10 +87,12 @@ def test_other_prompts_disagree() -> None:
     seeds = keys("a", "a", "a", "b", "b")
     answers = keys("1", "1", "2", "1", "1")
     prompts = np.array([0, 0, 1, 0, 0], np.uint64)
-    verdicts = agreement.prompts_agree(np.arange(5), seeds, answers, prompts, min_share=0.5)
+    verdicts = agreement.reject_prompt_disagreement(
+        np.arange(5), seeds, answers, prompts, min_share=0.5
+    )
     assert verdicts == dict.fromkeys([0, 1, 2], Verdict("prompts_disagree", 0.0))
     assert (
-        agreement.prompts_agree(
+        agreement.reject_prompt_disagreement(
             np.arange(5), seeds, keys("2", "2", "2", "1", "1"), prompts, min_share=0.5
         )
         == {}
@@ -100,13 +105,13 @@ def test_teachers_disagree() -> None:
         keys("c", "b", "b", "b", "a", "z"),
         keys("9", "2", "2", "1", None, "1"),
     )
-    verdicts = agreement.teachers_agree(
+    verdicts = agreement.reject_teacher_disagreement(
         ALL, SEEDS, ANSWERS, other_seeds=other_seeds, other_answers=other_answers, min_share=0.5
     )
     assert verdicts == {4: Verdict("teachers_disagree", 0.3333)}
     none = keys()
     assert (
-        agreement.teachers_agree(
+        agreement.reject_teacher_disagreement(
             ALL, SEEDS, ANSWERS, other_seeds=none, other_answers=none, min_share=0.5
         )
         == {}
@@ -139,16 +144,16 @@ def test_a_rationale_and_its_answer(
     """A student learns to reason towards one result and to write another; but what states no result is no contradiction."""
     one = batch(sample(rationale=rationale, answer=answer))
     expected = ("rationale_contradicts_answer", value) if value else None
-    assert agreement.contradicted(one, metric, ["yes", "no"]) == [expected]
+    assert agreement.find_contradictions(one, metric, ["yes", "no"]) == [expected]
 
 
 def test_labels_of_one_letter_are_no_words(sample: Make) -> None:
     """ "a" is an article; the longer of two labels is read where both fit."""
-    assert agreement.contradicted(
+    assert agreement.find_contradictions(
         batch(sample(rationale="It is B, a good one", answer="B")), "label", ["A", "B"]
     ) == [None]
     both = batch(sample(rationale="all in all not sure", answer="sure"))
-    assert agreement.contradicted(both, "label", ["sure", "not sure"]) == [
+    assert agreement.find_contradictions(both, "label", ["sure", "not sure"]) == [
         ("rationale_contradicts_answer", "not sure / sure")
     ]
 
@@ -156,7 +161,7 @@ def test_labels_of_one_letter_are_no_words(sample: Make) -> None:
 def test_nothing_to_hold_against_each_other(sample: Make) -> None:
     """Without rationale or answer there is no contradiction."""
     pair = batch(sample(rationale=None), sample(answer=None))
-    assert agreement.contradicted(pair, "label", ["yes", "no"]) == [None, None]
+    assert agreement.find_contradictions(pair, "label", ["yes", "no"]) == [None, None]
 
 
 def test_keys_are_the_same_in_every_process() -> None:

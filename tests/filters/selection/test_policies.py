@@ -16,7 +16,7 @@ from tests.support.votes import ANSWERS, SEEDS, keys
 
 Make = Callable[..., Sample]
 CLASSES = keys(*"aaaaaabbc", None)
-LOTS = keys(*"0123456789")
+DRAWS = keys(*"0123456789")
 LEFT = np.arange(10)
 
 
@@ -24,9 +24,9 @@ def test_classes_of_samples(sample: Make) -> None:
     """A seed without a group is in none, not in one of its own."""
     grouped = sample(seed=Seed(id="x", inputs={}, group="g"))
     batch = Batch([grouped, sample()], TopKFolder(Path()))
-    assert policies.groups(batch, "group").tolist() == keys("g", None).tolist()
-    assert policies.groups(batch, "target").tolist() == keys(None, "yes").tolist()
-    assert policies.lots(batch).tolist() == keys("s0", "s0").tolist()
+    assert policies.class_keys(batch, "group").tolist() == keys("g", None).tolist()
+    assert policies.class_keys(batch, "target").tolist() == keys(None, "yes").tolist()
+    assert policies.draw_keys(batch).tolist() == keys("s0", "s0").tolist()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_classes_of_samples(sample: Make) -> None:
 )
 def test_balance(cap: dict[str, float], kept: list[int]) -> None:
     """No class is above the cap, none loses rows below it, and a row without a class is not judged."""
-    verdicts = policies.balanced(LEFT, CLASSES, LOTS, **cap)  # type: ignore[arg-type]
+    verdicts = policies.balance(LEFT, CLASSES, DRAWS, **cap)  # type: ignore[arg-type]
     rows = np.setdiff1d(LEFT, list(verdicts))
     assert [int((CLASSES[rows] == name).sum()) for name in keys("a", "b", "c")] == kept
     assert 9 in rows
@@ -49,7 +49,7 @@ def test_balance(cap: dict[str, float], kept: list[int]) -> None:
 
 def test_the_smallest_class_is_one_that_is_left() -> None:
     """A class whose last row an earlier filter took must not take all others' rows."""
-    verdicts = policies.balanced(np.arange(8), CLASSES, LOTS, factor=1.0)
+    verdicts = policies.balance(np.arange(8), CLASSES, DRAWS, factor=1.0)
     assert [row for row in range(6, 8) if row in verdicts] == []
     assert len(verdicts) == 4
 
@@ -57,9 +57,9 @@ def test_the_smallest_class_is_one_that_is_left() -> None:
 def test_balance_keeps_the_best() -> None:
     """By score where there is one, unknown scores last; by lot where there is none, other lots for another seed."""
     scores = np.array([0.1, 0.9, np.nan, 0.5, 0.7, 0.3, 0, 0, 0, 0], np.float32)
-    assert sorted(policies.balanced(LEFT, CLASSES, LOTS, scores, number=3)) == [0, 2, 5]
+    assert sorted(policies.balance(LEFT, CLASSES, DRAWS, scores, number=3)) == [0, 2, 5]
     drawn = [
-        sorted(policies.balanced(LEFT, CLASSES, LOTS, number=3, seed=seed))
+        sorted(policies.balance(LEFT, CLASSES, DRAWS, number=3, seed=seed))
         for seed in (0, 0, 1, 2, 3)
     ]
     assert drawn[0] == drawn[1]
@@ -69,51 +69,51 @@ def test_balance_keeps_the_best() -> None:
 def test_lots_go_with_the_sample_not_with_its_row() -> None:
     """Rows that come or go must not change which of the others are drawn."""
     order = np.random.default_rng(0).permutation(10)
-    there = policies.within_budget(LEFT, LOTS, number=4, seed=7)
-    again = policies.within_budget(LEFT, LOTS[order], number=4, seed=7)
+    there = policies.cap_rows(LEFT, DRAWS, number=4, seed=7)
+    again = policies.cap_rows(LEFT, DRAWS[order], number=4, seed=7)
     assert sorted(there) == sorted(order[list(again)])
 
 
 def test_balance_without_a_cap_is_refused() -> None:
     """A filter that is on and does nothing looks as if it had done its work."""
     with pytest.raises(PipelineError, match=r"filter\.balance: has neither factor nor number"):
-        policies.balanced(LEFT, CLASSES, LOTS)
-    assert policies.balanced(np.arange(0), CLASSES, LOTS) == {}
+        policies.balance(LEFT, CLASSES, DRAWS)
+    assert policies.balance(np.arange(0), CLASSES, DRAWS) == {}
 
 
 def test_difficulty_by_votes() -> None:
     """The seed is judged, so that its samples go together; one without a readable answer passes."""
-    verdicts = policies.contested(np.arange(7), SEEDS, ANSWERS, lowest=0.6, highest=0.9)
+    verdicts = policies.bound_vote_difficulty(np.arange(7), SEEDS, ANSWERS, lowest=0.6, highest=0.9)
     assert verdicts == dict.fromkeys([4, 5], Verdict("too_hard", 0.5))
-    easy = policies.contested(np.arange(7), SEEDS, ANSWERS, highest=0.7)
+    easy = policies.bound_vote_difficulty(np.arange(7), SEEDS, ANSWERS, highest=0.7)
     assert easy == dict.fromkeys(range(4), Verdict("too_easy", 0.75))
 
 
 def test_difficulty_by_loss() -> None:
     """What a student finds hard has a high loss; nan is not known and passes."""
     loss = np.array([0.1, 1.0, 5.0, np.nan])
-    found = policies.of_difficulty(np.arange(4), loss, lowest=0.5, highest=2.0, easy="low")
+    found = policies.bound_difficulty(np.arange(4), loss, lowest=0.5, highest=2.0, easy="low")
     assert found == {0: Verdict("too_easy", 0.1), 2: Verdict("too_hard", 5.0)}
-    assert policies.of_difficulty(np.arange(4), loss, lowest=0.1, highest=5.0, easy="low") == {}
+    assert policies.bound_difficulty(np.arange(4), loss, lowest=0.1, highest=5.0, easy="low") == {}
 
 
 def test_budget() -> None:
     """The best of all, the value is the score that was not enough; without scores it is the budget."""
     scores = np.arange(10, dtype=np.float32)
-    assert policies.within_budget(LEFT[2:], LOTS, scores, number=6) == {
+    assert policies.cap_rows(LEFT[2:], DRAWS, scores, number=6) == {
         2: Verdict("over_budget", 2.0),
         3: Verdict("over_budget", 3.0),
     }
-    drawn = policies.within_budget(LEFT, LOTS, number=6)
+    drawn = policies.cap_rows(LEFT, DRAWS, number=6)
     assert len(drawn) == 4
     assert set(drawn.values()) == {Verdict("over_budget", 6)}
-    assert policies.within_budget(LEFT, LOTS, number=10) == {}
+    assert policies.cap_rows(LEFT, DRAWS, number=10) == {}
 
 
 def test_seed_budget() -> None:
     """So many of each seed, and seeds that have fewer keep theirs."""
     scores = np.array([1, 3, 2, 0, 5, 6, 7], np.float32)
-    found = policies.within_seed_budget(np.arange(7), SEEDS, LOTS[:7], scores, number=2)
+    found = policies.cap_rows_per_seed(np.arange(7), SEEDS, DRAWS[:7], scores, number=2)
     assert found == {0: Verdict("over_seed_budget", 1.0), 3: Verdict("over_seed_budget", 0.0)}
 
 
@@ -138,19 +138,19 @@ def test_k_centers_is_greedy_in_blocks() -> None:
     taken, distances = policies.k_centers(points, 3, 10)
     assert taken.tolist() == expected
     assert distances == pytest.approx(pairwise[expected].min(axis=0), abs=1e-2)
-    blocked, _ = policies.k_centers(points, 3, 10, block=7, in_float32=0)
+    blocked, _ = policies.k_centers(points, 3, 10, block=7, max_float32_bytes=0)
     assert blocked.tolist() == expected
 
 
 def test_diverse() -> None:
     """Copies go first; rows that are gone are no neighbours; a start by lot is the same every time."""
     points = np.array([[5, 5], [0, 0], [0, 0], [1, 0], [0, 9]], np.float16)
-    found = policies.diverse(np.arange(1, 5), points, LOTS[:5])
+    found = policies.diversify(np.arange(1, 5), points, DRAWS[:5])
     assert set(found.values()) == {Verdict("too_alike", 0.0)}
     assert len(found) == 1
     assert found.keys() <= {1, 2}
-    near = policies.diverse(np.arange(1, 5), points, LOTS[:5], min_distance=2.0)
+    near = policies.diversify(np.arange(1, 5), points, DRAWS[:5], min_distance=2.0)
     assert {verdict.reason for verdict in near.values()} == {"too_alike"}
     assert len(near) == 2
-    assert len(policies.diverse(np.arange(5), points, LOTS[:5], number=2)) == 3
-    assert policies.diverse(np.arange(0), points, LOTS[:5]) == {}
+    assert len(policies.diversify(np.arange(5), points, DRAWS[:5], number=2)) == 3
+    assert policies.diversify(np.arange(0), points, DRAWS[:5]) == {}
