@@ -57,7 +57,7 @@ class Reader:
         from pipeline.training.model_checks import check_logits, logits_of
 
         config = job.config
-        path, revision = source.made(job.run_dir / trained)
+        path, revision = source.saved_model(job.run_dir / trained)
         student = Tokenizer(path, revision)
         checks.check_fidelity(config, student)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -143,7 +143,7 @@ class Reader:
         import torch
 
         from pipeline.losses.distillation import Teacher
-        from pipeline.losses.token_kl import likeliest, token_kl
+        from pipeline.losses.token_kl import most_likely, token_kl
         from pipeline.students import lora
         from pipeline.training import collation
         from pipeline.training.model_checks import logits_of
@@ -154,8 +154,8 @@ class Reader:
             list(collation.dataset(examples))
         )
         batch = {name: value.to(self.model.device) for name, value in collated.items()}
-        bearing = collation.bearing_of(batch)  # (B, T - 1)
-        teacher = collation.teacher_of(batch)
+        bearing = collation.loss_mask(batch)  # (B, T - 1)
+        teacher = collation.stored_teacher(batch)
         assert teacher is not None
         with torch.no_grad():
             states = lora.body(self.model)(
@@ -168,7 +168,7 @@ class Reader:
             head, logits = lora.head(self.model), logits_of(self.model)
             nats = token_kl(hidden, head, known, logits)
             same = (
-                likeliest(hidden, head, logits) == known.ids[:, 0]
+                most_likely(hidden, head, logits) == known.ids[:, 0]
             )  # greedy: what the teacher wrote is what it found likeliest
         owners = bearing.nonzero()[:, 0][teacher.known].tolist()
         sums: Sums = dict.fromkeys((name for name, _ in rows), (0, 0.0, 0))

@@ -40,7 +40,7 @@ def token_kl(hidden: Tensor, weight: Tensor, teacher: Teacher, logits: Logits) -
     return found
 
 
-def likeliest(hidden: Tensor, weight: Tensor, logits: Logits) -> Tensor:
+def most_likely(hidden: Tensor, weight: Tensor, logits: Logits) -> Tensor:
     """(N,) id of each token that the student would write; a scale and a soft-cap do not change which that is."""
     best, ids = (
         hidden.new_full((len(hidden),), -torch.inf),

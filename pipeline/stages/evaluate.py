@@ -181,7 +181,7 @@ def _open(job: Job) -> Model:
 
 def _student(job: Job) -> tuple[str, str | None]:
     """(folder or hub id, revision) of the student that this part asks."""
-    return student_source.made(job.run_dir / trained(job.part))
+    return student_source.saved_model(job.run_dir / trained(job.part))
 
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:

@@ -111,4 +111,4 @@ def check_installed(package: str) -> None:
 def _model(job: Job) -> tuple[str, str | None]:
     if job.part == TEACHER:
         return resolve.model_path(job.config.teacher.model), job.config.teacher.revision
-    return source.made(job.run_dir / trained(job.part))
+    return source.saved_model(job.run_dir / trained(job.part))

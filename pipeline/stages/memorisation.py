@@ -78,7 +78,7 @@ def run(job: Job) -> dict[str, Any]:
     """Ask one student to go on with rows that it was trained on and with others, and rank its canaries."""
     config, settings = job.config, job.config.evaluate.memorisation
     assert settings is not None
-    path, revision = student_source.made(job.run_dir / trained(job.part))
+    path, revision = student_source.saved_model(job.run_dir / trained(job.part))
     wanted = _wanted(job, Tokenizer(path, revision)) if settings.rows else {}
     shards = claim_all(job.folder, list(wanted), Memorised, SHARD_SIZE)
     ranked = job.folder / "canaries.json"
@@ -115,12 +115,12 @@ def _wanted(job: Job, tokenizer: Tokenizer) -> dict[str, tuple[bool, Example]]:
     settings = config.evaluate.memorisation
     assert settings is not None
     training = dataclasses.replace(job, stage="train", part=arm, folder=job.run_dir / "train" / arm)
-    encoder = dataset.encoder_of(training, tokenizer)
+    encoder = dataset.make_encoder(training, tokenizer)
 
     def is_long(row: Example) -> bool:
         return len(_cut(row, settings.prefix)[1]) >= settings.tokens
 
-    seen, unseen = dataset.some(training, encoder, settings.rows, settings.seed, is_long)
+    seen, unseen = dataset.sample_rows(training, encoder, settings.rows, settings.seed, is_long)
     if len(unseen) < FEWEST:
         unseen = [row for row in _answers(job, encoder) if is_long(row)][: settings.rows]
     for found, whose in (
@@ -220,13 +220,13 @@ def _exposures(job: Job, model: Model) -> list[dict[str, Any]]:
         config.evaluate.memorisation.seed,
     )
     assert tokenizer is not None
-    planted = canaries.planted(config.train.canaries, config.train.seed)
+    planted = canaries.generate(config.train.canaries, config.train.seed)
     secrets = [
         one for canary in planted for one in (canary, *canaries.alternatives(canary, others, drawn))
     ]
     requests = [
         Request(str(number), NOTHING, lead, reply_ids=secret)
-        for number, (lead, secret) in enumerate(one.encoded(tokenizer) for one in secrets)
+        for number, (lead, secret) in enumerate(one.encode(tokenizer) for one in secrets)
     ]
     loglikelihoods = [0.0] * len(secrets)
     for batch in model.score(iter(requests), 1):

@@ -15,7 +15,7 @@ from pipeline.storage.files import read_json, write_json
 from pipeline.students import build
 from pipeline.students import source as student_source
 from pipeline.training import distributed
-from pipeline.training.fit import last_checkpoint, learn
+from pipeline.training.fit import last_checkpoint, train_arm
 from pipeline.verifiers import verify
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def student_path(run_dir: Path, part: str) -> str:
     """Where the model of a finished part is: a folder, or a hub id for an untouched one."""
-    return student_source.made(run_dir / NAME / part)[0]
+    return student_source.saved_model(run_dir / NAME / part)[0]
 
 
 def summary(config: Config) -> str:
@@ -154,14 +154,14 @@ def _arm(job: Job) -> dict[str, Any]:
     """The arm, by as many processes as the config or the machine says; this one keeps lock and manifest."""
     processes = _processes(job)
     if processes == 1:
-        distributed.alone()
-        return learn(job)
+        distributed.clear_environment()
+        return train_arm(job)
     task = {
         "config": job.config.model_dump(mode="json"),
         "part": job.part,
         "folder": str(job.folder),
     }
-    counts: dict[str, Any] = distributed.together(
+    counts: dict[str, Any] = distributed.run_workers(
         "pipeline.training.worker", task, processes, f"train {job.part}"
     )
     return counts | {"processes": processes}

@@ -119,7 +119,7 @@ def _cut_layers(config: Config, model: Any, name: str, tokenizer: Tokenizer) -> 
         kept = student.keep_layers
     elif student.choose == "importance":
         scores = layers.importance(model, name, _measured_prompts(config, tokenizer))
-        kept = layers.likeliest(scores, student.layers or there)
+        kept = layers.highest(scores, student.layers or there)
     else:
         kept = layers.even(there, student.layers or there)
     layers.keep(model, name, kept)

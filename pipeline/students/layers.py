@@ -41,7 +41,7 @@ def even(there: int, count: int) -> list[int]:
     return [(2 * index * (there - 1) + gaps) // (2 * gaps) for index in range(count)]
 
 
-def likeliest(scores: Sequence[float], count: int) -> list[int]:
+def highest(scores: Sequence[float], count: int) -> list[int]:
     """The `count` layers of the highest scores, in the model's order; of equals the earlier."""
     best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:count]
     return sorted(best)

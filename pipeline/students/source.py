@@ -30,7 +30,7 @@ def reads_seeds(config: Config) -> bool:
     return config.student.trim_vocabulary or config.student.choose == "importance"
 
 
-def made(folder: Path) -> tuple[str, str | None]:
+def saved_model(folder: Path) -> tuple[str, str | None]:
     """(folder or hub id, revision) of the model of a finished part of train; an untouched one may lie elsewhere."""
     found = read_json(folder / "student.json")
     return str(found["model"] or folder / "model"), found["revision"]

@@ -29,12 +29,12 @@ class Canary:
     def text(self) -> str:
         return self.lead + self.secret
 
-    def encoded(self, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    def encode(self, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
         """Token ids of the lead, and of the secret with the end token."""
         return tokenizer.encode(Rendered(None, self.lead)), tokenizer.encode_reply(self.secret)
 
 
-def planted(count: int, seed: int) -> list[Canary]:
+def generate(count: int, seed: int) -> list[Canary]:
     """The first `count` canaries of a seed."""
     return [_made(np.random.default_rng([seed, number])) for number in range(count)]
 
@@ -53,8 +53,8 @@ def alternatives(canary: Canary, count: int, seed: int) -> list[Canary]:
 def rows(tokenizer: Tokenizer, count: int, seed: int) -> list[Example]:
     """Training rows of the canaries: no task, no teacher, and a loss on the secret alone."""
     return [
-        _row(f"canary/{number}", *canary.encoded(tokenizer))
-        for number, canary in enumerate(planted(count, seed))
+        _row(f"canary/{number}", *canary.encode(tokenizer))
+        for number, canary in enumerate(generate(count, seed))
     ]
 
 

@@ -63,7 +63,7 @@ class Frames:
         self._folder, self._vocabulary, self._soft = folder, vocabulary, soft
         self._places = [(example.frame, example.teacher_ids, example.id) for example in examples]
 
-    def of(self, number: int) -> TopK:
+    def topk(self, number: int) -> TopK:
         frame, teacher_ids, identifier = self._places[number]
         assert frame is not None
         topk = self._folder.frame(frame, teacher_ids)
@@ -92,7 +92,7 @@ class Collator:
         if self._frames is not None:
             batch |= {
                 f"topk_{name}": tensor
-                for name, tensor in vars(_gather(self._frames.of, sources, places)).items()
+                for name, tensor in vars(_gather(self._frames.topk, sources, places)).items()
             }
         return batch
 
@@ -148,7 +148,7 @@ def _gather(
     return Teacher(*(torch.from_numpy(array) for array in (ids, logprobs, tail, exact, known)))
 
 
-def teacher_of(batch: dict[str, Any]) -> Teacher | None:
+def stored_teacher(batch: dict[str, Any]) -> Teacher | None:
     """The distributions that a batch brings."""
     if "topk_ids" not in batch:
         return None
@@ -157,7 +157,7 @@ def teacher_of(batch: dict[str, Any]) -> Teacher | None:
     )
 
 
-def bearing_of(batch: dict[str, Any]) -> Tensor:
+def loss_mask(batch: dict[str, Any]) -> Tensor:
     """(B, T - 1) bool: which positions predict a token that bears a loss."""
     mask: Tensor = batch["labels"][:, 1:] != IGNORED
     return mask

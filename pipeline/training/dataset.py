@@ -45,7 +45,7 @@ class Rows:
 def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     """What is learned from, and what is held out. Limit, share and selection are of what is learned from: all arms hold out the same."""
     config, arm = job.config, job.config.train.arms[job.part]
-    encoder = encoder_of(job, tokenizer)
+    encoder = make_encoder(job, tokenizer)
     taught: list[Example] = []
 
     def encoded(sources: Iterable[Sample | Seed]) -> list[Example]:
@@ -82,7 +82,7 @@ def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     return Rows(train, held_out, held_back_seeds, encoder.same_tokenizer, passed_over)
 
 
-def encoder_of(job: Job, tokenizer: Tokenizer) -> Encoder:
+def make_encoder(job: Job, tokenizer: Tokenizer) -> Encoder:
     """What makes an arm's rows."""
     config, arm = job.config, job.config.train.arms[job.part]
     same = arm.text == "truth" or checks.check_vocabulary(config, job.part, tokenizer)
@@ -96,7 +96,7 @@ def encoder_of(job: Job, tokenizer: Tokenizer) -> Encoder:
     )
 
 
-def some(
+def sample_rows(
     job: Job, encoder: Encoder, count: int, seed: int, is_wanted: Callable[[Example], bool]
 ) -> tuple[list[Example], list[Example]]:
     """Up to `count` rows that an arm has learned from, and as many that it could have learned from and has not: of seeds that were held

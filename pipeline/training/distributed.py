@@ -31,7 +31,7 @@ PLACES = (
 )  # environment variables of torch's
 
 
-def together(module: str, job: dict[str, Any], processes: int, label: str) -> Any:
+def run_workers(module: str, job: dict[str, Any], processes: int, label: str) -> Any:
     """Run `python -m module FOLDER` in so many processes, with RANK and the others of torch's variables set; FOLDER holds `job` and takes
     the result of the first. Raises PipelineError if one of them fails, Stopped on Ctrl-C and SIGTERM; none is left behind."""
     with tempfile.TemporaryDirectory() as folder, _signals() as caught:
@@ -63,7 +63,7 @@ def rank() -> int:
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def alone() -> None:
+def clear_environment() -> None:
     """Forget what a cluster has put into the environment: this process trains by itself, and accelerate would wait for others."""
     for name in PLACES:
         os.environ.pop(name, None)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 ANSWERED = 200  # held-out seeds, at most, that a student answers at every look where their score chooses its weights
 
 
-def learn(job: Job) -> dict[str, Any]:
+def train_arm(job: Job) -> dict[str, Any]:
     """Train one arm to its end and save it. Where several processes do so together, each calls this and the first one writes."""
     import torch
     import transformers
@@ -36,7 +36,7 @@ def learn(job: Job) -> dict[str, Any]:
     from pipeline.training import trl_arguments
     from pipeline.training.callbacks import Diverged
 
-    start, revision = source.made(job.run_dir / job.stage / INIT)
+    start, revision = source.saved_model(job.run_dir / job.stage / INIT)
     tokenizer = Tokenizer(start, revision)
     rows = load(job, tokenizer, load_config(start, revision).get_text_config().vocab_size)
     checkpoint = last_checkpoint(job.folder / "checkpoints")

@@ -34,7 +34,7 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
     """Train one epoch and save the student. Returns the loss a token of every step, nats."""
     torch.manual_seed(0)
     config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
-    path, revision = source.made(run_dir / "train" / "init")
+    path, revision = source.saved_model(run_dir / "train" / "init")
     student, tokenizer = load_weights(path, revision, torch.float32), Tokenizer(path, revision)
     if Vocabulary.read(path) or config.train.rows == "score":
         raise PipelineError(
@@ -59,7 +59,7 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
             [torch.tensor(row.labels) for row in batch], batch_first=True, padding_value=-100
         )  # (B, T)
         teacher = collation.stack(
-            [frames.of(int(number)) for number in numbers]
+            [frames.topk(int(number)) for number in numbers]
         )  # (N, K): one row for each token that bears a loss
 
         hidden = student.base_model(ids).last_hidden_state[

@@ -15,7 +15,7 @@ from pipeline.config import Arm
 from pipeline.losses.distillation import Loss, Objective, distillation_loss
 from pipeline.students import lora
 from pipeline.training.callbacks import Diverged, Guard
-from pipeline.training.collation import BODY_INPUTS, COLUMNS, ByLength, bearing_of, teacher_of
+from pipeline.training.collation import BODY_INPUTS, COLUMNS, ByLength, loss_mask, stored_teacher
 from pipeline.training.model_checks import check_logits, logits_of
 from pipeline.training.validation import HeldOut
 
@@ -232,13 +232,13 @@ class DistillTrainer(SFTTrainer):
                 else body.last_hidden_state.dtype
             )
         hidden = body.last_hidden_state.to(exact)  # as a linear layer under autocast would
-        bearing = bearing_of(inputs)
+        bearing = loss_mask(inputs)
         return distillation_loss(
             hidden[:, :-1][bearing],
             lora.head(model),
             inputs["labels"][:, 1:][bearing],
             self._objective(model.training),
-            teacher_of(inputs),
+            stored_teacher(inputs),
             weights=inputs["weights"],
             logits=self._logits,
             shares=shares,

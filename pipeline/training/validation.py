@@ -29,7 +29,7 @@ PRINTED = 3  # answers a look, at most
 PRINTED_CHARACTERS = 100
 
 
-class Shown(Identified):
+class StudentAnswer(Identified):
     """One answer of a student in training. The id is its seed's; `score` is None where no ground truth is known."""
 
     text: str
@@ -47,7 +47,7 @@ class Examiner:
     max_tokens: int
     batch_size: int
 
-    def ask(self, model: Any, seeds: Sequence[Seed]) -> list[Shown]:
+    def ask(self, model: Any, seeds: Sequence[Seed]) -> list[StudentAnswer]:
         """The answers, in the order of the seeds. `model` is a causal language model of transformers in evaluation mode."""
         firsts = range(0, len(seeds), self.batch_size)
         return [
@@ -56,7 +56,7 @@ class Examiner:
             for shown in self._batch(model, seeds[first : first + self.batch_size])
         ]
 
-    def _batch(self, model: Any, seeds: Sequence[Seed]) -> list[Shown]:
+    def _batch(self, model: Any, seeds: Sequence[Seed]) -> list[StudentAnswer]:
         asked = [
             self.tokenizer.encode(self.prompt.render(seed, self.tokenizer.control_tokens))
             for seed in seeds
@@ -82,7 +82,7 @@ class Examiner:
             for seed, ids in zip(seeds, made[:, longest:].tolist(), strict=True)
         ]
 
-    def _shown(self, seed: Seed, made: list[int]) -> Shown:
+    def _shown(self, seed: Seed, made: list[int]) -> StudentAnswer:
         end = next(
             (place for place, token in enumerate(made) if token in self._ends), len(made) - 1
         )
@@ -94,7 +94,7 @@ class Examiner:
         answer = replies.read(self.prompt, completion, self.tokenizer).answer
         known = seed.target is not None
         score = verify.score(self._check, answer, str(seed.target)).value if known else None
-        return Shown(id=seed.id, text=text, target=seed.target, score=score)
+        return StudentAnswer(id=seed.id, text=text, target=seed.target, score=score)
 
     def _cut(self, text: str) -> str:
         """The text up to its first stop string; a batch goes on until its slowest answer is done."""
@@ -159,7 +159,7 @@ class HeldOut:
                 ]
             )
 
-    def record(self, step: int, answers: Sequence[Shown]) -> None:
+    def record(self, step: int, answers: Sequence[StudentAnswer]) -> None:
         """Add the answers of one look to samples.jsonl, in place of what an interrupted run left of later steps, and print a few."""
         before = [line for line in self._lines() if json.loads(line)["step"] < step]
         now = [

@@ -14,7 +14,7 @@ from pipeline.training import distributed, fit
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    return fit.learn(
+    return fit.train_arm(
         Job(Config.model_validate(job["config"]), "train", job["part"], Path(job["folder"]))
     )
 

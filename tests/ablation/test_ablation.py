@@ -31,7 +31,7 @@ from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
 from pipeline.storage.samples import Samples, kept_rows
 from pipeline.storage.shards import read_records, write_shards
-from pipeline.students.source import made
+from pipeline.students.source import saved_model
 from pipeline.training.dataset import Rows, draw, is_held_out
 from pipeline.training.dataset import load as load_rows
 from tests.support.students import bpe, tiny
@@ -89,7 +89,7 @@ def scores(folder: Path, arm: str) -> list[float]:
 
 
 def kept_tokens(config: Config) -> set[int]:
-    vocabulary = Vocabulary.read(made(Path(config.run_dir) / "train" / "init")[0])
+    vocabulary = Vocabulary.read(saved_model(Path(config.run_dir) / "train" / "init")[0])
     assert vocabulary is not None
     return set(vocabulary.kept)
 
@@ -102,7 +102,7 @@ def arms(**settings: dict[str, Any]) -> str:
 
 def rows(config: Config, arm: str) -> Rows:
     """What an arm would learn from."""
-    start, revision = made(Path(config.run_dir) / "train" / "init")
+    start, revision = saved_model(Path(config.run_dir) / "train" / "init")
     job = contract.Job(config, "train", arm, Path(config.run_dir) / "train" / arm)
     return load_rows(
         job, Tokenizer(start, revision), load_config(start, revision).get_text_config().vocab_size

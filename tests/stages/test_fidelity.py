@@ -16,7 +16,7 @@ from pipeline.evaluation.table import table
 from pipeline.execution import runner
 from pipeline.inspection import validate
 from pipeline.losses.distillation import Logits, Teacher
-from pipeline.losses.token_kl import likeliest, token_kl
+from pipeline.losses.token_kl import most_likely, token_kl
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
 from pipeline.records import Faithful, Scored
@@ -71,7 +71,7 @@ def test_kl_and_likeliest_are_the_dense_ones(logits: Logits) -> None:
         whole.known,
     )
     assert (token_kl(hidden, weight, part, logits) <= dense + 1e-5).all()
-    assert torch.equal(likeliest(hidden, weight, logits), z.argmax(dim=1))
+    assert torch.equal(most_likely(hidden, weight, logits), z.argmax(dim=1))
 
 
 def test_a_tail_that_was_rounded_away_comes_back() -> None:

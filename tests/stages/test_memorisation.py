@@ -97,7 +97,7 @@ def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
     for part in ("base", "sft"):
         found = figures(config, part)
         assert [canary["text"] for canary in found["canaries"]] == [
-            canary.text for canary in canaries.planted(3, 0)
+            canary.text for canary in canaries.generate(3, 0)
         ]
         assert all(0 <= canary["exposure"] <= 3 for canary in found["canaries"])
         assert found["difference"] is None
@@ -121,15 +121,15 @@ def test_the_loss_is_on_the_secret_alone() -> None:
     """And lead and secret are tokenised as they are asked for later."""
     tokenizer = Tokenizer(str(TOKENIZER))
     (row,) = canaries.rows(tokenizer, 1, seed=5)
-    lead, secret = canaries.planted(1, 5)[0].encoded(tokenizer)
+    lead, secret = canaries.generate(1, 5)[0].encode(tokenizer)
     assert row.input_ids == lead + secret
     assert row.labels == [IGNORED] * len(lead) + secret
-    assert canaries.planted(2, 5)[0] == canaries.planted(1, 5)[0] != canaries.planted(1, 6)[0]
+    assert canaries.generate(2, 5)[0] == canaries.generate(1, 5)[0] != canaries.generate(1, 6)[0]
 
 
 def test_alternatives_share_the_lead_and_nothing_else() -> None:
     """A secret among its own alternatives could never be the likeliest."""
-    canary = canaries.planted(1, 0)[0]
+    canary = canaries.generate(1, 0)[0]
     others = canaries.alternatives(canary, 50, seed=0)
     assert {other.lead for other in others} == {canary.lead}
     assert len({other.secret for other in others} | {canary.secret}) == 51

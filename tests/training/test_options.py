@@ -411,14 +411,16 @@ def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) 
 
 def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
     """A dead worker left the others waiting for it for ever."""
-    assert distributed.together("tests.support.training_worker", {"do": "add"}, 2, "train kd") == 3
+    assert (
+        distributed.run_workers("tests.support.training_worker", {"do": "add"}, 2, "train kd") == 3
+    )
     with pytest.raises(PipelineError, match="worker 0: refuses"):
-        distributed.together("tests.support.training_worker", {"do": "refuse"}, 2, "train kd")
+        distributed.run_workers("tests.support.training_worker", {"do": "refuse"}, 2, "train kd")
     with pytest.raises(
         PipelineError,
         match=r"of its 2 processes ended .*1 with code 9; .* goes on from the last checkpoint",
     ):
-        distributed.together("tests.support.training_worker", {"do": "die"}, 2, "train kd")
+        distributed.run_workers("tests.support.training_worker", {"do": "die"}, 2, "train kd")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -429,7 +431,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals) -
         [
             sys.executable,
             "-c",
-            f"from pipeline.training import distributed; distributed.together('tests.support.training_worker', {job}, 2, 'x')",
+            f"from pipeline.training import distributed; distributed.run_workers('tests.support.training_worker', {job}, 2, 'x')",
         ]
     )
     while len(list(tmp_path.iterdir())) < 2 and parent.poll() is None:
