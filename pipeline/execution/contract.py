@@ -29,6 +29,8 @@ class Job:
 
 class Stage(Protocol):
     NAME: str
+    NOTES: frozenset[str]
+    DISPOSABLE: frozenset[str]
     SHARED: bool
 
     def parts(self, config: Config) -> list[str]: ...

@@ -1,6 +1,7 @@
 """Manifests of finished parts: counts, file sizes and hashes."""
 
 import platform
+from collections.abc import Set
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,8 @@ from pipeline import __version__
 from pipeline.storage.files import read_json, sha256
 from pipeline.storage.shards import read_lines
 
+STARTED = frozenset({"begun.json", "work.json", "engine.log"})  # there before any result
+SHARD_NOTES = frozenset({"errors", "quarantine"})  # folders that shards in the making fill
 VERSIONED = (
     "torch",
     "vllm",
@@ -25,84 +28,83 @@ VERSIONED = (
 
 
 def read_manifest(run_dir: Path, name: str) -> dict[str, Any]:
-    """The manifest of a finished part."""
+    """Return the manifest of a finished part, such as "train/kd"."""
     manifest: dict[str, Any] = read_json(run_dir / name / "manifest.json")
     return manifest
 
 
-def is_barren(folder: Path) -> bool:
-    """Whether the stage failed here before it made anything that lasts."""
-    return not any(
-        _lasts(path, path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
-    )
+def is_barren(folder: Path, disposable: Set[str]) -> bool:
+    """Return whether a stage failed here before it made anything that must not be lost.
+
+    `disposable` names the stage's files and folders that a new start simply writes again.
+    """
+    for path in folder.rglob("*"):
+        top = path.relative_to(folder).parts[0]
+        if path.is_file() and top not in disposable | {"errors"} and _must_be_kept(path):
+            return False
+    return True
 
 
-def _lasts(path: Path, name: Path) -> bool:
-    if (
-        name.parts[0] in ("rejected", "tensorboard", "prompts", "errors")
-        or _passes(path)
-        or path.suffix == ".topk"
-    ):
+def _must_be_kept(path: Path) -> bool:
+    if _is_passing(path) or path.suffix == ".topk" or path.name in STARTED:
         return False  # frames are nothing without the lines that point to them
     if path.name.endswith(".jsonl.gz"):
         return any(True for _ in read_lines(path))
-    return (
-        path.name not in {"begun.json", "work.json", "engine.log", "cost.json", "filters.json"}
-        and path.stat().st_size > 0
-    )
+    return path.stat().st_size > 0
 
 
-def outputs_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and size of every file below `folder` that others may read: not the bookkeeping, not the training checkpoints, and no shard
-    without records: a retry in which all failed again has changed nothing for whoever comes after."""
-    left_out = {
-        "begun.json",
-        "manifest.json",
-        "engine.log",
-        "history.jsonl",
-        "samples.jsonl",
-        "work.json",
-    }
-    left_out |= {"filters.json", "calibration.json", "judge.json"}  # what a filter said of itself
-    left_out |= {"cost.json"}  # how fast answers came, which does not change them
-    passed_over = {"checkpoints", "tensorboard", "errors", "quarantine"}
-    names = [
-        str(path.relative_to(folder))
+def outputs_of(folder: Path, notes: Set[str]) -> dict[str, dict[str, Any]]:
+    """Return hash and size of every file below `folder` that later stages may read.
+
+    Left out are the stage's `notes`, what the machinery writes, and shards without records: a
+    retry in which all requests failed again has changed nothing for later stages.
+    """
+    entries = {
+        str(path.relative_to(folder)): _entry(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.name not in left_out
-        and not _passes(path)
-        and not passed_over & set(path.relative_to(folder).parts)
-        and ".journal." not in path.name
-    ]
-    found = {name: _facts_of(folder / name) for name in names}
+        if path.is_file() and not is_bookkeeping(path, folder) and not is_note(path, folder, notes)
+    }
     empty = {
-        name.removesuffix(".jsonl.gz") for name, facts in found.items() if facts.get("records") == 0
+        name.removesuffix(".jsonl.gz")
+        for name, entry in entries.items()
+        if entry.get("records") == 0
     }
     return {
-        name: facts
-        for name, facts in found.items()
+        name: entry
+        for name, entry in entries.items()
         if name.removesuffix(".jsonl.gz").removesuffix(".topk") not in empty
     }
 
 
-def _is_lock(path: Path) -> bool:
-    return path.name == "lock" or path.suffix == ".lock"
+def is_note(path: Path, folder: Path, notes: Set[str]) -> bool:
+    """Return whether a file below a part's folder is one of the stage's notes, or in one."""
+    return path.relative_to(folder).parts[0] in notes
 
 
-def _passes(path: Path) -> bool:
-    """Whether a file is gone soon, or was left behind by a kill."""
-    return _is_lock(path) or path.suffix == ".tmp"
-
-
-def _facts_of(path: Path) -> dict[str, Any]:
-    records = (
-        {"records": sum(1 for _ in read_lines(path))} if path.name.endswith(".jsonl.gz") else {}
+def is_bookkeeping(path: Path, folder: Path) -> bool:
+    """Return whether the machinery wrote a file: about the work, locks, journals, leftovers."""
+    return (
+        path.name in {*STARTED, "manifest.json"}
+        or _is_passing(path)
+        or ".journal." in path.name
+        or not SHARD_NOTES.isdisjoint(path.relative_to(folder).parts)
     )
-    return {"sha256": sha256(path), "nbytes": path.stat().st_size, **records}
+
+
+def _is_passing(path: Path) -> bool:
+    """Return whether a file is a lock, or half-written: it ends with its process."""
+    return path.name == "lock" or path.suffix in (".lock", ".tmp")
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    entry: dict[str, Any] = {"sha256": sha256(path), "nbytes": path.stat().st_size}
+    if path.name.endswith(".jsonl.gz"):
+        entry["records"] = sum(1 for _ in read_lines(path))
+    return entry
 
 
 def versions() -> dict[str, str]:
+    """Return the versions of the pipeline, Python, the platform and the libraries that matter."""
     versions = {
         "pipeline": __version__,
         "python": platform.python_version(),
@@ -117,4 +119,5 @@ def versions() -> dict[str, str]:
 
 
 def now() -> str:
+    """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,6 +3,8 @@
 A stage is a module with
 
     NAME        the folder of the run that it fills, and its command
+    NOTES       files and folders of a part that are notes about it, not outputs that later stages read
+    DISPOSABLE  files and folders that a new start simply writes again: alone, they do not tie the folder to its settings
     SHARED      whether many processes may work on a part at once
     parts       (config) -> names of what is made separately below that folder; [""] for a stage that is one piece
     sections    (config, part) -> the parts of the config that can change its result, such as "teacher" or "task.seeds"
@@ -103,7 +105,7 @@ def _job(stage: Stage, config: Config, part: str) -> Job:
 
 def _begin(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
     """Whether the part has to be run. Raises PipelineError if it was begun from other settings or inputs."""
-    if alone and is_barren(job.folder) and _changed(job, fields):
+    if alone and is_barren(job.folder, stage.DISPOSABLE) and _changed(job, fields):
         set_aside(job)  # nothing was made under the old settings
     _refuse_other(job, fields)
     if (job.folder / "manifest.json").exists():
@@ -137,7 +139,7 @@ def _run(stage: Stage, job: Job) -> None:
                 "finished": now(),
                 "seconds": round(time.time() - begun, 1),
                 "counts": counts,
-                "files": outputs_of(job.folder),
+                "files": outputs_of(job.folder, stage.NOTES),
             },
         )
 

@@ -37,6 +37,8 @@ from pipeline.verifiers.verify import Check
 log = logging.getLogger(__name__)
 
 NAME = "evaluate"
+NOTES = frozenset({"cost.json"})
+DISPOSABLE = frozenset({"cost.json"})
 SHARED = False
 SHARD_SIZE = 512
 

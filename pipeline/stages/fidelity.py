@@ -21,6 +21,8 @@ from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
 
 NAME = "fidelity"
+NOTES = frozenset[str]()
+DISPOSABLE = frozenset[str]()
 SHARED = False
 SHARD_SIZE = 512
 TEACHERS = Path("evaluate") / TEACHER

@@ -28,8 +28,10 @@ from pipeline.storage.samples import keep, kept_rows
 from pipeline.storage.shards import read_records, write_shards
 
 NAME = "filter"
-SHARED = False
 ORDER = "filters.json"  # the filters that ran, in order, each with the names of its measures
+NOTES = frozenset({ORDER, *(f"{name}.json" for name in build.NOTES)})
+DISPOSABLE = frozenset({ORDER, "rejected"})
+SHARED = False
 
 
 def parts(config: Config) -> list[str]:

@@ -21,6 +21,8 @@ from pipeline.records import Sample, Seed, digest
 log = logging.getLogger(__name__)
 
 NAME = "generate"
+NOTES = frozenset[str]()
+DISPOSABLE = frozenset({"prompts"})
 SHARED = True
 SEED_BITS = 8  # hex digits of a hash that make a sampling seed
 

@@ -25,6 +25,8 @@ from pipeline.students import source
 log = logging.getLogger(__name__)
 
 NAME = "forgotten"
+NOTES = frozenset[str]()
+DISPOSABLE = frozenset[str]()
 SHARED = False
 
 

@@ -36,6 +36,8 @@ from pipeline.training import canaries, dataset
 log = logging.getLogger(__name__)
 
 NAME = "memorisation"
+NOTES = frozenset[str]()
+DISPOSABLE = frozenset[str]()
 SHARED = False
 SHARD_SIZE = 512
 FEWEST = 10  # rows, of which a share is worth giving

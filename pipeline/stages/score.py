@@ -25,6 +25,8 @@ from pipeline.storage.samples import Samples
 log = logging.getLogger(__name__)
 
 NAME = "score"
+NOTES = frozenset[str]()
+DISPOSABLE = frozenset({"prompts"})
 SHARED = True
 KEPT, TARGETS = "kept", "targets"
 SHARD_ROWS = 512

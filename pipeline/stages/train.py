@@ -21,6 +21,8 @@ from pipeline.verifiers import verify
 log = logging.getLogger(__name__)
 
 NAME = "train"
+NOTES = frozenset({"history.jsonl", "samples.jsonl", "checkpoints", "tensorboard"})
+DISPOSABLE = frozenset({"tensorboard"})
 SHARED = False
 SLOW_LOADING = 0.05  # of the time of training
 

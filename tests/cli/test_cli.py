@@ -1,5 +1,6 @@
 """The commands as a user meets them: exit codes, messages, everything from seeds to figures in one go."""
 
+import importlib
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import pytest
 
 from pipeline.cli.main import cli
 from pipeline.evaluation.format import shown
+from pipeline.execution import manifest
+from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_lines
 from tests.support.processes import pipeline
 
@@ -110,6 +113,35 @@ def test_asking_again_does_nothing(tiny: Path) -> None:
     assert again.returncode == 0
     assert "all stages are done already" in again.stdout
     assert times() == before
+
+
+OUTPUTS = {
+    "generate": ["0*.jsonl.gz", "0*.topk", "prompts/0.md"],
+    "filter": ["kept/rows.npz", "rejected/00000.jsonl.gz"],
+    "train": ["student.json", "model/*"],
+    "evaluate": ["00000.jsonl.gz"],
+}
+
+
+def test_every_file_is_an_output_a_note_or_bookkeeping(tiny: Path) -> None:
+    """A new side file of a stage, taken for an output, would make all later stages stale."""
+    kinds = set()
+    for path in tiny.glob("*/**/manifest.json"):
+        folder, name = path.parent, path.relative_to(tiny).parts[0]
+        stage = importlib.import_module(f"pipeline.stages.{name}")
+        outputs = read_json(path)["files"]
+        for file in (file for file in folder.rglob("*") if file.is_file()):
+            kind = {
+                "output": any(file.relative_to(folder).match(glob) for glob in OUTPUTS[name]),
+                "note": manifest.is_note(file, folder, stage.NOTES),
+                "bookkeeping": manifest.is_bookkeeping(file, folder),
+            }
+            assert sum(kind.values()) == 1 or kind["note"], file
+            assert kind["output"] == (str(file.relative_to(folder)) in outputs), file
+            kinds |= {(name, kind_) for kind_, holds in kind.items() if holds}
+    assert kinds == {(name, kind) for name in OUTPUTS for kind in ("output", "bookkeeping")} | {
+        ("filter", "note"), ("train", "note"), ("evaluate", "note"),
+    }  # fmt: skip
 
 
 def test_status_tells_what_is_done(tiny: Path) -> None:
