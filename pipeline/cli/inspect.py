@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.report.write import MOST
+from pipeline.report.write import MAX_SAMPLES
 
 
 @click.command(epilog="Example: pipeline status runs/quickstart")
@@ -59,10 +59,10 @@ def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
 @click.argument("other", metavar="RUN_B", type=click.Path(path_type=Path))
 def diff(one: Path, other: Path) -> None:
     """What two runs differ in: settings and data, versions, counts, results."""
-    from pipeline.inspection.diff import differences
+    from pipeline.inspection.diff import compare_runs
 
     same = True
-    for line in differences(one, other):
+    for line in compare_runs(one, other):
         same = False
         click.echo(line)
     if same:
@@ -88,7 +88,7 @@ def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None
     """Print samples as lines of JSON: those that were kept, or those that were not."""
     from pipeline.inspection import explain as lives
 
-    for line in lives.listed(run_dir, rejected or reason is not None, reason, limit):
+    for line in lives.list_samples(run_dir, rejected or reason is not None, reason, limit):
         click.echo(line)
 
 
@@ -164,7 +164,7 @@ def schema(prefix: str, markdown: bool) -> None:
     "--samples",
     "most",
     type=click.IntRange(1),
-    default=MOST,
+    default=MAX_SAMPLES,
     show_default=True,
     help="To look through; those rejected come first.",
 )

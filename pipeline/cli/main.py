@@ -180,7 +180,7 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
             code = worst([code, exit_code(modules[name], settings)])
             continue
         if name == STAGES[0]:
-            validate.check(settings)
+            validate.check_config(settings)
         click.echo(f"--- {name}")
         code = max(code, run_child(name, config, *overrides, *(["--redo"] if redo else [])))
     return code
@@ -253,7 +253,7 @@ def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
     if origins:
         for key, value, origin in loading.describe(config, overrides):
             click.echo(f"{key} = {value!r}  ({origin})")
-    for line in checks.check(settings):
+    for line in checks.check_config(settings):
         click.echo(line)
 
 

@@ -10,7 +10,7 @@ from pipeline.execution.fingerprint import differing
 from pipeline.storage.files import read_json
 
 
-def differences(one: Path, other: Path) -> Iterator[str]:
+def compare_runs(one: Path, other: Path) -> Iterator[str]:
     """Stage by stage what two runs differ in: settings and inputs, versions, what came out. Raises PipelineError if one is no run."""
     for run in (one, other):
         if not any(run.glob("*/**/begun.json")):

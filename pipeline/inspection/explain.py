@@ -13,7 +13,7 @@ from pipeline.data import prompts
 from pipeline.errors import PipelineError
 from pipeline.filters.measure_cache import MeasureCache
 from pipeline.inference.work_queue import failure_files
-from pipeline.inspection.lookup import found, is_judged, unknown
+from pipeline.inspection.lookup import find_samples, is_judged, unknown_id
 from pipeline.records import Failed, Rejected, Sample
 from pipeline.storage.files import read_json
 from pipeline.storage.journal import read_failures
@@ -31,7 +31,7 @@ def explain(run_dir: Path, identifier: str) -> Iterator[str]:
     generated = run_dir / "generate"
     if not (generated / "manifest.json").exists():
         raise PipelineError(f"{run_dir}: generate is not finished; run it to the end first")
-    samples = list(found(run_dir, identifier))
+    samples = list(find_samples(run_dir, identifier))
     failed = [
         f
         for path in failure_files(generated)
@@ -39,14 +39,16 @@ def explain(run_dir: Path, identifier: str) -> Iterator[str]:
         if identifier in (f.id, f.id.rpartition("/")[0])
     ]
     if not samples and not failed:
-        raise unknown(run_dir, identifier)
+        raise unknown_id(run_dir, identifier)
     for row, sample in samples:
         yield from _life(run_dir, row, sample)
         yield ""
     yield from map(_failure, failed)
 
 
-def listed(run_dir: Path, rejected: bool, reason: str | None, limit: int | None) -> Iterator[str]:
+def list_samples(
+    run_dir: Path, rejected: bool, reason: str | None, limit: int | None
+) -> Iterator[str]:
     """Samples as lines of JSON: those that were kept, or those turned down (for one reason, such as correct.wrong_answer) with why."""
     if not rejected:
         yield from (

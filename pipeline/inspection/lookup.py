@@ -12,7 +12,7 @@ from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_lines
 
 
-def found(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
+def find_samples(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
     """(row, sample) of those with this id, or this seed's id."""
     of_seed = json.dumps(identifier, ensure_ascii=False).encode()
     begins = b'{"id":' + of_seed, b'{"id":' + of_seed[:-1] + b"/"
@@ -26,7 +26,7 @@ def found(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
         before += shard.records
 
 
-def unknown(run_dir: Path, identifier: str) -> PipelineError:
+def unknown_id(run_dir: Path, identifier: str) -> PipelineError:
     """What to say of an id that nothing has."""
     return PipelineError(
         f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(run_dir / 'generate')[0].id}"

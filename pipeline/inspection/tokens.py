@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.inspection.lookup import found, unknown
+from pipeline.inspection.lookup import find_samples, unknown_id
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
@@ -27,7 +27,7 @@ SURE = 0.9  # without colours, a token is marked that was less likely
 
 
 @dataclass(frozen=True)
-class Thought:
+class TokenProbabilities:
     """What the teacher thought of each of T tokens that it wrote, as probabilities."""
 
     written: NDArray[np.float64]  # (T,) of the token itself
@@ -36,7 +36,7 @@ class Thought:
     rest: NDArray[np.float64]  # (T,) of all that is in neither
 
 
-def thought(topk: TopK, top: int) -> Thought:
+def token_probabilities(topk: TopK, top: int) -> TokenProbabilities:
     """The `top` likeliest other tokens at each place. Draws, which stand for many, count as the rest."""
     ids, logprobs = topk.ids[:, 1 : top + 1], topk.logprobs[:, 1 : top + 1].astype(np.float64)
     exact = np.arange(1, ids.shape[1] + 1) < topk.exact[:, None]
@@ -44,19 +44,21 @@ def thought(topk: TopK, top: int) -> Thought:
         np.exp(topk.logprobs[:, 0].astype(np.float64)),
         np.where(exact, np.exp(logprobs), 0.0),
     )
-    return Thought(written, ids, others, np.maximum(0.0, 1.0 - written - others.sum(axis=1)))
+    return TokenProbabilities(
+        written, ids, others, np.maximum(0.0, 1.0 - written - others.sum(axis=1))
+    )
 
 
 def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> Iterator[str]:
     """The lines that show one sample, or a seed's, or the first of the run; with `top` so many of the likeliest tokens at each place."""
     samples = (
-        [sample for _, sample in found(run_dir, identifier)]
+        [sample for _, sample in find_samples(run_dir, identifier)]
         if identifier
         else list(islice(Samples(run_dir / "generate"), 1))
     )
     if not samples:
-        raise unknown(run_dir, identifier or "")
-    tokenizer = teachers_tokenizer(run_dir)
+        raise unknown_id(run_dir, identifier or "")
+    tokenizer = load_teacher_tokenizer(run_dir)
     for sample in samples:
         yield f"{sample.id}: answer {sample.answer!r}, ground truth {sample.seed.target or 'unknown'}; {_legend(colours)}"
         if sample.frame is None or sample.token_ids is None:
@@ -64,17 +66,17 @@ def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> I
             continue
         topk = TopKFolder(run_dir / "generate").of(sample)
         pieces = tokenizer.pieces(sample.token_ids)
-        thoughts = thought(topk, top)
+        probabilities = token_probabilities(topk, top)
         yield "".join(
             _token(piece, p, colours)
-            for piece, p in zip(pieces, thoughts.written.tolist(), strict=True)
+            for piece, p in zip(pieces, probabilities.written.tolist(), strict=True)
         )
         if top:
-            yield from _table(sample, thoughts, pieces, tokenizer)
+            yield from _table(sample, probabilities, pieces, tokenizer)
         yield ""
 
 
-def teachers_tokenizer(run_dir: Path) -> Tokenizer:
+def load_teacher_tokenizer(run_dir: Path) -> Tokenizer:
     """That of the teacher that a run was begun with. Raises PipelineError if it cannot be loaded here."""
     teacher = Config.model_validate(
         read_json(run_dir / "generate" / "begun.json")["config"]
@@ -100,7 +102,7 @@ def _shaded(text: str, shade: int) -> str:
 
 
 def _table(
-    sample: Sample, thoughts: Thought, pieces: list[str], tokenizer: Tokenizer
+    sample: Sample, probabilities: TokenProbabilities, pieces: list[str], tokenizer: Tokenizer
 ) -> Iterator[str]:
     """A line a token: what was written, what else was likely, and all others together."""
     for place, piece in enumerate(pieces):
@@ -112,9 +114,11 @@ def _table(
             ),
             "",
         )
-        likely = zip(thoughts.ids[place].tolist(), thoughts.others[place].tolist(), strict=True)
+        likely = zip(
+            probabilities.ids[place].tolist(), probabilities.others[place].tolist(), strict=True
+        )
         others = "".join(f"{tokenizer.piece(token)!r} {p:.3f}, " for token, p in likely if p)
-        yield f"  {place:>4} {part:<9} {piece!r:<16} {thoughts.written[place]:.3f}  {others}others {thoughts.rest[place]:.3f}"
+        yield f"  {place:>4} {part:<9} {piece!r:<16} {probabilities.written[place]:.3f}  {others}others {probabilities.rest[place]:.3f}"
 
 
 def _is_in(place: int, span: tuple[int, int] | None) -> bool:

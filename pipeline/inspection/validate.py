@@ -17,7 +17,7 @@ from pipeline.verifiers import verify
 from pipeline.verifiers.scorers import normalise
 
 
-def check(config: Config) -> list[str]:
+def check_config(config: Config) -> list[str]:
     """Seeds, held-out seeds, prompts, models, keys. Returns what was found, and the first prompt; raises on the first fault."""
     found = seeds.load(config.task.seeds)
     targets = sum(seed.target is not None for seed in found)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.filters.measure_cache import MeasureCache, Shard
 from pipeline.inspection.lookup import is_judged
-from pipeline.inspection.tokens import teachers_tokenizer
+from pipeline.inspection.tokens import load_teacher_tokenizer
 from pipeline.records import Rejected, Sample, Score
 from pipeline.report.paged_data import Facet, Index, in_pages, lined, write_data
 from pipeline.report.token_probabilities import Packed, pack, to_json
@@ -57,7 +57,7 @@ def write(run_dir: Path, folder: Path, most: int) -> Index | None:
         write_data(folder, name, [_page_row(row) for row in rows])
         packed = [row.packed for row in rows]
         if any(packed):
-            tokenizer = tokenizer or teachers_tokenizer(run_dir)
+            tokenizer = tokenizer or load_teacher_tokenizer(run_dir)
             write_data(folder, f"{name}.tokens", to_json(packed, tokenizer))
     return index
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.inspection.tokens import Thought, thought
+from pipeline.inspection.tokens import TokenProbabilities, token_probabilities
 from pipeline.models.tokenizer import BROKEN, Tokenizer
 from pipeline.storage.topk import TopK
 
@@ -29,7 +29,7 @@ class Packed:
 
 
 def pack(token_ids: Sequence[int], topk: TopK) -> Packed:
-    found: Thought = thought(topk, TOP)
+    found: TokenProbabilities = token_probabilities(topk, TOP)
     parts = np.rint(found.others * PARTS).astype(np.int64)
     some = parts > 0
     return Packed(

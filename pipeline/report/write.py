@@ -8,10 +8,10 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MOST = 200_000  # samples that a browser looks through with ease
+MAX_SAMPLES = 200_000  # samples that a browser looks through with ease
 
 
-def write(run_dir: Path, most: int = MOST) -> Path:
+def write(run_dir: Path, most: int = MAX_SAMPLES) -> Path:
     """Write index.html, samples/ with at most `most` samples to look through, report.md and config.yaml (all settings, to make the run
     again); returns the page's path.
 

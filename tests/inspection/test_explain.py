@@ -30,7 +30,7 @@ def lives(config: Config, identifier: str) -> str:
 
 def rejected(config: Config, reason: str) -> dict[str, object]:
     found: dict[str, object] = json.loads(
-        next(explain.listed(Path(config.run_dir), True, reason, 1))
+        next(explain.list_samples(Path(config.run_dir), True, reason, 1))
     )
     return found
 
@@ -55,7 +55,7 @@ def test_a_rejected_sample_says_who_turned_it_down(filtered: Config) -> None:
 
 def test_a_kept_sample_has_passed_every_filter(filtered: Config) -> None:
     """Every filter that it went through is named, and the training that waits for it."""
-    kept = json.loads(next(explain.listed(Path(filtered.run_dir), False, None, 1)))["id"]
+    kept = json.loads(next(explain.list_samples(Path(filtered.run_dir), False, None, 1)))["id"]
     told = lives(filtered, kept)
     assert f"sample {kept}: kept" in told
     assert told.count(" passed") == 10
@@ -94,8 +94,8 @@ def test_a_reason_that_there_is_not_is_told(filtered: Config) -> None:
         PipelineError,
         match=r"nothing was turned down for 'wrong_anwser'; there are .*correct\.wrong_answer",
     ):
-        list(explain.listed(Path(filtered.run_dir), True, "wrong_anwser", None))
-    assert list(explain.listed(Path(filtered.run_dir), True, "correct.wrong_answer", None))
+        list(explain.list_samples(Path(filtered.run_dir), True, "wrong_anwser", None))
+    assert list(explain.list_samples(Path(filtered.run_dir), True, "correct.wrong_answer", None))
 
 
 def test_the_life_before_the_filter(workshop: Path) -> None:
@@ -124,4 +124,4 @@ def test_rows_of_another_generate_are_refused(filtered: Config) -> None:
     manifest = Path(filtered.run_dir) / "generate" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "0'))
     with pytest.raises(PipelineError, match="make filter again with --redo"):
-        list(explain.listed(Path(filtered.run_dir), False, None, None))
+        list(explain.list_samples(Path(filtered.run_dir), False, None, None))

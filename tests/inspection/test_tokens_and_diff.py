@@ -67,10 +67,10 @@ def test_runs_differ_in_what_was_set(workshop: Path, generated: Config) -> None:
     )
     runner.execute(generate, other)
     runner.execute(filter_stage, other)
-    found = "\n".join(diff.differences(workshop / "run", workshop / "other"))
+    found = "\n".join(diff.compare_runs(workshop / "run", workshop / "other"))
     assert "generate:\n  teacher.temperature: 1.0 -> 0.5" in found
     assert "filter: only in the second run" in found
     same = CliRunner().invoke(cli, ["diff", generated.run_dir, generated.run_dir])
     assert same.output == "no difference\n"
     with pytest.raises(PipelineError, match="no stage was begun here"):
-        list(diff.differences(workshop / "run", workshop / "run" / "generate"))
+        list(diff.compare_runs(workshop / "run", workshop / "run" / "generate"))

@@ -23,7 +23,7 @@ from playwright.sync_api import (
 
 from pipeline.config import Config, load
 from pipeline.execution import runner
-from pipeline.inspection.tokens import thought
+from pipeline.inspection.tokens import token_probabilities
 from pipeline.records import Rejected, Sample, Scored
 from pipeline.report.paged_data import Facet, Index, in_pages, write_data
 from pipeline.report.sample_browser import section
@@ -233,7 +233,7 @@ def test_hover_shows_what_else_was_likely(
     """Shifted by a token, or by a sample, the probabilities would be another's."""
     window = opened()
     topk = TopKFolder(run_dir / "generate").of(samples[1])
-    found = thought(topk, 5)
+    found = token_probabilities(topk, 5)
     place = int(np.argmin(found.written))
     window.locator(".line").nth(1).click()
     heading(window).to_contain_text(samples[1].id)

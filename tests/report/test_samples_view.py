@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import Config, load
 from pipeline.execution import runner
-from pipeline.inspection.tokens import teachers_tokenizer, thought
+from pipeline.inspection.tokens import load_teacher_tokenizer, token_probabilities
 from pipeline.models.tokenizer import BROKEN
 from pipeline.records import Rejected
 from pipeline.report import sample_browser
@@ -98,7 +98,7 @@ def test_probabilities_are_those_of_the_frames(config: Config) -> None:
     folder = Path(config.run_dir) / "generate"
     samples = list(Samples(folder))[:5]
     found = [TopKFolder(folder).of(sample) for sample in samples]
-    tokenizer = teachers_tokenizer(Path(config.run_dir))
+    tokenizer = load_teacher_tokenizer(Path(config.run_dir))
     page = to_json(
         [pack(sample.token_ids or [], topk) for sample, topk in zip(samples, found, strict=True)],
         tokenizer,
@@ -113,7 +113,7 @@ def test_probabilities_are_those_of_the_frames(config: Config) -> None:
         for place, text in mended:
             pieces[place] = text
         assert "".join(pieces) == sample.text + "<|end|>"
-        best = thought(topk, 1)
+        best = token_probabilities(topk, 1)
         place = int(np.argmax(best.others[:, 0]))
         at = sum(counts[:place])
         assert page["pieces"][others[at]] == tokenizer.piece(int(best.ids[place, 0]))
@@ -122,7 +122,7 @@ def test_probabilities_are_those_of_the_frames(config: Config) -> None:
 
 def test_pieces_of_a_character(config: Config) -> None:
     """A snowman is three bytes, each a token of its own: it stands at the last, and half of one is not made up."""
-    tokenizer = teachers_tokenizer(Path(config.run_dir))
+    tokenizer = load_teacher_tokenizer(Path(config.run_dir))
     ids = tokenizer.encode_reply("a☃b")
     whole = tokenizer.pieces(ids)
     assert "".join(whole) == "a☃b<|end|>"

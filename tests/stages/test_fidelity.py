@@ -261,7 +261,7 @@ def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
         workshop / "config.yaml", [f"student.model={other}", ON, "train.arms={sft: {method: sft}}"]
     )
     with pytest.raises(PipelineError, match=r"evaluate.fidelity: the tokenizer of .* differs"):
-        validate.check(swapped)
+        validate.check_config(swapped)
     server = [
         "teacher={backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1', tokenizer: null, logprobs: 0}",
         "train.arms={sft: {method: sft}}", "evaluate.backend=vllm",

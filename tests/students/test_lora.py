@@ -122,7 +122,7 @@ def test_target_that_matches_nothing_is_refused(workshop: Path, start: str, targ
     with pytest.raises(
         PipelineError, match=rf"student\.lora\.targets: {target} is no linear layer"
     ):
-        validate.check(load(workshop / "config.yaml", [f"student.lora.targets=[{target}]"]))
+        validate.check_config(load(workshop / "config.yaml", [f"student.lora.targets=[{target}]"]))
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
@@ -132,7 +132,7 @@ def test_4bit_without_bitsandbytes_says_what_to_install(workshop: Path) -> None:
         PipelineError,
         match=r"student\.lora\.quantise: 4bit needs bitsandbytes.* install pipeline\[qlora\]",
     ):
-        validate.check(load(workshop / "config.yaml", ["student.lora.quantise=4bit"]))
+        validate.check_config(load(workshop / "config.yaml", ["student.lora.quantise=4bit"]))
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs pipeline[qlora]")

@@ -157,7 +157,7 @@ def test_more_layers_than_there_are(workshop: Path, override: str, expected: str
         [f"student.model={saved(workshop / 'whole', tiny('llama'))}", override],
     )
     with pytest.raises(PipelineError, match=expected):
-        validate.check(config)
+        validate.check_config(config)
     with pytest.raises(PipelineError, match=expected):
         runner.execute(train, config, ["init"])
 
@@ -291,7 +291,7 @@ def test_unsupported_tokenizer_is_refused_early(workshop: Path) -> None:
         PipelineError,
         match=r"trim_vocabulary: .* is no byte-level BPE \(WordPiece\).*set it to false",
     ):
-        validate.check(
+        validate.check_config(
             load(
                 workshop / "config.yaml", [f"student.model={whole}", "student.trim_vocabulary=true"]
             )
@@ -359,7 +359,7 @@ def test_student_of_another_tokenizer_can_be_trimmed(workshop: Path) -> None:
         workshop / "config.yaml", [f"student.model={path}", "student.trim_vocabulary=true"]
     )
     with pytest.raises(PipelineError, match="is trimmed already"):
-        validate.check(again)
+        validate.check_config(again)
 
 
 def test_first_weights_depend_on_the_data_only_where_they_do(workshop: Path) -> None:

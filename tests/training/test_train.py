@@ -255,7 +255,7 @@ def test_kept_layers_make_a_smaller_student(workshop: Path) -> None:
         [f"student.model={big}", "student.keep_layers=[4]", f"run_dir={workshop / 'no'}"],
     )
     with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
-        validate.check(beyond)
+        validate.check_config(beyond)
     with pytest.raises(PipelineError, match=r"student\.keep_layers: 4 is not a layer"):
         runner.execute(
             train,
@@ -280,7 +280,7 @@ def test_student_of_another_tokenizer_is_refused_under_kd_only(workshop: Path) -
     swapped = load(workshop / "config.yaml", [f"student.model={other}"])
     runner.execute(train, swapped, ["init"], prepare=runner.set_aside)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
-        validate.check(swapped)
+        validate.check_config(swapped)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
         runner.execute(train, swapped, ["kd"])
     runner.execute(train, swapped, ["sft"])

@@ -153,7 +153,7 @@ def test_an_input_with_a_name_of_the_rubrics(workshop: Path, judged: list[str]) 
     config = load(workshop / "config.yaml", [*judged, f"run_dir={workshop / 'other'}"])
     message = "seed a has an input 'reply', a name that the rubric uses itself; rename the input"
     with pytest.raises(PipelineError, match=message):
-        validate.check(config)
+        validate.check_config(config)
     runner.execute(generate, config)
     with pytest.raises(PipelineError, match="seed a has an input 'reply'"):
         runner.execute(filter_stage, config)
