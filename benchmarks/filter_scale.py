@@ -70,7 +70,7 @@ def make(folder: Path, samples: int) -> Path:
 def measure(config: Path, overrides: Sequence[str]) -> tuple[float, float, int]:
     """(seconds, peak GiB of this process and its children, rows kept) of the filter stage; what was measured before is used."""
     from pipeline.config import load
-    from pipeline.execution.runner import set_aside
+    from pipeline.execution.runner import archive
     from pipeline.stages import filter as stage
 
     peak = 0
@@ -86,7 +86,7 @@ def measure(config: Path, overrides: Sequence[str]) -> tuple[float, float, int]:
     settings = load(config, overrides)
     began = time.perf_counter()
     try:
-        execute(stage, settings, prepare=set_aside)
+        execute(stage, settings, prepare=archive)
         seconds = time.perf_counter() - began
     finally:
         done.set()

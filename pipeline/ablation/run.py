@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.ablation.plan import NAME, SHARED, Plan
+from pipeline.ablation.plan import SHARED, Plan
 from pipeline.ablation.results import report, results
 from pipeline.errors import PipelineError
-from pipeline.execution import contract, manifest, runner
+from pipeline.execution import manifest, runner
 from pipeline.execution.progress import clock
 from pipeline.stages import evaluate, train
 from pipeline.storage.files import write_json
@@ -43,7 +43,7 @@ def run(planned: Plan, do: Do, redo: bool = False) -> bool:
         )
     try:
         if redo:
-            _set_aside(planned)
+            _archive(planned)
         _link(folder)
         left = [name for name in planned.arms if not _is_done(planned, name)]
         _make(planned, left, do)
@@ -73,15 +73,11 @@ def _make(planned: Plan, left: Sequence[str], do: Do) -> None:
             log.info(f"ablate: {name} done, {arms - remaining} of {arms}; about {time_left} left")
 
 
-def _set_aside(planned: Plan) -> None:
+def _archive(planned: Plan) -> None:
     folder = planned.folder
     for name in SHARED:
         (folder / name).unlink(missing_ok=True)
-    runner.set_aside(
-        contract.Job(
-            planned.config.model_copy(update={"run_dir": str(folder.parent)}), NAME, "", folder
-        )
-    )
+    runner.archive_folder(folder.parent, folder)
 
 
 def _link(folder: Path) -> None:

@@ -71,7 +71,7 @@ def run_stage(
 
     settings = load(config, overrides)
     module = stage_modules()[name]
-    again = runner.set_aside if redo else None
+    again = runner.archive if redo else None
     prepare = again or (
         work_queue.retry_errors if retry_errors else getattr(module, "reopen", None)
     )

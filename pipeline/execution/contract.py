@@ -22,6 +22,16 @@ class Job:
         return Path(self.config.run_dir)
 
     @property
+    def begun(self) -> Path:
+        """The file that says from which settings and inputs the part was started."""
+        return self.folder / "begun.json"
+
+    @property
+    def manifest(self) -> Path:
+        """The file whose presence says that the part is finished."""
+        return self.folder / "manifest.json"
+
+    @property
     def engine_log(self) -> Path:
         """Where an engine's own processes print."""
         return self.folder / "engine.log"

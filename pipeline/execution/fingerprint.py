@@ -6,17 +6,19 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
-from pipeline.execution.contract import Job, Stage
+from pipeline.execution.contract import Stage
 from pipeline.storage.files import content, read_json, sha256
 
 
-def begun_with(job: Job, path: Path | str | None) -> str | None:
-    """SHA-256 that an outside file had when the part was begun; None where that is not noted."""
-    begun = job.folder / "begun.json"
-    found: str | None = (
-        read_json(begun)["fingerprint"].get(_file_field(path)) if begun.exists() else None
-    )
-    return found
+def input_digest(begun: Path, path: Path | str | None) -> str | None:
+    """Return the SHA-256 that an input file had when a part was started, by the part's begun.json.
+
+    None where the part was not started, or does not depend on the file.
+    """
+    if not begun.exists():
+        return None
+    fields: dict[str, str] = read_json(begun)["fingerprint"]
+    return fields.get(_file_field(path))
 
 
 def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:

@@ -2,29 +2,42 @@
 
 from pathlib import Path
 
-from pipeline.execution.contract import Job
+from pipeline.config import Config
 
 INIT = "init"
-TEACHER, BASE = "teacher", "base"  # what is compared beside the arms; base is the untouched student
-_ROWS = {"filter": "filter/kept", "score": "score"}  # where the samples are, and where their frames
+TEACHER, BASE = "teacher", "base"  # compared beside the arms; base is the student before training
+_SAMPLES = {"filter": "filter/kept", "score": "score"}  # by train.rows
 _FRAMES = {"filter": "generate", "score": "score"}
 
 
 def trained(model: str) -> str:
-    """Where in a run the weights of the untouched student or of an arm are."""
-    return "train/init" if model == BASE else f"train/{model}"
+    """Return the part of a run that makes the weights of an arm or of the base student."""
+    return f"train/{INIT}" if model == BASE else f"train/{model}"
 
 
-def samples(job: Job) -> Path:
-    """The folder of the samples that arms learn from."""
-    return job.run_dir / _ROWS[job.config.train.rows]
+def trained_model(run_dir: Path, model: str) -> Path:
+    """Return the folder with the weights of an arm or of the base student."""
+    return run_dir / trained(model)
 
 
-def frames(job: Job) -> Path:
-    """The folder with the frames of those samples."""
-    return job.run_dir / _FRAMES[job.config.train.rows]
+def begun(run_dir: Path, part: str) -> Path:
+    """Return the file that says from which settings and inputs a part, such as train/kd, was started."""
+    return run_dir / part / "begun.json"
 
 
-def learnable(job: Job, drawn: bool) -> Path:
-    """The folder of all samples that some arm may learn from; `drawn`: one draws from those too that were not kept."""
-    return frames(job) if drawn else samples(job)
+def samples(config: Config) -> Path:
+    """Return the folder of the samples that arms learn from."""
+    return Path(config.run_dir) / _SAMPLES[config.train.rows]
+
+
+def frames(config: Config) -> Path:
+    """Return the folder with the frames of those samples."""
+    return Path(config.run_dir) / _FRAMES[config.train.rows]
+
+
+def learnable(config: Config, drawn: bool) -> Path:
+    """Return the folder of all samples that some arm may learn from.
+
+    `drawn`: an arm draws from all samples, also from those that the filters rejected.
+    """
+    return frames(config) if drawn else samples(config)

@@ -42,7 +42,7 @@ def execute(
 ) -> bool:
     """Run every part that is not done (or those named in `only`). Returns whether there was anything to do.
 
-    `prepare` is called first for each part, with no other process at work there: `set_aside`, or a stage's own.
+    `prepare` is called first for each part, with no other process at work there: `archive`, or a stage's own.
     """
     wanted = stage.parts(config)
     unknown = [part for part in only or () if part not in wanted]
@@ -64,7 +64,7 @@ def execute(
                         f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it"
                     )
                 if prepare:
-                    if prepare is not set_aside:
+                    if prepare is not archive:
                         _refuse_other(job, fields)
                     prepare(job)
                 if not _begin(stage, job, fields, alone):
@@ -93,7 +93,7 @@ def done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> boo
     """Whether all parts (or those named in `only`) are finished, and from just these settings and inputs."""
     for part in only or stage.parts(config):
         job = _job(stage, config, part)
-        if not (job.folder / "manifest.json").exists():
+        if not job.manifest.exists():
             return False
         _refuse_other(job, fingerprint(stage, config, part))
     return True
@@ -106,13 +106,13 @@ def _job(stage: Stage, config: Config, part: str) -> Job:
 def _begin(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
     """Whether the part has to be run. Raises PipelineError if it was begun from other settings or inputs."""
     if alone and is_barren(job.folder, stage.DISPOSABLE) and _changed(job, fields):
-        set_aside(job)  # nothing was made under the old settings
+        archive(job)  # nothing was made under the old settings
     _refuse_other(job, fields)
-    if (job.folder / "manifest.json").exists():
+    if job.manifest.exists():
         return False
-    if not (job.folder / "begun.json").exists():
+    if not job.begun.exists():
         write_json(
-            job.folder / "begun.json",
+            job.begun,
             {
                 "stage": stage.NAME,
                 "part": job.part,
@@ -129,10 +129,10 @@ def _run(stage: Stage, job: Job) -> None:
     begun = time.time()
     counts = stage.run(job)
     with locked(job.folder / "door.lock"):
-        if (job.folder / "manifest.json").exists():  # another worker was first
+        if job.manifest.exists():  # another worker was first
             return
         write_json(
-            job.folder / "manifest.json",
+            job.manifest,
             {
                 "stage": stage.NAME,
                 "part": job.part,
@@ -146,7 +146,7 @@ def _run(stage: Stage, job: Job) -> None:
 
 def _changed(job: Job, fields: dict[str, str]) -> list[str]:
     """What is not as it was when the folder was begun, a line each."""
-    path = job.folder / "begun.json"
+    path = job.begun
     if not path.exists():
         return []
     return differing(read_json(path)["fingerprint"], fields)
@@ -162,16 +162,19 @@ def _refuse_other(job: Job, fields: dict[str, str]) -> None:
         )
 
 
-def set_aside(job: Job) -> None:
-    """Move what was made here to RUN/replaced/, so that nothing is lost."""
+def archive(job: Job) -> None:
+    """Move everything in a part's folder to RUN/replaced, so that nothing is lost."""
+    archive_folder(job.run_dir, job.folder)
+
+
+def archive_folder(run_dir: Path, folder: Path) -> None:
+    """Move everything but the locks of a folder to RUN/replaced, under its name and the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    target = (
-        job.run_dir / "replaced" / f"{'-'.join(job.folder.relative_to(job.run_dir).parts)}-{stamp}"
-    )
-    # the manifest goes first and begun.json last: killed in between, what is left is not taken for something else
+    target = run_dir / "replaced" / f"{'-'.join(folder.relative_to(run_dir).parts)}-{stamp}"
+    # manifest first, begun.json last: what a kill leaves in between is not taken for a result
     order = {"manifest.json": 0, "begun.json": 2}
     content = sorted(
-        (path for path in job.folder.iterdir() if path.suffix != ".lock" and path.name != "lock"),
+        (path for path in folder.iterdir() if path.suffix != ".lock" and path.name != "lock"),
         key=lambda path: order.get(path.name, 1),
     )
     if content:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pipeline.execution.contract import Job
 from pipeline.records import Identified
 from pipeline.storage.files import write_atomic
-from pipeline.storage.journal import Shard, read_failures, sealed_path, set_aside, sweep
+from pipeline.storage.journal import Shard, archive_file, read_failures, sealed_path, sweep
 from pipeline.storage.locks import locked
 
 S = TypeVar("S")
@@ -94,7 +94,7 @@ def retry_errors(job: Job) -> None:
         ).model_dump_json(),
     )
     for file in paths:
-        set_aside(file, folder / "errors" / "retried")
+        archive_file(file, folder / "errors" / "retried")
 
 
 def _move_taken_up(folder: Path, work: Work) -> Work:
@@ -102,7 +102,7 @@ def _move_taken_up(folder: Path, work: Work) -> Work:
     if not work.taken_up:
         return work
     for number in work.taken_up:
-        set_aside(errors_path(folder, number), folder / "errors" / "retried")
+        archive_file(errors_path(folder, number), folder / "errors" / "retried")
     work = work.model_copy(update={"taken_up": []})
     write_atomic(folder / "work.json", work.model_dump_json())
     return work

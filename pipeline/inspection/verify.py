@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
 from pipeline.storage.files import read_json, sha256, write_atomic
-from pipeline.storage.journal import frame_holds, set_aside
+from pipeline.storage.journal import archive_file, frame_holds
 from pipeline.storage.locks import Lock
 from pipeline.storage.shards import read_lines, sealed_shards
 from pipeline.storage.topk import TopK, TopKFolder
@@ -133,7 +133,7 @@ def _copy_prompts_anew(
                 f"{path}: is damaged, and no prompt file has its content (SHA-256 {files[name]['sha256']}) any more; {PUT_BACK}"
             )
             continue
-        set_aside(path, folder / "quarantine")
+        archive_file(path, folder / "quarantine")
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, found.read_bytes())
         yield f"{path}: copied anew from {found}"
@@ -150,7 +150,7 @@ def _open_again(lines: Path, frames: Path, samples: list[Sample]) -> int:
         b"".join(_placed(s, f"{stem}.journal.topk").to_line() for s in whole),
     )
     for path in (lines, frames):
-        set_aside(path, lines.parent / "quarantine")
+        archive_file(path, lines.parent / "quarantine")
     return len(whole)
 
 

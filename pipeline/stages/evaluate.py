@@ -17,8 +17,8 @@ from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
 from pipeline.evaluation import fidelity, gate, latency, optional_figures, results, table
 from pipeline.execution.contract import Job
-from pipeline.execution.fingerprint import begun_with
-from pipeline.execution.paths import BASE, TEACHER, trained
+from pipeline.execution.fingerprint import input_digest
+from pipeline.execution.paths import BASE, TEACHER, begun, trained, trained_model
 from pipeline.execution.progress import Progress
 from pipeline.inference import teacher_samples
 from pipeline.inference.collector import Collector, Question, claim_all, unexpected_failure
@@ -110,8 +110,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def reopen(job: Job) -> None:
     """Have a finished part run again if the load is to be measured and was not, or was another."""
-    if (job.folder / "manifest.json").exists() and _lacks_load(job):
-        (job.folder / "manifest.json").unlink()
+    if job.manifest.exists() and _lacks_load(job):
+        job.manifest.unlink()
 
 
 def finish(config: Config) -> None:
@@ -155,14 +155,14 @@ def _check_as_trained(job: Job) -> None:
     arm = job.config.train.arms.get(job.part)
     if arm is None:
         return
-    training = dataclasses.replace(job, stage="train", folder=job.run_dir / "train" / job.part)
+    training = begun(job.run_dir, trained(job.part))
     path = Path(job.config.train.prompt)
-    taught = read_json(training.folder / "begun.json")["config"]["train"]["arms"][job.part]["form"]
+    taught = read_json(training)["config"]["train"]["arms"][job.part]["form"]
     if taught != arm.form:
         raise PipelineError(
             f"evaluate {job.part}: was trained with form: {taught}, and is now {arm.form}; put it back, or train it again"
         )
-    if begun_with(training, path) != sha256(path):
+    if input_digest(training, path) != sha256(path):
         raise PipelineError(
             f"evaluate {job.part}: was trained with another prompt than {path} now holds; put it back, or train it again"
         )
@@ -183,7 +183,7 @@ def _open(job: Job) -> Model:
 
 def _student(job: Job) -> tuple[str, str | None]:
     """(folder or hub id, revision) of the student that this part asks."""
-    return student_source.saved_model(job.run_dir / trained(job.part))
+    return student_source.saved_model(trained_model(job.run_dir, job.part))
 
 
 def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.data import licences, seeds
 from pipeline.execution.contract import Job
-from pipeline.execution.fingerprint import begun_with
+from pipeline.execution.fingerprint import input_digest
 from pipeline.inference import teacher_samples, work_queue
 from pipeline.inference.teacher_samples import Capture, SampleSpec, keep_prompts
 from pipeline.inference.work_queue import Item, Work, Worker
@@ -60,7 +60,7 @@ def run(job: Job) -> dict[str, Any]:
 def capturing(job: Job) -> Capture[Seed]:
     """This process's work on the folder."""
     config, teacher = job.config, job.config.teacher
-    pinned = seeds.PinnedSource(config.task.seeds, begun_with(job, config.task.seeds.path))
+    pinned = seeds.PinnedSource(config.task.seeds, input_digest(job.begun, config.task.seeds.path))
     todo = work_queue.open_work(job.folder, lambda: _survey(config, pinned))
     cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     sampling = Sampling(

@@ -16,7 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.evaluation import optional_figures
 from pipeline.execution.contract import Job
-from pipeline.execution.paths import BASE, TEACHER, trained
+from pipeline.execution.paths import BASE, TEACHER, trained, trained_model
 from pipeline.execution.signals import run_child
 from pipeline.models import resolve
 from pipeline.storage.files import read_json, write_json
@@ -113,4 +113,4 @@ def check_installed(package: str) -> None:
 def _model(job: Job) -> tuple[str, str | None]:
     if job.part == TEACHER:
         return resolve.model_path(job.config.teacher.model), job.config.teacher.revision
-    return source.saved_model(job.run_dir / trained(job.part))
+    return source.saved_model(trained_model(job.run_dir, job.part))

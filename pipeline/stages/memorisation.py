@@ -6,7 +6,6 @@ easy to guess comes back without having been memorised, so as many rows that the
 ranked by their likelihood (pipeline/training/canaries.py). The untouched student is asked about the first arm's rows.
 """
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from pipeline.data.encoding import IGNORED, Encoder, Example
 from pipeline.errors import PipelineError
 from pipeline.evaluation import optional_figures
 from pipeline.execution.contract import Job
-from pipeline.execution.paths import BASE, TEACHER, trained
+from pipeline.execution.paths import BASE, TEACHER, trained, trained_model
 from pipeline.execution.progress import Progress
 from pipeline.inference.collector import Collector, Question, claim_all, unexpected_failure
 from pipeline.models.backends import open_student
@@ -80,7 +79,7 @@ def run(job: Job) -> dict[str, Any]:
     """Ask one student to go on with rows that it was trained on and with others, and rank its canaries."""
     config, settings = job.config, job.config.evaluate.memorisation
     assert settings is not None
-    path, revision = student_source.saved_model(job.run_dir / trained(job.part))
+    path, revision = student_source.saved_model(trained_model(job.run_dir, job.part))
     wanted = _wanted(job, Tokenizer(path, revision)) if settings.rows else {}
     shards = claim_all(job.folder, list(wanted), Memorised, SHARD_SIZE)
     ranked = job.folder / "canaries.json"
@@ -116,13 +115,12 @@ def _wanted(job: Job, tokenizer: Tokenizer) -> dict[str, tuple[bool, Example]]:
     config, arm = job.config, _arm(job.config, job.part)
     settings = config.evaluate.memorisation
     assert settings is not None
-    training = dataclasses.replace(job, stage="train", part=arm, folder=job.run_dir / "train" / arm)
-    encoder = dataset.make_encoder(training, tokenizer)
+    encoder = dataset.make_encoder(config, arm, tokenizer)
 
     def is_long(row: Example) -> bool:
         return len(_cut(row, settings.prefix)[1]) >= settings.tokens
 
-    seen, unseen = dataset.sample_rows(training, encoder, settings.rows, settings.seed, is_long)
+    seen, unseen = dataset.sample_rows(config, arm, encoder, settings.rows, settings.seed, is_long)
     if len(unseen) < FEWEST:
         unseen = [row for row in _answers(job, encoder) if is_long(row)][: settings.rows]
     for found, whose in (

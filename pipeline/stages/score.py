@@ -9,7 +9,8 @@ from pipeline.config import Config
 from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
-from pipeline.execution.fingerprint import begun_with
+from pipeline.execution.fingerprint import input_digest
+from pipeline.execution.paths import begun
 from pipeline.inference import teacher_samples, work_queue
 from pipeline.inference.teacher_samples import Capture, SampleSpec, keep_prompts
 from pipeline.inference.work_queue import Item, Work, Worker
@@ -138,7 +139,7 @@ def _samples(
 def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], SampleSpec], Worker[Seed, Sample]]:
     """The ground truth of every seed, put as the first prompt asks for it."""
     config = job.config
-    pinned = seeds.PinnedSource(config.task.seeds, begun_with(job, config.task.seeds.path))
+    pinned = seeds.PinnedSource(config.task.seeds, input_digest(job.begun, config.task.seeds.path))
 
     def survey() -> Work:
         found = seeds.survey(pinned, SHARD_ROWS)
@@ -173,8 +174,8 @@ def _tokenised(model: Model, text: str, ended: bool) -> list[int]:
 
 def _same_tokenizer(config: Config, run_dir: Path) -> bool:
     """Whether another run's token ids are this teacher's."""
-    begun = read_json(run_dir / "generate" / "begun.json")["config"]["teacher"]
-    other = config.teacher.model_validate(begun)
+    settings = read_json(begun(run_dir, "generate"))["config"]["teacher"]
+    other = config.teacher.model_validate(settings)
     known = other.backend != "openai" or other.tokenizer is not None
     return (
         known

@@ -145,7 +145,10 @@ def summary(config: Config) -> str:
 
 def _init(job: Job) -> dict[str, Any]:
     start = build.build(
-        job.config, job.folder / "model", learnable(job, _draws(job.config)), frames(job)
+        job.config,
+        job.folder / "model",
+        learnable(job.config, _draws(job.config)),
+        frames(job.config),
     )
     revision = student_source.source(job.config)[1] if start.model else None
     write_json(job.folder / "student.json", {"model": start.model, "revision": revision})

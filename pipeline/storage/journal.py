@@ -286,7 +286,7 @@ class Shard(Generic[T]):
 
     def _quarantine(self, damage: list[str]) -> None:
         for path in (self.lines_path, self.frames_path):
-            set_aside(path, self.folder / "quarantine", copy=True)
+            archive_file(path, self.folder / "quarantine", copy=True)
         log.warning(
             f"{damage[0]}; {len(damage)} of its parts are set aside in quarantine/ and made again"
         )
@@ -299,7 +299,7 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def set_aside(path: Path, folder: Path, copy: bool = False) -> None:
+def archive_file(path: Path, folder: Path, copy: bool = False) -> None:
     """Keep a file, or a copy of it, in `folder`, under another name if there is one of its name already."""
     if not path.exists():
         return

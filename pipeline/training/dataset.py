@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from pipeline.config import Config
 from pipeline.data import prompts, seeds
 from pipeline.data.encoding import (
     IGNORED,
@@ -16,7 +18,6 @@ from pipeline.data.encoding import (
 )
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
-from pipeline.execution.contract import Job
 from pipeline.execution.paths import frames, samples
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import LEAKED, Rejected, Sample, Seed, digest
@@ -42,10 +43,10 @@ class Rows:
     passed_over: int = 0
 
 
-def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
+def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     """What is learned from, and what is held out. Limit, share and selection are of what is learned from: all arms hold out the same."""
-    config, arm = job.config, job.config.train.arms[job.part]
-    encoder = make_encoder(job, tokenizer)
+    arm = config.train.arms[name]
+    encoder = make_encoder(config, name, tokenizer)
     taught: list[Example] = []
 
     def encoded(sources: Iterable[Sample | Seed]) -> list[Example]:
@@ -60,32 +61,32 @@ def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
             taught.extend(made if isinstance(source, Sample) else ())
         return found
 
-    kept = _sources(job)
+    kept = _sources(config, name)
     learned, held_back = _split(kept, config.train.holdout)
-    chosen, numbers, passed_over = _chosen(job, encoder, kept, learned)
-    train = encoded(_mended(job, chosen, numbers))
+    chosen, numbers, passed_over = _chosen(config, name, encoder, kept, learned)
+    train = encoded(_mended(config, name, chosen, numbers))
     if not train:
         raise PipelineError(
-            f"train {job.part}: there is no row to learn from; see what filter dropped, or whether the seeds have ground truth"
+            f"train {name}: there is no row to learn from; see what filter dropped, or whether the seeds have ground truth"
         )
-    kept_back = list(_mended(job, kept, held_back))
+    kept_back = list(_mended(config, name, kept, held_back))
     held_out = encoded(kept_back)
     if config.train.holdout and not held_out:
         raise PipelineError(
-            f"train {job.part}: train.holdout={config.train.holdout:g} holds out none of its {len(train):,} rows; raise it, or set it to 0"
+            f"train {name}: train.holdout={config.train.holdout:g} holds out none of its {len(train):,} rows; raise it, or set it to 0"
         )
     train += canaries.rows(tokenizer, config.train.canaries, config.train.seed)
     check_lengths([*train, *held_out], config.train.max_length)
     if arm.method == "kd":
-        check_frames(taught, frames(job), tokenizer, vocab_size, encoder.vocabulary)
+        check_frames(taught, frames(config), tokenizer, vocab_size, encoder.vocabulary)
     held_back_seeds = list({_seed_of(source).id: _seed_of(source) for source in kept_back}.values())
     return Rows(train, held_out, held_back_seeds, encoder.same_tokenizer, passed_over)
 
 
-def make_encoder(job: Job, tokenizer: Tokenizer) -> Encoder:
+def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
     """What makes an arm's rows."""
-    config, arm = job.config, job.config.train.arms[job.part]
-    same = arm.text == "truth" or checks.check_vocabulary(config, job.part, tokenizer)
+    arm = config.train.arms[name]
+    same = arm.text == "truth" or checks.check_vocabulary(config, name, tokenizer)
     return Encoder(
         tokenizer,
         prompts.load(config.train.prompt),
@@ -97,12 +98,17 @@ def make_encoder(job: Job, tokenizer: Tokenizer) -> Encoder:
 
 
 def sample_rows(
-    job: Job, encoder: Encoder, count: int, seed: int, is_wanted: Callable[[Example], bool]
+    config: Config,
+    name: str,
+    encoder: Encoder,
+    count: int,
+    seed: int,
+    is_wanted: Callable[[Example], bool],
 ) -> tuple[list[Example], list[Example]]:
     """Up to `count` rows that an arm has learned from, and as many that it could have learned from and has not: of seeds that were held
     out, or beyond its limit or share. Drawn by `seed` from those that are wanted; the longest row of a sample stands for it."""
-    kept = _sources(job)
-    chosen, numbers, _ = _chosen(job, encoder, kept, _split(kept, job.config.train.holdout)[0])
+    kept = _sources(config, name)
+    chosen, numbers, _ = _chosen(config, name, encoder, kept, _split(kept, config.train.holdout)[0])
     known = {_seed_of(chosen[number]).id for number in numbers}
     others = [number for number in range(len(kept)) if _seed_of(kept[number]).id not in known]
 
@@ -114,7 +120,7 @@ def sample_rows(
             seed,
             lambda source: any(map(is_wanted, examples(encoder, source))),
         )[0]
-        rows = [examples(encoder, source) for source in _mended(job, sources, taken)]
+        rows = [examples(encoder, source) for source in _mended(config, name, sources, taken)]
         return [
             row
             for row in (max(row, key=lambda one: len(one.input_ids)) for row in rows if row)
@@ -141,10 +147,10 @@ def is_held_out(seed_id: str, share: float) -> bool:
     return int(digest("held out", seed_id), 16) < share * 16**16
 
 
-def training_seed(job: Job) -> int:
+def training_seed(config: Config, name: str) -> int:
     """What decides the order of an arm's rows, and whatever else is drawn for it."""
-    arm = job.config.train.arms[job.part]
-    return job.config.train.seed if arm.seed is None else arm.seed
+    arm = config.train.arms[name]
+    return config.train.seed if arm.seed is None else arm.seed
 
 
 def draw(
@@ -173,11 +179,11 @@ def _seed_of(source: Sample | Seed) -> Seed:
     return source if isinstance(source, Seed) else source.seed
 
 
-def _sources(job: Job) -> Sources:
+def _sources(config: Config, name: str) -> Sources:
     """The samples that were kept, or the seeds whose ground truth is learned."""
-    if job.config.train.arms[job.part].text == "truth":
-        return [seed for seed in seeds.load(job.config.task.seeds) if seed.target is not None]
-    return Samples(samples(job))
+    if config.train.arms[name].text == "truth":
+        return [seed for seed in seeds.load(config.task.seeds) if seed.target is not None]
+    return Samples(samples(config))
 
 
 def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
@@ -190,27 +196,25 @@ def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
 
 
 def _chosen(
-    job: Job, encoder: Encoder, kept: Sources, learned: list[int]
+    config: Config, name: str, encoder: Encoder, kept: Sources, learned: list[int]
 ) -> tuple[Sources, list[int], int]:
     """What an arm's selection and share leave: a folder, numbers in it, and how many samples a random draw passed over."""
-    arm, seed = job.config.train.arms[job.part], training_seed(job)
+    arm, seed = config.train.arms[name], training_seed(config, name)
     learned = learned[: arm.limit]
     count = max(1, round(arm.share * len(learned)))
     if not isinstance(kept, Samples) or not learned:
         return kept, learned, 0
     if arm.selection == "random":
-        everything = Samples(frames(job))
+        everything = Samples(frames(config))
         leaked = {
             rejected.row
-            for rejected in read_records(job.run_dir / "filter" / "rejected", Rejected)
+            for rejected in read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
             if rejected.reason in LEAKED
         }
         candidates = [
-            number
-            for number in _split(everything, job.config.train.holdout)[0]
-            if number not in leaked
+            number for number in _split(everything, config.train.holdout)[0] if number not in leaked
         ]
-        longest = job.config.train.max_length
+        longest = config.train.max_length
         return everything, *draw(
             everything, candidates, count, seed, lambda sample: _is_usable(encoder, sample, longest)
         )
@@ -234,9 +238,11 @@ def _is_wrong(check: verify.Check, sample: Sample) -> bool:
         return False
 
 
-def _mended(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Sample | Seed]:
+def _mended(
+    config: Config, name: str, sources: Sources, numbers: Iterable[int]
+) -> Iterator[Sample | Seed]:
     """These sources; under `corrected` a seed stands in once for its samples that are wrong."""
-    config, arm = job.config, job.config.train.arms[job.part]
+    arm = config.train.arms[name]
     check, mended = verify.load_check(config.task), set()
     for number in numbers:
         source = sources[number]

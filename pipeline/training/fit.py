@@ -38,7 +38,9 @@ def train_arm(job: Job) -> dict[str, Any]:
 
     start, revision = source.saved_model(job.run_dir / job.stage / INIT)
     tokenizer = Tokenizer(start, revision)
-    rows = load(job, tokenizer, load_config(start, revision).get_text_config().vocab_size)
+    rows = load(
+        job.config, job.part, tokenizer, load_config(start, revision).get_text_config().vocab_size
+    )
     checkpoint = last_checkpoint(job.folder / "checkpoints")
     _say(
         job,
@@ -52,7 +54,7 @@ def train_arm(job: Job) -> dict[str, Any]:
         )
     _say(job, *_before(job, checkpoint))
 
-    transformers.set_seed(training_seed(job))
+    transformers.set_seed(training_seed(job.config, job.part))
     model = build.load_student(
         job.config, start, revision, torch.float32, trl_arguments.arithmetic(job.config.train)
     )
@@ -83,7 +85,7 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
 
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
     folder, vocabulary = (
-        TopKFolder(frames(job)) if arm.method == "kd" else None,
+        TopKFolder(frames(job.config)) if arm.method == "kd" else None,
         Vocabulary.read(tokenizer.name),
     )
     soft = SoftLabels.read(job.run_dir / "filter" / "kept") if arm.soft_labels else None
@@ -105,7 +107,9 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         guard=guard,
         held_out=held_out,
         model=model,
-        args=trl_arguments.arguments(settings, arm, job.folder, training_seed(job)),
+        args=trl_arguments.arguments(
+            settings, arm, job.folder, training_seed(job.config, job.part)
+        ),
         train_dataset=collation.dataset(
             rows.train, settings.max_length if settings.packing else None
         ),

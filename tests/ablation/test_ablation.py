@@ -23,7 +23,7 @@ from pipeline.config import Config, load
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import bootstrap_sum
-from pipeline.execution import contract, runner
+from pipeline.execution import runner
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.records import Rejected, Sample, Scored
@@ -103,9 +103,11 @@ def arms(**settings: dict[str, Any]) -> str:
 def rows(config: Config, arm: str) -> Rows:
     """What an arm would learn from."""
     start, revision = saved_model(Path(config.run_dir) / "train" / "init")
-    job = contract.Job(config, "train", arm, Path(config.run_dir) / "train" / arm)
     return load_rows(
-        job, Tokenizer(start, revision), load_config(start, revision).get_text_config().vocab_size
+        config,
+        arm,
+        Tokenizer(start, revision),
+        load_config(start, revision).get_text_config().vocab_size,
     )
 
 
@@ -289,7 +291,7 @@ def test_vocabulary_is_trimmed_to_what_may_be_drawn(workshop: Path) -> None:
     found = []
     for arm in ({}, {"selection": "random"}):
         config = load(workshop / "config.yaml", [*options, arms(mine=arm)])
-        runner.execute(train, config, ["init"], prepare=runner.set_aside)
+        runner.execute(train, config, ["init"], prepare=runner.archive)
         found.append(kept_tokens(config))
     written = set(tokenizer.encode_reply(replies[2]))
     assert not written <= found[0]

@@ -54,7 +54,7 @@ def generated(workshop: Path) -> Path:
 
 
 def reasons(config: Config) -> list[str]:
-    runner.execute(filter_stage, config, prepare=runner.set_aside)
+    runner.execute(filter_stage, config, prepare=runner.archive)
     found = read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
     return sorted({f"{one.filter}.{one.reason}" for one in found})
 

@@ -282,7 +282,7 @@ def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config
         path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")
     }
     config = load(workshop / "config.yaml", ["filter.max_tokens=99"])
-    runner.execute(filter_stage, config, prepare=runner.set_aside)
+    runner.execute(filter_stage, config, prepare=runner.archive)
     after = {
         path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")
     }

@@ -204,7 +204,7 @@ def test_regenerated_upstream_is_refused(workshop: Path, generated: Config) -> N
     """Kept rows of samples that are no longer there would be trained on."""
     runner.execute(filter_stage, generated)
     again = load(workshop / "config.yaml", ["generate.seed=5"])
-    runner.execute(generate, again, prepare=runner.set_aside)
+    runner.execute(generate, again, prepare=runner.archive)
     with pytest.raises(PipelineError, match="output of generate"):
         runner.execute(filter_stage, again)
     assert len(list((workshop / "run" / "replaced").glob("generate-*/00000.jsonl.gz"))) == 1

@@ -68,7 +68,7 @@ def test_a_run_made_again_is_not_taken_for_the_old_one(workshop: Path, folder: P
     """Caches go by the pickled object."""
     before = pickle.dumps(Captured(folder / "generate"))
     runner.execute(
-        generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=runner.set_aside
+        generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=runner.archive
     )
     assert pickle.dumps(Captured(folder / "generate")) != before
 

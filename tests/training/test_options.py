@@ -51,7 +51,7 @@ def unfinish(folder: Path, last: int) -> None:
 def again(workshop: Path, *overrides: str, arm: str = "kd") -> Config:
     """The arm once more, from the same start, under other settings."""
     config = load(workshop / "config.yaml", [*FAST, *overrides])
-    runner.execute(train, config, [arm], prepare=runner.set_aside)
+    runner.execute(train, config, [arm], prepare=runner.archive)
     return config
 
 
@@ -244,7 +244,7 @@ def test_a_loss_that_is_no_number_stops_the_arm(
     with pytest.raises(
         PipelineError, match=r"step \d: the loss is nan; .* There is no checkpoint yet"
     ):
-        runner.execute(train, late, ["kd"], prepare=runner.set_aside)
+        runner.execute(train, late, ["kd"], prepare=runner.archive)
 
 
 def test_a_loss_that_runs_away_stops_the_arm(workshop: Path) -> None:

@@ -61,7 +61,7 @@ def test_untouched_student_that_changes_is_noticed(workshop: Path) -> None:
     outside = load(
         workshop / "config.yaml", [f"student.model={other}", "train.arms={sft: {method: sft}}"]
     )
-    runner.execute(train, outside, ["init"], prepare=runner.set_aside)
+    runner.execute(train, outside, ["init"], prepare=runner.archive)
     runner.execute(train, outside, ["sft"])
     weights = bytearray((other / "model.safetensors").read_bytes())
     weights[len(weights) // 2] ^= 1
@@ -86,7 +86,7 @@ def test_packed_rows_give_the_same_losses(workshop: Path) -> None:
     packed = load(
         workshop / "config.yaml", [*OPTIONS, "train.packing=true", "train.max_length=128"]
     )
-    runner.execute(train, packed, ["kd"], prepare=runner.set_aside)
+    runner.execute(train, packed, ["kd"], prepare=runner.archive)
     assert losses(packed, "kd") == pytest.approx(plain, rel=1e-5)
 
 
@@ -195,7 +195,7 @@ def test_student_is_not_asked_in_another_form(workshop: Path) -> None:
     with (workshop / "prompt.md").open("a") as file:
         file.write(" ")
     with pytest.raises(PipelineError, match="was trained with another prompt"):
-        runner.execute(evaluate, config, ["kd"], prepare=runner.set_aside)
+        runner.execute(evaluate, config, ["kd"], prepare=runner.archive)
 
 
 def test_training_learns(workshop: Path) -> None:
@@ -278,7 +278,7 @@ def test_student_of_another_tokenizer_is_refused_under_kd_only(workshop: Path) -
         vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":')
     )
     swapped = load(workshop / "config.yaml", [f"student.model={other}"])
-    runner.execute(train, swapped, ["init"], prepare=runner.set_aside)
+    runner.execute(train, swapped, ["init"], prepare=runner.archive)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
         validate.check_config(swapped)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
@@ -291,7 +291,7 @@ def test_retrained_start_is_refused(workshop: Path) -> None:
     config = prepared(workshop)
     runner.execute(train, config)
     runner.execute(
-        train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], prepare=runner.set_aside
+        train, load(workshop / "config.yaml", ["train.seed=1"]), ["init"], prepare=runner.archive
     )
     with pytest.raises(PipelineError, match="output of train/init"):
         runner.execute(train, config, ["kd"])

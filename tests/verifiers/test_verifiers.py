@@ -344,6 +344,6 @@ def test_the_filter_stage_checks_by_the_metric_of_the_task(workshop: Path) -> No
     runner.execute(
         filter_stage,
         load(workshop / "config.yaml", [*changes, "filter.unknown=keep"]),
-        prepare=runner.set_aside,
+        prepare=runner.archive,
     )
     assert manifest.read_manifest(workshop / "run", "filter")["counts"]["kept"] == counts["samples"]

@@ -40,7 +40,7 @@ def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixtur
         ("[nothing]", 1),
     ):
         config = of(generated, f"filter.calibrated={{agree: false, content_free: {setting}}}")
-        runner.execute(filter_stage, config, prepare=runner.set_aside)
+        runner.execute(filter_stage, config, prepare=runner.archive)
         assert capsys.readouterr().out.count("inputs without content") == asked
         soft[setting] = next(
             iter(SoftLabels.read(Path(config.run_dir) / "filter" / "kept").of.values())
@@ -93,7 +93,7 @@ def test_inputs_of_several_values_are_refused(generated: Path) -> None:
     prompt.write_text(text.replace("even?", "even or one of {{ options[0] }}?"))
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
         build.check(config, load_seeds(config.task.seeds))
-    runner.execute(generate, config, prepare=runner.set_aside)
+    runner.execute(generate, config, prepare=runner.archive)
     with pytest.raises(PipelineError, match="input 'options' holds several values"):
         contextual_calibration.distributions(config, label_tokens(config))
 

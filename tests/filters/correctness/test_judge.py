@@ -37,7 +37,7 @@ def judged(workshop: Path) -> list[str]:
 
 def run(workshop: Path, overrides: list[str]) -> Config:
     config = load(workshop / "config.yaml", overrides)
-    runner.execute(filter_stage, config, prepare=runner.set_aside)
+    runner.execute(filter_stage, config, prepare=runner.archive)
     return config
 
 
