@@ -21,7 +21,7 @@ from pipeline.execution.contract import Job
 from pipeline.execution.progress import Progress
 from pipeline.inference.teacher_samples import keep_prompts
 from pipeline.models.base import Sampling
-from pipeline.models.vllm_engine import VllmModel, _params
+from pipeline.models.vllm_engine import VllmModel, sampling_params
 from pipeline.stages import generate
 
 ROUNDS = 5
@@ -106,7 +106,7 @@ def raw(config: Config, model: VllmModel, folder: Path) -> int:
             }
         )
         parameters.append(
-            _params(
+            sampling_params(
                 sampling,
                 model._stops(tuple(prompt.front.stop)),
                 hash((config.generate.seed, seed.id)) & 0x7FFFFFFF,

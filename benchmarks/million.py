@@ -28,10 +28,10 @@ from pipeline.config import Config, load
 from pipeline.execution.contract import Job
 from pipeline.execution.progress import Progress
 from pipeline.inference.teacher_samples import keep_prompts
-from pipeline.models.base import Answer, Completion, Facts, Request, Sampling
+from pipeline.models.base import Answer, Completion, Facts, NothingToRelease, Request, Sampling
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
-from pipeline.models.vllm_engine import _flat
+from pipeline.models.vllm_outputs import unflatten
 from pipeline.records import Usage
 from pipeline.stages import generate
 
@@ -42,7 +42,7 @@ SECONDS = 30.0  # of the measurement of cores
 PROMPT = '---\nformat: completion\nstop: ["\\n"]\nanswer: {end: [",", "\\n"]}\nrationale: {start: ",", end: "\\n"}\n---\n{{ text }}\nLabel:'
 
 
-class Pretended:
+class Pretended(NothingToRelease):
     """Answers of `tokens` tokens each, at most `rate` tokens/s."""
 
     def __init__(
@@ -75,20 +75,16 @@ class Pretended:
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
         raise NotImplementedError
 
-    def clear_cache(self) -> None:
-        pass
-
-    def peak_bytes(self) -> int | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
     def _completion(self, request: Request) -> Completion:
         ids = list(self._ids)
         usage = Usage(prompt_tokens=len(request.token_ids or ()), completion_tokens=len(ids))
         return Completion(
-            request.id, self.tokenizer.decode(ids), ids, "stop", usage, _flat(self._flat, len(ids))
+            request.id,
+            self.tokenizer.decode(ids),
+            ids,
+            "stop",
+            usage,
+            unflatten(self._flat, len(ids)),
         )
 
 

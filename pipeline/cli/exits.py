@@ -24,7 +24,7 @@ DISK_ERRORS = {
 def say_stopped(number: int) -> int:
     signals.be_deaf()
     click.echo(
-        "\nstopped; what is finished is kept, and the same command goes on from here", err=True
+        "\nstopped; what is finished is kept, and the same command continues from here", err=True
     )
     return STOPPED + number
 

@@ -52,7 +52,7 @@ def main() -> None:
             raise
         where = error.filename or "a file"
         code = complain(
-            f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command goes on from here"
+            f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command continues from here"
         )
     leave(code)
 

@@ -49,7 +49,7 @@ def run_child(name: str, config: Path, *arguments: str) -> int:
     code = signals.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
     if code < 0:
         complain(
-            f"{name}: its process was ended by signal {-code} (is memory short?); the same command goes on from here"
+            f"{name}: its process was ended by signal {-code} (is memory short?); the same command continues from here"
         )
         leave(STOPPED - code)
     if code not in (DONE, DONE_WITH_ERRORS):

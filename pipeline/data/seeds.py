@@ -19,7 +19,7 @@ from pipeline.storage.files import sha256
 Row = tuple[
     str, dict[str, Any], int | None
 ]  # where ("file:line"), columns, byte at which it begins
-GOES_ON = "and the same command goes on from here"
+GOES_ON = "and the same command continues from here"
 
 
 @dataclass(frozen=True)

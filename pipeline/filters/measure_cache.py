@@ -185,7 +185,7 @@ def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
                 yield future.result()
     except BrokenProcessPool:
         raise PipelineError(
-            "filter: one of its processes was ended (is memory short?); the same command goes on from here, filter.workers=1 needs least"
+            "filter: one of its processes was ended (is memory short?); the same command continues from here, filter.workers=1 needs least"
         ) from None
     finally:
         for process in list((pool._processes or {}).values()):

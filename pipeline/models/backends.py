@@ -9,14 +9,14 @@ from pipeline.models.base import Model
 
 
 def open_teacher(teacher: Teacher, log: Path) -> Model:
-    """The teacher of a config, on the backend that it names. An engine's own words go to the file `log`."""
+    """Open the teacher of a config. An engine writes its own output to the file `log`."""
     return TEACHERS[teacher.backend](teacher, log)
 
 
 def open_student(
     evaluate: Evaluate, name: str, revision: str | None, replies: Sequence[str], log: Path
 ) -> Model:
-    """A student, given by its folder or hub id, on the backend that evaluates it."""
+    """Open a student, given by its folder or hub id, on the backend that evaluates it."""
     if evaluate.backend == "fake":
         return _fake(name, replies, evaluate.engine)
     return _vllm(name, revision, evaluate.engine, 0, log, math.inf)

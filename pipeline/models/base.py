@@ -13,9 +13,13 @@ from pipeline.records import FailureReason, FinishReason, Rendered, Usage
 
 @dataclass(frozen=True)
 class Sampling:
-    """What holds for all requests of one stage. temperature 0 is greedy; logprobs is k, 0 for none.
+    """Settings that all requests of one stage share.
 
-    `concurrency`: keep just so many requests in flight and time each of them; None: as many as the engine takes, untimed.
+    Attributes:
+        temperature: 0 is greedy decoding.
+        logprobs: k of the top-k logprobs, 0 for none.
+        concurrency: requests in flight, each of which is timed; None: as many as the engine takes,
+            without times.
     """
 
     max_tokens: int
@@ -28,9 +32,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt. `token_ids` is what is asked wherever the tokenizer is at hand; `rendered` where only the server has it.
+    """One prompt. A model with a tokenizer reads `token_ids`, a text-only server reads `rendered`.
 
-    `reply_ids` are the token ids of a reply that is not to be made but scored.
+    `reply_ids` are the token ids of a reply to score instead of generating one.
     """
 
     id: str
@@ -43,7 +47,10 @@ class Request:
 
 @dataclass(frozen=True)
 class RawTopK:
-    """Log-probabilities as the engine gives them: (T, 1 + k), the sampled token first, then the top k in falling order."""
+    """Logprobs as the engine gives them: the written token first, then the top k from high to low.
+
+    Both arrays have the shape (T, 1 + k).
+    """
 
     ids: NDArray[np.int32]
     logprobs: NDArray[np.float32]
@@ -51,9 +58,10 @@ class RawTopK:
 
 @dataclass(frozen=True)
 class Completion:
-    """What came back for one request. `token_ids` is None where a server gives no ids.
+    """The reply to one request. `token_ids` is None where a server gives no ids.
 
-    `seconds` from asking to the whole answer, `first_token_s` to its first token; None where not asked for or not known.
+    `seconds` and `first_token_s` count from the request to the whole reply and to its first token;
+    None where nobody asked for times or the server does not tell.
     """
 
     id: str
@@ -68,7 +76,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one request has no completion, though the model can go on with others."""
+    """Why one request has no completion, though the model can continue with others."""
 
     id: str
     reason: FailureReason
@@ -80,7 +88,7 @@ Answer = Completion | Failure
 
 @dataclass(frozen=True)
 class Facts:
-    """What the numbers of a model mean, for the header of a `.topk` file."""
+    """Facts about a model that the header of a `.topk` file stores."""
 
     name: str
     revision: str | None
@@ -90,6 +98,8 @@ class Facts:
 
 
 class Model(Protocol):
+    """A teacher or a student that answers requests."""
+
     @property
     def facts(self) -> Facts: ...
 
@@ -97,23 +107,40 @@ class Model(Protocol):
     def tokenizer(self) -> Tokenizer | None: ...
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        """Answer every request, in any order. Yields often, sometimes nothing, so that the caller can commit and report.
+        """Answer every request, in any order.
 
-        `requests` is drawn from as room becomes free. Raises PipelineError if the model cannot go on, EngineError if a fresh
-        one could.
+        Yields often, sometimes an empty list, so that the caller can commit and report progress.
+        Draws from `requests` as room becomes free. Raises PipelineError if the model cannot
+        continue, EngineError if a new instance of it could.
         """
         ...
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
-        """The same for the `reply_ids` tokens of every request: a completion that is just them, with what the model thinks of each."""
+        """Complete every request with its own `reply_ids` and their top-k logprobs."""
         ...
 
     def clear_cache(self) -> None:
-        """Drop what is cached of earlier prompts, where that can be done. Only while nothing is in flight."""
+        """Drop what is cached of earlier prompts. Call it only while nothing is in flight."""
         ...
 
     def peak_bytes(self) -> int | None:
-        """The most memory that the model has taken since it was opened; None where it runs elsewhere."""
+        """Return the most memory used since the model was opened; None if it runs elsewhere."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the engine and its memory."""
+        ...
+
+
+class NothingToRelease:
+    """The housekeeping methods of a Model that holds no cache and no memory in this process."""
+
+    def clear_cache(self) -> None:
+        """Do nothing."""
+
+    def peak_bytes(self) -> int | None:
+        """Return None: the memory of this model is not measured."""
+        return None
+
+    def close(self) -> None:
+        """Do nothing."""

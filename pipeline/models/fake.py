@@ -1,7 +1,8 @@
-"""The deterministic fake: a real backend that needs no weights, for tests of logic.
+"""The deterministic fake: a real backend without weights, for tests of logic.
 
-It answers every request with one of the texts it was given, chosen by a hash of the request, token by token of its own byte-level
-tokenizer, with made-up but well-formed distributions. Figures measured on it mean nothing.
+It answers every request with one of its texts, chosen by a hash of the request, in tokens of its
+own byte-level tokenizer, with random but well-formed distributions. Metrics measured on it mean
+nothing.
 """
 
 import dataclasses
@@ -15,15 +16,27 @@ import numpy as np
 
 from pipeline.config import Engine
 from pipeline.errors import EngineError
-from pipeline.models.base import Answer, Completion, Facts, Failure, RawTopK, Request, Sampling
+from pipeline.models.base import (
+    Answer,
+    Completion,
+    Facts,
+    Failure,
+    NothingToRelease,
+    RawTopK,
+    Request,
+    Sampling,
+)
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import FinishReason, Usage
 
 TOKENIZER = Path(__file__).parent / "fake_tokenizer"
 
 
-class FakeModel:
-    """Answers with `replies`. Some of them are orders: "!refuse" to turn the request down, "!die" to fail as an engine that dies."""
+class FakeModel(NothingToRelease):
+    """Answers with `replies`, of which two are orders.
+
+    "!refuse" fails the request, "!die" raises EngineError as an engine that dies does.
+    """
 
     def __init__(self, name: str, replies: Sequence[str], engine: Engine, delay_s: float = 0.0):
         self.facts = Facts(name, None, "raw_logprobs", "float32", "fake 2")
@@ -33,70 +46,57 @@ class FakeModel:
         self._delay_s = delay_s
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        return self._feed(
-            requests, lambda request: self._answer(request, sampling), sampling.concurrency
-        )
+        def answer(request: Request) -> Answer:
+            return self._generated(request, sampling)
+
+        return self._batches(requests, answer, sampling.concurrency)
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
-        return self._feed(
-            requests,
-            lambda request: self._completed(
-                request, request.reply_ids or [], "stop", k, _dice(self.facts.name, request)
-            ),
-        )
+        def answer(request: Request) -> Answer:
+            random = _generator(self.facts.name, request)
+            return self._completion(request, request.reply_ids or [], "stop", k, random)
 
-    def clear_cache(self) -> None:
-        pass
+        return self._batches(requests, answer)
 
-    def peak_bytes(self) -> int | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
-    def _feed(
+    def _batches(
         self,
         requests: Iterable[Request],
         answer: Callable[[Request], Answer],
         concurrency: int | None = None,
     ) -> Iterator[list[Answer]]:
-        waiting = iter(requests)
-        most = self._engine.max_in_flight
-        while batch := list(itertools.islice(waiting, min(most, concurrency or most))):
+        remaining = iter(requests)
+        size = min(self._engine.max_in_flight, concurrency or self._engine.max_in_flight)
+        while batch := list(itertools.islice(remaining, size)):
             began = time.monotonic()
             time.sleep(self._delay_s)
-            # the last come first, so that nothing can rely on the order
+            # in reverse, so that no caller can rely on the order
             answers = [self._too_long(request) or answer(request) for request in reversed(batch)]
-            yield (
-                [_timed(one, time.monotonic() - began) for one in answers]
-                if concurrency
-                else answers
-            )
+            if concurrency:
+                seconds = time.monotonic() - began
+                answers = [_timed(each, seconds) for each in answers]
+            yield answers
 
     def _too_long(self, request: Request) -> Failure | None:
-        length, limit = (
-            len(request.token_ids or ()) + len(request.reply_ids or ()),
-            self._engine.max_model_len,
-        )
+        limit = self._engine.max_model_len
+        length = len(request.token_ids or ()) + len(request.reply_ids or ())
         if limit is None or length < limit:
             return None
-        return Failure(
-            request.id, "too_long", f"{length} tokens, and engine.max_model_len is {limit}"
-        )
+        message = f"{length} tokens, and engine.max_model_len is {limit}"
+        return Failure(request.id, "too_long", message)
 
-    def _answer(self, request: Request, sampling: Sampling) -> Answer:
-        random = _dice(self.facts.name, request, request.seed if sampling.temperature else "")
-        text, whole = self._replies[int(random.integers(len(self._replies)))]
+    def _generated(self, request: Request, sampling: Sampling) -> Answer:
+        seed = request.seed if sampling.temperature else ""
+        random = _generator(self.facts.name, request, seed)
+        text, reply_ids = self._replies[int(random.integers(len(self._replies)))]
         if text == "!refuse":
             return Failure(request.id, "refused", "the fake teacher was told to refuse this")
         if text == "!die":
             raise EngineError(f"request {request.id}: the fake teacher was told to fail here")
-        ids = whole[: sampling.max_tokens]
-        return self._completed(
-            request, ids, "stop" if len(ids) == len(whole) else "length", sampling.logprobs, random
-        )
+        ids = reply_ids[: sampling.max_tokens]
+        finish_reason: FinishReason = "stop" if len(ids) == len(reply_ids) else "length"
+        return self._completion(request, ids, finish_reason, sampling.logprobs, random)
 
-    def _completed(
+    def _completion(
         self,
         request: Request,
         ids: list[int],
@@ -111,26 +111,28 @@ class FakeModel:
 
 
 def _timed(answer: Answer, seconds: float) -> Answer:
-    """As if the first token had come after one share of so many equal ones."""
+    """Add times, as if every token had taken the same time."""
     if isinstance(answer, Failure):
         return answer
-    return dataclasses.replace(
-        answer, seconds=seconds, first_token_s=seconds / max(answer.usage.completion_tokens, 1)
-    )
+    first_token_s = seconds / max(answer.usage.completion_tokens, 1)
+    return dataclasses.replace(answer, seconds=seconds, first_token_s=first_token_s)
 
 
-def _dice(*parts: object) -> np.random.Generator:
+def _generator(*parts: object) -> np.random.Generator:
+    """Return a random generator seeded by the parts; a request counts by its token ids."""
     key = " ".join(str(part.token_ids if isinstance(part, Request) else part) for part in parts)
     return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
 
 
 def _distributions(ids: list[int], k: int, vocab_size: int, random: np.random.Generator) -> RawTopK:
-    """(T, 1 + k): a distribution over the whole vocabulary, mostly led by the token that was written."""
+    """Draw distributions over the whole vocabulary in which the written token mostly leads.
+
+    Returns arrays of the shape (T, 1 + k).
+    """
     logits = random.normal(0.0, 2.0, (len(ids), vocab_size))
     logits[np.arange(len(ids)), ids] += 8.0
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     top = np.argsort(-logprobs, axis=1)[:, : min(k, vocab_size)]
     columns = np.concatenate([np.array(ids)[:, None], top], axis=1)
-    return RawTopK(
-        columns.astype(np.int32), np.take_along_axis(logprobs, columns, axis=1).astype(np.float32)
-    )
+    values = np.take_along_axis(logprobs, columns, axis=1)
+    return RawTopK(columns.astype(np.int32), values.astype(np.float32))

@@ -1,4 +1,4 @@
-"""How much memory a model takes, as the system tells it."""
+"""The memory that a model takes, as the operating system reports it."""
 
 import os
 from contextlib import suppress
@@ -6,39 +6,40 @@ from pathlib import Path
 
 
 def reset_peak() -> None:
-    """Have this process's peak counted from now on, where the system lets one: what ran in it before is no part of the model."""
+    """Reset this process's peak memory, where the system allows it.
+
+    What ran in this process before is not part of the model.
+    """
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_of_processes(exclude: int) -> int | None:
-    """Bytes: the peaks (VmHWM) of this process and all below it, but for process `exclude`, added up; None where there is no /proc.
+    """Add up the peak memory (VmHWM, bytes) of this process and its descendants.
 
-    Peaks need not have come together, and what two processes share counts twice: it is an upper bound.
+    `exclude` is the id of a process to leave out. None where there is no /proc. The sum is an upper
+    bound: peaks need not have come at the same time, and shared memory counts twice.
     """
     import psutil
 
     try:
-        tree = [
-            process.pid
-            for process in psutil.Process().children(recursive=True)
-            if process.pid != exclude
-        ]
-        return sum(_peak(pid) for pid in (os.getpid(), *tree))
+        children = psutil.Process().children(recursive=True)
+        pids = [process.pid for process in children if process.pid != exclude]
+        return sum(_peak(pid) for pid in (os.getpid(), *pids))
     except OSError:
         return None
 
 
 def gpu_bytes_in_use() -> int:
-    """Bytes in use on the GPUs that this process sees, by whomever."""
+    """Return the bytes in use, by any process, on the GPUs that this process sees."""
     import torch
 
-    seen = [torch.cuda.mem_get_info(device) for device in range(torch.cuda.device_count())]
-    return sum(total - free for free, total in seen)
+    memory = [torch.cuda.mem_get_info(device) for device in range(torch.cuda.device_count())]
+    return sum(total - free for free, total in memory)
 
 
 def _peak(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    return 0  # a process that has ended, and is not yet reaped
+    return 0  # a process that has ended and is not yet reaped

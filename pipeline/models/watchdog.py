@@ -1,24 +1,72 @@
-"""The program that ends an engine's processes when its driver dies."""
+"""The program that kills an engine's processes when the process that started them is killed.
 
-# Knows its parent's processes, and ends them when the parent is gone: a killed driver would leave the engine, and its GPU memory, behind.
-# Looks for them every second until it is told that the engine is up.
-WATCHDOG = """
-import os, select, sys, psutil
-parent = psutil.Process(int(sys.argv[1]))
-known, up = {}, False
-while True:
-    if not up:
-        try:
-            known = {child.pid: child for child in parent.children(recursive=True) if child.pid != os.getpid()}
-        except psutil.NoSuchProcess:
-            pass
-    if select.select([0], [], [], None if up else 1.0)[0]:
-        if not os.read(0, 1):
-            break
-        known, up = {child.pid: child for child in parent.children(recursive=True) if child.pid != os.getpid()}, True
-for process in known.values():
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
+A killed driver would leave the engine, and its GPU memory, behind. The driver starts this file with
+its own process id as the argument and holds the other end of stdin: that pipe ends with the driver.
 """
+
+import os
+import select
+import subprocess
+import sys
+from contextlib import suppress
+
+import psutil
+
+POLL_SECONDS = 1.0
+
+
+class Watchdog:
+    """The watchdog of this process, over all processes that this one starts."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.models.watchdog", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        self._pipe = self._process.stdin
+        self.pid = self._process.pid
+        # a forked engine must not hold the pipe open
+        os.register_at_fork(after_in_child=self._pipe.close)
+
+    def engine_is_up(self) -> None:
+        """Tell the watchdog that the engine has started all its processes."""
+        self._pipe.write(b"u")
+        self._pipe.flush()
+
+    def stop(self) -> None:
+        """End the watchdog; it kills nothing."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def watch(driver_pid: int) -> None:
+    """Wait until the driver is gone, then kill the processes that it had started.
+
+    Looks for them every second until the driver says that the engine is up.
+    """
+    driver = psutil.Process(driver_pid)
+    processes: list[psutil.Process] = []
+    is_up = False
+    while True:
+        if not is_up:
+            with suppress(psutil.NoSuchProcess):
+                processes = _started_by(driver)
+        readable, _, _ = select.select([0], [], [], None if is_up else POLL_SECONDS)
+        if readable:
+            if not os.read(0, 1):
+                break
+            processes = _started_by(driver)
+            is_up = True
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _started_by(driver: psutil.Process) -> list[psutil.Process]:
+    return [child for child in driver.children(recursive=True) if child.pid != os.getpid()]
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]))

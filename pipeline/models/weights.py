@@ -1,4 +1,4 @@
-"""Loading weights, and measuring them without loading."""
+"""Load weights, and measure them without loading."""
 
 import math
 from dataclasses import dataclass
@@ -10,12 +10,17 @@ from pipeline.errors import PipelineError
 
 @dataclass(frozen=True)
 class Size:
+    """The size of a model: its parameters, and the bytes of its weight files."""
+
     parameters: int  # tied weights are stored, and counted, once
-    nbytes: int  # of the weight files
+    nbytes: int
 
 
 def load_weights(path: str, revision: str | None, dtype: Any, **options: Any) -> Any:
-    """A causal language model of transformers. `path` is a folder or a hub id, `dtype` a torch type or "auto"."""
+    """Load a causal language model with transformers.
+
+    `path` is a folder or a hub id, `dtype` a torch type or "auto". Raises PipelineError.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -25,27 +30,21 @@ def load_weights(path: str, revision: str | None, dtype: Any, **options: Any) ->
             path, revision=revision, dtype=dtype, trust_remote_code=False, **options
         )
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise PipelineError(
-            f"{path}: its weights cannot be loaded ({first}); check the name, or fetch it to a folder first"
-        ) from None
+        raise _not_loaded(path, "weights cannot be loaded", error) from None
 
 
 def load_config(path: str, revision: str | None) -> Any:
-    """The model's configuration as transformers reads it."""
+    """Load the model's configuration with transformers. Raises PipelineError."""
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise PipelineError(
-            f"{path}: its config cannot be read ({first}); check the name, or fetch it to a folder first"
-        ) from None
+        raise _not_loaded(path, "config cannot be read", error) from None
 
 
 def size_of(path: str, revision: str | None) -> Size | None:
-    """The size of a model, given by its folder or hub id; None where its files are not on this machine."""
+    """Measure a model by its folder or hub id; None if its files are not on this machine."""
     folder = _folder(path, revision)
     files = sorted(folder.glob("*.safetensors")) if folder else []
     if not files:
@@ -58,6 +57,13 @@ def size_of(path: str, revision: str | None) -> Size | None:
             for key in tensors.keys():  # noqa: SIM118
                 parameters += math.prod(tensors.get_slice(key).get_shape())
     return Size(parameters, sum(file.stat().st_size for file in files))
+
+
+def _not_loaded(path: str, problem: str, error: Exception) -> PipelineError:
+    first = str(error).strip().splitlines()[0]
+    return PipelineError(
+        f"{path}: its {problem} ({first}); check the name, or fetch it to a folder first"
+    )
 
 
 def _folder(path: str, revision: str | None) -> Path | None:

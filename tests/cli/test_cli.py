@@ -236,7 +236,7 @@ def test_ctrl_c_keeps_what_is_there(workshop: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in words
+    assert "the same command continues from here" in words
     assert list(folder.glob("0*.jsonl*"))
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
 
@@ -259,6 +259,6 @@ def test_full_disk_is_said_plainly(workshop: Path) -> None:
     command = [sys.executable, "-c", script, "generate", str(workshop / "config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "the same command goes on from here" in done.stderr
+    assert "the same command continues from here" in done.stderr
     assert "Traceback" not in done.stderr
     assert pipeline("generate", workshop / "config.yaml").returncode == 0

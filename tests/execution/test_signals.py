@@ -20,7 +20,7 @@ from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.locks import Lock
 
-LINE = "the same command goes on from here"
+LINE = "the same command continues from here"
 
 
 def start(

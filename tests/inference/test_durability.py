@@ -184,7 +184,7 @@ def test_signal_drains_and_says_how_to_go_on(
     code, words = finish(process)
     assert time.monotonic() - began < 30  # five seconds, and a busy machine
     assert code == 128 + number
-    assert "the same command goes on from here" in words
+    assert "the same command continues from here" in words
     assert (folder / "00000.journal.jsonl").read_bytes().count(
         b"\n"
     ) >= lines + 4  # a batch was in flight

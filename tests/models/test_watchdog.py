@@ -1,4 +1,4 @@
-"""An engine must not outlive the process that started it, nor that process wait for an engine that is gone."""
+"""An engine must not outlive its driver, and a driver must not wait for a dead engine."""
 
 import queue
 import subprocess
@@ -13,11 +13,11 @@ from pipeline.models.vllm_engine import _await_output
 
 DRIVER = """
 import os, signal, subprocess, sys, time
-from pipeline.models.vllm_engine import _tell_up, _watch
-watchdog = _watch()
+from pipeline.models.watchdog import Watchdog
+watchdog = Watchdog()
 engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 if sys.argv[1] == "up":
-    _tell_up(watchdog)
+    watchdog.engine_is_up()
 time.sleep(2.5)
 print(engine.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -26,7 +26,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("state", ["up", "loading"])
 def test_killed_driver_takes_its_engine_along(state: str) -> None:
-    """kill -9 of the driver alone used to leave the engine, and its memory, behind; while it loaded too."""
+    """kill -9 of the driver left the engine and its memory behind, also while the engine loaded."""
     driver = subprocess.run(
         [sys.executable, "-c", DRIVER, state], capture_output=True, text=True, check=False
     )
@@ -40,7 +40,7 @@ def test_killed_driver_takes_its_engine_along(state: str) -> None:
 
 
 def test_engine_that_was_killed_is_not_waited_for_for_ever() -> None:
-    """vLLM's client knew that its engine was dead, and waited on for its answer: a night's run hung instead of going on."""
+    """vLLM's client knew that its engine was dead and still waited: a run over night hung."""
 
     def ensure_alive() -> None:
         raise RuntimeError("dead")
