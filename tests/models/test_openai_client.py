@@ -95,7 +95,7 @@ def test_server_that_comes_up_late_costs_nothing() -> None:
     def later() -> None:
         time.sleep(0.3)
         with serving(good, port):
-            over.wait(20)
+            over.wait(120)
 
     thread = threading.Thread(target=later)
     thread.start()
