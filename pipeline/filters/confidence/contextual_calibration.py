@@ -1,7 +1,7 @@
-"""What the teacher's prompt makes of the labels whatever the input: its distribution over them for inputs without content.
+"""Ask the teacher about inputs without content, to learn what its prompt makes of the labels.
 
-The teacher is asked once, with the prompt that the samples were made with and one text, such as "N/A", in the place of every input.
-RUN/measured/content_free-KEY.json keeps what it said.
+It is asked once, with the prompt of the samples and a text such as "N/A" in place of every input.
+RUN/measured/content_free-KEY.json keeps the probabilities.
 """
 
 import logging
@@ -23,87 +23,77 @@ from pipeline.records import Seed, digest
 from pipeline.storage.files import read_json, sha256, write_json
 from pipeline.storage.samples import Samples
 
+LabelTokens = Sequence[Sequence[int]]  # from `label_calibration.label_tokens`
+
 log = logging.getLogger(__name__)
 
 
-def distributions(config: Config, labels: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """(M, L): the mass of each label (of its tokens, as from `calibration.label_tokens`) for each of filter.calibrated.content_free.
+def distributions(config: Config, texts: Sequence[str], labels: LabelTokens) -> NDArray[np.float32]:
+    """Return the probability of each label for each content-free text, (M, L).
 
-    A row is nan where the answer held none. Raises PipelineError if all are, or if the teacher gives no logprobs.
+    A row is nan if the teacher's answer holds no label. Raises PipelineError if all rows are, or if
+    the teacher gives no logprobs.
     """
-    calibrated, generated = config.filter.calibrated, Path(config.run_dir) / "generate"
-    assert calibrated is not None
-    assert calibrated.content_free is not None
+    generated = Path(config.run_dir) / "generate"
     path = prompts.stored_files(generated)[0]
-    asked = [
+    decisive = [
         config.settings("teacher"),
         resolve.identities(config.teacher),
         sha256(path),
         labels,
-        calibrated.content_free,
+        texts,
     ]
-    kept = Path(config.run_dir) / "measured" / f"content_free-{digest(asked)}.json"
-    if not kept.exists():
+    stored = Path(config.run_dir) / "measured" / f"content_free-{digest(decisive)}.json"
+    if not stored.exists():
         prompt, example = prompts.load(path), Samples(generated)[0].seed
         check(prompt, [example])
-        kept.parent.mkdir(exist_ok=True)
+        stored.parent.mkdir(exist_ok=True)
         seeds = [
             Seed(id=str(number), inputs=dict.fromkeys(example.inputs, text))
-            for number, text in enumerate(calibrated.content_free)
+            for number, text in enumerate(texts)
         ]
-        write_json(
-            kept,
-            {"texts": calibrated.content_free, "masses": _ask(config, prompt, seeds, labels, kept)},
-        )
-    masses = np.array(
-        [[np.nan if mass is None else mass for mass in row] for row in read_json(kept)["masses"]],
-        np.float32,
-    )
-    if not label_calibration.readable(masses).any():
-        texts = ", ".join(map(repr, calibrated.content_free))
+        masses = _ask(config, prompt, seeds, labels, stored.with_suffix(".log"))
+        write_json(stored, {"texts": texts, "masses": masses})
+    rows = np.array(read_json(stored)["masses"], np.float32)  # null becomes nan
+    if not label_calibration.is_readable(rows).any():
         raise PipelineError(
-            f"filter.calibrated.content_free: the teacher gave none of the labels to any of {texts}; "
+            "filter.calibrated.content_free: the teacher gave none of the labels to any of "
+            f"{', '.join(map(repr, texts))}; "
             "choose other texts, or leave content_free out for batch calibration"
         )
-    return masses
+    return rows
 
 
 def check(prompt: Prompt, seeds: Iterable[Seed]) -> None:
-    """Raise PipelineError for a seed with an input that the prompt names and no text can stand for."""
+    """Raise PipelineError if the prompt names an input with several values, such as a list.
+
+    A text without content cannot replace it.
+    """
     for seed in seeds:
-        many = [
-            name
-            for name, value in seed.inputs.items()
-            if name in prompt.names and isinstance(value, list | dict)
-        ]
-        if many:
-            raise PipelineError(
-                f"filter.calibrated.content_free: input '{many[0]}' holds several values, and no text can stand for them; leave it out"
-            )
+        for name, value in seed.inputs.items():
+            if name in prompt.names and isinstance(value, list | dict):
+                raise PipelineError(
+                    f"filter.calibrated.content_free: input '{name}' holds several values, "
+                    "which a text without content cannot replace; leave content_free out"
+                )
 
 
 def _ask(
-    config: Config,
-    prompt: Prompt,
-    seeds: Sequence[Seed],
-    labels: Sequence[Sequence[int]],
-    kept: Path,
+    config: Config, prompt: Prompt, seeds: Sequence[Seed], labels: LabelTokens, engine_log: Path
 ) -> list[list[float | None]]:
-    """A row for each seed, of None where it cannot be read."""
+    """Return the label probabilities for each seed, None where they cannot be read."""
     teacher = config.teacher
     log.info(f"filter calibrated: {len(seeds)} inputs without content; loading {teacher.model}")
-    model = open_teacher(teacher, kept.with_suffix(".log"))
+    model = open_teacher(teacher, engine_log)
+    masses = {}
     try:
         sampling = Sampling(teacher.max_tokens, logprobs=teacher.logprobs)
-        answers = [
-            one
-            for batch in model.generate(_requests(prompt, seeds, model), sampling)
-            for one in batch
-        ]
-        found = {answer.id: _masses(prompt, answer, model, labels) for answer in answers}
+        for answers in model.generate(_requests(prompt, seeds, model), sampling):
+            for answer in answers:
+                masses[answer.id] = _masses(prompt, answer, model, labels)
     finally:
         model.close()
-    return [found[seed.id] for seed in seeds]
+    return [masses[seed.id] for seed in seeds]
 
 
 def _requests(prompt: Prompt, seeds: Sequence[Seed], model: Model) -> Iterator[Request]:
@@ -114,7 +104,7 @@ def _requests(prompt: Prompt, seeds: Sequence[Seed], model: Model) -> Iterator[R
 
 
 def _masses(
-    prompt: Prompt, answer: Answer, model: Model, labels: Sequence[Sequence[int]]
+    prompt: Prompt, answer: Answer, model: Model, labels: LabelTokens
 ) -> list[float | None]:
     if not isinstance(answer, Completion):
         raise PipelineError(f"filter.calibrated.content_free: {answer.reason}: {answer.message}")
@@ -122,18 +112,13 @@ def _masses(
         raise PipelineError(
             "filter.calibrated.content_free: the teacher gave no logprobs; leave content_free out"
         )
-    owner = label_calibration.owners(labels)
-    place = label_calibration.first_label(
-        answer.token_ids, replies.read(prompt, answer, model.tokenizer).answer_tokens, owner
-    )
+    owners = label_calibration.token_owners(labels)
+    span = replies.read(prompt, answer, model.tokenizer).answer_tokens
+    place = label_calibration.first_label_token(answer.token_ids, span, owners)
     if place is None:
         return [None] * len(labels)
-    entries = dict(
-        zip(
-            answer.topk.ids[place].tolist(),
-            np.exp(answer.topk.logprobs[place].astype(np.float64)).tolist(),
-            strict=True,
-        )
-    )
-    own, tail = answer.token_ids[place], max(0.0, 1.0 - sum(entries.values()))
-    return label_calibration.masses(entries, own, tail, owner, len(labels)).tolist()
+    probabilities = np.exp(answer.topk.logprobs[place].astype(np.float64)).tolist()
+    entries = dict(zip(answer.topk.ids[place].tolist(), probabilities, strict=True))
+    tail = max(0.0, 1.0 - sum(entries.values()))
+    own = answer.token_ids[place]
+    return label_calibration.label_masses(entries, own, tail, owners, len(labels)).tolist()

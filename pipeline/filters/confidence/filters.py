@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.config.filter import Calibrated
 from pipeline.data import prompts
 from pipeline.data.prompts import prompt_files
 from pipeline.errors import PipelineError
@@ -25,76 +26,75 @@ from pipeline.records import Seed
 from pipeline.storage import soft_labels
 from pipeline.storage.files import read_json
 
-NAMES_TOKENIZER = ("backend", "model", "revision", "tokenizer")
+TOKENIZER_SETTINGS = ("backend", "model", "revision", "tokenizer")
 
 
-def _write_soft_labels(config: Config, outcome: Outcome) -> dict[str, Any]:
+def filters(config: Config) -> Iterator[NamedFilter]:
+    """Yield the filters on how sure the teacher was, by its logprobs."""
+    settings = config.filter
+    if settings.confidence:
+        confident = partial(logprobs.reject_uncertain, bounds=settings.confidence)
+        yield NamedFilter("confidence", (CERTAINTY,), confident)
+    if settings.calibrated:
+        _check_teacher(settings.calibrated, config)
+        yield _calibrated(settings.calibrated, config)
+
+
+def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
+    labels = config.task.labels
+    assert labels is not None  # a rule of the config
+    tokens = _label_tokens(config)
+
+    def judge(rows: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+        return label_calibration.reject_unlikely_labels(
+            rows,
+            *columns,
+            labels=labels,
+            min_confidence=settings.min_confidence,
+            agree=settings.agree,
+            prior=_prior(settings, config, tokens),
+        )
+
+    def after(outcome: Outcome) -> dict[str, Any]:
+        return {"calibration": _write_soft_labels(settings, config, outcome)}
+
+    measures = (
+        Measure(label_calibration.label_distribution, {"labels": tokens}),
+        Measure(label_calibration.written_label, {"labels": labels}),
+    )
+    return NamedFilter("calibrated", measures, judge, after=after)
+
+
+def _write_soft_labels(settings: Calibrated, config: Config, outcome: Outcome) -> dict[str, Any]:
     """Write the kept rows' soft labels, calibrated over all rows that reached the filter.
 
     Returns the shares of right answers before and after, where ground truth is known.
     """
+    tokens = _label_tokens(config)
+    by_token, by_name = {"labels": tokens}, {"labels": config.task.labels}
+    measures = (
+        Measure(label_calibration.label_distribution, by_token),
+        Measure(label_calibration.label_places, by_token),
+        Measure(label_calibration.written_label, by_name),
+        Measure(label_calibration.true_label, by_name),
+    )
     measured = outcome.measured
-    ids, labels = _label_tokens(config), {"labels": config.task.labels}
-    distribution, places = (
-        Measure(label_calibration.label_distribution, {"labels": ids}),
-        Measure(label_calibration.label_places, {"labels": ids}),
+    measured.fill(measures, worker_count(config.filter))
+    p, places, written, truth = (
+        np.asarray(measured.column(measure))[outcome.reached] for measure in measures
     )
-    written, truth = (
-        Measure(label_calibration.written_label, labels),
-        Measure(label_calibration.true_label, labels),
-    )
-    measured.fill([distribution, places, written, truth], worker_count(config.filter))
-    p, at, said, true = (
-        np.asarray(measured.column(measure))[outcome.reached]
-        for measure in (distribution, places, written, truth)
-    )
-    known = _known(config, ids)
-    firsts, logprobs = label_calibration.soft_labels(p, ids, known)
+    prior = _prior(settings, config, tokens)
+    first_tokens, logprobs = label_calibration.soft_labels(p, tokens, prior)
     kept = np.searchsorted(outcome.reached, outcome.kept)
     all_ids: Any = measured.column(SAMPLE_IDS)
     kept_ids = [all_ids[row] for row in outcome.kept.tolist()]
-    soft_labels.write(outcome.kept_folder, firsts, kept_ids, at[kept], logprobs[kept])
-    effect = label_calibration.effect(p, said, true, known)
+    soft_labels.write(outcome.kept_folder, first_tokens, kept_ids, places[kept], logprobs[kept])
+    effect = label_calibration.measure_effect(p, written, truth, prior)
     return vars(effect) if effect else {}
 
 
-def filters(config: Config) -> Iterator[NamedFilter]:
-    """How sure the teacher was, by its logprobs."""
-    settings, labels = config.filter, config.task.labels
-    if settings.confidence:
-        yield NamedFilter(
-            "confidence",
-            (CERTAINTY,),
-            partial(logprobs.confident, bounds=logprobs.bounds(settings.confidence)),
-        )
-    if settings.calibrated:
-        assert labels is not None  # Config sees to it
-        _check_teacher(config)
-        ids = _label_tokens(config)
-        how = partial(
-            label_calibration.calibrated,
-            labels=labels,
-            min_confidence=settings.calibrated.min_confidence,
-            agree=settings.calibrated.agree,
-        )
-        measures = (
-            Measure(label_calibration.label_distribution, {"labels": ids}),
-            Measure(label_calibration.written_label, {"labels": labels}),
-        )
-
-        def calibrated(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
-            return how(left, *columns, known=_known(config, ids))
-
-        yield NamedFilter(
-            "calibrated",
-            measures,
-            calibrated,
-            after=lambda outcome: {"calibration": _write_soft_labels(config, outcome)},
-        )
-
-
 def check(config: Config, seeds: Sequence[Seed]) -> None:
-    """Raise PipelineError if a content-free text cannot stand for the inputs of a seed."""
+    """Raise PipelineError if a content-free text cannot replace the inputs of an example."""
     if config.filter.calibrated and config.filter.calibrated.content_free:
         contextual_calibration.check(prompts.load(config.generate.prompt[0]), seeds)
 
@@ -114,41 +114,41 @@ def _describe_effect(note: Mapping[str, Any]) -> str:
     )
 
 
-def _check_teacher(config: Config) -> None:
-    """Raise PipelineError if the teacher is not the one that wrote the samples: the tokens of its labels, and what it says to inputs
-    without content, would not be those of the samples."""
+def _check_teacher(settings: Calibrated, config: Config) -> None:
+    """Raise PipelineError if the teacher did not write the samples.
+
+    The tokens of its labels and its answers to content-free texts would be those of another model.
+    """
     generated = Path(config.run_dir) / "generate"
     if not (generated / "manifest.json").exists():
         return
-    assert config.filter.calibrated is not None
-    counts = (
-        ["teacher"]
-        if config.filter.calibrated.content_free
-        else [f"teacher.{name}" for name in NAMES_TOKENIZER]
-    )
-    mine = fingerprint.settings(config, *counts) | {
-        f"model {name}": found for name, found in resolve.identities(config.teacher).items()
-    }
-    begun = read_json(generated / "begun.json")["fingerprint"]
-    if changed := fingerprint.differing({name: begun.get(name, "(absent)") for name in mine}, mine):
+    sections = ["teacher"]
+    if not settings.content_free:
+        sections = [f"teacher.{name}" for name in TOKENIZER_SETTINGS]
+    now = fingerprint.settings(config, *sections)
+    for name, identity in resolve.identities(config.teacher).items():
+        now[f"model {name}"] = identity
+    started = read_json(generated / "begun.json")["fingerprint"]
+    then = {name: started.get(name, "(absent)") for name in now}
+    if changed := fingerprint.differing(then, now):
         raise PipelineError(
-            "filter.calibrated: the teacher is not the one that wrote the samples; put it back, or make generate again with --redo\n"
-            + "\n".join(changed)
+            "filter.calibrated: the teacher is not the one that wrote the samples; "
+            "restore its settings, or generate again with --redo\n" + "\n".join(changed)
         )
 
 
-def _known(config: Config, labels: list[list[int]]) -> label_calibration.Known:
-    """What filter.calibrated has to go by. Asks the teacher about inputs without content if that has not been done."""
-    calibrated = config.filter.calibrated
-    assert calibrated is not None
-    return label_calibration.Known(
-        calibrated.shares,
-        contextual_calibration.distributions(config, labels) if calibrated.content_free else None,
-    )
+def _prior(
+    settings: Calibrated, config: Config, labels: list[list[int]]
+) -> label_calibration.Prior:
+    """Return what the config gives calibration; asks the teacher about content-free texts once."""
+    content_free = None
+    if settings.content_free:
+        content_free = contextual_calibration.distributions(config, settings.content_free, labels)
+    return label_calibration.Prior(settings.shares, content_free)
 
 
 def _label_tokens(config: Config) -> list[list[int]]:
-    """By which tokens the labels are told apart, spelled behind what the teacher has in front of its answer."""
+    """Return the tokens that distinguish the labels behind the marker of the prompt's answer."""
     tokenizer = Tokenizer(resolve.tokenizer_path(config.teacher), config.teacher.revision)
     front = prompts.load(prompt_files(config)[0]).front
     return label_calibration.label_tokens(tokenizer, config.task.labels or [], front.answer.start)

@@ -1,6 +1,4 @@
-"""Filters on how sure the teacher was of what it wrote, by the frames that are stored anyway."""
-
-from dataclasses import dataclass
+"""Filter on how sure the teacher was of what it wrote, by the stored token probabilities."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,112 +10,88 @@ from pipeline.filters.verdict import Verdict, reject
 from pipeline.records import Range, Sample
 from pipeline.storage.topk import DEEPEST, TopK
 
-MEAN_LOGPROB, TOKEN_LOGPROB, ENTROPY, ANSWER_MARGIN, RATIONALE_PERPLEXITY = range(
-    5
-)  # columns of `certainty`
-
-
-@dataclass(frozen=True)
-class Quantile:
-    """A bound that is a quantile, in [0, 1], of the values of the rows that are left."""
-
-    quantile: float
-
-
-Bound = float | Quantile
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What is kept lies within them; None is no bound."""
-
-    min_mean_logprob: Bound | None = None
-    min_token_logprob: Bound | None = None
-    max_entropy: Bound | None = None
-    min_answer_margin: Bound | None = None
-    max_rationale_perplexity: Bound | None = None
-
-
-def bounds(confidence: Confidence) -> Bounds:
-    """The bounds of a config; 10% is a quantile, from the end where the worst are."""
-    return Bounds(
-        _worst(confidence.min_mean_logprob, False),
-        _worst(confidence.min_token_logprob, False),
-        _worst(confidence.max_entropy, True),
-        _worst(confidence.min_answer_margin, False),
-        _worst(confidence.max_rationale_perplexity, True),
-    )
-
-
-def _worst(bound: float | str | None, upper: bool) -> Bound | None:
-    if not isinstance(bound, str):
-        return bound
-    share = float(bound.rstrip("% ")) / 100
-    return Quantile(1 - share if upper else share)
+# Columns of `certainty`.
+MEAN_LOGPROB, TOKEN_LOGPROB, ENTROPY, ANSWER_MARGIN, RATIONALE_PERPLEXITY = range(5)
 
 
 def certainty(batch: Batch) -> NDArray[np.float32]:
-    """(N, 5): mean and least logprob of the tokens written, mean entropy of their distributions, margin of the answer, perplexity of the
-    rationale; all in nats but the last. nan where there are no such tokens. Raises PipelineError for samples without logprobs.
+    """Return five figures of each sample's certainty, (N, 5); nan without such tokens.
 
-    The entropy is that of the entries and of the tail as one bucket. No token is likelier than the bucket that stands for it, so
-    this is a lower bound. The margin is the least, over the answer's tokens, of the logprob of the one written minus that of the likeliest
-    other; where that other is not stored it is bounded by the mass that is, so a margin too is at least what it says.
+    They are the mean and the least logprob of the written tokens, the mean entropy of their
+    distributions, the margin of the answer, all in nats, and the perplexity of the rationale.
+    Raises PipelineError for samples without logprobs.
+
+    The entropy counts the tail as one token that no token in it exceeds, which makes it a lower
+    bound. The margin is the least, over the answer's tokens, of the logprob of the written token
+    minus that of the most likely other one. If the other one is not stored, its upper bound is
+    used, so the margin is a lower bound too.
     """
-    found = [_certainty(frame(batch, sample, "confidence"), sample) for sample in batch.samples]
-    return np.array(found, np.float32).reshape(len(found), 5)
+    figures = [
+        _certainty(stored_topk(batch, sample, "confidence"), sample) for sample in batch.samples
+    ]
+    return np.array(figures, np.float32).reshape(len(figures), 5)
 
 
-def confident(
-    left: NDArray[np.int64], measured: NDArray[np.float32], bounds: Bounds
+def reject_uncertain(
+    rows: NDArray[np.int64], measured: NDArray[np.float32], bounds: Confidence
 ) -> dict[int, Verdict]:
-    """low_mean_logprob, low_token_logprob, high_entropy, low_answer_margin, high_rationale_perplexity: beyond the bound, the bound
-    itself included in what is kept. Quantiles are of all of `left`, whichever reason comes first. nan passes."""
+    """Reject rows beyond a bound; the bound itself and nan pass.
+
+    The reasons are low_mean_logprob, low_token_logprob, high_entropy, low_answer_margin and
+    high_rationale_perplexity, the first one that applies. A bound such as "10%" rejects the worst
+    tenth of `rows`, whichever reason applies first.
+    """
     rules = (
-        ("low_mean_logprob", MEAN_LOGPROB, bounds.min_mean_logprob, np.less),
-        ("low_token_logprob", TOKEN_LOGPROB, bounds.min_token_logprob, np.less),
-        ("high_entropy", ENTROPY, bounds.max_entropy, np.greater),
-        ("low_answer_margin", ANSWER_MARGIN, bounds.min_answer_margin, np.less),
+        ("low_mean_logprob", MEAN_LOGPROB, bounds.min_mean_logprob, False),
+        ("low_token_logprob", TOKEN_LOGPROB, bounds.min_token_logprob, False),
+        ("high_entropy", ENTROPY, bounds.max_entropy, True),
+        ("low_answer_margin", ANSWER_MARGIN, bounds.min_answer_margin, False),
         (
             "high_rationale_perplexity",
             RATIONALE_PERPLEXITY,
             bounds.max_rationale_perplexity,
-            np.greater,
+            True,
         ),
     )
     verdicts: dict[int, Verdict] = {}
-    for reason, column, bound, beyond in rules:
-        if bound is not None:
-            values = measured[left, column]
-            out = beyond(values, resolved(bound, values))
-            verdicts = reject(reason, left[out], values[out]) | verdicts
+    for reason, column, bound, is_upper in rules:
+        if bound is None:
+            continue
+        values = measured[rows, column]
+        limit = _limit(bound, values, is_upper)
+        beyond = values > limit if is_upper else values < limit
+        verdicts = reject(reason, rows[beyond], values[beyond]) | verdicts
     return verdicts
 
 
-def resolved(bound: Bound, values: NDArray[np.float32]) -> float:
-    """The bound as a number; nan, beyond which nothing is, where there are no values to take a quantile of."""
-    if isinstance(bound, int | float):
+def _limit(bound: float | str, values: NDArray[np.float32], is_upper: bool) -> float:
+    """Return a bound as a number; a share such as "10%" is a quantile of the known values.
+
+    Without known values it is nan, which no value is beyond.
+    """
+    if not isinstance(bound, str):
         return float(bound)
+    share = float(bound.rstrip("% ")) / 100
     known = values[~np.isnan(values)]
-    return float(np.quantile(known, bound.quantile)) if len(known) else np.nan
+    return float(np.quantile(known, 1 - share if is_upper else share)) if len(known) else np.nan
 
 
-def frame(batch: Batch, sample: Sample, name: str) -> TopK:
-    """The distributions of a sample, which the filter `name` cannot do without."""
+def stored_topk(batch: Batch, sample: Sample, filter_name: str) -> TopK:
+    """Return the stored token probabilities of a sample, which the filter needs."""
     if sample.frame is None or sample.token_ids is None:
         raise PipelineError(
-            f"filter.{name}: sample {sample.id} has no logprobs, and the filter reads them; "
-            f"generate with teacher.logprobs of 1 or more, or leave filter.{name} out"
+            f"filter.{filter_name}: sample {sample.id} has no logprobs, and the filter reads them; "
+            f"generate with teacher.logprobs of 1 or more, or leave filter.{filter_name} out"
         )
     return batch.frames.of(sample)
 
 
 def _certainty(topk: TopK, sample: Sample) -> tuple[float, ...]:
-    written = np.maximum(topk.logprobs[:, 0], -DEEPEST).astype(np.float64)  # (T,)
+    written = _floor(topk.logprobs[:, 0])  # (T,)
     if not len(written):
         return (np.nan,) * 5
-    rationale = written[_tokens(sample.rationale_tokens)]
-    margins = _margins(topk)[_tokens(sample.answer_tokens)]
+    rationale = written[_slice(sample.rationale_tokens)]
+    margins = _margins(topk)[_slice(sample.answer_tokens)]
     return (
         written.mean(),
         written.min(),
@@ -127,24 +101,30 @@ def _certainty(topk: TopK, sample: Sample) -> tuple[float, ...]:
     )
 
 
-def _tokens(part: Range | None) -> slice:
-    return slice(*(part or (0, 0)))
+def _slice(tokens: Range | None) -> slice:
+    return slice(*(tokens or (0, 0)))
+
+
+def _floor(logprobs: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.maximum(logprobs, -DEEPEST).astype(np.float64)
 
 
 def _entropy(topk: TopK) -> NDArray[np.float64]:
-    """(T,)"""
+    """Return the entropy at each token, (T,)."""
     logprobs = np.column_stack([topk.logprobs, topk.tail]).astype(np.float64)
     return -(np.exp(logprobs) * np.maximum(logprobs, -1000.0)).sum(axis=1)  # 0 log 0 is 0
 
 
 def _margins(topk: TopK) -> NDArray[np.float64]:
-    """(T,). Entries fall in probability, so the second is the likeliest other, or a draw, which stands for at least its own probability;
-    what is in the tail is less likely than either, and where there is neither, at most the tail's mass."""
+    """Return a lower bound of the margin at each token, (T,).
+
+    Entries are sorted by probability. The second entry is the most likely other token, or a draw
+    that stands for at least its own probability. Tokens in the tail are less likely than either.
+    Without a second entry, the other token has at most the mass of the tail.
+    """
     second = topk.logprobs[:, 1] if topk.logprobs.shape[1] > 1 else np.full(len(topk.tail), -np.inf)
     other = np.where(np.isneginf(second), topk.tail, second)
-    return np.maximum(topk.logprobs[:, 0], -DEEPEST).astype(np.float64) - np.maximum(
-        other, -DEEPEST
-    )
+    return _floor(topk.logprobs[:, 0]) - _floor(other)
 
 
 CERTAINTY = Measure(certainty)

@@ -115,7 +115,7 @@ def _agreement_with_truth(config: Config, outcome: Outcome) -> dict[str, Any]:
 
 
 def check(config: Config, seeds: Sequence[Seed]) -> None:
-    """Raise PipelineError if the judge's prompt could not take the inputs of a seed."""
+    """Raise PipelineError if the inputs of an example clash with names of the judge's prompt."""
     if config.filter.judge:
         judge.check(seeds)
 

@@ -1,4 +1,4 @@
-"""Label-bias calibration: reading the labels' probabilities, dividing the bias out, and saying so where neither can be done."""
+"""Label calibration: read the labels' probabilities, remove the bias, report what cannot be done."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.filters.confidence import label_calibration
+from pipeline.filters.confidence.label_calibration import Prior
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.models.fake import TOKENIZER
@@ -23,36 +24,30 @@ TOKENS = [[10, 11], [20]]
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    """One token a byte."""
+    """Return a tokenizer with one token a byte."""
     return Tokenizer(str(TOKENIZER))
 
 
-def pieces(tokenizer: Tokenizer, tokens: list[list[int]]) -> list[list[str]]:
-    return [[tokenizer.decode([token]) for token in mine] for mine in tokens]
+def spelled_tokens(tokenizer: Tokenizer, labels: list[str], before: str = "") -> list[list[str]]:
+    token_ids = label_calibration.label_tokens(tokenizer, labels, before)
+    return [[tokenizer.decode([token]) for token in tokens] for tokens in token_ids]
 
 
 def test_label_tokens(tokenizer: Tokenizer) -> None:
-    """Other cases of a label are the label, too; the label as it stands comes first."""
-    assert pieces(
-        tokenizer, label_calibration.label_tokens(tokenizer, ["yes", "No"], "Answer: ")
-    ) == [["y", "Y"], ["N", "n"]]
+    """Other cases of a label count for it; the label as it is written comes first."""
+    assert spelled_tokens(tokenizer, ["yes", "No"], "Answer: ") == [["y", "Y"], ["N", "n"]]
 
 
 def test_label_tokens_walk_on_behind_what_all_labels_share(tokenizer: Tokenizer) -> None:
-    """The first token of "class a" and "class b" tells nothing."""
-    assert pieces(tokenizer, label_calibration.label_tokens(tokenizer, ["class a", "class b"])) == [
-        ["a", "A"],
-        ["b", "B"],
-    ]
+    """The first token of "class a" and "class b" does not distinguish them."""
+    assert spelled_tokens(tokenizer, ["class a", "class b"]) == [["a", "A"], ["b", "B"]]
 
 
 @pytest.mark.parametrize("labels", [["spam", "sport", "normal"], ["yes", "yes please"]])
 def test_labels_that_begin_alike_are_refused(tokenizer: Tokenizer, labels: list[str]) -> None:
-    """One label's probability would be counted as another's."""
-    with pytest.raises(
-        PipelineError,
-        match=r"begins with the same token as another one.*give them names that begin differently",
-    ):
+    """The probability of one label was counted for another."""
+    message = r"begins with the same token as another one.*give them names that begin differently"
+    with pytest.raises(PipelineError, match=message):
         label_calibration.label_tokens(tokenizer, labels)
 
 
@@ -62,103 +57,103 @@ def read(folder: Path, sample: Sample, *tokens: Distribution) -> list[float]:
 
 
 def test_the_mass_of_a_label_is_that_of_its_variants(sample: Make, tmp_path: Path) -> None:
-    """What stands in front of the answer, and tokens of no label, do not count."""
-    found = read(
+    """Tokens before the answer and tokens of no label were counted."""
+    masses = read(
         tmp_path,
         sample(answer_tokens=(1, 3)),
         [(20, 1.0)],
         [(10, 0.5), (20, 0.25), (11, 0.15), (99, 0.1)],
         [(20, 1.0)],
     )
-    assert found == pytest.approx([0.65, 0.25], abs=0.02)
+    assert masses == pytest.approx([0.65, 0.25], abs=0.02)
 
 
 def test_the_answer_is_read_at_its_first_telling_token(sample: Make, tmp_path: Path) -> None:
-    """A quotation mark, or what all labels begin with, is passed over."""
-    assert read(
-        tmp_path, sample(answer_tokens=(0, 2)), [(99, 0.9), (20, 0.1)], [(20, 0.7), (10, 0.3)]
-    ) == pytest.approx([0.3, 0.7], abs=0.02)
+    """An answer that begins with a quotation mark, or as all labels do, could not be read."""
+    tokens = [[(99, 0.9), (20, 0.1)], [(20, 0.7), (10, 0.3)]]
+    masses = read(tmp_path, sample(answer_tokens=(0, 2)), *tokens)
+    assert masses == pytest.approx([0.3, 0.7], abs=0.02)
 
 
 def test_a_label_that_is_not_stored_is_less_likely_than_what_is(
     sample: Make, tmp_path: Path
 ) -> None:
-    """Zero would be certainty, all of the tail more than it can have."""
-    assert read(tmp_path, sample(answer_tokens=(0, 1)), [(10, 0.9)]) == pytest.approx(
-        [0.9, 0.1], abs=0.02
-    )
-    assert read(tmp_path, sample(answer_tokens=(0, 1)), [(10, 0.5), (99, 0.2)]) == pytest.approx(
-        [0.5, 0.2], abs=0.02
-    )
+    """A mass of zero would be certainty, and the whole tail is more than the label can have."""
+    answer = sample(answer_tokens=(0, 1))
+    small_tail = read(tmp_path, answer, [(10, 0.9)])
+    large_tail = read(tmp_path, answer, [(10, 0.5), (99, 0.2)])
+    assert small_tail == pytest.approx([0.9, 0.1], abs=0.02)
+    assert large_tail == pytest.approx([0.5, 0.2], abs=0.02)
 
 
 def test_an_answer_that_cannot_be_read_is_nan(sample: Make, tmp_path: Path) -> None:
-    """No answer, and an answer that begins like no label."""
+    """A missing answer, or one that begins like no label, got some distribution."""
     assert np.isnan(read(tmp_path, sample(), [(10, 0.9)])).all()
     assert np.isnan(read(tmp_path, sample(answer_tokens=(0, 1)), [(99, 0.5), (10, 0.5)])).all()
 
 
 def test_samples_without_frames_are_refused(sample: Make) -> None:
-    """There is nothing to calibrate in text."""
+    """Text alone has nothing to calibrate."""
     with pytest.raises(PipelineError, match=r"filter\.calibrated: sample s0 has no logprobs"):
         label_calibration.label_distribution(Batch([sample()], TopKFolder(Path())), TOKENS)
 
 
 def test_labels_are_read_as_they_are_scored(sample: Make) -> None:
-    """Case and punctuation aside; what is no label, or not there, has no number."""
-    batch = Batch(
-        [sample(answer="No."), sample(answer="maybe"), sample(answer=None)], TopKFolder(Path())
-    )
+    """Case and punctuation do not count; what is no label, or missing, has no number."""
+    samples = [sample(answer="No."), sample(answer="maybe"), sample(answer=None)]
+    batch = Batch(samples, TopKFolder(Path()))
     assert label_calibration.written_label(batch, LABELS).tolist() == [1, -1, -1]
     assert label_calibration.true_label(batch, LABELS).tolist() == [0, 0, 0]
 
 
 def test_batch_calibration() -> None:
-    """By hand: rows are normalised, divided by their mean, normalised again; nan and a label that nothing is for do no harm."""
+    """Rows are normalised, divided by their mean and normalised again, by hand; rows of nan and a
+    label without mass do no harm."""
     p = np.array([[0.45, 0.05, 0], [0.7, 0.3, 0], [np.nan, np.nan, np.nan]], np.float32)
-    found = label_calibration.batch_calibrated(p)
-    assert found[0] == pytest.approx(np.array([0.9 / 0.8, 0.1 / 0.2, 0]) / (0.9 / 0.8 + 0.1 / 0.2))
-    assert found[1].argmax() == 1
-    assert np.isnan(found[2]).all()
-    assert found.dtype == np.float32
+    calibrated = label_calibration.batch_calibrate(p)
+    expected = np.array([0.9 / 0.8, 0.1 / 0.2, 0]) / (0.9 / 0.8 + 0.1 / 0.2)
+    assert calibrated[0] == pytest.approx(expected)
+    assert calibrated[1].argmax() == 1
+    assert np.isnan(calibrated[2]).all()
+    assert calibrated.dtype == np.float32
 
 
 def test_contextual_calibration() -> None:
-    """The prior is what inputs without content get, not what the batch gets."""
+    """The bias is what inputs without content get, not what the batch gets."""
     p = np.array([[0.6, 0.4]], np.float32)
-    found = label_calibration.contextually_calibrated(
-        p, np.array([[0.8, 0.0], [np.nan, np.nan], [0.5, 0.5]], np.float32)
-    )
-    assert found[0] == pytest.approx(np.array([0.6 / 0.75, 0.4 / 0.25]) / (0.6 / 0.75 + 0.4 / 0.25))
-    assert found[0] == pytest.approx(
-        label_calibration.batch_calibrated(p, np.array([0.75, 0.25]))[0]
-    )
+    content_free = np.array([[0.8, 0.0], [np.nan, np.nan], [0.5, 0.5]], np.float32)
+    calibrated = label_calibration.contextually_calibrate(p, content_free)
+    expected = np.array([0.6 / 0.75, 0.4 / 0.25]) / (0.6 / 0.75 + 0.4 / 0.25)
+    assert calibrated[0] == pytest.approx(expected)
+    by_bias = label_calibration.batch_calibrate(p, np.array([0.75, 0.25]))
+    assert calibrated[0] == pytest.approx(by_bias[0])
 
 
 def test_a_label_that_inputs_without_content_never_get() -> None:
-    """Divided by nothing at all it would be impossible whatever the input, just where the bias is strongest."""
+    """Where the bias is strongest, such a label was impossible whatever the input."""
     p = np.array([[0.9, 0.1], [1.0, 0.0]], np.float32)
-    found = label_calibration.contextually_calibrated(p, np.array([[1.0, 0.0]], np.float32))
-    assert found[0, 1] > 0.99
-    assert found[1].tolist() == [1.0, 0.0]
+    content_free = np.array([[1.0, 0.0]], np.float32)
+    calibrated = label_calibration.contextually_calibrate(p, content_free)
+    assert calibrated[0, 1] > 0.99
+    assert calibrated[1].tolist() == [1.0, 0.0]
 
 
 def test_a_strong_bias_is_known_from_inputs_without_content() -> None:
-    """What the prompt says to nothing is what it adds to everything, whatever the labels' shares."""
+    """Contextual calibration removes a strong bias, whatever the shares of the labels."""
     p, written, truth = biased(-9.0, share=0.9)
-    nothing = label_calibration.Known(
-        content_free=np.array([[1 / (1 + np.exp(9.0)), 1 / (1 + np.exp(-9.0))]], np.float32)
-    )
-    found = label_calibration.effect(p, written, truth, nothing)
-    assert found is not None
-    assert found.raw < 0.2
-    assert found.calibrated > 0.9
+    content_free = np.array([[1 / (1 + np.exp(9.0)), 1 / (1 + np.exp(-9.0))]], np.float32)
+    prior = Prior(content_free=content_free)
+    effect = label_calibration.measure_effect(p, written, truth, prior)
+    assert effect is not None
+    assert effect.raw < 0.2
+    assert effect.calibrated > 0.9
 
 
 def biased(
     bias: float, share: float = 0.5, number: int = 400
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(p, written, truth): a teacher that can tell two labels apart, behind a prompt that makes it write the first of them."""
+    """Return p, written and truth of a teacher that can tell two labels apart, with a prompt that
+    favours the first one by `bias`."""
     random = np.random.default_rng(0)
     truth = (random.random(number) > share).astype(np.int16)
     logit = np.where(truth == 0, 2.0, -2.0) + random.normal(0, 1, number) + bias
@@ -167,62 +162,58 @@ def biased(
 
 
 def test_calibration_undoes_a_bias() -> None:
-    """The text is at chance and the probabilities are not: the case that all of this is for."""
-    found = label_calibration.effect(*biased(3.0))
-    assert found is not None
-    assert found.text == found.raw < 0.65
-    assert found.calibrated > found.raw + 0.2
+    """The text is at chance and the probabilities are not: the case that the filter is for."""
+    effect = label_calibration.measure_effect(*biased(3.0))
+    assert effect is not None
+    assert effect.text == effect.raw < 0.65
+    assert effect.calibrated > effect.raw + 0.2
 
 
 def test_the_effect_is_only_known_with_ground_truth() -> None:
-    """Rows without ground truth or distribution count for nothing; without any other there is no figure."""
+    """Rows without ground truth or distribution were counted; without other rows there is no
+    figure."""
     p, written, truth = biased(1.0)
     p[:10] = np.nan
     truth[10:20] = label_calibration.UNKNOWN
-    found = label_calibration.effect(p, written, truth)
-    assert found is not None
-    assert found.rows == 380
-    assert (
-        label_calibration.effect(p, written, np.full_like(truth, label_calibration.UNKNOWN)) is None
-    )
+    effect = label_calibration.measure_effect(p, written, truth)
+    assert effect is not None
+    assert effect.rows == 380
+    no_truth = np.full_like(truth, label_calibration.UNKNOWN)
+    assert label_calibration.measure_effect(p, written, no_truth) is None
 
 
 def test_known_shares_take_any_bias_off() -> None:
-    """Where one label is rare, batch calibration would call many others by its name; and it leaves some of a strong bias."""
+    """Batch calibration gives a rare label too many rows, and leaves some of a strong bias."""
     weak, strong = biased(1.0, share=0.9), biased(-9.0, share=0.9)
-    matched = [
-        label_calibration.calibrate(p, label_calibration.Known([9.0, 1.0]))
-        for p, _, _ in (weak, strong)
-    ]
+    matched = [label_calibration.calibrate(p, Prior([9.0, 1.0])) for p, _, _ in (weak, strong)]
     assert matched[0].mean(axis=0) == pytest.approx([0.9, 0.1], abs=1e-3)
     assert matched[0] == pytest.approx(matched[1], abs=5e-3)
-    even, known = (
-        label_calibration.effect(*strong),
-        label_calibration.effect(*strong, label_calibration.Known([0.9, 0.1])),
-    )
-    assert even is not None
-    assert known is not None
-    assert even.calibrated < 0.6
-    assert known.calibrated > 0.9
+    by_batch = label_calibration.measure_effect(*strong)
+    by_shares = label_calibration.measure_effect(*strong, Prior([0.9, 0.1]))
+    assert by_batch is not None
+    assert by_shares is not None
+    assert by_batch.calibrated < 0.6
+    assert by_shares.calibrated > 0.9
 
 
 def test_matching_leaves_what_it_cannot_match() -> None:
-    """A label without any mass, and rows without a distribution, neither hang nor spread."""
+    """A label without any mass looped for ever, and rows of nan spread to the others."""
     p = np.array([[0.5, 0.2, 0], [0.1, 0.7, 0], [np.nan, np.nan, np.nan]], np.float32)
-    found = label_calibration.prior_matched(p, [1, 1, 1])
-    assert found[:2].sum(axis=1) == pytest.approx([1, 1])
-    assert np.isnan(found[2]).all()
-    assert np.isnan(label_calibration.prior_matched(p[2:], [1, 1, 1])).all()
+    matched = label_calibration.match_shares(p, [1, 1, 1])
+    assert matched[:2].sum(axis=1) == pytest.approx([1, 1])
+    assert np.isnan(matched[2]).all()
+    assert np.isnan(label_calibration.match_shares(p[2:], [1, 1, 1])).all()
 
 
 def test_each_reason_of_the_filter() -> None:
-    """Another label is likelier; the answer is the likeliest, but not by enough; and rows that cannot be read are left alone."""
+    """Another label is more likely; or the answer is not likely enough. Unreadable rows pass."""
     p = np.array(
         [[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.58, 0.42], [np.nan, np.nan], [0.7, 0.3]], np.float32
     )
     written = np.array([0, 0, 0, 1, 0, -1], np.int16)
-    verdicts = label_calibration.calibrated(
-        np.arange(6), p, written, labels=LABELS, min_confidence=0.66
+    rows = np.arange(6)
+    verdicts = label_calibration.reject_unlikely_labels(
+        rows, p, written, labels=LABELS, min_confidence=0.66
     )
     assert {row: verdict.reason for row, verdict in verdicts.items()} == {
         1: "low_label_confidence",
@@ -230,26 +221,27 @@ def test_each_reason_of_the_filter() -> None:
         3: "low_label_confidence",
     }
     assert verdicts[2] == Verdict("label_disagrees", "no 0.632")
-    sure = label_calibration.batch_calibrated(p[:4])
-    assert verdicts[1].value == pytest.approx(sure[1, 0], abs=1e-4)
-    assert label_calibration.calibrated(np.arange(6), p, written, labels=LABELS, agree=False) == {}
+    calibrated = label_calibration.batch_calibrate(p[:4])
+    assert verdicts[1].value == pytest.approx(calibrated[1, 0], abs=1e-4)
+    assert (
+        label_calibration.reject_unlikely_labels(rows, p, written, labels=LABELS, agree=False) == {}
+    )
 
 
 def test_a_filter_that_can_read_nothing_says_so() -> None:
-    """Labels of another prompt, or an answer span that begins with other words: every row would pass unjudged."""
+    """With labels of another prompt, or a wrong answer span, every row passed unjudged."""
     p, written = np.full((3, 2), np.nan, np.float32), np.zeros(3, np.int16)
-    with pytest.raises(
-        PipelineError,
-        match=r"filter\.calibrated: no answer of 3 begins with a token of one of the labels yes, no",
-    ):
-        label_calibration.calibrated(np.arange(3), p, written, labels=LABELS)
-    assert label_calibration.calibrated(np.arange(0), p, written, labels=LABELS) == {}
+    message = r"filter\.calibrated: no answer of 3 begins with a token of one of the labels yes, no"
+    with pytest.raises(PipelineError, match=message):
+        label_calibration.reject_unlikely_labels(np.arange(3), p, written, labels=LABELS)
+    no_rows = np.arange(0)
+    assert label_calibration.reject_unlikely_labels(no_rows, p, written, labels=LABELS) == {}
 
 
 def test_soft_labels() -> None:
-    """One token stands for each label, and a row's probabilities add up to one."""
+    """One token stands for each label, and the probabilities of a row sum to one."""
     p, _, _ = biased(1.0)
-    ids, logprobs = label_calibration.soft_labels(p, TOKENS)
-    assert ids.tolist() == [10, 20]
+    token_ids, logprobs = label_calibration.soft_labels(p, TOKENS)
+    assert token_ids.tolist() == [10, 20]
     assert np.exp(logprobs).sum(axis=1) == pytest.approx(np.ones(len(p)))
-    assert (logprobs.argmax(axis=1) == label_calibration.batch_calibrated(p).argmax(axis=1)).all()
+    assert (logprobs.argmax(axis=1) == label_calibration.batch_calibrate(p).argmax(axis=1)).all()
