@@ -72,7 +72,7 @@ def _fields_of(text: str | None) -> Counter[Field]:
     if text is None or len(text) > verify.LONGEST:
         return Counter()
     try:
-        return Counter(_leaves(json_answers.read(unfenced(text)), ""))
+        return Counter(_leaves(json_answers.parse(unfenced(text)), ""))
     except (ValueError, RecursionError):
         return Counter()
 

@@ -1,5 +1,6 @@
-"""Filters: each judges all samples that are left and says of some why they are turned down.
+"""Filters: each looks at the samples that earlier filters kept, and rejects some with a reason.
 
-They run in the order of `build.ORDER`; a sample is turned down by the first that objects, and later ones do not see it. What a filter has
-to know of a sample by itself is a `Measure`, found once and kept; its `judge` holds thresholds and whatever looks at many samples together.
+They run in the order of `build.ORDER`; the first filter that rejects a sample decides its reason.
+What a filter must know of one sample by itself is a `Measure`, computed once and cached. Its
+`judge` holds the thresholds, and whatever compares samples with one another.
 """

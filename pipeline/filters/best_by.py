@@ -1,4 +1,4 @@
-"""The filters that look at many rows together: what is there already, and which of the good ones are taken."""
+"""Filters that keep the best rows of a group, by a score that the config names in `best_by`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,24 +27,29 @@ def scored_filter(
     judge: Judge,
     config: Config,
 ) -> NamedFilter:
-    """A filter whose judge takes the columns of `first`, with `best_by` scores (N,), higher ones for better rows, and those of `then`."""
-    scores = (
-        (SEEDS, answers_measure(config)) if best_by == "votes" else (CERTAINTY,) if best_by else ()
-    )
+    """Return a filter whose judge takes the columns of `first`, scores (N,), those of `then`.
 
-    def judged(left: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
-        begin, end = len(first), len(first) + len(scores)
-        score = [_score(best_by, columns[begin:end])] if best_by else []
-        return judge(left, *columns[:begin], *score, *columns[end:])
+    Higher scores are better rows. Without `best_by` the judge takes no scores.
+    """
+    measures = _score_measures(best_by, config)
 
-    return NamedFilter(name, (*first, *scores, *then), judged)
+    def judge_with_scores(rows: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+        begin, end = len(first), len(first) + len(measures)
+        scores = [_scores(best_by, columns[begin:end])] if best_by else []
+        return judge(rows, *columns[:begin], *scores, *columns[end:])
+
+    return NamedFilter(name, (*first, *measures, *then), judge_with_scores)
 
 
-def _score(best_by: str, columns: Sequence[Any]) -> NDArray[np.float32]:
+def _score_measures(best_by: str | None, config: Config) -> tuple[Measure, ...]:
+    if best_by == "votes":
+        return SEEDS, answers_measure(config)
+    return (CERTAINTY,) if best_by else ()
+
+
+def _scores(best_by: str, columns: Sequence[Any]) -> NDArray[np.float32]:
     if best_by == "votes":
         return agreement.vote_shares(*columns)
-    which = {"mean_logprob": logprobs.MEAN_LOGPROB, "answer_margin": logprobs.ANSWER_MARGIN}[
-        best_by
-    ]
-    found: NDArray[np.float32] = columns[0][:, which]
-    return found
+    column = {"mean_logprob": logprobs.MEAN_LOGPROB, "answer_margin": logprobs.ANSWER_MARGIN}
+    scores: NDArray[np.float32] = columns[0][:, column[best_by]]
+    return scores

@@ -57,7 +57,7 @@ def active(config: Config) -> list[NamedFilter]:
 
 
 def check(config: Config, seeds: Sequence[Seed]) -> list[str]:
-    """Return the filters' names. Raises PipelineError if config or seeds show that one cannot run."""
+    """Return the filters' names. Raises PipelineError for a filter that cannot run."""
     names = [filter_.name for filter_ in active(config)]
     for check_family in CHECKS:
         check_family(config, seeds)

@@ -1,4 +1,7 @@
-"""Measures of all samples of a run, by as many processes as there are cores, each found once: RUN/measured keeps them."""
+"""The cache of measures: RUN/measured holds one column for each measure and shard.
+
+Columns that are missing are computed by as many processes as there are cores.
+"""
 
 import multiprocessing
 import os
@@ -10,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -27,12 +31,12 @@ from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_lines
 from pipeline.storage.topk import TopKFolder
 
-FEW = 2000  # samples that are measured sooner than a process is started, if the measure is not slow
+FEW = 2000  # samples that take less time than starting a process, unless a measure is slow
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One sealed shard of samples; `content` tells it from one that was made again."""
+    """One sealed shard of samples; `content` is a hash, another one if the shard is regenerated."""
 
     path: Path
     records: int
@@ -45,82 +49,72 @@ class MeasureCache:
     def __init__(self, run_dir: Path, folder: str = "generate"):
         self.folder = run_dir / folder
         self.cache = run_dir / "measured"
-        self.shards = shards(self.folder)
+        self.shards = list_shards(self.folder)
 
     @property
     def samples(self) -> int:
+        """The number of samples in all shards."""
         return sum(shard.records for shard in self.shards)
 
     def fill(self, measures: Iterable[Measure], workers: int) -> None:
-        """Measure what is not in the cache. The same values come from any number of workers."""
+        """Compute the columns that the cache lacks; the values do not depend on `workers`."""
         wanted = list(dict.fromkeys(measures))
-        todo = [
-            (shard, lacking)
-            for shard in self.shards
-            if (lacking := [m for m in wanted if not self._path(m, shard).exists()])
-        ]
-        if not todo:
+        tasks: list[Task] = []
+        for shard in self.shards:
+            paths = [(measure, self._path(measure.name, shard)) for measure in wanted]
+            missing = [(measure, path) for measure, path in paths if not path.exists()]
+            if missing:
+                tasks.append((shard, missing))
+        if not tasks:
             return
-        samples = sum(shard.records for shard, _ in todo)
+        samples = sum(shard.records for shard, _ in tasks)
         progress = Progress("filter", self.samples, done=self.samples - samples)
-        tasks = [
-            (shard, [(measure, self._path(measure, shard)) for measure in lacking])
-            for shard, lacking in todo
-        ]
-        workers = (
-            min(workers, len(tasks))
-            if samples > FEW or any(measure.slow for measure in wanted)
-            else 1
-        )
-        for shard in _in_processes(tasks, workers) if workers > 1 else _here(tasks):
+        if samples <= FEW and not any(measure.slow for measure in wanted):
+            workers = 1
+        workers = min(workers, len(tasks))
+        for shard in _run_in_processes(tasks, workers) if workers > 1 else map(_measure, tasks):
             progress.add(shard.records)
             progress.show()
         progress.show(last=True)
 
     def column(self, measure: Measure) -> Column:
-        """All rows of one measure that has been found."""
-        return columns.join_columns(
-            [columns.load_column(self._path(measure, shard)) for shard in self.shards]
-        )
+        """Return all rows of a measure that is in the cache."""
+        paths = [self._path(measure.name, shard) for shard in self.shards]
+        return columns.join_columns([columns.load_column(path) for path in paths])
 
     def value(self, measure: str, row: int) -> Any:
-        """What one row of a measure, by its name, holds; None if it is not in the cache."""
+        """Return one row of a measure, by its name; None if it is not in the cache."""
         for shard in self.shards:
             if row < shard.records:
-                found = self.shard_column(measure, shard)
-                value = None if found is None else found[row]
+                column = self.shard_column(measure, shard)
+                value = None if column is None else column[row]
                 return value.item() if isinstance(value, np.generic) else value
             row -= shard.records
         raise IndexError(row)
 
     def shard_column(self, measure: str, shard: Shard) -> Column | None:
-        """One shard's rows of a measure, by its name; None if they are not in the cache."""
-        path = self._path_of(measure, shard)
+        """Return one shard's rows of a measure, by its name; None if they are not in the cache."""
+        path = self._path(measure, shard)
         return columns.load_column(path) if path.exists() else None
 
-    def _path(self, measure: Measure, shard: Shard) -> Path:
-        return self._path_of(measure.name, shard)
-
-    def _path_of(self, measure: str, shard: Shard) -> Path:
-        return (
-            self.cache
-            / measure
-            / f"{shard.path.name.removesuffix('.jsonl.gz')}-{shard.content}.npz"
-        )
+    def _path(self, measure: str, shard: Shard) -> Path:
+        shard_name = shard.path.name.removesuffix(".jsonl.gz")
+        return self.cache / measure / f"{shard_name}-{shard.content}.npz"
 
 
 def worker_count(settings: Filter) -> int:
-    """How many processes measure."""
+    """Return how many processes compute measures."""
     return settings.workers or len(os.sched_getaffinity(0))
 
 
 def columns_of_run(
     run_dir: Path, folder: str, measures: Sequence[Measure], settings: Filter
 ) -> list[Any]:
-    """Columns of another run's samples, measured there if they are not yet."""
+    """Return columns of another run's samples; what is missing is computed in that run's cache."""
     if not (run_dir / folder / "manifest.json").exists():
         raise PipelineError(
-            f"{run_dir}: its {folder} is not finished, and a filter of another run needs it; run it to the end"
+            f"{run_dir}: its {folder} stage is not finished, but a filter needs its samples; "
+            "finish that stage first"
         )
     measured = MeasureCache(run_dir, folder)
     measured.fill(measures, worker_count(settings))
@@ -130,24 +124,23 @@ def columns_of_run(
 Task = tuple[Shard, list[tuple[Measure, Path]]]
 
 
-def shards(folder: Path) -> list[Shard]:
-    """The shards of a finished stage, in order, empty ones left out."""
+def list_shards(folder: Path) -> list[Shard]:
+    """Return the shards of a finished stage, in order."""
     files = read_json(folder / "manifest.json")["files"]
-    names = sorted(
-        (name for name in files if name.endswith(".jsonl.gz") and "/" not in name),
-        key=lambda name: int(name.split(".")[0]),
-    )
-    return [
-        Shard(folder / name, files[name]["records"], files[name]["sha256"][:16]) for name in names
-    ]
+    names = [name for name in files if name.endswith(".jsonl.gz") and "/" not in name]
+    names.sort(key=lambda name: int(name.split(".")[0]))
+    shards = []
+    for name in names:
+        entry = files[name]
+        shards.append(Shard(folder / name, entry["records"], entry["sha256"][:16]))
+    return shards
 
 
 def _measure(task: Task) -> Shard:
     shard, measures = task
-    samples = [
-        Sample.from_line(line, f"{shard.path}:{number}")
-        for number, line in enumerate(read_lines(shard.path), start=1)
-    ]
+    samples = []
+    for number, line in enumerate(read_lines(shard.path), start=1):
+        samples.append(Sample.from_line(line, f"{shard.path}:{number}"))
     batch = Batch(samples, _frames(shard.path.parent))
     for measure, path in measures:
         columns.save_column(path, measure(batch))
@@ -159,25 +152,18 @@ def _frames(folder: Path) -> TopKFolder:
     return TopKFolder(folder)
 
 
-def _here(tasks: Iterable[Task]) -> Iterator[Shard]:
-    for task in tasks:
-        yield _measure(task)
-
-
-def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
-    """Run tasks elsewhere, in no order. Processes end with this one, however it ends."""
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a fork would copy the locks of whatever threads are at work
-    pool = ProcessPoolExecutor(workers, context, initializer=_settle, initargs=(list(sys.path),))
+def _run_in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
+    """Run the tasks in worker processes, in any order. The workers end when this process does."""
+    # not fork, which would copy the locks that other threads hold
+    context = multiprocessing.get_context("spawn")
+    arguments = (list(sys.path),)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments)
     waiting = iter(tasks)
     running: set[Future[Shard]] = set()
     try:
         while True:
-            running |= {
-                pool.submit(_measure, task)
-                for _, task in zip(range(2 * workers - len(running)), waiting, strict=False)
-            }
+            batch = islice(waiting, 2 * workers - len(running))
+            running |= {pool.submit(_measure, task) for task in batch}
             if not running:
                 break
             finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -185,7 +171,8 @@ def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
                 yield future.result()
     except BrokenProcessPool:
         raise PipelineError(
-            "filter: one of its processes was ended (is memory short?); the same command continues from here, filter.workers=1 needs least"
+            "filter: one of its processes was killed, perhaps for lack of memory; give the same "
+            "command again to continue, with filter.workers=1 if memory is short"
         ) from None
     finally:
         for process in list((pool._processes or {}).values()):
@@ -193,16 +180,16 @@ def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
         pool.shutdown(cancel_futures=True)
 
 
-def _settle(path: list[str]) -> None:
-    """Signals are the parent's to hear, and its end, however it comes, is the end of its processes."""
+def _start_worker(path: list[str]) -> None:
+    """Leave signals to the parent process, and end when the parent ends, however it ends."""
     sys.path[:] = path
     console.configure()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: BaseProcess) -> None:
+def _exit_with(parent: BaseProcess) -> None:
     parent.join()
     os._exit(1)

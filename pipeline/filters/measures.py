@@ -1,4 +1,4 @@
-"""What filters know of samples: columns of one value a sample, made a shard at a time and kept on disk."""
+"""What filters know of samples: columns of one value a sample, computed per shard, kept on disk."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipeline.storage.topk import TopKFolder
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples of one shard, and where their frames are."""
+    """The samples of one shard, and the top-k frames of their tokens."""
 
     samples: Sequence[Sample]
     frames: TopKFolder
@@ -42,7 +43,7 @@ class Ragged:
         return self.values[self.ends[row - 1] if row else 0 : self.ends[row]]
 
 
-LIBRARIES = (
+LIBRARIES = (  # whose versions can change a value
     "jsonschema",
     "math-verify",
     "numpy",
@@ -60,52 +61,49 @@ Column = NDArray[Any] | list[Any] | Ragged
 
 @dataclass(frozen=True)
 class Measure:
-    """What is found out about every sample by itself; costly, so it is kept, and a changed threshold does not ask again.
+    """A function of each sample by itself. Its column is cached, so a new threshold reuses it.
 
     Args:
-        of: a function of a module, `of(batch, **settings)` -> one row a sample. Worker processes call it.
+        function: a module-level function, `function(batch, **settings)` -> one row a sample.
+            Worker processes import and call it.
         settings: JSON values.
-        slow: whether a few samples take longer than a process to start.
+        slow: whether a few samples take longer than starting a process.
     """
 
-    of: Callable[..., Column]
+    function: Callable[..., Column]
     settings: Mapping[str, Any] = field(default_factory=dict)
     slow: bool = False
 
     @cached_property
     def name(self) -> str:
-        """A folder's name, another one for whatever could give other values."""
-        function = f"{self.of.__module__.rpartition('.')[2]}.{self.of.__qualname__}"
-        return f"{function}-{digest(self.of.__module__, _code(), dict(self.settings))}"
+        """A folder name that changes with whatever could change the values."""
+        module, function = self.function.__module__, self.function.__qualname__
+        key = digest(module, _code_version(), dict(self.settings))
+        return f"{module.rpartition('.')[2]}.{function}-{key}"
 
     def __hash__(self) -> int:
         return hash(self.name)
 
     def __call__(self, batch: Batch) -> Column:
-        column = self.of(batch, **self.settings)
-        assert len(column) == len(batch.samples), (
-            f"{self.name}: {len(column)} rows of {len(batch.samples)} samples"
-        )
+        column = self.function(batch, **self.settings)
+        rows, samples = len(column), len(batch.samples)
+        assert rows == samples, f"{self.name}: {rows} rows of {samples} samples"
         return column
 
 
 @lru_cache
-def _code() -> list[str]:
-    """What the code of filters and verifiers and the libraries behind them are: other ones may find other values."""
-    here = Path(__file__).parent
-    files = sorted(
-        [
-            *here.rglob("*.py"),
-            *(here.parent / "verifiers").rglob("*.py"),
-            here.parent / "storage" / "topk.py",
-        ]
-    )
+def _code_version() -> list[str]:
+    """Return hashes and versions of the code that decides the values."""
+    filters = Path(__file__).parent
+    package = filters.parent
+    topk = package / "storage" / "topk.py"
+    files = sorted([*filters.rglob("*.py"), *(package / "verifiers").rglob("*.py"), topk])
     versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
     return [*(sha256(path) for path in files), *versions]
 
 
 def save_column(path: Path, column: Column) -> None:
-    """Write a column so that it is there as a whole or not at all."""
+    """Write a column atomically."""
     if isinstance(column, Ragged):
         arrays = {"values": column.values, "ends": column.ends}
     elif isinstance(column, list):
@@ -113,51 +111,44 @@ def save_column(path: Path, column: Column) -> None:
     else:
         arrays = {"values": column}
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(
-        f"{path.stem}.{os.getpid()}.npz"
-    )  # another run may measure the same for itself
-    np.savez(own, **arrays)  # type: ignore[arg-type]
-    os.replace(own, path)
+    # its own name, since another run may compute the same column at the same time
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.npz")
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    os.replace(temporary, path)
 
 
 def load_column(path: Path) -> Column:
-    """Raises PipelineError if the file is damaged, after it was set aside: the same command measures again."""
+    """Read a column. Raises PipelineError if the file is damaged, and removes it."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if "json" in arrays:
-                found: list[Any] = json.loads(arrays["json"].tobytes())
-                return found
-            return (
-                Ragged(arrays["values"], arrays["ends"]) if "ends" in arrays else arrays["values"]
-            )
+                rows: list[Any] = json.loads(arrays["json"].tobytes())
+                return rows
+            values = arrays["values"]
+            return Ragged(values, arrays["ends"]) if "ends" in arrays else values
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         path.unlink(missing_ok=True)
         raise PipelineError(
-            f"{path}: was damaged ({error}) and is removed; the same command measures its samples again"
+            f"{path}: damaged ({error}), so it was removed; "
+            "give the same command again to measure these samples anew"
         ) from None
 
 
-def join_columns(parts: Sequence[Column]) -> Column:
-    """The column of several shards, one after the other."""
-    first = parts[0]
-    if isinstance(first, list):
-        return [value for part in parts if isinstance(part, list) for value in part]
-    if isinstance(first, Ragged):
-        before = np.cumsum([0, *(len(part.values) for part in parts if isinstance(part, Ragged))])
-        ends = [
-            part.ends + shift
-            for part, shift in zip(parts, before, strict=False)
-            if isinstance(part, Ragged)
-        ]
-        return Ragged(
-            np.concatenate([part.values for part in parts if isinstance(part, Ragged)]),
-            np.concatenate(ends),
-        )
-    return np.concatenate(parts)  # type: ignore[arg-type]
+def join_columns(parts: Sequence[Any]) -> Column:
+    """Concatenate the columns of several shards, all of one type."""
+    if isinstance(parts[0], list):
+        return list(chain.from_iterable(parts))
+    if isinstance(parts[0], Ragged):
+        sizes = [len(part.values) for part in parts]
+        shifts = np.cumsum([0, *sizes[:-1]])
+        ends = [part.ends + shift for part, shift in zip(parts, shifts, strict=True)]
+        return Ragged(np.concatenate([part.values for part in parts]), np.concatenate(ends))
+    joined: NDArray[Any] = np.concatenate(parts)
+    return joined
 
 
 def sample_ids(batch: Batch) -> list[str]:
-    """The ids of the samples."""
+    """Return the ids of the samples."""
     return [sample.id for sample in batch.samples]
 
 

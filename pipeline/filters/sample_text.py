@@ -1,4 +1,4 @@
-"""Whose words are whose: what the teacher wrote, and what it was given."""
+"""The text of a sample: what the teacher wrote, and the inputs that it was given."""
 
 from typing import Any
 
@@ -6,25 +6,21 @@ from pipeline.records import Sample
 
 
 def reply_parts(sample: Sample) -> list[str]:
-    """The reply; and rationale and answer where they are not in it as they stand."""
-    return [
-        sample.text,
-        *(part for part in (sample.rationale, sample.answer) if part and part not in sample.text),
-    ]
+    """Return the reply, and rationale and answer where the reply does not contain them verbatim."""
+    parts = (sample.rationale, sample.answer)
+    return [sample.text, *(part for part in parts if part and part not in sample.text)]
 
 
 def input_text(sample: Sample, fields: list[str] | None = None) -> str:
-    """All that the seed's inputs say, or those of `fields`."""
+    """Return all text of the sample's inputs, or of those named in `fields`."""
     inputs = sample.seed.inputs
-    return flatten(
-        inputs
-        if fields is None
-        else {name: value for name, value in inputs.items() if name in fields}
-    )
+    if fields is not None:
+        inputs = {name: value for name, value in inputs.items() if name in fields}
+    return flatten(inputs)
 
 
 def flatten(value: Any) -> str:
-    """All text of a JSON value, a line a leaf; of an object in the order of its keys, so that two with the same content are the same."""
+    """Return all text of a JSON value, one leaf a line, an object's values sorted by key."""
     if isinstance(value, dict):
         return "\n".join(flatten(value[key]) for key in sorted(value))
     if isinstance(value, list):

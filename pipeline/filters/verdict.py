@@ -1,4 +1,4 @@
-"""What a filter says of a sample that it turns down."""
+"""What a filter says of a sample that it rejects."""
 
 import math
 from collections.abc import Sequence
@@ -14,30 +14,38 @@ Rejection = tuple[str, Value]  # reason, value
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a sample is turned down: a snake_case reason, and the value that decided."""
+    """Why a sample is rejected: a snake_case reason, and the value that decided."""
 
     reason: str
     value: Value
 
 
 def reject_as_measured(
-    left: NDArray[np.int64], found: Sequence[Sequence[Value] | None]
+    rows: NDArray[np.int64], column: Sequence[Sequence[Value] | None]
 ) -> dict[int, Verdict]:
-    """The verdicts of a filter without thresholds: its measure is the reason and the value already, or None."""
-    return {
-        int(row): Verdict(str(said[0]), said[1]) for row in left if (said := found[row]) is not None
-    }
+    """Return the verdicts of a measure that holds reason and value already, or None to keep."""
+    verdicts: dict[int, Verdict] = {}
+    for row in rows.tolist():
+        rejection = column[row]
+        if rejection is not None:
+            verdicts[row] = Verdict(str(rejection[0]), rejection[1])
+    return verdicts
 
 
 def reject(
     reason: str, rows: NDArray[np.int64], values: NDArray[Any] | Value
 ) -> dict[int, Verdict]:
-    """One verdict for each of `rows` (R,), with a value (R,) of its own or the same for all; floats are cut to what a person reads."""
+    """Return one verdict for each of `rows` (R,), with its value of (R,) or the same value for all.
+
+    Floats are rounded to four significant digits; "none" stands for nan and infinity.
+    """
     if not isinstance(values, np.ndarray):
         return dict.fromkeys(rows.tolist(), Verdict(reason, values))
-    shown = [_shown(value) if isinstance(value, float) else value for value in values.tolist()]
-    return {row: Verdict(reason, value) for row, value in zip(rows.tolist(), shown, strict=True)}
+    verdicts = [Verdict(reason, _rounded(value)) for value in values.tolist()]
+    return dict(zip(rows.tolist(), verdicts, strict=True))
 
 
-def _shown(value: float) -> Value:
+def _rounded(value: Value) -> Value:
+    if not isinstance(value, float):
+        return value
     return float(f"{value:.4g}") if math.isfinite(value) else "none"

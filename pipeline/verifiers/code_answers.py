@@ -1,4 +1,7 @@
-"""A Python program held against its unit tests, in a process of its own that can do next to nothing else (docs/reference/metrics.md)."""
+"""Run a Python program against its unit tests, in a confined process of its own.
+
+docs/reference/metrics.md says what a program may do.
+"""
 
 import math
 import os
@@ -13,14 +16,17 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.records import Score
 from pipeline.verifiers.code_fence import unfenced
-from pipeline.verifiers.sandbox.sandbox import SandboxedProcess, UnknownError
+from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, SandboxedProcess, UnknownError
 
 RUNNER = Path(__file__).with_name("sandbox") / "program_runner.py"
 
 
 def check(answer: str, target: str, timeout_s: float, memory_mib: int) -> Score:
-    """The share of the tests in `target` that pass once `answer` has run. Raises UnknownError for what is not its own doing."""
-    # a program that exits early, or writes to the pipe, does not know the token unless it searches the runner's memory for it
+    """Return the share of the tests in `target` that pass once the program `answer` has run.
+
+    Raises UnknownError where the program cannot be blamed.
+    """
+    # a program that exits early, or writes to the pipe itself, does not know the token
     token = secrets.token_hex(16)
     request = {
         "answer": unfenced(answer),
@@ -29,59 +35,60 @@ def check(answer: str, target: str, timeout_s: float, memory_mib: int) -> Score:
         "seconds": math.ceil(timeout_s) + 1,
         "memory_mib": memory_mib,
     }
-    # what -I is, but for the order of sets: with the same program it would be another one each time
+    # all of -I except its random order of sets, which would change a program's results
     command = [sys.executable, "-P", "-s", "-S", str(RUNNER), str(os.getpid())]
     folder = Path(tempfile.mkdtemp(prefix="program."))
     try:
-        found = _asked(command, request, memory_mib, timeout_s, folder)
+        reply = _ask(command, request, memory_mib, timeout_s, folder)
     finally:
         _remove(folder)
-    if not isinstance(found, dict) or found.get("token") != token:
-        raise UnknownError("the check talked nonsense")
-    if "unlocked" in found:
+    if not isinstance(reply, dict) or reply.get("token") != token:
+        raise UnknownError(INVALID_REPLY)
+    if "unconfined" in reply:
         raise PipelineError(
-            "metric code: this system lets no process lock itself in (seccomp on Linux, x86-64), so no program is run; use one that does"
+            "metric code: this system cannot confine a process (seccomp on Linux, x86-64), "
+            "so no program is run; use a system that can"
         )
-    if "unknown" in found:
-        raise UnknownError(str(found["unknown"]))
-    return Score(
-        value=found["passed"] / found["total"], answer=answer, explanation=found["explanation"]
-    )
+    if "unknown" in reply:
+        raise UnknownError(str(reply["unknown"]))
+    value = reply["passed"] / reply["total"]
+    return Score(value=value, answer=answer, explanation=reply["explanation"])
 
 
-def _asked(
+def _ask(
     command: Sequence[str], request: Any, memory_mib: int, timeout_s: float, folder: Path
 ) -> Any:
-    """What a program says that may write to a folder below `folder`."""
-    (folder / "own").mkdir()
-    process = SandboxedProcess(
-        command, memory_mib, env={"PYTHONHASHSEED": "0"}, cwd=str(folder / "own")
-    )
+    """Run the command, which may write to a folder inside `folder`, and return its reply."""
+    work = folder / "own"
+    work.mkdir()
+    process = SandboxedProcess(command, memory_mib, env={"PYTHONHASHSEED": "0"}, cwd=str(work))
     try:
-        until = time.monotonic() + timeout_s
-        process.send(request, until)
-        return process.receive(until)
+        deadline = time.monotonic() + timeout_s
+        process.send(request, deadline)
+        return process.receive(deadline)
     finally:
         process.end()
 
 
 def _remove(folder: Path) -> None:
-    """Remove it with all in it. Raises UnknownError if the program has left what cannot be removed.
+    """Remove the folder with its content, or raise UnknownError.
 
-    Folders in folders are moved up first, so that neither a path nor a recursion goes as deep as a program may go.
+    Nested folders are moved up first: a program may nest them deeper than a path or a recursion
+    can go.
     """
     try:
-        below, moved = list(folder.iterdir()), 0
-        while below:
-            inner = below.pop()
-            for entry in list(os.scandir(inner)):
+        waiting = list(folder.iterdir())
+        moved = 0
+        while waiting:
+            current = waiting.pop()
+            for entry in list(os.scandir(current)):
                 if entry.is_dir(follow_symlinks=False):
                     os.chmod(entry.path, 0o700)
                     moved += 1
-                    below.append(Path(entry.path).rename(folder / str(moved)))
+                    waiting.append(Path(entry.path).rename(folder / str(moved)))
                 else:
                     os.unlink(entry.path)
-            inner.rmdir()
+            current.rmdir()
         folder.rmdir()
     except OSError as error:
         raise UnknownError(f"its folder cannot be removed: {error}") from None

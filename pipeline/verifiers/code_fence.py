@@ -1,4 +1,4 @@
-"""What verifiers do to a text before they read it."""
+"""Remove the Markdown code block around an answer."""
 
 import re
 
@@ -6,6 +6,6 @@ FENCE = re.compile(r"\s*```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
 def unfenced(text: str) -> str:
-    """The inside of a text that is one Markdown code block as a whole; any other text as it is."""
+    """Return the inside of a text that is one Markdown code block; any other text unchanged."""
     match = FENCE.fullmatch(text)
     return match.group(1) if match else text

@@ -1,4 +1,7 @@
-"""Equality of JSON values. Runs in the sandbox: a schema's patterns are the user's, and nesting is the model's."""
+"""Compare JSON answers by value, and check them against a JSON schema.
+
+`compare` runs in the sandbox: a schema's patterns are the user's, and the nesting is the model's.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,98 +15,103 @@ from pipeline.verifiers.code_fence import unfenced
 SHOWN = 80
 
 
-def judge(request: Mapping[str, Any]) -> dict[str, Any]:
-    """{"answer", "target", "schema"} to {"value", "answer", "explanation"}, or {"unknown"}.
+def compare(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare {"answer", "target", "schema"}: {"value", "answer", "explanation"} or {"unknown"}.
 
-    1 if both are the same JSON value, whatever the order of keys, numbers by value; and the answer fits the schema, if there is one.
+    The value is 1 if both are the same JSON value and the answer fits the schema, if there is one.
+    The order of keys does not count, and numbers compare by value.
     """
-    answer, target, schema = (
-        unfenced(request["answer"]),
-        unfenced(request["target"]),
-        request.get("schema"),
-    )
+    answer, target = unfenced(request["answer"]), unfenced(request["target"])
+    schema = request.get("schema")
     try:
-        wanted = read(target)
+        expected = parse(target)
     except (ValueError, RecursionError) as error:
         return {"unknown": f"the target is not JSON: {error}"}
     try:
-        given = read(answer)
+        given = parse(answer)
     except RecursionError:
         return {"unknown": "nested too deep"}
     except ValueError as error:
         return {"value": 0.0, "explanation": f"not JSON: {error}"}
-    misfit = _misfit(answer, schema) if schema is not None else None
-    right = misfit is None and same(given, wanted)
-    return {
-        "value": float(right),
-        "answer": answer,
-        "explanation": misfit or ("equal" if right else f"is {target[:SHOWN]}"),
-    }
+    misfit = None if schema is None else _misfit(answer, schema)
+    if misfit is not None:
+        return {"value": 0.0, "answer": answer, "explanation": misfit}
+    right = equal(given, expected)
+    explanation = "equal" if right else f"is {target[:SHOWN]}"
+    return {"value": float(right), "answer": answer, "explanation": explanation}
 
 
 def load_schema(path: Path) -> Any:
-    """A JSON schema (draft 2020-12, or what `$schema` names) from a file. Raises PipelineError if it is none."""
+    """Read a JSON schema (draft 2020-12, or what `$schema` names), or raise PipelineError."""
     from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
 
     try:
         schema = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(schema, dict | bool):
-            raise ValueError(f"holds {type(schema).__name__}, no schema")
+            raise ValueError(f"holds {type(schema).__name__}, not a schema")
         validator_for(schema).check_schema(schema)
     except (OSError, ValueError) as error:
         raise PipelineError(
-            f"{path}: cannot be read as JSON ({error}); the config names it as a file with a JSON schema"
+            f"{path}: cannot be read as JSON ({error}); "
+            "the config names it as a file with a JSON schema"
         ) from None
     except SchemaError as error:
         raise PipelineError(
-            f"{path}: is no JSON schema: {error.json_path}: {error.message}; mend it"
+            f"{path}: is no JSON schema: {error.json_path}: {error.message}; fix it"
         ) from None
     return schema
 
 
-def read(text: str) -> Any:
-    """Parsed strictly: no NaN, no key twice; numbers as Decimal. Raises ValueError."""
+def validator(schema: Any, **keywords: Any) -> Any:
+    """Return a validator that fetches nothing from elsewhere; `keywords` replace its checks."""
+    from jsonschema import validators
+    from referencing import Registry
+
+    kind = validators.validator_for(schema)
+    if keywords:
+        kind = validators.extend(kind, keywords)
+    return kind(schema, registry=Registry())
+
+
+def parse(text: str) -> Any:
+    """Parse JSON strictly: no NaN, no duplicate key; numbers as Decimal. Raises ValueError."""
     try:
         return json.loads(
             text,
             parse_int=Decimal,
             parse_float=Decimal,
-            parse_constant=_constant,
+            parse_constant=refuse_constant,
             object_pairs_hook=_object,
         )
     except InvalidOperation:
         raise ValueError("a number out of all range") from None
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equality, but true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return type(one) is type(other) and one == other
+def equal(left: Any, right: Any) -> bool:
+    """Return whether two JSON values are equal; true is not 1."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return type(left) is type(right) and left == right
 
 
-def _constant(name: str) -> Any:
+def refuse_constant(name: str) -> Any:
+    """Raise ValueError for NaN and the infinities, which Python's parser would accept."""
     raise ValueError(f"{name} is no JSON number")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return content
 
 
 def _misfit(answer: str, schema: Any) -> str | None:
-    """How an answer breaks its JSON schema, if it does."""
-    from jsonschema.validators import validator_for
-    from referencing import Registry
-
-    first = next(
-        validator_for(schema)(schema, registry=Registry()).iter_errors(json.loads(answer)), None
-    )
-    return (
-        f"does not fit the schema at {first.json_path}: {first.message[:SHOWN]}" if first else None
-    )
+    """Return how an answer breaks its JSON schema, if it does."""
+    error = next(validator(schema).iter_errors(json.loads(answer)), None)
+    if error is None:
+        return None
+    return f"does not fit the schema at {error.json_path}: {error.message[:SHOWN]}"

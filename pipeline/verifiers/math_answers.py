@@ -1,4 +1,7 @@
-"""Equality of expressions, by math-verify. Runs in the sandbox only: sympy evaluates what it reads, however large."""
+"""Compare mathematical expressions, by math-verify.
+
+Runs only in the sandbox, since sympy evaluates what it reads, however large.
+"""
 
 import logging
 import re
@@ -13,48 +16,47 @@ MARKED = re.compile(r"\\boxed|\\\(|\\\[|\$.*\$", re.DOTALL)
 FORMULA = re.compile(r"[\\^_{}*!=]")
 WORD = re.compile(r"[A-Za-z]{2,}")
 NAMES = re.compile(r"(?<![\\A-Za-z])(?:sqrt|sin|cos|tan|log|ln|exp|pi|infty)(?![A-Za-z])")
-POWER = re.compile(r"\*\*\s*(-?\w+)")  # Python's
+POWER = re.compile(r"\*\*\s*(-?\w+)")  # as Python writes it
 
 
-def judge(request: Mapping[str, Any]) -> dict[str, Any]:
-    """{"answer", "target"} to {"value", "answer", "explanation"}, or {"unknown"}. 1 if both are the same number, expression, set, …"""
-    logging.disable()  # of time-outs that are turned off
+def compare(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare {"answer", "target"}: {"value", "answer", "explanation"}, or {"unknown"}.
+
+    The value is 1 if both are the same number, expression or set.
+    """
+    logging.disable()  # math-verify warns of each time-out that is turned off
     answer, target = request["answer"], request["target"]
-    wanted, given = read(target), read(answer)
-    if not wanted:
+    expected, given = read(target), read(answer)
+    if not expected:
         return {"unknown": f"no expression in the target: {target[:SHOWN]}"}
     if not given:
         return {"value": 0.0, "explanation": f"no expression in the answer: {answer[:SHOWN]}"}
     try:
-        right = verify(wanted, given, timeout_seconds=None, raise_on_error=True)
-    except Exception as error:  # sympy raises of every kind; it says nothing about the answer
+        right = verify(expected, given, timeout_seconds=None, raise_on_error=True)
+    except Exception as error:  # sympy raises any kind of error; it says nothing about the answer
         return {"unknown": f"cannot be compared: {type(error).__name__}"}
-    return {
-        "value": float(right),
-        "answer": answer,
-        "explanation": "equal" if right else f"is {target[:SHOWN]}",
-    }
+    explanation = "equal" if right else f"is {target[:SHOWN]}"
+    return {"value": float(right), "answer": answer, "explanation": explanation}
 
 
 @lru_cache(maxsize=64)
 def read(text: str) -> list[Any]:
-    """What math-verify makes of a text: LaTeX, a formula as Python writes it, or the number among plain words. Empty if nothing.
+    """Parse LaTeX, a formula in Python's notation, or the number among plain words.
 
-    Its own fall-backs are off: they take the last number of a formula that they cannot read for the whole. LaTeX is not tried on words,
-    which it takes for products of letters.
+    Returns an empty list if there is none. math-verify's own fall-backs are off: for a formula that
+    they cannot read they return its last number. LaTeX is not tried on words, which it would read
+    as products of letters.
     """
     if MARKED.search(text):
-        return _latex(text)
+        return _parse(text, LatexExtractionConfig())
     plain = POWER.sub(r"^{\1}", text.strip().rstrip(".").lstrip("$"))
     if not FORMULA.search(plain) and WORD.search(NAMES.sub("", plain)):
-        return parse(
-            plain, [ExprExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
-        )
-    return _latex(f"${NAMES.sub(_command, plain)}$")
+        return _parse(plain, ExprExtractionConfig())
+    return _parse(f"${NAMES.sub(_command, plain)}$", LatexExtractionConfig())
 
 
-def _latex(text: str) -> list[Any]:
-    return parse(text, [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
+def _parse(text: str, target: Any) -> list[Any]:
+    return parse(text, [target], fallback_mode="no_fallback", parsing_timeout=None)
 
 
 def _command(name: re.Match[str]) -> str:

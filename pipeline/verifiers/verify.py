@@ -1,4 +1,4 @@
-"""Check an answer against the ground truth."""
+"""Check an answer against the ground truth, by the metric of the task."""
 
 import atexit
 from collections.abc import Callable, Sequence
@@ -11,16 +11,21 @@ from pipeline.config import Task
 from pipeline.records import Score
 from pipeline.verifiers import code_answers, json_answers
 from pipeline.verifiers.sandbox.sandbox import Sandbox, UnknownError
-from pipeline.verifiers.scorers import SCORERS
+from pipeline.verifiers.scorers import NO_ANSWER, SCORERS
 
 LONGEST = 100_000  # characters
 
 
 @dataclass(frozen=True)
 class Check:
-    """How answers are checked: `labels` of a label task, `schema` (JSON schema) of a json one; the limits are for one answer.
+    """How answers are checked; all fields are JSON values.
 
-    All are JSON values.
+    Args:
+        verifier: a key of VERIFIERS.
+        labels: the labels of a label task.
+        schema: the JSON schema of a json task.
+        timeout_s: the time limit for one answer.
+        memory_mib: the memory limit for one answer.
     """
 
     verifier: str
@@ -31,66 +36,64 @@ class Check:
 
 
 def load_check(task: Task) -> Check:
-    """What the config says. Raises PipelineError if its schema cannot be read, or is none."""
-    path = task.verifier.json_schema
-    schema = None if path is None else json_answers.load_schema(Path(path))
-    return Check(
-        task.metric, task.labels, schema, task.verifier.timeout_s, task.verifier.memory_mib
-    )
+    """Return how the config checks answers. Raises PipelineError for a bad schema."""
+    settings = task.verifier
+    schema = None
+    if settings.json_schema is not None:
+        schema = json_answers.load_schema(Path(settings.json_schema))
+    return Check(task.metric, task.labels, schema, settings.timeout_s, settings.memory_mib)
 
 
 def files(task: Task) -> list[Path]:
-    """Files outside the run whose content decides."""
-    return [Path(path) for path in (task.verifier.json_schema,) if path is not None]
+    """Return the files whose content can change a score."""
+    schema = task.verifier.json_schema
+    return [] if schema is None else [Path(schema)]
 
 
-def verify(how: Check, answer: str | None, target: str) -> Score:
-    """How good an answer is. Raises UnknownError where that cannot be found out."""
-    return VERIFIERS[how.verifier](how, answer, target)
+def verify(check: Check, answer: str | None, target: str) -> Score:
+    """Score an answer. Raises UnknownError where its score cannot be determined."""
+    return VERIFIERS[check.verifier](check, answer, target)
 
 
-def score(how: Check, answer: str | None, target: str) -> Score:
-    """As `verify`, for averages: what is unknown counts as nothing, and its explanation says so."""
+def score(check: Check, answer: str | None, target: str) -> Score:
+    """Score an answer as `verify` does, with 0 where the score is unknown."""
     try:
-        return verify(how, answer, target)
+        return verify(check, answer, target)
     except UnknownError as unknown:
         return Score(value=0.0, answer=answer, explanation=f"unknown: {unknown}")
 
 
-def _scored(name: str, how: Check, answer: str | None, target: str) -> Score:
-    return SCORERS[name](answer, target, how.labels)
+def _score(name: str, check: Check, answer: str | None, target: str) -> Score:
+    return SCORERS[name](answer, target, check.labels)
 
 
-def _guarded(
-    ask: Callable[[Check, str, str], Score], how: Check, answer: str | None, target: str
+def _guard(
+    ask: Callable[[Check, str, str], Score], check: Check, answer: str | None, target: str
 ) -> Score:
-    """What needs no process: nothing to check, and too much of it."""
+    """Decide what needs no process: an answer that is missing, empty or too long."""
     if answer is None or not answer.strip():
-        return Score(value=0.0, explanation="no answer found")
+        return NO_ANSWER
     if len(answer) > LONGEST or len(target) > LONGEST:
         raise UnknownError(f"longer than {LONGEST:,} characters")
-    return ask(how, answer, target)
+    return ask(check, answer, target)
 
 
-def _math(how: Check, answer: str, target: str) -> Score:
+def _math(check: Check, answer: str, target: str) -> Score:
     if answer.strip() == target.strip():
         return Score(value=1.0, answer=answer, explanation="same text")
-    return _asked(
-        _sandbox("math", how.timeout_s, how.memory_mib), {"answer": answer, "target": target}
-    )
+    return _ask("math", check, {"answer": answer, "target": target})
 
 
-def _json(how: Check, answer: str, target: str) -> Score:
-    sandbox = _sandbox("json", how.timeout_s, how.memory_mib)
-    return _asked(sandbox, {"answer": answer, "target": target, "schema": how.schema})
+def _json(check: Check, answer: str, target: str) -> Score:
+    return _ask("json", check, {"answer": answer, "target": target, "schema": check.schema})
 
 
-def _code(how: Check, answer: str, target: str) -> Score:
-    return code_answers.check(answer, target, how.timeout_s, how.memory_mib)
+def _code(check: Check, answer: str, target: str) -> Score:
+    return code_answers.check(answer, target, check.timeout_s, check.memory_mib)
 
 
-def _asked(sandbox: Sandbox, request: dict[str, Any]) -> Score:
-    reply = sandbox.ask(request)
+def _ask(verifier: str, check: Check, request: dict[str, Any]) -> Score:
+    reply = _sandbox(verifier, check.timeout_s, check.memory_mib).ask(request)
     if "unknown" in reply:
         raise UnknownError(reply["unknown"])
     return Score.model_validate(reply)
@@ -98,15 +101,15 @@ def _asked(sandbox: Sandbox, request: dict[str, Any]) -> Score:
 
 @cache
 def _sandbox(verifier: str, timeout_s: float, memory_mib: int) -> Sandbox:
-    """One for each process: it takes half a second to start."""
+    """Return this process's sandbox for a verifier, which takes half a second to start."""
     sandbox = Sandbox("pipeline.verifiers.sandbox.worker", verifier, timeout_s, memory_mib)
     atexit.register(sandbox.close)
     return sandbox
 
 
 VERIFIERS: dict[str, Callable[[Check, str | None, str], Score]] = {
-    **{name: partial(_scored, name) for name in SCORERS},
-    "math": partial(_guarded, _math),
-    "json": partial(_guarded, _json),
-    "code": partial(_guarded, _code),
+    **{name: partial(_score, name) for name in SCORERS},
+    "math": partial(_guard, _math),
+    "json": partial(_guard, _json),
+    "code": partial(_guard, _code),
 }

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pipeline.verifiers.sandbox.worker import Judge, serve
+from pipeline.verifiers.sandbox.worker import Handler, serve
 
 
-def load(argument: str, words: int) -> Judge:
+def load(argument: str, words: int) -> Handler:
     if argument == "absent":
         raise ImportError("no such library")
     relative = os.fork() if argument == "family" else 0

@@ -68,7 +68,7 @@ def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
         ("raise", "exit code 1"),
         ("fork", "exit code 1"),
         ("eat", "took more than 300 MiB"),
-        ("garbage", "talked nonsense"),
+        ("garbage", "invalid reply"),
     ],
 )
 def test_what_breaks_is_unknown_and_the_next_is_answered(

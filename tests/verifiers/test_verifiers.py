@@ -128,7 +128,7 @@ def test_a_tower_of_powers_is_unknown_and_the_next_is_right(impatient: float) ->
         ('{"a": 1}', '{"a": 1, "b": null}', 0.0, 'is {"a": 1, "b": null}'),
         ("1e99999999999", "1", 0.0, "is 1"),
         ("[NaN]", "[1]", 0.0, "not JSON: NaN is no JSON number"),
-        ('{"a": 1, "a": 1}', '{"a": 1}', 0.0, "not JSON: a key stands twice"),
+        ('{"a": 1, "a": 1}', '{"a": 1}', 0.0, "not JSON: a key occurs twice"),
         (
             "{a: 1}",
             "{}",
@@ -238,7 +238,7 @@ def test_code(answer: str, target: str, value: float, why: str) -> None:
         ("import os; os.remove(PATH)", "PermissionError"),
         (
             "import os\nfor n in range(3, 64):\n    try: os.write(n, b'\\0\\0\\0\\x02{}')\n    except OSError: pass",
-            "talked nonsense",
+            "invalid reply",
         ),
     ],
 )

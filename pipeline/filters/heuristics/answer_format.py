@@ -1,4 +1,4 @@
-"""Filters on the format of an answer: a pattern that it matches as a whole, a JSON schema, a closed set."""
+"""Filters on the format of an answer: a pattern, a JSON schema, or a closed set of choices."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,89 +13,89 @@ from pipeline.verifiers import json_answers, scorers
 from pipeline.verifiers.code_fence import unfenced
 
 SHOWN = 80
-TIMEOUT_S = (
-    1.0  # for one pattern and one answer; a pattern that takes longer backtracks without end
-)
-UNTIMED = "patternProperties"  # the schema keyword whose patterns would run without a limit of time
+TIMEOUT_S = 1.0  # for one pattern and one answer: a slower pattern backtracks without end
+UNTIMED = "patternProperties"  # the schema keyword whose patterns would run without a time limit
 
 
 def matches(batch: Batch, pattern: str) -> list[Rejection | None]:
-    """not_in_format: the answer as a whole does not match. format_timed_out: the pattern ran for a second. No answer passes."""
+    """Reject answers that the pattern does not match as a whole; a missing answer passes.
+
+    Reasons: not_in_format; format_timed_out if the pattern ran for TIMEOUT_S.
+    """
     check_pattern(pattern)
-    return [
-        None if sample.answer is None else _match(pattern, sample.answer)
-        for sample in batch.samples
-    ]
+    answers = [sample.answer for sample in batch.samples]
+    return [None if answer is None else _match(pattern, answer) for answer in answers]
 
 
 def valid(batch: Batch, schema: Any) -> list[Rejection | None]:
-    """not_json: the answer is no JSON text (RFC 8259). breaks_schema: it is, and says what the schema (draft 2020-12, or what `$schema`
-    names) does not allow; the value: where and why. format_timed_out: a pattern of the schema ran for a second. A Markdown code block
-    around an answer is taken off. No answer passes."""
+    """Reject answers that are not JSON, or break the schema; a missing answer passes.
+
+    A Markdown code block around an answer is removed first. Reasons: not_json (RFC 8259);
+    breaks_schema (draft 2020-12, or what `$schema` names), the value says where and why;
+    format_timed_out if a pattern of the schema ran for TIMEOUT_S.
+    """
     validator = _validator(json.dumps(schema))
-    return [
-        None if sample.answer is None else _validate(validator, sample.answer)
-        for sample in batch.samples
-    ]
+    answers = [sample.answer for sample in batch.samples]
+    return [None if answer is None else _validate(validator, answer) for answer in answers]
 
 
 def listed(batch: Batch, choices: Sequence[str]) -> list[Rejection | None]:
-    """not_listed: the answer is none of `choices`, case, outer punctuation and spacing aside. No answer passes."""
+    """Reject answers that are none of `choices` (not_listed); a missing answer passes.
+
+    Case, outer punctuation and spacing do not count.
+    """
     known = {scorers.normalise(choice) for choice in choices}
-    answers = (sample.answer for sample in batch.samples)
-    return [
-        None if a is None or scorers.normalise(a) in known else ("not_listed", a[:SHOWN])
-        for a in answers
-    ]
+
+    def judge(answer: str | None) -> Rejection | None:
+        if answer is None or scorers.normalise(answer) in known:
+            return None
+        return "not_listed", answer[:SHOWN]
+
+    return [judge(sample.answer) for sample in batch.samples]
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise PipelineError if it is no regular expression."""
+    """Raise PipelineError if the pattern is not a regular expression."""
     import regex
 
     try:
         regex.compile(pattern)
     except regex.error as error:
         raise PipelineError(
-            f"filter.format: {pattern!r} is no regular expression ({error}); mend it, or quote it in YAML"
+            f"filter.format: {pattern!r} is not a regular expression ({error}); "
+            "fix it, or quote it in YAML"
         ) from None
 
 
 def read_schema(path: str | Path) -> Any:
-    """The JSON schema in a file. Raises PipelineError if there is none, or if it has a keyword that cannot be checked safely."""
+    """Read a JSON schema. Raises PipelineError for a keyword that cannot be checked safely."""
     schema = json_answers.load_schema(Path(path))
-    if any(UNTIMED in below for below in _objects(schema)):
+    if any(UNTIMED in part for part in _objects(schema)):
         raise PipelineError(
-            f"{path}: {UNTIMED} is not supported by filter.format; use properties and additionalProperties"
+            f"{path}: filter.format does not support {UNTIMED}; "
+            "use properties and additionalProperties"
         )
     return schema
 
 
 def _objects(schema: Any) -> Iterator[Mapping[str, Any]]:
-    """The schema and all objects in it."""
+    """Yield every object in the schema, itself included."""
+    values = schema if isinstance(schema, list) else []
     if isinstance(schema, Mapping):
         yield schema
-    for below in (
-        schema.values()
-        if isinstance(schema, Mapping)
-        else schema
-        if isinstance(schema, list)
-        else ()
-    ):
-        yield from _objects(below)
+        values = list(schema.values())
+    for value in values:
+        yield from _objects(value)
 
 
 def _match(pattern: str, answer: str) -> Rejection | None:
     import regex
 
     try:
-        return (
-            None
-            if regex.fullmatch(pattern, answer, timeout=TIMEOUT_S)
-            else ("not_in_format", answer[:SHOWN])
-        )
+        matched = regex.fullmatch(pattern, answer, timeout=TIMEOUT_S)
     except TimeoutError:
         return "format_timed_out", answer[:SHOWN]
+    return None if matched else ("not_in_format", answer[:SHOWN])
 
 
 def _validate(validator: Any, answer: str) -> Rejection | None:
@@ -103,42 +103,33 @@ def _validate(validator: Any, answer: str) -> Rejection | None:
     from referencing.exceptions import Unresolvable
 
     try:
-        content = json.loads(unfenced(answer), parse_constant=_refuse)
+        content = json.loads(unfenced(answer), parse_constant=json_answers.refuse_constant)
     except (ValueError, RecursionError):
         return "not_json", answer[:SHOWN]
     try:
         error = best_match(validator.iter_errors(content))
     except TimeoutError:
         return "format_timed_out", answer[:SHOWN]
-    except ArithmeticError as error:  # of a number beyond all floats, and multipleOf
+    except ArithmeticError as error:  # multipleOf, and a number beyond all floats
         return "breaks_schema", f"{error}: {answer}"[:SHOWN]
     except (Unresolvable, RecursionError) as error:
         raise PipelineError(
-            f"filter.format: the schema cannot be followed: {error}; a $ref must stay within it, and come to an end"
+            f"filter.format: a reference in the schema cannot be followed ({error}); "
+            "a $ref must stay within the schema and must not lead back to itself"
         ) from None
-    return (
-        None if error is None else ("breaks_schema", f"{error.json_path}: {error.message}"[:SHOWN])
-    )
+    if error is None:
+        return None
+    return "breaks_schema", f"{error.json_path}: {error.message}"[:SHOWN]
 
 
 @lru_cache
 def _validator(schema: str) -> Any:
-    """A validator that fetches nothing from elsewhere, and whose patterns are limited in time."""
-    from jsonschema import validators
-    from referencing import Registry
-
-    content = json.loads(schema)
-    timed = validators.extend(validators.validator_for(content), {"pattern": _pattern})
-    return timed(content, registry=Registry())
+    return json_answers.validator(json.loads(schema), pattern=_check_timed_pattern)
 
 
-def _pattern(validator: Any, pattern: str, content: Any, schema: Any) -> Any:
+def _check_timed_pattern(validator: Any, pattern: str, content: Any, schema: Any) -> Iterator[Any]:
     import regex
     from jsonschema import ValidationError
 
     if isinstance(content, str) and not regex.search(pattern, content, timeout=TIMEOUT_S):
         yield ValidationError(f"{content!r} does not match {pattern!r}")
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")

@@ -1,4 +1,4 @@
-"""Filters on an answer that is there too early: before the rationale that should lead to it, or in the question itself."""
+"""Filters on answers that appear too early: before the rationale, or in the input itself."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,13 @@ from pipeline.verifiers import scorers
 
 OPENING = 160  # characters at the beginning of a rationale
 SHOWN = 80
-ANNOUNCED = (  # how an answer is given away in the first words; {} is the answer
-    r"(?:so |okay,? |ok,? |well,? )?(?:the |my |our )?(?:final |correct |right |best )?(?:answer|label|result|solution|class|category)"
+CONTEXT = 20  # characters shown on either side of a leaked answer
+ANNOUNCEMENTS = (  # how the first words announce an answer; {} stands for the answer
+    r"(?:so |okay,? |ok,? |well,? )?(?:the |my |our )?(?:final |correct |right |best )?"
+    r"(?:answer|label|result|solution|class|category)"
     r"(?: here)?(?: (?:is|would be|should be|must be)|:| =)\s*[\"'*(]*{}",
-    r"(?:this|that|it|the \w+(?: \w+)?) (?:is|was|would be|should be|must be) (?:an? |the |clearly |labell?ed |classified as )*"
+    r"(?:this|that|it|the \w+(?: \w+)?) (?:is|was|would be|should be|must be) "
+    r"(?:an? |the |clearly |labell?ed |classified as )*"
     r"[\"'*(]*{}[\"'*)]*,? (?:because|since|as|for|due to)\b",
     r"[\"'*(]*{}[\"'*)]*[,:;.\u2014-]? *(?:because|since|due to)\b",
     r"[\"'*(]*{}[\"'*)]*\s*(?:[:.\u2014]|\n)",
@@ -22,38 +25,41 @@ ANNOUNCED = (  # how an answer is given away in the first words; {} is the answe
 
 
 def answered_first(batch: Batch) -> list[Rejection | None]:
-    """answer_before_rationale: the rationale opens with the answer ("The answer is 36 because"), and what follows only defends it.
+    """Reject rationales that open with the answer and then only defend it.
 
-    Prompts that ask for the answer first and reasons after it are passed. The words looked for are English; an answer that stands by
-    itself at the beginning ("36.") is found in any language. The value: the opening.
+    Samples of prompts that ask for the answer first pass. Announcements ("The answer is 36
+    because") are found in English; an answer that stands alone at the beginning ("36.") is found
+    in any language. Reason: answer_before_rationale; the value is the opening.
     """
     return [_answered_first(sample) for sample in batch.samples]
 
 
 def leaked(batch: Batch, fields: Sequence[str] | None) -> list[Rejection | None]:
-    """answer_in_input: one of the seed's inputs (those of `fields`, or all) says the ground truth, or the answer where there is none.
+    """Reject samples whose inputs contain the ground truth, or the answer if there is none.
 
-    Only for tasks whose answer is to be worked out: in extraction it is always there, and a label is often a plain word.
+    `fields` names the inputs to look at; None means all. For tasks whose answer must be worked
+    out: in extraction the input always contains it. Reason: answer_in_input.
     """
-    return [_leaked(sample, None if fields is None else list(fields)) for sample in batch.samples]
+    names = None if fields is None else list(fields)
+    return [_leaked(sample, names) for sample in batch.samples]
 
 
 def _answered_first(sample: Sample) -> Rejection | None:
-    if not sample.rationale or not sample.answer or not _leads(sample):
+    if not sample.rationale or not sample.answer or not _rationale_leads(sample):
         return None
     opening = sample.rationale.lstrip(" \n#>*_\"'")[:OPENING]
     answer = re.escape(scorers.normalise(sample.answer)).replace(r"\ ", r"\s+")
     if not answer:
         return None
-    for shape in ANNOUNCED:
-        match = re.match(shape.format(rf"(?<!\w){answer}(?!\w|[.,]\d)"), opening, re.IGNORECASE)
+    for pattern in ANNOUNCEMENTS:
+        match = re.match(pattern.format(rf"(?<!\w){answer}(?!\w|[.,]\d)"), opening, re.IGNORECASE)
         if match:
             return "answer_before_rationale", match.group().strip()[:SHOWN]
     return None
 
 
-def _leads(sample: Sample) -> bool:
-    """Whether the rationale comes before the answer."""
+def _rationale_leads(sample: Sample) -> bool:
+    """Return whether the rationale comes before the answer."""
     if sample.rationale_tokens and sample.answer_tokens:
         return sample.rationale_tokens[0] < sample.answer_tokens[0]
     return sample.text.find(str(sample.rationale)) < sample.text.rfind(str(sample.answer))
@@ -61,10 +67,11 @@ def _leads(sample: Sample) -> bool:
 
 def _leaked(sample: Sample, fields: list[str] | None) -> Rejection | None:
     truth = scorers.normalise(sample.seed.target or sample.answer or "")
-    given = " ".join(sample_text.input_text(sample, fields).casefold().split())
-    match = re.search(rf"(?<!\w){re.escape(truth)}(?!\w|[.,]\d)", given) if truth else None
-    return (
-        ("answer_in_input", given[max(0, match.start() - 20) : match.end() + 20][:SHOWN])
-        if match
-        else None
-    )
+    if not truth:
+        return None
+    inputs = " ".join(sample_text.input_text(sample, fields).casefold().split())
+    match = re.search(rf"(?<!\w){re.escape(truth)}(?!\w|[.,]\d)", inputs)
+    if not match:
+        return None
+    excerpt = inputs[max(0, match.start() - CONTEXT) : match.end() + CONTEXT]
+    return "answer_in_input", excerpt[:SHOWN]

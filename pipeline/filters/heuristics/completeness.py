@@ -1,4 +1,4 @@
-"""Filters on the form of a reply: is it whole, of a sane length, an answer at all, and readable."""
+"""Filters on the form of a reply: it is complete, of the right length, and readable."""
 
 from collections.abc import Sequence
 
@@ -6,56 +6,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.filters.measures import Batch
-from pipeline.filters.verdict import Rejection, Verdict
+from pipeline.filters.verdict import Rejection, Verdict, reject
 from pipeline.records import Sample
 from pipeline.verifiers import scorers
 
-VALUE_CHARS = 80
+SHOWN = 80
 
 
 def finished(batch: Batch) -> list[Rejection | None]:
-    """cut_at_length: the reply ran into max_tokens. not_finished: the engine ended it for another reason."""
-    said: dict[str, Rejection | None] = {"stop": None, "length": ("cut_at_length", "length")}
-    return [said.get(s.finish_reason, ("not_finished", s.finish_reason)) for s in batch.samples]
+    """Reject replies that ran into max_tokens (cut_at_length) or ended otherwise (not_finished)."""
+    known: dict[str, Rejection | None] = {"stop": None, "length": ("cut_at_length", "length")}
+    reasons = [sample.finish_reason for sample in batch.samples]
+    return [known.get(reason, ("not_finished", reason)) for reason in reasons]
 
 
 def tokens(batch: Batch) -> NDArray[np.int32]:
-    """Completion tokens (N,)."""
-    return np.array([s.usage.completion_tokens for s in batch.samples], np.int32)
+    """Return the completion tokens of each sample, (N,)."""
+    return np.array([sample.usage.completion_tokens for sample in batch.samples], np.int32)
 
 
 def length(
-    left: NDArray[np.int64], tokens: NDArray[np.int32], least: int, most: int | None
+    rows: NDArray[np.int64], tokens: NDArray[np.int32], least: int, most: int | None
 ) -> dict[int, Verdict]:
-    """too_short, too_long: completion tokens, both bounds included."""
-    found = tokens[left]
-    short = {int(row): Verdict("too_short", int(tokens[row])) for row in left[found < least]}
-    long = (
-        {}
-        if most is None
-        else {int(row): Verdict("too_long", int(tokens[row])) for row in left[found > most]}
-    )
-    return short | long
+    """Reject replies of fewer than `least` (too_short) or more than `most` tokens (too_long)."""
+    counts = tokens[rows]
+    short = rows[counts < least]
+    verdicts = reject("too_short", short, tokens[short])
+    if most is not None:
+        long = rows[counts > most]
+        verdicts |= reject("too_long", long, tokens[long])
+    return verdicts
 
 
 def parseable(
     batch: Batch, reasoned: Sequence[bool], metric: str, labels: Sequence[str] | None
 ) -> list[Rejection | None]:
-    """no_answer, no_rationale, not_a_label, not_a_number: what the prompt asked for cannot be read out of the reply.
+    """Reject replies from which an answer or rationale cannot be read.
 
-    `reasoned`: for each prompt, by number, whether it asks for a rationale.
+    `reasoned`: for each prompt, by number, whether it asks for a rationale. Reasons: no_answer,
+    no_rationale, not_a_label, not_a_number.
     """
     known = {scorers.normalise(label) for label in labels or ()}
 
     def judge(sample: Sample) -> Rejection | None:
         if sample.answer is None:
-            return "no_answer", sample.text[:VALUE_CHARS]
+            return "no_answer", sample.text[:SHOWN]
         if metric == "label" and scorers.normalise(sample.answer) not in known:
-            return "not_a_label", sample.answer[:VALUE_CHARS]
+            return "not_a_label", sample.answer[:SHOWN]
         if metric == "numeric" and scorers.last_number(sample.answer) is None:
-            return "not_a_number", sample.answer[:VALUE_CHARS]
+            return "not_a_number", sample.answer[:SHOWN]
         if reasoned[sample.prompt] and sample.rationale is None:
-            return "no_rationale", sample.text[:VALUE_CHARS]
+            return "no_rationale", sample.text[:SHOWN]
         return None
 
-    return [judge(s) for s in batch.samples]
+    return [judge(sample) for sample in batch.samples]

@@ -1,4 +1,4 @@
-"""Filters of one's own: a Python function that looks at a sample and says why not, or None."""
+"""Custom filters: a Python function that returns a reason to reject a sample, or None."""
 
 import ast
 import importlib
@@ -23,83 +23,105 @@ Function = Callable[[Sample], str | Rejection | None]
 
 
 def measure(name: str) -> Measure:
-    """What the function `name` ("my_module:my_filter") says; another measure when its file, or one beside it that it uses, has changed."""
-    return Measure(said, {"name": name, "content": [sha256(path) for path in files(name)]})
+    """Return the measure of function `name` ("my_module:my_filter").
+
+    It is another measure once the function's file, or one beside it that it imports, has changed.
+    """
+    return Measure(verdicts, {"name": name, "content": [sha256(path) for path in files(name)]})
 
 
-def said(batch: Batch, name: str, content: list[str]) -> list[Rejection | None]:
-    """The function's words on every sample: a reason, or a reason and a value, or None to keep it."""
+def verdicts(batch: Batch, name: str, content: list[str]) -> list[Rejection | None]:
+    """Call the function on each sample; `content` only tells one version of it from another."""
     function = find(name)
-    return [_read(name, sample, _ask(name, function, sample)) for sample in batch.samples]
+    return [_read(name, sample, _call(name, function, sample)) for sample in batch.samples]
 
 
 @lru_cache
 def find(name: str) -> Function:
-    """The function behind "my_module:my_filter", looked for in the folder of the command, too. Raises PipelineError if there is none."""
+    """Import the function "my_module:my_filter"; the working directory is on the path, too.
+
+    Raises PipelineError if there is no such function.
+    """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise PipelineError(f"filter.custom: '{name}' names no function; write my_module:my_filter")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise PipelineError(
-            f"filter.custom: {name}: {error}; the module must lie in this folder or be installed"
+            f"filter.custom: {name}: {error}; the module must be in this folder or installed"
         ) from None
     except Exception as error:  # it is the user's code, and may raise anything
         raise PipelineError(
-            f"filter.custom: {name} cannot be imported: {type(error).__name__}: {error}; mend it there"
+            f"filter.custom: {name} cannot be imported: {type(error).__name__}: {error}; "
+            "fix the module"
         ) from error
-    if not callable(found):
-        raise PipelineError(f"filter.custom: {name} is no function but {found!r}")
-    function: Function = found
-    return function
+    if not callable(function):
+        raise PipelineError(
+            f"filter.custom: {name} is no function, got {function!r}; name a function"
+        )
+    found: Function = function
+    return found
 
 
 def files(name: str) -> list[Path]:
-    """The files whose content decides what the function says: that of its module, and those in the same folder that it uses."""
+    """Return the file of the function's module, and the files beside it that it imports."""
     find(name)
     first = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
     if first is None:
         raise PipelineError(
             f"filter.custom: {name} has no source file; put it into a module of its own"
         )
-    found, open_ = {Path(first)}, [Path(first)]
-    while open_:
-        path = open_.pop()
+    known, waiting = {Path(first)}, [Path(first)]
+    while waiting:
+        path = waiting.pop()
         beside = {path.with_name(f"{module}.py") for module in _imported(path)}
-        open_ += [other for other in beside - found if other.is_file()]
-        found |= set(open_)
-    return sorted(found)
+        new = [other for other in beside - known if other.is_file()]
+        waiting += new
+        known |= set(new)
+    return sorted(known)
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """Every part of a name that a Python file imports: whichever of them is a module."""
-    nodes = ast.walk(ast.parse(path.read_bytes())) if path.suffix == ".py" else ()
-    for node in nodes:
+    """Yield every part of every name that a Python file imports; some of them are modules."""
+    if path.suffix != ".py":
+        return
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            yield from (part for name in names for part in name.split("."))
+            names = [alias.name for alias in node.names]
+            names.append(getattr(node, "module", None) or "")
+            yield from ".".join(names).split(".")
 
 
-def _ask(name: str, function: Function, sample: Sample) -> Any:
+def _call(name: str, function: Function, sample: Sample) -> Any:
     try:
         return function(sample)
     except Exception as error:  # it is the user's code, and may raise anything
         raise PipelineError(
-            f"filter.custom: {name} fails on sample {sample.id}: {type(error).__name__}: {error}; mend it there"
+            f"filter.custom: {name} fails on sample {sample.id}: {type(error).__name__}: {error}; "
+            "fix the function"
         ) from error
 
 
-def _read(name: str, sample: Sample, words: Any) -> Rejection | None:
-    if words is None:
+def _read(name: str, sample: Sample, returned: Any) -> Rejection | None:
+    if returned is None:
         return None
-    reason, value = words if isinstance(words, tuple) and len(words) == 2 else (words, "")
-    told = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
-    if not isinstance(reason, str) or not REASON.fullmatch(reason) or not told:
-        raise PipelineError(
-            f"filter.custom: {name} says {words!r} of sample {sample.id}; "
-            "it must return None, a reason such as 'too_rude', or (reason, value)"
-        )
-    return reason, value
+    reason, value = returned if _is_pair(returned) else (returned, "")
+    if isinstance(reason, str) and REASON.fullmatch(reason) and _is_value(value):
+        return reason, value
+    raise PipelineError(
+        f"filter.custom: {name} returned {returned!r} for sample {sample.id}; "
+        "it must return None, a reason such as 'too_rude', or (reason, value)"
+    )
+
+
+def _is_pair(returned: Any) -> bool:
+    return isinstance(returned, tuple) and len(returned) == 2
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int)

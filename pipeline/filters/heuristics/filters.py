@@ -36,11 +36,15 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("length", (Measure(completeness.tokens),), bounds)
     if settings.refusal:
         yield NamedFilter(
-            "refusal", (Measure(phrases.found),), partial(phrases.said, reason="refused")
+            "refusal",
+            (Measure(phrases.first_phrases),),
+            partial(phrases.contains, reason="refused"),
         )
     if settings.boilerplate:
         yield NamedFilter(
-            "boilerplate", (Measure(phrases.found),), partial(phrases.said, reason="boilerplate")
+            "boilerplate",
+            (Measure(phrases.first_phrases),),
+            partial(phrases.contains, reason="boilerplate"),
         )
     if settings.parseable:
         reasoned = [prompts.load(path).asks_for_rationale for path in prompt_files(config)]

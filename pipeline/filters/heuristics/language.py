@@ -1,8 +1,9 @@
-"""Which language a reply is in.
+"""The language of a reply.
 
-py3langid's model (a naive Bayes of byte n-grams over 140 languages; Lui & Baldwin 2012, "langid.py") ships in its package. What is asked
-is how likely the allowed languages are together, not which one is likeliest: Spanish and Galician share what Spanish words have to give,
-and both leave nothing to English.
+py3langid's model is a naive Bayes classifier of byte n-grams over 140 languages (Lui & Baldwin
+2012, "langid.py"); its package includes it. A filter asks how likely the allowed languages are
+together, not which language is most likely: Spanish words are also likely in Galician, but neither
+language leaves any probability to English.
 """
 
 import re
@@ -19,9 +20,8 @@ from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
 PARTS = ("text", "rationale", "answer")
-FOUND = np.dtype(
-    [("share", np.float32), ("language", "U3")]
-)  # how likely the allowed languages are (-1: not told), and the likeliest
+# how likely the allowed languages are (-1: the text is too short), and the most likely language
+ESTIMATE = np.dtype([("share", np.float32), ("language", "U3")])
 NO_WORDS = re.compile(r"https?://\S+|\$[^$\n]{1,200}\$|[\d_`<>{}\[\]()|#*=+/\\^~-]+")
 NO_LANGUAGE = "zxx"
 
@@ -29,41 +29,45 @@ NO_LANGUAGE = "zxx"
 def likelihood(
     batch: Batch, allowed: Sequence[str], parts: Sequence[str], min_letters: int
 ) -> NDArray[Any]:
-    """(N, P) of FOUND: for each sample and each of `parts`, of "text", "rationale" and "answer", how likely `allowed` are.
+    """Return (N, P) of ESTIMATE: how likely `allowed` are in each of `parts` of each sample.
 
-    Parts with fewer than `min_letters` letters are too short to tell; a letter counts for its bytes in UTF-8, so a Chinese one for three.
+    `parts` are of "text", "rationale" and "answer". One with fewer than `min_letters` letters is
+    too short; a letter counts for its bytes in UTF-8, so a Chinese character for three.
     """
     check(allowed)
-    rows = [
-        [_told(_part(sample, part), allowed, min_letters) for part in parts]
-        for sample in batch.samples
-    ]
-    return np.array(rows, FOUND).reshape(len(rows), len(parts))
+    rows = []
+    for sample in batch.samples:
+        rows.append([_estimate(_part(sample, part), allowed, min_letters) for part in parts])
+    return np.array(rows, ESTIMATE).reshape(len(rows), len(parts))
 
 
 def other(
-    left: NDArray[np.int64], found: NDArray[Any], parts: Sequence[str], least: float
+    rows: NDArray[np.int64], estimates: NDArray[Any], parts: Sequence[str], least: float
 ) -> dict[int, Verdict]:
-    """other_language: the allowed languages are less likely than `least`. The value: which part, its language, their likelihood."""
-    shares = found["share"][left]  # (n, P)
-    strange = (shares >= 0) & (shares < least)
-    first = strange.argmax(axis=1)
-    return {
-        int(row): Verdict(
-            "other_language",
-            f"{parts[part]}: {found['language'][row, part]} (allowed: {found['share'][row, part]:.3f})",
-        )
-        for row, part in zip(left[strange.any(axis=1)], first[strange.any(axis=1)], strict=True)
-    }
+    """Reject samples in which the allowed languages are less likely than `least`.
+
+    Reason: other_language; the value is the first such part, its language and the likelihood.
+    """
+    shares = estimates["share"][rows]  # (R, P)
+    foreign = (shares >= 0) & (shares < least)
+    rejected = foreign.any(axis=1)
+    first_parts = foreign.argmax(axis=1)
+    verdicts = {}
+    for row, part in zip(rows[rejected].tolist(), first_parts[rejected].tolist(), strict=True):
+        share, language = estimates[row, part]
+        value = f"{parts[part]}: {language} (allowed: {share:.3f})"
+        verdicts[row] = Verdict("other_language", value)
+    return verdicts
 
 
 def check(allowed: Sequence[str]) -> None:
-    """Raise PipelineError if one of the codes is of no language that the model knows."""
+    """Raise PipelineError if the model does not know one of the languages."""
     known = _model().labels
     unknown = [code for code in allowed if code not in known]
     if unknown:
         raise PipelineError(
-            f"filter.language: no language {unknown[0]!r}; give ISO 639 codes, of {', '.join(sorted(known))}"
+            f"filter.language: no language {unknown[0]!r}; "
+            f"give ISO 639 codes, of {', '.join(sorted(known))}"
         )
 
 
@@ -78,14 +82,13 @@ def _part(sample: Sample, part: str) -> str:
     return {"text": sample.text, "rationale": sample.rationale, "answer": sample.answer}[part] or ""
 
 
-def _told(text: str, allowed: Sequence[str], min_letters: int) -> tuple[float, str]:
+def _estimate(text: str, allowed: Sequence[str], min_letters: int) -> tuple[float, str]:
     words = NO_WORDS.sub(" ", text)
-    if len("".join(filter(str.isalpha, words)).encode(errors="replace")) < min_letters:
+    letters = "".join(filter(str.isalpha, words))
+    if len(letters.encode(errors="replace")) < min_letters:
         return -1.0, ""
     ranked = _model().rank(" ".join(words.split()))
     language = ranked[0][0]
-    return (
-        (-1.0, "")
-        if language == NO_LANGUAGE
-        else (sum(share for code, share in ranked if code in allowed), language)
-    )
+    if language == NO_LANGUAGE:
+        return -1.0, ""
+    return sum(share for code, share in ranked if code in allowed), language

@@ -1,8 +1,9 @@
-"""What a chat model says for form's sake, and a student would learn as part of the task: refusals, openers, closers, chat tokens.
+"""Phrases that a chat model adds for form: refusals, openers, closers, chat tokens.
 
-The table below is all of it. A phrase counts only where such phrases stand: at the opening of the reply, the rationale or the answer, at
-its close, or wherever a sentence begins. One that the seed's inputs hold too is the task's own (a letter to be rewritten may end in
-"Let me know if you have any questions").
+A student would learn them as part of the task. A phrase counts only in its place: at the opening of
+the reply, rationale or answer, at the close, or at the beginning of a sentence. A phrase that the
+inputs contain belongs to the task (a letter to be rewritten may end in "Let me know if you have any
+questions").
 """
 
 import re
@@ -23,24 +24,33 @@ Place = Literal["opening", "close", "sentence", "anywhere"]
 CLOSE = 240  # characters at the end of a part in which closers are looked for
 SHOWN = 80
 
-UNABLE = (  # pieces of the expressions below
-    r"(?:can(?:no|')t|can not|am (?:unable|not able)|'m (?:unable|not able|not comfortable)|won't|will not|must decline|have to decline)"
+# pieces of the expressions below
+UNABLE = (
+    r"(?:can(?:no|')t|can not|am (?:unable|not able)|'m (?:unable|not able|not comfortable)|won't"
+    r"|will not|must decline|have to decline)"
 )
 DEED = (
-    r"(?:help|assist|answer|provide|comply|fulfill?|do that|do this|continue|engage|create|generate|discuss|share|offer|support|complete"
-    r"|respond|produce|participate|process|recommend|give (?:you )?(?:medical|legal|financial|advice|that|this)|access|browse|verify)"
+    r"(?:help|assist|answer|provide|comply|fulfill?|do that|do this|continue|engage|create"
+    r"|generate|discuss|share|offer|support|complete"
+    r"|respond|produce|participate|process|recommend|give (?:you )?(?:medical|legal|financial"
+    r"|advice|that|this)|access|browse|verify)"
 )
-MADE = r"(?:rewritten|revised|corrected|translated|improved|requested|edited|updated|final|polished|paraphrased|simplified)"
+MADE = (
+    r"(?:rewritten|revised|corrected|translated|improved|requested|edited|updated|final|polished"
+    r"|paraphrased|simplified)"
+)
 THING = (
-    r"(?:answer|translation|summary|solution|response|rewrite|revision|version|breakdown|explanation|list|table|code|json|step-by-step"
+    r"(?:answer|translation|summary|solution|response|rewrite|revision|version|breakdown"
+    r"|explanation|list|table|code|json|step-by-step"
     r"|analysis|classification|output)"
 )
 
-# (expression, case aside and with ' for every apostrophe; an example that it finds)
+# (expression, without regard to case, ' for every apostrophe; an example that it finds)
 PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
     ("refused", "opening"): (
         (
-            rf"(?:i'm|i am) (?:very |so |truly |really )?sorry[,.!]? (?:but |however,? )*(?:as an ai|i {UNABLE})",
+            rf"(?:i'm|i am) (?:very |so |truly |really )?sorry[,.!]? (?:but |however,? )*(?:as an "
+            rf"ai|i {UNABLE})",
             "I'm sorry, but I can't help with that.",
         ),
         (rf"sorry[,.!]? (?:but )?(?:i {UNABLE}|as an ai)", "Sorry, but I cannot share that."),
@@ -58,19 +68,23 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
         ),
         (r"as an ai\b", "As an AI, I have no opinion."),
         (
-            r"i(?:'m| am) (?:just |only )?an? (?:ai|language model|large language model)\b(?! \w+er\b)",
+            r"i(?:'m| am) (?:just |only )?an? (?:ai|language model|large language model)\b(?! "
+            r"\w+er\b)",
             "I am an AI and have no feelings.",
         ),
         (
-            r"(?:es )?tut mir leid,? aber ich kann|als (?:ki|künstliche intelligenz|sprachmodell)\b",
+            r"(?:es )?tut mir leid,? aber ich kann|als (?:ki|künstliche intelligenz"
+            r"|sprachmodell)\b",
             "Es tut mir leid, aber ich kann das nicht.",
         ),
         (
-            r"(?:je suis )?désolée?,? (?:mais )?je ne (?:peux|suis)|en tant qu'(?:ia|intelligence artificielle)\b",
+            r"(?:je suis )?désolée?,? (?:mais )?je ne (?:peux|suis)|en tant qu'(?:ia|intelligence "
+            r"artificielle)\b",
             "Je suis désolé, mais je ne peux pas.",
         ),
         (
-            r"lo siento,? (?:pero )?no puedo|como (?:una )?(?:ia|inteligencia artificial|modelo de lenguaje)\b",
+            r"lo siento,? (?:pero )?no puedo|como (?:una )?(?:ia|inteligencia artificial|modelo "
+            r"de lenguaje)\b",
             "Lo siento, pero no puedo ayudar.",
         ),
         (
@@ -100,7 +114,8 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             "Remember that I'm just an AI model.",
         ),
         (
-            r"\bi was (?:trained|created|developed) by (?:openai|anthropic|google|meta|alibaba|deepseek|mistral)\b",
+            r"\bi was (?:trained|created|developed) by (?:openai|anthropic|google|meta|alibaba"
+            r"|deepseek|mistral)\b",
             "I was created by OpenAI.",
         ),
         (
@@ -108,16 +123,19 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             "That is beyond my knowledge cutoff.",
         ),
         (
-            r"\bas of my (?:last|latest|most recent) (?:knowledge |training )?(?:update|cut-?off|training)\b",
+            r"\bas of my (?:last|latest|most recent) (?:knowledge |training )?(?:update|cut-?off"
+            r"|training)\b",
             "As of my last update, it is open.",
         ),
         (
-            r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id|start_header_id|end_header_id|user|assistant"
+            r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id"
+            r"|start_header_id|end_header_id|user|assistant"
             r"|system|end|start|channel|message|return|endofprompt|eot|bos|eos|pad)\|>",
             "spam<|im_end|>",
         ),
         (
-            r"<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]",
+            r"<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS"
+            r"|TOOL_CALLS)\]",
             "[/INST] spam",
         ),
         (r"<\uff5c[^\uff5c<>]{1,30}\uff5c>", "<\uff5cend▁of▁sentence\uff5c>"),
@@ -131,29 +149,36 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
     ),
     ("boilerplate", "opening"): (
         (
-            r"(?:sure|certainly|of course|absolutely|gladly|okay|ok|great|no problem)(?: thing)?[,.!:]+ (?:here(?:'s| is| are)\b"
-            r"|i(?:'d| would) be|i(?:'ll| can| will) (?:help|be happy|gladly)|let(?:'s| me)\b|happy to)",
+            r"(?:sure|certainly|of course|absolutely|gladly|okay|ok|great|no problem)(?: "
+            r"thing)?[,.!:]+ (?:here(?:'s| is| are)\b"
+            r"|i(?:'d| would) be|i(?:'ll| can| will) (?:help|be happy|gladly)|let(?:'s| me)\b"
+            r"|happy to)",
             "Sure, here's the answer.",
         ),
         (r"(?:certainly|absolutely|gladly|sure)!", "Certainly! The label is spam."),
         (
-            r"(?:what |that's |that is )?(?:an? )?(?:great|good|excellent|interesting|fantastic) question[!.]",
+            r"(?:what |that's |that is )?(?:an? )?(?:great|good|excellent|interesting|fantastic) "
+            r"question[!.]",
             "Great question! Let us see.",
         ),
         (
-            r"thank(?:s| you) for (?:your (?:question|query|request|message)|asking|reaching out|providing)\b",
+            r"thank(?:s| you) for (?:your (?:question|query|request|message)|asking|reaching out"
+            r"|providing)\b",
             "Thank you for your question.",
         ),
         (
-            r"i(?:'d| would) be (?:happy|glad|delighted) to\b|i'm (?:happy|glad|here) to (?:help|assist)",
+            r"i(?:'d| would) be (?:happy|glad|delighted) to\b|i'm (?:happy|glad|here) to (?:help"
+            r"|assist)",
             "I'd be happy to help you.",
         ),
         (
-            rf"(?:here(?:'s| is| are)|below is) (?:the |your |a |an |my )?(?:{MADE} (?:\w+ ){{0,2}}\w+|{THING})\b[^.!?\n]{{0,60}}:\s",
+            rf"(?:here(?:'s| is| are)|below is) (?:the |your |a |an |my )?(?:{MADE} (?:\w+ "
+            rf"){{0,2}}\w+|{THING})\b[^.!?\n]{{0,60}}:\s",
             "Here is the rewritten text:\nHe left.",
         ),
         (
-            r"based on the (?:information|context|text|passage|message|details) (?:provided|given|above|you)",
+            r"based on the (?:information|context|text|passage|message|details) (?:provided|given"
+            r"|above|you)",
             "Based on the information provided, it is 4.",
         ),
     ),
@@ -163,12 +188,14 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             "It is 4. I hope this helps!",
         ),
         (
-            r"(?:please )?let me know if (?:you(?:'d| would) like|you (?:have|need|want|require)|there(?:'s| is) anything|i can"
+            r"(?:please )?let me know if (?:you(?:'d| would) like|you (?:have|need|want|require)"
+            r"|there(?:'s| is) anything|i can"
             r"|this (?:helps|works)|anything)",
             "It is 4. Let me know if you need anything else.",
         ),
         (
-            r"(?:please )?(?:feel free to|don't hesitate to|do not hesitate to) (?:ask|reach out|contact|let me know)",
+            r"(?:please )?(?:feel free to|don't hesitate to|do not hesitate to) (?:ask|reach out"
+            r"|contact|let me know)",
             "Feel free to ask me more.",
         ),
         (
@@ -176,16 +203,18 @@ PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
             "If you have any further questions, just ask.",
         ),
         (
-            r"(?:is there anything else|what else can i|how else can i|would you like me to|do you want me to)",
+            r"(?:is there anything else|what else can i|how else can i|would you like me to|do "
+            r"you want me to)",
             "Is there anything else I can do for you?",
         ),
         (
-            r"(?:i'm |i am )?(?:always )?happy to (?:help|assist)(?: you)?(?: further| more| with)?[.!]",
+            r"(?:i'm |i am )?(?:always )?happy to (?:help|assist)(?: you)?(?: further| more| "
+            r"with)?[.!]",
             "Happy to help!",
         ),
     ),
 }
-BEGINNINGS = {
+PLACES = {
     "opening": r"\A[\W_]*(?:{})",
     "close": r"(?:\A|[.!?\n:)])\W{{0,4}}(?:{})",
     "sentence": r"(?:\A|[.!?\n]\W{{0,4}})(?:{})",
@@ -193,73 +222,68 @@ BEGINNINGS = {
 }
 
 
-def _together(reason: Reason, place: Place) -> re.Pattern[str]:
-    shapes = "|".join(f"(?:{shape})" for shape, _ in PHRASES[reason, place])
-    return re.compile(BEGINNINGS[place].format(shapes), re.IGNORECASE | re.MULTILINE)
+def _compiled(place: Place, phrases: Sequence[tuple[str, str]]) -> re.Pattern[str]:
+    alternatives = "|".join(f"(?:{expression})" for expression, _ in phrases)
+    return re.compile(PLACES[place].format(alternatives), re.IGNORECASE | re.MULTILINE)
 
 
-SHAPES = {(reason, place): _together(reason, place) for reason, place in PHRASES}
+PATTERNS = {key: _compiled(key[1], phrases) for key, phrases in PHRASES.items()}
 
 
-def found(batch: Batch) -> list[dict[str, str] | None]:
-    """For each sample the first refusal and the first boilerplate, by reason; None where there is neither, as mostly."""
-    return [_found(sample) or None for sample in batch.samples]
+def first_phrases(batch: Batch) -> list[dict[str, str] | None]:
+    """Return by reason the first phrase of each sample; None, as in most cases, if there is "
+    "none."""
+    return [_first_phrases(sample) or None for sample in batch.samples]
 
 
-def said(
-    left: NDArray[np.int64], found: Sequence[dict[str, str] | None], reason: Reason
+def contains(
+    rows: NDArray[np.int64], column: Sequence[dict[str, str] | None], reason: Reason
 ) -> dict[int, Verdict]:
-    """refused: reply, rationale or answer opens with the words of a refusal. boilerplate: says something for form's sake, or has a chat
-    token or an unfilled placeholder in it. The value: the words."""
-    return {
-        int(row): Verdict(reason, words[reason])
-        for row in left
-        if (words := found[row]) and reason in words
-    }
+    """Reject samples with a phrase of this reason, "refused" or "boilerplate"; the value is it."""
+    verdicts = {}
+    for row in rows.tolist():
+        phrases = column[row]
+        if phrases and reason in phrases:
+            verdicts[row] = Verdict(reason, phrases[reason])
+    return verdicts
 
 
-def _found(sample: Sample) -> dict[str, str]:
-    several = dict.fromkeys(
-        (sample.text, sample.rationale, sample.answer)
-    )  # the answer may be all of the text
-    texts = [text.replace("\u2019", "'") for text in several if text]
-    words: dict[str, str] = {}
-    for (reason, place), shape in SHAPES.items():
-        if reason not in words:
-            words |= _foreign(
-                sample,
-                reason,
-                (text[-CLOSE:] if place == "close" else text for text in texts),
-                shape,
-            )
-    return words if "boilerplate" in words else words | _hole(sample)
+def _first_phrases(sample: Sample) -> dict[str, str]:
+    # a set in order, since the answer may be all of the text
+    parts = dict.fromkeys((sample.text, sample.rationale, sample.answer))
+    texts = [_straight(part) for part in parts if part]
+    phrases: dict[str, str] = {}
+    for (reason, place), pattern in PATTERNS.items():
+        if reason not in phrases:
+            searched = [text[-CLOSE:] for text in texts] if place == "close" else texts
+            phrases |= _first_foreign(sample, reason, searched, pattern)
+    return phrases if "boilerplate" in phrases else phrases | _placeholder(sample)
 
 
-def _foreign(
-    sample: Sample, reason: Reason, texts: Iterable[str], shape: re.Pattern[str]
+def _first_foreign(
+    sample: Sample, reason: Reason, texts: Iterable[str], pattern: re.Pattern[str]
 ) -> dict[str, str]:
-    """The first words of this shape that the inputs do not hold, by their reason."""
-    said = dict.fromkeys(match.group() for text in texts for match in shape.finditer(text))
-    return next(
-        ({reason: words.strip()[:SHOWN]} for words in said if not _is_own(sample, words)), {}
-    )
+    """Return, under its reason, the first match that the inputs do not contain."""
+    for text in texts:
+        for match in pattern.finditer(text):
+            if not _is_in_inputs(sample, match.group()):
+                return {reason: match.group().strip()[:SHOWN]}
+    return {}
 
 
-def _hole(sample: Sample) -> dict[str, str]:
-    """A placeholder of the prompt, {{ name }}, in the reply."""
+def _placeholder(sample: Sample) -> dict[str, str]:
+    """Return a placeholder of the prompt, {{ name }}, that the reply contains."""
     if "{{" not in sample.text:
         return {}
     names = "|".join(map(re.escape, sample.seed.inputs))
-    return _foreign(
-        sample,
-        "boilerplate",
-        [sample.text],
-        re.compile(rf"\{{\{{-?\s*(?:{names})\b[^{{}}\n]{{0,40}}\}}\}}"),
-    )
+    pattern = re.compile(rf"\{{\{{-?\s*(?:{names})\b[^{{}}\n]{{0,40}}\}}\}}")
+    return _first_foreign(sample, "boilerplate", [sample.text], pattern)
 
 
-def _is_own(sample: Sample, words: str) -> bool:
-    return (
-        words.strip(" \n.,!?:").casefold()
-        in sample_text.input_text(sample).replace("\u2019", "'").casefold()
-    )
+def _is_in_inputs(sample: Sample, phrase: str) -> bool:
+    inputs = _straight(sample_text.input_text(sample))
+    return phrase.strip(" \n.,!?:").casefold() in inputs.casefold()
+
+
+def _straight(text: str) -> str:
+    return text.replace("\u2019", "'")

@@ -1,6 +1,7 @@
-"""What a process gives up before it runs what nobody vouches for. Standard library only: the runner of programs loads this file by itself.
+"""What a process gives up before it runs untrusted code; Linux only.
 
-Linux alone. Each function says whether the kernel agreed; none can be undone by the process, nor by what it starts.
+Each function returns whether the kernel agreed. Neither the process nor what it starts can undo
+them. Standard library only, since program_runner.py loads this file by itself.
 """
 
 import ctypes
@@ -13,83 +14,95 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping
 
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = (
-    1,
-    22,
-    38,
-    2,
-)  # linux/prctl.h
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+PR_SET_SECCOMP = 22
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_MODE_FILTER = 2
+# linux/sched.h
 CLONE_THREAD = 0x10000
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF, RULE_PATH_BENEATH = (
-    444,
-    445,
-    446,
-    1,
-)  # linux/landlock.h; one number on every architecture
-# by ABI: write to files, remove and make every kind of entry; then refer (2), truncate (3)
-WRITE_FILE, READ_FILE = 2, 4
+# linux/landlock.h; system calls with one number on every architecture
+CREATE_RULESET = 444
+ADD_RULE = 445
+RESTRICT_SELF = 446
+RULE_PATH_BENEATH = 1
+WRITE_FILE = 2
+READ_FILE = 4
+# write to files, remove and make every kind of entry; then refer (ABI 2), truncate (ABI 3)
 WRITING = {1: 0x1FF2, 2: 0x3FF2, 3: 0x7FF2}
-
+# linux/audit.h
 AUDIT_ARCH_X86_64 = 0xC000003E
-LOAD, EQUAL, AT_LEAST, BITS, RETURN = (
-    0x20,
-    0x15,
-    0x35,
-    0x45,
-    0x06,
-)  # linux/bpf_common.h, as classes and modes added up
-ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000  # linux/seccomp.h
-CLONE, CLONE3, X32 = 56, 435, 0x40000000
+# linux/bpf_common.h: class, mode and operation added up
+LOAD = 0x20
+EQUAL = 0x15
+AT_LEAST = 0x35
+BITS = 0x45
+RETURN = 0x06
+# linux/seccomp.h
+ALLOW = 0x7FFF0000
+KILL = 0x80000000
+ERRNO = 0x00050000
 # names and numbers of system calls on x86-64
+CLONE, CLONE3, X32 = 56, 435, 0x40000000
 NETWORK = "socket 41 io_uring_setup 425"
-PROCESSES = """fork 57 vfork 58 execve 59 execveat 322 kill 62 tkill 200 tgkill 234 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297
-    pidfd_send_signal 424 pidfd_open 434 pidfd_getfd 438 ptrace 101 prlimit64 302 process_vm_readv 310 process_vm_writev 311
-    setpgid 109 setsid 112 setpriority 141"""
-KERNEL = """unshare 272 setns 308 mount 165 umount2 166 chroot 161 pivot_root 155 keyctl 250 add_key 248 request_key 249 bpf 321
-    perf_event_open 298 userfaultfd 323"""
-LASTING = "shmget 29 semget 64 msgget 68 mq_open 240 memfd_create 319"  # what outlives a process, or is memory that no limit counts
-UNOPENED = """truncate 76 chmod 90 fchmod 91 fchmodat 268 fchmodat2 452 chown 92 fchown 93 lchown 94 fchownat 260 utime 132 utimes 235
-    futimesat 261 utimensat 280 setxattr 188 lsetxattr 189 fsetxattr 190 removexattr 197 lremovexattr 198 fremovexattr 199"""
-WRITERS = """creat 85 openat2 437 unlink 87 unlinkat 263 rename 82 renameat 264 renameat2 316 mkdir 83 mkdirat 258 rmdir 84 link 86
-    linkat 265 symlink 88 symlinkat 266 mknod 133 mknodat 259"""
-OPENERS = {2: 24, 257: 32}  # open and openat, and where in the data their flags lie
+PROCESSES = """fork 57 vfork 58 execve 59 execveat 322 kill 62 tkill 200 tgkill 234
+    rt_sigqueueinfo 129 rt_tgsigqueueinfo 297 pidfd_send_signal 424 pidfd_open 434 pidfd_getfd 438
+    ptrace 101 prlimit64 302 process_vm_readv 310 process_vm_writev 311 setpgid 109 setsid 112
+    setpriority 141"""
+KERNEL = """unshare 272 setns 308 mount 165 umount2 166 chroot 161 pivot_root 155 keyctl 250
+    add_key 248 request_key 249 bpf 321 perf_event_open 298 userfaultfd 323"""
+# what outlives a process, or is memory that no limit counts
+LASTING = "shmget 29 semget 64 msgget 68 mq_open 240 memfd_create 319"
+# what changes a file without opening it
+UNOPENED = """truncate 76 chmod 90 fchmod 91 fchmodat 268 fchmodat2 452 chown 92 fchown 93
+    lchown 94 fchownat 260 utime 132 utimes 235 futimesat 261 utimensat 280 setxattr 188
+    lsetxattr 189 fsetxattr 190 removexattr 197 lremovexattr 198 fremovexattr 199"""
+WRITERS = """creat 85 openat2 437 unlink 87 unlinkat 263 rename 82 renameat 264 renameat2 316
+    mkdir 83 mkdirat 258 rmdir 84 link 86 linkat 265 symlink 88 symlinkat 266 mknod 133
+    mknodat 259"""
+OPENERS = {2: 24, 257: 32}  # open and openat, and the offset of their flags
 FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def end_with_parent(parent: int) -> None:
-    """End, by SIGKILL, when the thread that started this process does; at once if it has gone already."""
+    """Let the kernel kill this process when the thread that started it ends.
+
+    Ends at once if the parent has ended already.
+    """
     _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def limit_resources(limits: Mapping[int, int]) -> None:
-    """Set resource limits, soft and hard, by resource's RLIMIT_ numbers; none above what is allowed already."""
-    for which, most in limits.items():
-        allowed = resource.getrlimit(which)[1]
-        least = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
-        resource.setrlimit(which, (least, least))
+    """Set soft and hard limits, by RLIMIT_ number; none exceeds what is allowed already."""
+    for number, most in limits.items():
+        allowed = resource.getrlimit(number)[1]
+        limit = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+        resource.setrlimit(number, (limit, limit))
 
 
 def forbid_system_calls(allow_writing: bool) -> bool:
-    """From now on no socket, no new process or program, no signal to another one, and unless `allow_writing` no file opened for writing, made,
-    moved or removed: such system calls fail with EPERM (seccomp; x86-64)."""
+    """Make system calls for network, processes and signals fail with EPERM (seccomp, x86-64).
+
+    Unless `allow_writing`, also those that open files for writing, or make, move or remove them.
+    """
     if platform.machine() != "x86_64" or sys.platform != "linux":
         return False
     program = b"".join(_instructions(allow_writing))
-    held = ctypes.create_string_buffer(program, len(program))
-    descriptor = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held))
-    return (
-        _no_new_rights()
-        and _libc().prctl(
-            PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(descriptor), 0, 0
-        )
-        == 0
-    )
+    buffer = ctypes.create_string_buffer(program, len(program))
+    descriptor = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    pointer = ctypes.create_string_buffer(descriptor)
+    if not _forbid_new_privileges():
+        return False
+    return _libc().prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, pointer, 0, 0) == 0
 
 
 def restrict_files(writable: str, readable: Iterable[str]) -> bool:
-    """From now on no file is written, made or removed but below one folder, and none read but there and below the others (Landlock)."""
+    """Allow writing only inside the folder `writable`, reading only there and inside `readable`.
+
+    By Landlock.
+    """
     libc = _libc()
     version = libc.syscall(CREATE_RULESET, None, 0, 1)
     if version < 1:
@@ -102,55 +115,67 @@ def restrict_files(writable: str, readable: Iterable[str]) -> bool:
         writable: handled,
     }
     for path in filter(os.path.exists, rights):
-        at = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        libc.syscall(ADD_RULE, rules, RULE_PATH_BENEATH, struct.pack("=Qi", rights[path], at), 0)
-        os.close(at)
-    locked = _no_new_rights() and libc.syscall(RESTRICT_SELF, rules, 0) == 0
+        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        rule = struct.pack("=Qi", rights[path], folder)
+        libc.syscall(ADD_RULE, rules, RULE_PATH_BENEATH, rule, 0)
+        os.close(folder)
+    restricted = _forbid_new_privileges() and libc.syscall(RESTRICT_SELF, rules, 0) == 0
     os.close(rules)
-    return locked
+    return restricted
 
 
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _no_new_rights() -> bool:
+def _forbid_new_privileges() -> bool:
     return _libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
 
 
-def _instructions(writing: bool) -> list[bytes]:
-    """The filter over (call number at 0, architecture at 4, arguments from 16 on, eight bytes each), as struct sock_filter."""
+def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    """Return one struct sock_filter; the jumps count instructions to skip."""
+    return struct.pack("HBBI", code, if_true, if_false, value)
 
-    def one(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-        return struct.pack("HBBI", code, if_true, if_false, value)
 
-    def when(test: int, value: int, outcome: int) -> list[bytes]:
-        return [one(test, value, 0, 1), one(RETURN, outcome)]
+def _return_if(test: int, value: int, outcome: int) -> list[bytes]:
+    return [_instruction(test, value, 0, 1), _instruction(RETURN, outcome)]
 
-    def with_flags(number: int, at: int, flags: int, then: int, otherwise: int) -> list[bytes]:
-        return [
-            one(EQUAL, number, 0, 4),
-            one(LOAD, at),
-            one(BITS, flags, 0, 1),
-            one(RETURN, then),
-            one(RETURN, otherwise),
-        ]
 
-    refused = ERRNO | errno.EPERM
-    opened = [
-        line
-        for number, at in OPENERS.items()
-        for line in with_flags(number, at, FOR_WRITING, refused, ALLOW)
-    ]
-    refusals = [NETWORK, PROCESSES, KERNEL, LASTING, UNOPENED, *(() if writing else (WRITERS,))]
-    numbers = [int(number) for calls in refusals for number in calls.split()[1::2]]
+def _return_by_flags(number: int, offset: int, flags: int, then: int, other: int) -> list[bytes]:
+    """Return `then` for a call of this number with any of the flags, `other` for one without."""
     return [
-        *(one(LOAD, 4), one(EQUAL, AUDIT_ARCH_X86_64, 1, 0), one(RETURN, KILL), one(LOAD, 0)),
-        *when(AT_LEAST, X32, KILL),
-        *(line for number in numbers for line in when(EQUAL, number, refused)),
-        # its flags lie in memory, where a filter cannot look; libc then takes clone
-        *when(EQUAL, CLONE3, ERRNO | errno.ENOSYS),
-        *with_flags(CLONE, 16, CLONE_THREAD, ALLOW, refused),
-        *(() if writing else opened),
-        one(RETURN, ALLOW),
+        _instruction(EQUAL, number, 0, 4),
+        _instruction(LOAD, offset),
+        _instruction(BITS, flags, 0, 1),
+        _instruction(RETURN, then),
+        _instruction(RETURN, other),
     ]
+
+
+def _instructions(allow_writing: bool) -> list[bytes]:
+    """Return the BPF filter of system calls.
+
+    It reads the call's number at offset 0, the architecture at 4, and the arguments from 16 on,
+    eight bytes each.
+    """
+    refused = ERRNO | errno.EPERM
+    program = [
+        _instruction(LOAD, 4),
+        _instruction(EQUAL, AUDIT_ARCH_X86_64, 1, 0),
+        _instruction(RETURN, KILL),
+        _instruction(LOAD, 0),
+        *_return_if(AT_LEAST, X32, KILL),
+    ]
+    groups = [NETWORK, PROCESSES, KERNEL, LASTING, UNOPENED]
+    if not allow_writing:
+        groups.append(WRITERS)
+    for group in groups:
+        for digits in group.split()[1::2]:
+            program += _return_if(EQUAL, int(digits), refused)
+    # clone3 keeps its flags in memory, where a filter cannot look; libc then calls clone
+    program += _return_if(EQUAL, CLONE3, ERRNO | errno.ENOSYS)
+    program += _return_by_flags(CLONE, 16, CLONE_THREAD, ALLOW, refused)
+    if not allow_writing:
+        for number, offset in OPENERS.items():
+            program += _return_by_flags(number, offset, FOR_WRITING, refused, ALLOW)
+    return [*program, _instruction(RETURN, ALLOW)]

@@ -1,6 +1,8 @@
-"""Runs one program and its tests, and says how many passed: `python -P -s -S program_runner.py PARENT`, in the folder that it may write to.
+"""Run one program and its tests, and report how many passed.
 
-A file by itself, without the package. The request and the reply are frames as in sandbox.py.
+`python -P -s -S program_runner.py PARENT`, in the folder that the program may write to. The file
+stands alone, so that the program can import nothing of this package or of site-packages. Request
+and reply are frames as in sandbox.py.
 """
 
 import ast
@@ -11,7 +13,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
-# Python's own, and what C libraries look into
+# Python's own files, and those that C libraries read
 READABLE = (
     sys.base_prefix,
     os.path.dirname(os.__file__),
@@ -23,30 +25,32 @@ READABLE = (
 )
 FILE_MIB, OPEN_FILES = 16, 64
 SHOWN = 80
-# no fault of the program's: it met a lock, a module that is not here, or the limit of memory
+# not the program's fault: a confined call, a missing module, or the memory limit
 NO_FAULT = (PermissionError, ModuleNotFoundError, MemoryError)
 
 
 def main() -> None:
-    # this file stands alone, so that nothing of the package or of site-packages can be imported by the program
-    confinement = SourceFileLoader(
-        "confinement", os.path.join(os.path.dirname(__file__), "confinement.py")
-    ).load_module()
+    """Read one request from stdin, run its program, and write the reply."""
+    path = os.path.join(os.path.dirname(__file__), "confinement.py")
+    confinement = SourceFileLoader("confinement", path).load_module()
     confinement.end_with_parent(int(sys.argv[1]))
-    request = json.loads(sys.stdin.buffer.read(int.from_bytes(sys.stdin.buffer.read(4), "big")))
-    reply = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    size = int.from_bytes(sys.stdin.buffer.read(4), "big")
+    request = json.loads(sys.stdin.buffer.read(size))
+    output = os.dup(1)
+    devnull = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
-        os.dup2(nowhere, stream)
-    locked = lock(confinement, request["seconds"], request["memory_mib"])
-    found = attempt(request["answer"], request["target"]) if locked else {"unlocked": True}
-    body = json.dumps({"token": request["token"], **found}).encode()
-    os.write(reply, len(body).to_bytes(4, "big") + body)
+        os.dup2(devnull, stream)
+    if confine(confinement, request["seconds"], request["memory_mib"]):
+        reply = attempt(request["answer"], request["target"])
+    else:
+        reply = {"unconfined": True}
+    body = json.dumps({"token": request["token"], **reply}).encode()
+    os.write(output, len(body).to_bytes(4, "big") + body)
     os._exit(0)  # whatever threads and exit handlers the program has left
 
 
-def lock(confinement: Any, seconds: int, memory_mib: int) -> bool:
-    """Give up everything that can be. False if the kernel does not go along, for then nothing is run."""
+def confine(confinement: Any, seconds: int, memory_mib: int) -> bool:
+    """Give up all rights that the program does not need. Returns False if the kernel refuses."""
     limits = {
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_AS: memory_mib << 20,
@@ -55,16 +59,13 @@ def lock(confinement: Any, seconds: int, memory_mib: int) -> bool:
         resource.RLIMIT_CORE: 0,
     }
     confinement.limit_resources(limits)
-    # a kernel without Landlock leaves no folder to write to
-    return bool(
-        confinement.forbid_system_calls(
-            allow_writing=confinement.restrict_files(os.getcwd(), READABLE)
-        )
-    )
+    # without Landlock, the kernel can restrict writing to no folder, so there is no writing at all
+    has_folder = confinement.restrict_files(os.getcwd(), READABLE)
+    return bool(confinement.forbid_system_calls(allow_writing=has_folder))
 
 
 def attempt(answer: str, target: str) -> dict[str, Any]:
-    """{"passed", "total", "explanation"} or {"unknown"}."""
+    """Run the program and its tests: {"passed", "total", "explanation"} or {"unknown"}."""
     try:
         tests = ast.parse(target)
     except (SyntaxError, ValueError) as error:
@@ -72,68 +73,71 @@ def attempt(answer: str, target: str) -> dict[str, Any]:
     total = sum(map(is_test, tests.body))
     if not total:
         return {"unknown": "the target holds no test: an assert, a call, or a function test_…"}
-    space: dict[str, Any] = {"__name__": "answer"}
-    failure = execute(compile_text(answer), space)
+    namespace: dict[str, Any] = {"__name__": "answer"}
+    failure = execute(compile_text(answer), namespace)
     if failure is not None:
         return verdict(0, total, failure)
-    return tested(tests, total, space)
+    return run_tests(tests, total, namespace)
 
 
 def is_test(node: ast.stmt) -> bool:
-    """Top-level asserts, calls such as check(f), and functions test_…; all else prepares them."""
-    call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    return (
-        isinstance(node, ast.Assert)
-        or call
-        or (isinstance(node, ast.FunctionDef) and node.name.startswith("test_"))
-    )
+    """Return whether a statement is a test: an assert, a call such as check(f), def test_…()."""
+    if isinstance(node, ast.FunctionDef):
+        return node.name.startswith("test_")
+    is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    return is_call or isinstance(node, ast.Assert)
 
 
-def tested(tests: ast.Module, total: int, space: dict[str, Any]) -> dict[str, Any]:
-    passed, first = 0, None
+def run_tests(tests: ast.Module, total: int, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Run the statements in order, up to one that fails and is no test."""
+    passed = 0
+    first_failure = None
     for node in tests.body:
-        failure = execute(compile(ast.Module([node], []), "tests", "exec"), space)
+        failure = execute(compile(ast.Module([node], []), "tests", "exec"), namespace)
         if failure is None and isinstance(node, ast.FunctionDef) and is_test(node):
-            failure = execute(compile(f"{node.name}()", "tests", "exec"), space)
-        passed += failure is None and is_test(node)
+            failure = execute(compile(f"{node.name}()", "tests", "exec"), namespace)
         if isinstance(failure, NO_FAULT):
             return verdict(passed, total, failure)
-        if failure is not None and first is None:
-            first = RuntimeError(
-                f"line {node.lineno}: {ast.unparse(node)[:SHOWN]}: {type(failure).__name__}"
-            )
-        if failure is not None and not is_test(node):
+        if failure is None:
+            passed += is_test(node)
+            continue
+        if first_failure is None:
+            code = ast.unparse(node)[:SHOWN]
+            first_failure = RuntimeError(f"line {node.lineno}: {code}: {type(failure).__name__}")
+        if not is_test(node):
             break
-    return verdict(passed, total, first)
+    return verdict(passed, total, first_failure)
 
 
 def compile_text(text: str) -> Any:
+    """Return the program's code, or the error that it has instead."""
     try:
         return compile(text, "answer", "exec")
     except (SyntaxError, ValueError, RecursionError) as error:
         return error
 
 
-def execute(code: Any, space: dict[str, Any]) -> BaseException | None:
-    """What stopped it, SystemExit too; None if nothing did."""
+def execute(code: Any, namespace: dict[str, Any]) -> BaseException | None:
+    """Run code and return what stopped it, SystemExit included; None if nothing did."""
     try:
         if isinstance(code, BaseException):
             raise code
-        exec(code, space)
+        exec(code, namespace)
     except BaseException as error:  # whatever a program raises is its outcome
         return error
     return None
 
 
 def verdict(passed: int, total: int, failure: BaseException | None) -> dict[str, Any]:
+    """Return the reply: the number of passed tests and the first failure, or {"unknown"}."""
     if isinstance(failure, NO_FAULT):
         return {"unknown": f"{type(failure).__name__}: {failure}"[:SHOWN]}
-    why = (
-        ""
-        if failure is None
-        else f"; {failure if type(failure) is RuntimeError else f'{type(failure).__name__}: {failure}'}"
-    )
-    return {"passed": passed, "total": total, "explanation": f"{passed} of {total} tests{why}"}
+    explanation = f"{passed} of {total} tests"
+    if type(failure) is RuntimeError:  # of `run_tests`, which names the type
+        explanation += f"; {failure}"
+    elif failure is not None:
+        explanation += f"; {type(failure).__name__}: {failure}"
+    return {"passed": passed, "total": total, "explanation": explanation}
 
 
 if __name__ == "__main__":

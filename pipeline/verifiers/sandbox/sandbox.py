@@ -1,7 +1,7 @@
-"""A process that may hang, blow up, die or talk nonsense, and the run goes on.
+"""Run checks in a process that may hang, crash, or take too much memory, and survive it.
 
-Its words are length-prefixed JSON. The deadline, the memory and the kill are the parent's, since what hangs in C does not hear a signal
-handler, a thread or a time-out of its own.
+Messages are length-prefixed JSON. The parent process keeps the deadline, watches the memory and
+kills: code that hangs in C notices no signal handler, thread or time-out of its own.
 """
 
 import contextlib
@@ -18,24 +18,26 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 
-READY_SECONDS = 120.0  # for imports, on a machine that has much else to do
-SLICE_SECONDS = 0.02  # between two looks at memory and life
+READY_SECONDS = 120.0  # for imports, on a busy machine
+POLL_SECONDS = 0.02  # between two looks at memory and life
 LONGEST_REPLY = 1 << 20  # bytes
 PAGE = os.sysconf("SC_PAGE_SIZE")
+INVALID_REPLY = "the check sent an invalid reply"
 
 
 class UnknownError(Exception):
-    """Whether an answer is right could not be found out. The text says why."""
+    """Whether an answer is right could not be determined. The text says why."""
 
 
 class ProcessLostError(UnknownError):
-    """The process ended, took too much memory or talked nonsense: which may be the fault of what it was asked before."""
+    """The process ended, took too much memory or sent nonsense; an earlier request may be why."""
 
 
 class SandboxedProcess:
-    """One process, in a session of its own, from its start to the end of its whole process group.
+    """One process in a session of its own; `end` kills its whole process group.
 
-    It reads and writes frames: four bytes of length, big-endian, and as much JSON. `memory_mib` bounds what is resident of it.
+    It reads and writes frames: four bytes of length, big-endian, and as many bytes of JSON.
+    `memory_mib` bounds its resident memory.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class SandboxedProcess:
         env: Mapping[str, str],
         cwd: str | None = None,
     ):
-        self._most = memory_mib << 20
+        self._memory_limit = memory_mib << 20
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -58,96 +60,105 @@ class SandboxedProcess:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._to, False)
-        os.set_blocking(self._from, False)
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        for pipe in (self._stdin, self._stdout):
+            os.set_blocking(pipe.fileno(), False)
 
     @property
     def pid(self) -> int:
+        """The id of the process, and of its group."""
         return self._process.pid
 
-    def send(self, message: Any, until: float) -> None:
-        """Raises UnknownError at `until` (of time.monotonic), ProcessLostError if the process is lost."""
-        body = json.dumps(message).encode()
-        left = memoryview(len(body).to_bytes(4, "big") + body)
-        while left:
-            self._wait(self._to, select.POLLOUT, until)
-            try:
-                left = left[os.write(self._to, left) :]
-            except BrokenPipeError:
-                raise ProcessLostError(self._ended()) from None
+    def send(self, message: Any, deadline: float) -> None:
+        """Write one frame.
 
-    def receive(self, until: float) -> Any:
-        """The next frame. Raises as `send` does."""
-        size = int.from_bytes(self._read(4, until), "big")
+        Raises UnknownError at `deadline` (of time.monotonic), ProcessLostError if the process is
+        lost.
+        """
+        body = json.dumps(message).encode()
+        remaining = memoryview(len(body).to_bytes(4, "big") + body)
+        pipe = self._stdin.fileno()
+        while remaining:
+            self._wait(pipe, select.POLLOUT, deadline)
+            try:
+                remaining = remaining[os.write(pipe, remaining) :]
+            except BrokenPipeError:
+                raise ProcessLostError(self._exit_reason()) from None
+
+    def receive(self, deadline: float) -> Any:
+        """Return the next frame's JSON. Raises as `send` does."""
+        size = int.from_bytes(self._read(4, deadline), "big")
         if size > LONGEST_REPLY:
-            raise ProcessLostError("the check talked nonsense")
+            raise ProcessLostError(INVALID_REPLY)
         try:
-            return json.loads(self._read(size, until))
+            return json.loads(self._read(size, deadline))
         except ValueError:
-            raise ProcessLostError("the check talked nonsense") from None
+            raise ProcessLostError(INVALID_REPLY) from None
 
     def end(self) -> None:
-        """Kill what is left of it and of its process group."""
+        """Kill the process and its group."""
+        # before wait(), while no other process can have got this number
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(
-                self.pid, signal.SIGKILL
-            )  # before wait(), while the number cannot belong to anyone else
+            os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self._stdin.close()
+        self._stdout.close()
 
-    def _read(self, size: int, until: float) -> bytes:
-        found = b""
-        while len(found) < size:
-            self._wait(self._from, select.POLLIN, until)
-            part = os.read(self._from, size - len(found))
+    def _read(self, size: int, deadline: float) -> bytes:
+        pipe = self._stdout.fileno()
+        content = b""
+        while len(content) < size:
+            self._wait(pipe, select.POLLIN, deadline)
+            part = os.read(pipe, size - len(content))
             if not part:
-                raise ProcessLostError(self._ended())
-            found += part
-        return found
+                raise ProcessLostError(self._exit_reason())
+            content += part
+        return content
 
-    def _wait(self, pipe: int, event: int, until: float) -> None:
+    def _wait(self, pipe: int, event: int, deadline: float) -> None:
+        """Wait until the pipe is ready. Raises as `send` does."""
         poll = select.poll()
         poll.register(pipe, event)
         ready = False
         while not ready:
-            ready = bool(poll.poll(1000 * SLICE_SECONDS))
-            if time.monotonic() > until:  # whatever is there: a byte now and then is no answer
+            ready = bool(poll.poll(1000 * POLL_SECONDS))
+            if time.monotonic() > deadline:  # even if ready: one byte now and then is no answer
                 raise UnknownError("took too long")
-            # another process of its group may hold the pipe open
+            # another process of the group may hold the pipe open
             if not ready and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                raise ProcessLostError(self._ended())
-            if not ready and self._resident() > self._most:
-                raise ProcessLostError(f"took more than {self._most >> 20} MiB")
+                raise ProcessLostError(self._exit_reason())
+            if not ready and self._resident() > self._memory_limit:
+                raise ProcessLostError(f"took more than {self._memory_limit >> 20} MiB")
 
     def _resident(self) -> int:
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as file:
                 return int(file.read().split()[1]) * PAGE
         except (OSError, IndexError):
-            return 0  # it is ending
+            return 0  # the process is ending
 
-    def _ended(self) -> str:
-        until = time.monotonic() + 1.0
-        while not (found := os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)):
-            if time.monotonic() > until:
+    def _exit_reason(self) -> str:
+        deadline = time.monotonic() + 1.0
+        flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        while not (status := os.waitid(os.P_PID, self.pid, flags)):
+            if time.monotonic() > deadline:
                 return "the check closed its pipe"
             time.sleep(0.001)
-        how = "exit code" if found.si_code == os.CLD_EXITED else "signal"
-        return f"the check ended with {how} {found.si_status}"
+        kind = "exit code" if status.si_code == os.CLD_EXITED else "signal"
+        return f"the check ended with {kind} {status.si_status}"
 
 
 class Sandbox:
-    """Asks one process many times: `python -m module PARENT ARGUMENT`, which calls `child.serve`.
+    """Answers many requests with one process: `python -m module PARENT ARGUMENT`.
 
-    It starts with the first request, ends after one that goes wrong, and starts again with the next. A request on which a process died that
-    had answered others is asked once more, in a new one. The process lives no longer than the thread that started it.
+    The module calls `worker.serve`. The process starts with the first request, ends after a request
+    that goes wrong, and starts again with the next. If a process is lost that had answered before,
+    the request is repeated once in a new process. No process outlives the thread that started it.
     """
 
     def __init__(self, module: str, argument: str, timeout_s: float, memory_mib: int):
-        self._what, self._timeout_s, self._memory_mib = (module, argument), timeout_s, memory_mib
+        self._module, self._argument = module, argument
+        self._timeout_s, self._memory_mib = timeout_s, memory_mib
         self._process: SandboxedProcess | None = None
         self._owner = os.getpid()
         self._number = 0
@@ -155,23 +166,27 @@ class Sandbox:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that waits for the next request, if there is one."""
+        """The id of the process that waits for the next request, if there is one."""
         return self._process.pid if self._process else None
 
     def ask(self, request: Any) -> Any:
-        """JSON to JSON. Raises UnknownError after `timeout_s` and where the process is lost, PipelineError if it cannot be started."""
+        """Send a JSON request and return the JSON reply.
+
+        Raises UnknownError after `timeout_s` or if the process is lost, PipelineError if it cannot
+        be started.
+        """
         with self._lock:
-            if self._owner != os.getpid():  # a fork: the process is the other one's
+            if self._owner != os.getpid():  # after a fork: the process belongs to the parent
                 self._process, self._owner = None, os.getpid()
-            used = self._process is not None
-            began = time.monotonic()
+            is_used = self._process is not None
+            started = time.monotonic()
             try:
-                return self._once(request, self._timeout_s)
+                return self._try(request, self._timeout_s)
             except ProcessLostError:
-                left = self._timeout_s - (time.monotonic() - began)
-                if not used or left <= 0:
+                remaining = self._timeout_s - (time.monotonic() - started)
+                if not is_used or remaining <= 0:
                     raise
-                return self._once(request, left)
+                return self._try(request, remaining)
 
     def close(self) -> None:
         """End the process, if there is one. The next request starts another."""
@@ -179,32 +194,30 @@ class Sandbox:
             self._process.end()
         self._process = None
 
-    def _once(self, request: Any, seconds: float) -> Any:
-        process = self._process = self._process or self._started()
+    def _try(self, request: Any, seconds: float) -> Any:
+        process = self._process = self._process or self._start()
         self._number += 1
-        until = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds  # starting the process does not count
         answered = False
         try:
-            process.send([self._number, request], until)
-            reply = process.receive(until)
+            process.send([self._number, request], deadline)
+            reply = process.receive(deadline)
             if not isinstance(reply, list) or len(reply) != 2 or reply[0] != self._number:
-                raise ProcessLostError("the check talked nonsense")
+                raise ProcessLostError(INVALID_REPLY)
             answered = True
             return reply[1]
         finally:
             if not answered:
                 self.close()
 
-    def _started(self) -> SandboxedProcess:
-        module, argument = self._what
+    def _start(self) -> SandboxedProcess:
+        command = [sys.executable, "-m", self._module, str(os.getpid()), self._argument]
         env = {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "PYTHONHASHSEED": "0",  # some of sympy's results follow the order of sets
+            "PYTHONHASHSEED": "0",  # some of sympy's results depend on the order of sets
             "OMP_NUM_THREADS": "1",
         }
-        process = SandboxedProcess(
-            [sys.executable, "-m", module, str(os.getpid()), argument], self._memory_mib, env
-        )
+        process = SandboxedProcess(command, self._memory_mib, env)
         try:
             ready = process.receive(time.monotonic() + READY_SECONDS)
         except UnknownError as error:
@@ -212,6 +225,7 @@ class Sandbox:
         if ready is not None:
             process.end()
             raise PipelineError(
-                f"{module} {argument}: does not start: {ready}; run `{sys.executable} -m {module} {os.getpid()} {argument}`"
+                f"{self._module} {self._argument}: does not start: {ready}; "
+                f"run `{' '.join(command)}` to see why"
             )
         return process

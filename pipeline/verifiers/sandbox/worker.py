@@ -1,4 +1,4 @@
-"""The other side of the sandbox: `python -m pipeline.verifiers.sandbox.worker PARENT VERIFIER`."""
+"""The process inside the sandbox: `python -m pipeline.verifiers.sandbox.worker PARENT VERIFIER`."""
 
 import json
 import os
@@ -10,62 +10,63 @@ from typing import Any, BinaryIO
 from pipeline.verifiers.sandbox import confinement
 
 STACK = 512 << 20  # bytes of address space, for RECURSION
-RECURSION = 20_000  # a library's "recursion too deep" would be read as "not equal"
+RECURSION = 20_000  # a library would read "recursion too deep" as "not equal"
 
-Judge = Callable[[Any], Any]
+Handler = Callable[[Any], Any]
 
 
-def serve(parent: int, load: Callable[[], Judge]) -> None:
-    """Answer requests on stdin until it is closed. What `load` imports is imported first; then no file, socket or process can be had.
+def serve(parent: int, load: Callable[[], Handler]) -> None:
+    """Answer requests on stdin until it is closed.
 
-    The first frame says that all is ready (null), or why not. A library's prints go nowhere.
+    `load` imports what the handler needs; after it, the process can get no file, socket or process.
+    The first frame is null once all is ready, or says why it is not. What libraries print is lost.
     """
     confinement.end_with_parent(parent)
     replies = os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
-        judge = load()
+        handler = load()
     except ImportError as error:
-        write(replies, str(error))
+        write_frame(replies, str(error))
         return
     confinement.forbid_system_calls(allow_writing=False)
-    write(replies, None)
+    write_frame(replies, None)
     sys.setrecursionlimit(RECURSION)
     threading.stack_size(STACK)
-    thread = threading.Thread(target=_answer, args=(judge, replies), daemon=True)
+    thread = threading.Thread(target=_answer, args=(handler, replies), daemon=True)
     thread.start()
     thread.join()
     sys.exit(1)
 
 
-def _answer(judge: Judge, replies: BinaryIO) -> None:
-    # ends with the stream, or with an error
-    while request := read(sys.stdin.buffer):
+def _answer(handler: Handler, replies: BinaryIO) -> None:
+    """Answer until the stream ends, or a request raises an error."""
+    while request := read_frame(sys.stdin.buffer):
         number, question = request
-        write(replies, [number, judge(question)])
+        write_frame(replies, [number, handler(question)])
 
 
-def read(stream: BinaryIO) -> Any:
-    """The next frame's JSON; None at the end."""
+def read_frame(stream: BinaryIO) -> Any:
+    """Return the next frame's JSON, or None at the end."""
     size = stream.read(4)
     return json.loads(stream.read(int.from_bytes(size, "big"))) if len(size) == 4 else None
 
 
-def write(stream: BinaryIO, message: Any) -> None:
+def write_frame(stream: BinaryIO, message: Any) -> None:
+    """Write a message as JSON, with its length before it."""
     body = json.dumps(message).encode()
     stream.write(len(body).to_bytes(4, "big") + body)
     stream.flush()
 
 
-def _load(verifier: str) -> Judge:
+def _load(verifier: str) -> Handler:
     if verifier == "math":
         from pipeline.verifiers import math_answers
 
-        return math_answers.judge
+        return math_answers.compare
     from pipeline.verifiers import json_answers
 
-    return json_answers.judge
+    return json_answers.compare
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ SENTENCE = "The shop sold {} red apples on Monday and {} green ones on Tuesday, 
 
 
 def said(sample: Sample) -> dict[str, str]:
-    (words,) = phrases.found(batch(sample))
+    (words,) = phrases.first_phrases(batch(sample))
     return words or {}
 
 
@@ -117,9 +117,7 @@ def test_every_phrase_finds_its_example(
     sample: Make, key: tuple[Any, Any], shape: str, example: str
 ) -> None:
     """An expression that matches nothing would stand in the table for ever."""
-    assert re.search(
-        phrases.BEGINNINGS[key[1]].format(shape), example, re.IGNORECASE | re.MULTILINE
-    )
+    assert re.search(phrases.PLACES[key[1]].format(shape), example, re.IGNORECASE | re.MULTILINE)
     assert key[0] in said(sample(text=example, rationale=None, answer=None))
 
 
@@ -198,7 +196,7 @@ def test_placeholders_of_the_prompt(sample: Make) -> None:
 
 def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
     """Each of the two filters can be off without hiding the other; rows that are gone already are passed over."""
-    column = phrases.found(
+    column = phrases.first_phrases(
         batch(
             sample(),
             sample(text="I cannot assist with this. Let me know if you need anything else."),
@@ -206,12 +204,12 @@ def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
     )
     assert column[0] is None
     assert [
-        verdict.reason for verdict in phrases.said(np.arange(2), column, "refused").values()
+        verdict.reason for verdict in phrases.contains(np.arange(2), column, "refused").values()
     ] == ["refused"]
     assert [
-        verdict.reason for verdict in phrases.said(np.arange(2), column, "boilerplate").values()
+        verdict.reason for verdict in phrases.contains(np.arange(2), column, "boilerplate").values()
     ] == ["boilerplate"]
-    assert phrases.said(np.array([0]), column, "refused") == {}
+    assert phrases.contains(np.array([0]), column, "refused") == {}
 
 
 @pytest.mark.parametrize(
