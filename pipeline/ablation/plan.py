@@ -97,7 +97,7 @@ def _check(config: Config, name: str) -> None:
         )
     for upstream in SHARED:
         fingerprint.outputs(run_dir, upstream, NAME)
-    runner.done(filter_stage, config)
+    runner.is_done(filter_stage, config)
 
 
 def _given(arm: Arm, seed: int) -> dict[str, Any]:

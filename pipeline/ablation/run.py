@@ -95,7 +95,7 @@ def _link(folder: Path) -> None:
 
 
 def _is_done(planned: Plan, name: str) -> bool:
-    return all(runner.done(module, planned.config, [name]) for module in (train, evaluate))
+    return all(runner.is_done(module, planned.config, [name]) for module in (train, evaluate))
 
 
 def _seconds(planned: Plan) -> float:

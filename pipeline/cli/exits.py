@@ -22,7 +22,7 @@ DISK_ERRORS = {
 
 
 def say_stopped(number: int) -> int:
-    signals.be_deaf()
+    signals.ignore()
     click.echo(
         "\nstopped; what is finished is kept, and the same command continues from here", err=True
     )

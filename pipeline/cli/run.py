@@ -41,7 +41,7 @@ def is_done(module: "Stage", settings: "Config") -> bool:
 
     asked = [one for one in _with_measures(module) if one.parts(settings)]
     begun = all(any((Path(settings.run_dir) / one.NAME).glob("**/begun.json")) for one in asked)
-    return begun and all(runner.done(one, settings) for one in asked)
+    return begun and all(runner.is_done(one, settings) for one in asked)
 
 
 def run_child(name: str, config: Path, *arguments: str) -> int:
@@ -76,7 +76,7 @@ def run_stage(
         work_queue.retry_errors if retry_errors else getattr(module, "reopen", None)
     )
     worked = runner.execute(module, settings, only or None, prepare)
-    finished = not only or runner.done(module, settings)
+    finished = not only or runner.is_done(module, settings)
     for measure in _with_measures(module)[1:] if finished else ():
         measured = [part for part in measure.parts(settings) if not only or part in only]
         worked |= bool(measured) and runner.execute(measure, settings, measured, again)

@@ -1,4 +1,4 @@
-"""The contract of a stage, and the job that it is given."""
+"""The contract of a stage, and the job that the runner gives it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pipeline.config import Config
 
 @dataclass(frozen=True)
 class Job:
-    """One part of one stage, about to be run."""
+    """One part of one stage, about to run. `folder` is where the part keeps its files."""
 
     config: Config
     stage: str
@@ -19,6 +19,7 @@ class Job:
 
     @property
     def run_dir(self) -> Path:
+        """The folder of the whole run."""
         return Path(self.config.run_dir)
 
     @property
@@ -33,20 +34,61 @@ class Job:
 
     @property
     def engine_log(self) -> Path:
-        """Where an engine's own processes print."""
+        """The file to which an engine's own processes print."""
         return self.folder / "engine.log"
 
 
 class Stage(Protocol):
-    NAME: str
-    NOTES: frozenset[str]
-    DISPOSABLE: frozenset[str]
-    SHARED: bool
+    """A stage: a module of pipeline/stages with the names below, run by execution/runner.
 
-    def parts(self, config: Config) -> list[str]: ...
-    def sections(self, config: Config, part: str) -> list[str]: ...
-    def reads(self, config: Config, part: str) -> list[str]: ...
-    def files(self, config: Config, part: str) -> list[Path]: ...
-    def identities(self, config: Config, part: str) -> Mapping[str, str]: ...
-    def run(self, job: Job) -> dict[str, Any]: ...
-    def summary(self, config: Config) -> str: ...
+    A stage may also have two hooks:
+
+    reopen(job: Job) -> None
+        Have a finished part run again for something that is not its output, such as its speed.
+    finish(config: Config) -> None
+        Write what sums up all parts. The runner calls it when the last part is done, and again
+        for a finished run; it writes nothing that is already on disk.
+    """
+
+    NAME: str
+    """The folder of the run that the stage fills, and its command."""
+
+    NOTES: frozenset[str]
+    """Files and folders of a part that are notes about it, not outputs that later stages read."""
+
+    DISPOSABLE: frozenset[str]
+    """Files and folders that a new start simply writes again.
+
+    A folder that holds nothing else is archived when its settings change, without an error.
+    """
+
+    SHARED: bool
+    """Whether many processes may work on one part at once."""
+
+    def parts(self, config: Config) -> list[str]:
+        """Return the names of what is made separately; [""] for a stage that is one piece."""
+        ...
+
+    def sections(self, config: Config, part: str) -> list[str]:
+        """Return the config sections that can change the result: "teacher", "task.seeds", …"""
+        ...
+
+    def reads(self, config: Config, part: str) -> list[str]:
+        """Return the folders of the run that the part reads, each with a manifest."""
+        ...
+
+    def files(self, config: Config, part: str) -> list[Path]:
+        """Return the files outside the run whose content can change the result."""
+        ...
+
+    def identities(self, config: Config, part: str) -> Mapping[str, str]:
+        """Return the identity of each model or dataset that the part uses, by name."""
+        ...
+
+    def run(self, job: Job) -> dict[str, Any]:
+        """Make what is missing of a part. Return its counts, recomputed from the files."""
+        ...
+
+    def summary(self, config: Config) -> str:
+        """Return what to print when all parts are done. Reads files, writes none."""
+        ...

@@ -22,7 +22,10 @@ def input_digest(begun: Path, path: Path | str | None) -> str | None:
 
 
 def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
-    """Everything that decides the result, by name. Raises PipelineError if something upstream is not finished."""
+    """Return everything that decides the result of a part, by name.
+
+    Raises PipelineError if an input file is missing or an earlier stage is not finished.
+    """
     fields = settings(config, *stage.sections(config, part))
     for path in stage.files(config, part):
         if not path.is_file():
@@ -30,15 +33,14 @@ def fingerprint(stage: Stage, config: Config, part: str) -> dict[str, str]:
         fields[_file_field(path)] = sha256(path)
     for name, identity in stage.identities(config, part).items():
         fields[f"model {name}"] = identity
+    reader = f"{stage.NAME} {part}".strip()
     for upstream in stage.reads(config, part):
-        fields[f"output of {upstream}"] = outputs(
-            Path(config.run_dir), upstream, f"{stage.NAME} {part}".strip()
-        )
+        fields[f"output of {upstream}"] = outputs(Path(config.run_dir), upstream, reader)
     return fields
 
 
 def settings(config: Config, *sections: str) -> dict[str, str]:
-    """The values of some parts of the config as they stand in a fingerprint."""
+    """Return the settings of some config sections as a fingerprint holds them, as JSON by key."""
     return {
         key: json.dumps(value, ensure_ascii=False)
         for key, value in config.settings(*sections).items()
@@ -50,32 +52,38 @@ def _file_field(path: Path | str | None) -> str:
 
 
 def outputs(run_dir: Path, upstream: str, reader: str) -> str:
-    """Digest of what a finished stage made, after a look that its files are still there with their sizes."""
+    """Return the digest of a finished part's outputs, after checking that each has its size.
+
+    `reader` names the part that reads them, for the PipelineError if `upstream` is not finished.
+    """
     path = run_dir / upstream / "manifest.json"
     if not path.exists():
+        command = upstream.split("/")[0]
         raise PipelineError(
-            f"{run_dir}: {reader} needs {upstream}, which is not finished; run pipeline {upstream.split('/')[0]} first"
+            f"{run_dir}: {reader} needs {upstream}, which is not finished; "
+            f"run pipeline {command} first"
         )
     manifest = read_json(path)
     for name, entry in manifest["files"].items():
         file = run_dir / upstream / name
         if not file.is_file() or file.stat().st_size != entry["nbytes"]:
             raise PipelineError(
-                f"{file}: is not as {upstream} left it; put it back, or make the stage again with --redo"
+                f"{file}: is not as {upstream} left it; put it back, "
+                "or regenerate the stage with --redo"
             )
     return content(manifest)
 
 
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """A line for each key whose value is not the same in both."""
+    """Return a line for each key whose value differs between two fingerprints."""
     return [
-        f"  {key}: {_short(old.get(key))} -> {_short(new.get(key))}"
+        f"  {key}: {_shortened(old.get(key))} -> {_shortened(new.get(key))}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
 
 
-def _short(value: str | None) -> str:
+def _shortened(value: str | None) -> str:
     if value is None:
         return "(absent)"
     return value if len(value) <= 60 else value[:12] + "…"

@@ -1,4 +1,4 @@
-"""One line that tells how far a stage is: rewritten in place on a terminal, printed now and then elsewhere."""
+"""One line of progress: rewritten in place on a terminal, printed every ten seconds elsewhere."""
 
 import sys
 import time
@@ -10,7 +10,10 @@ TERMINAL_SECONDS = 0.2
 
 
 class Progress:
-    """Counts finished items of `total`; rate and ETA are of this process alone, `done` includes what was there before."""
+    """Counts finished items of `total`.
+
+    `done` includes items of earlier processes; rate and remaining time are of this process alone.
+    """
 
     def __init__(
         self,
@@ -29,36 +32,41 @@ class Progress:
         self._shown = 0.0
 
     def add(self, items: int, tokens: int = 0) -> None:
+        """Count finished items, and the tokens that they took."""
         self.done += items
         self.tokens += tokens
 
     def show(self, extra: Mapping[str, object] | None = None, last: bool = False) -> None:
-        """Print the line if it is time to; `extra` is appended as "name value"."""
+        """Print the line if it is due; `extra` is appended as "name value"."""
         now = time.monotonic()
-        if not last and now - self._shown < (TERMINAL_SECONDS if self._live else PLAIN_SECONDS):
+        interval = TERMINAL_SECONDS if self._live else PLAIN_SECONDS
+        if not last and now - self._shown < interval:
             return
         self._shown = now
         line = self.line(now - self.began, extra or {})
-        self._stream.write(
-            f"\r\x1b[K{line}" + ("\n" if last else "") if self._live else line + "\n"
-        )
+        if self._live:
+            end = "\n" if last else ""
+            self._stream.write(f"\r\x1b[K{line}{end}")
+        else:
+            self._stream.write(line + "\n")
         self._stream.flush()
 
     def line(self, seconds: float, extra: Mapping[str, object]) -> str:
+        """Return the line as it is after some seconds."""
         rate = (self.done - self._first) / seconds if seconds > 0 else 0.0
         parts = [f"{self.label}: {self.done:,}/{self.total:,} {self.unit}"]
         if self.tokens:
             parts.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
         parts += [f"{name} {value}" for name, value in extra.items()]
-        left = self.total - self.done
-        parts.append(
-            f"{clock(seconds)} gone" + (f", {clock(left / rate)} left" if rate and left > 0 else "")
-        )
+        parts.append(f"{clock(seconds)} elapsed")
+        items = self.total - self.done
+        if rate and items > 0:
+            parts.append(f"{clock(items / rate)} remaining")
         return ", ".join(parts)
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 1:02 or 1:02:03."""
+    """Return seconds as 1:02 or 1:02:03."""
     minutes, whole = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

@@ -1,23 +1,8 @@
-"""What all stages share: upstream manifests, the fingerprint, refusal, the run, the manifest.
+"""Run the parts of a stage: compare the fingerprint, resume, write the manifest.
 
-A stage is a module with
-
-    NAME        the folder of the run that it fills, and its command
-    NOTES       files and folders of a part that are notes about it, not outputs that later stages read
-    DISPOSABLE  files and folders that a new start simply writes again: alone, they do not tie the folder to its settings
-    SHARED      whether many processes may work on a part at once
-    parts       (config) -> names of what is made separately below that folder; [""] for a stage that is one piece
-    sections    (config, part) -> the parts of the config that can change its result, such as "teacher" or "task.seeds"
-    reads       (config, part) -> folders of the run that it reads, each with a manifest
-    files       (config, part) -> outside files whose content counts
-    identities  (config, part) -> {name: identity} of the models that it uses
-    run         (job) -> counts, recomputed from disk
-    summary     (config) -> what to print when all parts are done; reads only
-    finish      (config) -> None, if it has one: writes what sums up all parts, once the last one is done; writes nothing twice
-    reopen      (job) -> None, if it has one: has a finished part run again for what is no output of it, such as how fast it was
-
-`execute` is the only caller. begun.json is written first, manifest.json last: a folder with a manifest is finished. A part's folder has
-two locks: `lock` is held by who works there, alone or together; door.lock for the moments of coming and of finishing.
+`execute` is the only caller of a stage. It writes begun.json first and manifest.json last: a folder
+with a manifest is finished. A part's folder has two locks. `lock` is held by the processes at work
+there, alone or together; door.lock only while a process enters or finishes.
 """
 
 import time
@@ -40,62 +25,44 @@ def execute(
     only: Sequence[str] | None = None,
     prepare: Callable[[Job], None] | None = None,
 ) -> bool:
-    """Run every part that is not done (or those named in `only`). Returns whether there was anything to do.
+    """Run every part that is not done, or those named in `only`. Return whether there was any.
 
-    `prepare` is called first for each part, with no other process at work there: `archive`, or a stage's own.
+    `prepare` is called first for each part, while no other process works there: `archive`, or a
+    stage's own.
     """
-    wanted = stage.parts(config)
-    unknown = [part for part in only or () if part not in wanted]
+    parts = stage.parts(config)
+    unknown = [part for part in only or () if part not in parts]
     if unknown:
         raise PipelineError(
-            f"{stage.NAME}: there is no '{unknown[0]}'; there are {', '.join(wanted)}"
+            f"{stage.NAME}: there is no '{unknown[0]}'; there are {', '.join(parts)}"
         )
     worked = False
-    for part in only or wanted:
-        job = _job(stage, config, part)
-        fields = fingerprint(stage, config, part)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(job.folder / "lock")
-        try:
-            with locked(job.folder / "door.lock"):  # one at a time comes in
-                alone = lock.take()
-                if not alone and (prepare or not stage.SHARED or not lock.take(shared=True)):
-                    raise PipelineError(
-                        f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it"
-                    )
-                if prepare:
-                    if prepare is not archive:
-                        _refuse_other(job, fields)
-                    prepare(job)
-                if not _begin(stage, job, fields, alone):
-                    continue
-                if stage.SHARED:
-                    lock.take(shared=True)
-            worked = True
-            _run(stage, job)
-        finally:
-            lock.release()
+    for part in only or parts:
+        worked |= _execute_part(stage, config, part, prepare)
     return worked
 
 
 def finish(stage: Stage, config: Config) -> None:
-    """Have a stage whose parts are all done write what sums them up, if it has anything to write.
+    """Have a stage whose parts are all done write what sums them up, if it writes such a thing.
 
-    A run that was killed just before this, or whose config now asks for another sum, is put right
-    by the next call. Nothing is written where nothing has changed.
+    A run that was killed just before, or whose config now asks for other figures, is put right by
+    the next call. Nothing is written where nothing has changed.
     """
     hook: Callable[[Config], None] | None = getattr(stage, "finish", None)
     if hook:
         hook(config)
 
 
-def done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> bool:
-    """Whether all parts (or those named in `only`) are finished, and from just these settings and inputs."""
+def is_done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> bool:
+    """Return whether all parts, or those named in `only`, are finished.
+
+    Raises PipelineError if one was started from other settings or inputs.
+    """
     for part in only or stage.parts(config):
         job = _job(stage, config, part)
         if not job.manifest.exists():
             return False
-        _refuse_other(job, fingerprint(stage, config, part))
+        _refuse_changed(job, fingerprint(stage, config, part))
     return True
 
 
@@ -103,62 +70,90 @@ def _job(stage: Stage, config: Config, part: str) -> Job:
     return Job(config, stage.NAME, part, Path(config.run_dir) / stage.NAME / part)
 
 
-def _begin(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
-    """Whether the part has to be run. Raises PipelineError if it was begun from other settings or inputs."""
-    if alone and is_barren(job.folder, stage.DISPOSABLE) and _changed(job, fields):
+def _execute_part(
+    stage: Stage, config: Config, part: str, prepare: Callable[[Job], None] | None
+) -> bool:
+    """Run one part if it is not done, under its lock. Return whether it was run."""
+    job = _job(stage, config, part)
+    fields = fingerprint(stage, config, part)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(job.folder / "lock")
+    try:
+        with locked(job.folder / "door.lock"):  # one process at a time enters
+            alone = lock.take()
+            if not alone and (prepare or not stage.SHARED or not lock.take(shared=True)):
+                raise PipelineError(
+                    f"{job.folder}: process {lock.holder} is at work here; wait for it, or end it"
+                )
+            if prepare:
+                if prepare is not archive:
+                    _refuse_changed(job, fields)
+                prepare(job)
+            if not _start(stage, job, fields, alone):
+                return False
+            if stage.SHARED:
+                lock.take(shared=True)
+        _run(stage, job)
+    finally:
+        lock.release()
+    return True
+
+
+def _start(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
+    """Write begun.json unless it is there. Return whether the part has to run.
+
+    Raises PipelineError if the part was started from other settings or inputs.
+    """
+    if alone and is_barren(job.folder, stage.DISPOSABLE) and _changes(job, fields):
         archive(job)  # nothing was made under the old settings
-    _refuse_other(job, fields)
+    _refuse_changed(job, fields)
     if job.manifest.exists():
         return False
     if not job.begun.exists():
-        write_json(
-            job.begun,
-            {
-                "stage": stage.NAME,
-                "part": job.part,
-                "begun": now(),
-                "fingerprint": fields,
-                "config": job.config.model_dump(mode="json"),
-                "versions": versions(),
-            },
-        )
+        begun = {
+            "stage": stage.NAME,
+            "part": job.part,
+            "begun": now(),
+            "fingerprint": fields,
+            "config": job.config.model_dump(mode="json"),
+            "versions": versions(),
+        }
+        write_json(job.begun, begun)
     return True
 
 
 def _run(stage: Stage, job: Job) -> None:
-    begun = time.time()
+    started = time.time()
     counts = stage.run(job)
     with locked(job.folder / "door.lock"):
-        if job.manifest.exists():  # another worker was first
+        if job.manifest.exists():  # another process was first
             return
-        write_json(
-            job.manifest,
-            {
-                "stage": stage.NAME,
-                "part": job.part,
-                "finished": now(),
-                "seconds": round(time.time() - begun, 1),
-                "counts": counts,
-                "files": outputs_of(job.folder, stage.NOTES),
-            },
-        )
+        manifest = {
+            "stage": stage.NAME,
+            "part": job.part,
+            "finished": now(),
+            "seconds": round(time.time() - started, 1),
+            "counts": counts,
+            "files": outputs_of(job.folder, stage.NOTES),
+        }
+        write_json(job.manifest, manifest)
 
 
-def _changed(job: Job, fields: dict[str, str]) -> list[str]:
-    """What is not as it was when the folder was begun, a line each."""
-    path = job.begun
-    if not path.exists():
+def _changes(job: Job, fields: dict[str, str]) -> list[str]:
+    """Return a line for each setting or input that changed since the part was started."""
+    if not job.begun.exists():
         return []
-    return differing(read_json(path)["fingerprint"], fields)
+    return differing(read_json(job.begun)["fingerprint"], fields)
 
 
-def _refuse_other(job: Job, fields: dict[str, str]) -> None:
-    """Refuse to go on with a folder that was begun from other settings or inputs."""
-    changed = _changed(job, fields)
-    if changed:
+def _refuse_changed(job: Job, fields: dict[str, str]) -> None:
+    """Raise PipelineError if a part was started from other settings or inputs."""
+    changes = _changes(job, fields)
+    if changes:
         raise PipelineError(
-            f"{job.folder}: was begun from other settings or inputs; put them back, choose another run_dir, "
-            "or set this one aside and make it again with --redo\n" + "\n".join(changed)
+            f"{job.folder}: was started from other settings or inputs; put them back, choose "
+            "another run_dir, or archive this folder and regenerate it with --redo\n"
+            + "\n".join(changes)
         )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: how a process comes to an end when it is told to, and tells the one that it has started."""
+"""Ctrl-C and SIGTERM: how a process ends when it gets one, and passes it to its child process."""
 
 import signal
 import subprocess
@@ -12,16 +12,17 @@ from typing import Any
 
 from pipeline.errors import DONE, DONE_WITH_ERRORS, Stopped
 
-DRAIN_SECONDS = 3.0  # for what is in flight
-HANG_SECONDS = 4.5  # for an engine that does not come back at all
-REPEAT_SECONDS = 1.0  # signals nearer than this are one: a terminal's Ctrl-C reaches a stage directly, and from pipeline run
-TOLD = (signal.SIGINT, signal.SIGTERM)
+DRAIN_SECONDS = 3.0  # for requests in flight
+HANG_SECONDS = 4.5  # for an engine that does not return at all
+REPEAT_SECONDS = 1.0  # nearer signals are one: the terminal's Ctrl-C and pipeline run's copy of it
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen() -> list[int]:
-    """From now on a signal raises Stopped wherever the main thread is. Returns a list that will hold what has come.
+    """Raise Stopped in the main thread at each signal. Return a list of the signals to come.
 
-    An engine that dies of the same signal can turn it into an error of its own; the list tells the two apart.
+    An engine that dies of the same signal can turn it into an error of its own; the list tells the
+    two apart.
     """
     received: list[int] = []
     last = 0.0
@@ -33,21 +34,22 @@ def listen() -> list[int]:
         if last - before >= REPEAT_SECONDS:
             raise Stopped(number)
 
-    for number in TOLD:
+    for number in SIGNALS:
         signal.signal(number, on_signal)
     return received
 
 
-def be_deaf() -> None:
-    """Nothing may come between now and the end of the process."""
-    for number in TOLD:
+def ignore() -> None:
+    """Ignore all signals from now on: nothing may interrupt the end of the process."""
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def run_child(command: list[str]) -> int:
-    """Run a command to its end and return its exit code. It is told of signals, whoever else has told it.
+    """Run a command to its end and return its exit code. It gets every signal that comes here.
 
-    Raises Stopped if one came and the command does not itself say so: it was done already, or not up yet.
+    Raises Stopped if one came and the exit code does not say so: the command had just finished,
+    or had not started yet.
     """
     received: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
@@ -57,39 +59,42 @@ def run_child(command: list[str]) -> int:
         for process in running:
             process.send_signal(number)
 
-    before: list[Any] = [signal.signal(number, on_signal) for number in TOLD]
+    before: list[Any] = [signal.signal(number, on_signal) for number in SIGNALS]
     try:
         running.append(process := subprocess.Popen(command))
-        for number in received:  # while it was being started
+        for number in received:  # came while the process was being started
             process.send_signal(number)
         code = process.wait()
     finally:
-        for number, handler in zip(TOLD, before, strict=True):
+        for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
-    if received and code in (DONE, DONE_WITH_ERRORS, *(-number for number in TOLD)):
+    if received and code in (DONE, DONE_WITH_ERRORS, *(-number for number in SIGNALS)):
         raise Stopped(received[0])
     return code
 
 
 @dataclass
 class Stopping:
-    """What a loop over a model's answers does instead: nothing new is asked, what is in flight has a moment to come in. A second signal
-    ends it at once."""
+    """Whether a signal has come, for a loop over a model's answers.
+
+    The loop then asks nothing new and gives requests in flight DRAIN_SECONDS to arrive. A second
+    signal ends it at once.
+    """
 
     signal: int = 0
     since: float = 0.0
 
     @property
     def overdue(self) -> bool:
+        """Whether the time for requests in flight is over."""
         return bool(self.signal) and time.monotonic() - self.since > DRAIN_SECONDS
 
     @classmethod
     @contextmanager
     def watched(cls) -> Iterator["Stopping"]:
+        """Watch for signals inside the `with` block. Only the main thread can get them."""
         state = cls()
-        if (
-            threading.current_thread() is not threading.main_thread()
-        ):  # only that one is told of signals
+        if threading.current_thread() is not threading.main_thread():
             yield state
             return
 
@@ -100,7 +105,7 @@ class Stopping:
             elif number == signal.SIGALRM or time.monotonic() - state.since >= REPEAT_SECONDS:
                 raise KeyboardInterrupt
 
-        numbers: list[int] = [*TOLD, signal.SIGALRM]
+        numbers: list[int] = [*SIGNALS, signal.SIGALRM]
         before: list[Any] = [signal.signal(number, on_signal) for number in numbers]
         try:
             yield state
