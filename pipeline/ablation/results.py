@@ -1,16 +1,15 @@
-"""Results of an ablation: the value of curation, the data-size curve, and their text."""
+"""Compute the results of an ablation: the value of curation and the data-size curve."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ablation.plan import CURATED, RANDOM, Plan
-from pipeline.evaluation.bootstrap import Interval, bootstrap_repeats, bootstrap_sum
-from pipeline.evaluation.format import shown, signed
+from pipeline.ablation.results_model import AblationResults, Curve, TrainingSet
+from pipeline.evaluation.bootstrap import bootstrap_repeats, bootstrap_sum
+from pipeline.evaluation.format import lay_out, shown, signed
 from pipeline.evaluation.results import FAKE
 from pipeline.execution import manifest
 from pipeline.records import Scored
@@ -19,147 +18,140 @@ from pipeline.stages import filter as filter_stage
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
 
-NEARLY_ALL = (
-    0.95  # share of the samples above which the kept ones and a random subset are much the same
-)
+NEARLY_ALL = 0.95  # share of kept samples above which a random subset is much the same set
 
 
-def results(planned: Plan) -> dict[str, Any]:
-    """Everything that results.json holds, from what is on disk."""
-    folder = planned.folder
-    runs = {group: _values(folder, names) for group, names in planned.groups.items()}
+def results(plan: Plan) -> AblationResults:
+    """Compute all figures from the files of the trained and evaluated arms."""
+    folder = plan.folder
+    runs = {group: _values(folder, names) for group, names in plan.groups.items()}
     counts = manifest.read_manifest(folder, filter_stage.NAME)["counts"]
-    engines = {
-        str(read_json(folder / evaluate.NAME / name / "cost.json")["engine"])
-        for name in planned.arms
-    }
-    return {
-        "metric": planned.config.task.metric,
-        "held_out": runs[CURATED].shape[1],
-        "arm": planned.method_of,
-        "repeats": len(runs[CURATED]),
-        "samples": counts["samples"],
-        "kept": counts["kept"],
-        "sets": {
-            group: {
-                "arms": planned.groups[group],
-                "rows": [
-                    manifest.read_manifest(folder, f"{train.NAME}/{name}")["counts"]["rows"]
-                    for name in planned.groups[group]
-                ],
-                "score": dataclasses.asdict(bootstrap_repeats(values)),
-                "each": values.mean(1).tolist(),
-            }
+    engines = [
+        str(read_json(folder / evaluate.NAME / name / "cost.json")["engine"]) for name in plan.arms
+    ]
+    is_fake = any(engine.startswith("fake") for engine in engines)
+    by_share = {share: runs[group] for group, share in plan.shares.items()}
+    return AblationResults(
+        metric=plan.config.task.metric,
+        held_out=runs[CURATED].shape[1],
+        arm=plan.method_of,
+        repeats=len(runs[CURATED]),
+        samples=counts["samples"],
+        kept=counts["kept"],
+        sets={
+            group: TrainingSet(
+                arms=plan.groups[group],
+                rows=_rows(folder, plan.groups[group]),
+                score=bootstrap_repeats(values),
+                each=values.mean(1).tolist(),
+            )
             for group, values in runs.items()
         },
-        "curation": dataclasses.asdict(bootstrap_repeats(runs[CURATED], runs[RANDOM])),
-        "curve": curve({share: runs[group] for group, share in planned.shares.items()})
-        if len(planned.shares) > 1
-        else None,
-        "note": FAKE if any(engine.startswith("fake") for engine in engines) else None,
-    }
+        curation=bootstrap_repeats(runs[CURATED], runs[RANDOM]),
+        curve=curve(by_share) if len(by_share) > 1 else None,
+        note=FAKE if is_fake else None,
+    )
 
 
-def curve(runs: Mapping[float, NDArray[np.float64]]) -> dict[str, Any]:
-    """How the score, (R, I) for each share of the data, grows with it: the least-squares slope of the sets' means over log2(share), so per
-    doubling, and the difference between all and the largest share below."""
+def curve(runs: Mapping[float, NDArray[np.float64]]) -> Curve:
+    """Return how the score, (R, I) per share of the data, grows with the share.
+
+    `per_doubling` is the least-squares slope of the sets' means over log2(share). `last_step` is
+    the difference between all of the data and the next smaller share.
+    """
     shares = sorted(runs, reverse=True)
     doublings = np.log2(shares)
     offsets = doublings - doublings.mean()
-    slope = bootstrap_sum(
-        [runs[share] for share in shares], (offsets / (offsets**2).sum()).tolist()
+    weights = offsets / (offsets**2).sum()
+    return Curve(
+        shares=shares,
+        per_doubling=bootstrap_sum([runs[share] for share in shares], weights.tolist()),
+        last_step=bootstrap_repeats(runs[shares[0]], runs[shares[1]]),
     )
-    return {
-        "shares": shares,
-        "per_doubling": dataclasses.asdict(slope),
-        "last_step": dataclasses.asdict(bootstrap_repeats(runs[shares[0]], runs[shares[1]])),
-    }
 
 
-def report(found: Mapping[str, Any]) -> str:
-    """The results as the terminal shows them."""
-    head = ("trained on", "rows", f"{found['metric']} [95 %]", "each repeat")
-    rows = [head, *(_row(group, one) for group, one in found["sets"].items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
+def report(results: AblationResults) -> str:
+    """Return the table and the conclusions that `pipeline ablate` prints."""
+    head = ("trained on", "rows", f"{results.metric} [95 %]", "each repeat")
+    rows = [_cells(name, trained) for name, trained in results.sets.items()]
+    lines = lay_out([head, *rows], "left")
     lines.append(
-        f"({found['arm']}, {found['repeats']} training seeds each, as many steps in every set, {found['held_out']} held-out seeds)"
+        f"({results.arm}, {results.repeats} training seeds each, as many steps in every set, "
+        f"{results.held_out} held-out seeds)"
     )
-    lines += said(found)
-    return "\n".join([*lines, *([f"({found['note']})"] if found["note"] else [])])
+    lines += conclusions(results)
+    if results.note:
+        lines.append(f"({results.note})")
+    return "\n".join(lines)
 
 
-def said(found: Mapping[str, Any]) -> list[str]:
-    """What follows from the results, in words."""
-    return [_curation(found), *([_more(found["curve"])] if found["curve"] else [])]
+def conclusions(results: AblationResults) -> Iterator[str]:
+    """Yield in words what the results show."""
+    yield from _curation(results)
+    if results.curve:
+        yield from _more_data(results.curve)
 
 
-def _values(folder: Path, names: Sequence[str]) -> NDArray[np.float64]:
-    """(R, I): the score of every held-out seed, sorted by its id, in each repeat."""
-    answers = [
-        {
-            one.seed_id: one.score.value
-            for one in read_records(folder / evaluate.NAME / name, Scored)
-        }
-        for name in names
-    ]
-    assert all(answer.keys() == answers[0].keys() for answer in answers)
-    return np.array([[answer[seed] for seed in sorted(answer)] for answer in answers], np.float64)
+def _rows(folder: Path, arms: Sequence[str]) -> list[int]:
+    return [manifest.read_manifest(folder, f"{train.NAME}/{arm}")["counts"]["rows"] for arm in arms]
 
 
-def _row(group: str, one: Mapping[str, Any]) -> tuple[str, ...]:
-    name, percent = (
-        (CURATED, group.removeprefix(CURATED).replace("_", "."))
-        if group.startswith(CURATED)
-        else (group, "")
-    )
-    each = ", ".join(f"{mean:.3f}" for mean in one["each"])
+def _values(folder: Path, arms: Sequence[str]) -> NDArray[np.float64]:
+    """Return scores, (R, I): of each arm on every held-out example, sorted by the example's id."""
+    runs = []
+    for arm in arms:
+        answers = read_records(folder / evaluate.NAME / arm, Scored)
+        runs.append({answer.seed_id: answer.score.value for answer in answers})
+    assert all(run.keys() == runs[0].keys() for run in runs)
+    order = sorted(runs[0])
+    return np.array([[run[example] for example in order] for run in runs], np.float64)
+
+
+def _cells(group: str, trained: TrainingSet) -> tuple[str, ...]:
+    percent = group.removeprefix(CURATED).replace("_", ".") if group.startswith(CURATED) else ""
     return (
-        f"{name}, {percent} %" if percent else name,
-        f"{round(np.mean(one['rows'])):,}",
-        shown(one["score"]),
-        each,
+        f"{CURATED}, {percent} %" if percent else group,
+        f"{round(np.mean(trained.rows)):,}",
+        shown(trained.score),
+        ", ".join(f"{mean:.3f}" for mean in trained.each),
     )
 
 
-def _curation(found: Mapping[str, Any]) -> str:
-    """What curation is worth, and how far the comparison can be trusted to show it."""
-    gain, kept = Interval(**found["curation"]), found["kept"] / found["samples"]
+def _curation(results: AblationResults) -> Iterator[str]:
+    """Yield what curation is worth, and whether the two sets differ enough to show it."""
     verdict = {
-        1: "shown",
-        0: "not shown, the interval holds 0",
-        -1: "shown to do harm; see what filter took (RUN/filter/rejected)",
-    }[_sign(gain)]
-    near = (
-        ": the two sets are nearly the same, and the comparison can show little"
-        if kept > NEARLY_ALL
-        else ""
+        1: "significant (95 %)",
+        0: "no significant difference, the interval holds 0",
+        -1: "significantly worse; see what filter rejected (RUN/filter/rejected)",
+    }[results.curation.sign]
+    yield (
+        f"curation is worth {signed(results.curation)} over a random subset of the same size: "
+        f"{verdict}"
     )
-    return (
-        f"curation is worth {signed(found['curation'])} over a random subset of the same size: {verdict}\n"
-        f"  filter kept {found['kept']:,} of {found['samples']:,} samples ({kept:.1%}), which is their share in a random subset too{near}"
+    kept = results.kept / results.samples
+    caution = ""
+    if kept > NEARLY_ALL:
+        caution = "; the two sets are nearly the same, so the comparison can show little"
+    yield (
+        f"  filter kept {results.kept:,} of {results.samples:,} samples ({kept:.1%}), "
+        f"which is their share in a random subset too{caution}"
     )
 
 
-def _more(found: Mapping[str, Any]) -> str:
-    """Whether more data would help, as far as the curve can say."""
-    slope, last = Interval(**found["per_doubling"]), Interval(**found["last_step"])
-    step = f"the last step, from {found['shares'][1]:.4g} of the samples to all, gave {signed(found['last_step'])}"
-    if _sign(slope) < 0:
+def _more_data(curve: Curve) -> Iterator[str]:
+    """Yield whether more data would help, as far as the curve can say."""
+    slope, last = curve.per_doubling, curve.last_step
+    step = f"the last step, from {curve.shares[1]:.4g} of the samples to all, gave {signed(last)}"
+    if slope.sign < 0:
         verdict = "no, fewer did better"
-    elif _sign(slope) == 0:
-        verdict = f"not shown, the interval holds 0; more than {slope.high:+.3f} for twice the data lies outside it"
-    elif _sign(last) > 0:
-        verdict = f"likely, if the curve goes on as it did; {step}"
+    elif slope.sign == 0:
+        verdict = (
+            "no significant difference, the interval holds 0; "
+            f"more than {slope.high:+.3f} for twice the data is outside it"
+        )
+    elif last.sign > 0:
+        verdict = f"likely, if the curve continues; {step}"
     else:
-        verdict = f"not shown, though it has helped so far; {step}"
-    return f"each doubling of the kept samples is worth {signed(found['per_doubling'])}\n  would more data help? {verdict}"
-
-
-def _sign(interval: Interval) -> int:
-    """1 or -1 if the whole interval lies on that side of 0, else 0."""
-    return int(interval.low > 0) - int(interval.high < 0)
+        verdict = f"not significant, though it has helped so far; {step}"
+    yield f"each doubling of the kept samples is worth {signed(slope)}"
+    yield f"  would more data help? {verdict}"

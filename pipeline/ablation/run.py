@@ -18,7 +18,6 @@ from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
 from pipeline.execution.progress import clock
 from pipeline.stages import evaluate, train
-from pipeline.storage.files import write_json
 from pipeline.storage.locks import Lock
 
 log = logging.getLogger(__name__)
@@ -54,10 +53,10 @@ def run(planned: Plan, do: Do, redo: bool = False) -> bool:
 
 def write(planned: Plan) -> str:
     """Write results.json, and return what to print."""
-    found = results(planned)
+    figures = results(planned)
     path = planned.folder / "results.json"
-    write_json(path, found)
-    return f"{report(found)}\n{path}"
+    figures.write(path)
+    return f"{report(figures)}\n{path}"
 
 
 def _make(planned: Plan, left: Sequence[str], do: Do) -> None:

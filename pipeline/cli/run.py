@@ -106,9 +106,10 @@ def worst(codes: list[int]) -> int:
 def _gate(settings: "Config") -> int:
     """The exit code of a finished evaluate."""
     from pipeline.evaluation import gate
-    from pipeline.storage.files import read_json
+    from pipeline.evaluation.results_model import Results
 
-    failed = gate.failed(settings, read_json(Path(settings.run_dir) / "evaluate" / "results.json"))
+    results = Results.read(Path(settings.run_dir) / "evaluate" / "results.json")
+    failed = gate.failed(settings, results)
     for line in failed:
         click.echo(line, err=True)
     return GATE if failed else DONE

@@ -1,18 +1,17 @@
-"""What the readings of stages/fidelity.py come to.
+"""Figures of the fidelity stage: how close each student is to the teacher.
 
-Dimension names: I held-out seeds, R repeats of a model.
+Dimension names: I held-out examples, R repeats of a model.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
 from pipeline.evaluation.bootstrap import bootstrap
+from pipeline.evaluation.results_model import Fidelity
 from pipeline.records import Faithful
 from pipeline.storage.shards import read_records
 
@@ -20,48 +19,49 @@ Readings = Mapping[str, Sequence[Faithful]]  # by model
 
 
 def readings(config: Config, names: Sequence[str]) -> Readings:
-    """Of those models that were measured; nothing where evaluate.fidelity is not set."""
+    """Read the records of each model that the stage has finished; none without the setting."""
     if config.evaluate.fidelity is None:
         return {}
-    folders = {name: Path(config.run_dir) / "fidelity" / name for name in names}
-    found = {
-        name: list(read_records(folder, Faithful))
-        for name, folder in folders.items()
-        if (folder / "manifest.json").exists()
-    }
-    return {name: one for name, one in found.items() if one}
+    measured: dict[str, Sequence[Faithful]] = {}
+    for name in names:
+        folder = Path(config.run_dir) / "fidelity" / name
+        if (folder / "manifest.json").exists():
+            measured[name] = list(read_records(folder, Faithful))
+    return {name: records for name, records in measured.items() if records}
 
 
-def figures(found: Sequence[Faithful]) -> dict[str, Any]:
-    """Forward KL in nats a token, the mean over seeds with its interval; the share of all positions with the same likeliest token; ROUGE-L
-    and chrF of the student's text to the teacher's. `left_out` seeds are not in the first two, which are None if that leaves none."""
-    there = [one for one in found if one.tokens]
-    tokens = sum(one.tokens for one in there)
-    return {
-        "kl": dataclasses.asdict(bootstrap([one.nats / one.tokens for one in there]))
-        if there
-        else None,
-        "top1": sum(one.same for one in there) / tokens if there else None,
-        "tokens": tokens,
-        "left_out": len(found) - len(there),
-        **{
-            name: dataclasses.asdict(bootstrap([getattr(one, name) for one in found]))
-            for name in ("rouge_l", "chrf")
-        },
-    }
+def figures(records: Sequence[Faithful]) -> Fidelity:
+    """Return forward KL in nats/token, the share of equal top-1 tokens, and text similarity.
+
+    KL is a mean over examples, the top-1 share one over all positions. Both leave out the
+    `left_out` examples that the student cannot read, and are None if no other is there. ROUGE-L
+    and chrF compare the student's own text with the teacher's.
+    """
+    readable = [record for record in records if record.tokens]
+    tokens = sum(record.tokens for record in readable)
+    same = sum(record.same for record in readable)
+    return Fidelity(
+        kl=bootstrap([record.nats / record.tokens for record in readable]) if readable else None,
+        top1=same / tokens if readable else None,
+        tokens=tokens,
+        left_out=len(records) - len(readable),
+        rouge_l=bootstrap([record.rouge_l for record in records]),
+        chrf=bootstrap([record.chrf for record in records]),
+    )
 
 
-def nats(found: Readings, compared: Sequence[str], names: Sequence[str]) -> NDArray[np.float64]:
-    """(R, I): nats a token of these models on every seed that all of the `compared` were measured on; empty if there is none."""
-    if not set(compared) <= set(found):
+def nats(measured: Readings, compared: Sequence[str], names: Sequence[str]) -> NDArray[np.float64]:
+    """Return KL in nats/token, (R, I), of the models `names`.
+
+    Only examples that every `compared` model was measured on count; empty if there is none.
+    """
+    if not set(compared) <= set(measured):
         return np.empty((0, 0))
     values = {
-        name: {one.id: one.nats / one.tokens for one in found[name] if one.tokens}
+        name: {record.id: record.nats / record.tokens for record in measured[name] if record.tokens}
         for name in compared
     }
-    shared = sorted(set.intersection(*(set(of_one) for of_one in values.values())))
-    return (
-        np.array([[values[name][seed] for seed in shared] for name in names])
-        if shared
-        else np.empty((0, 0))
-    )
+    shared = sorted(set.intersection(*map(set, values.values())))
+    if not shared:
+        return np.empty((0, 0))
+    return np.array([[values[name][example] for example in shared] for name in names])

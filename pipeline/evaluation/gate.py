@@ -1,69 +1,73 @@
-"""Whether a student is good enough to ship, by thresholds of the config on the figures of results.json."""
+"""The release gate: thresholds of the config on the figures of results.json."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from pipeline.config import Config, Gate
 from pipeline.errors import PipelineError
+from pipeline.evaluation.results_model import Load, ModelFigures, Results
+from pipeline.execution.paths import TEACHER
+
+LOAD = "set evaluate.load, such as {}"
+PRICE = f"{LOAD}, and evaluate.price_per_hour"
+CONFIDENCE = "its answers were kept without their probabilities, so evaluate it with --redo"
 
 
-def failed(config: Config, results: Mapping[str, Any]) -> list[str]:
-    """A line for each threshold that the judged student misses; empty if it passes, or if there is no gate.
+def failed(config: Config, results: Results) -> list[str]:
+    """Return a line for each threshold that the gated student misses; empty without a gate.
 
-    Raises PipelineError if the gate names a model that was not evaluated, or a figure that was not measured.
+    Raises PipelineError if the gate names a model that was not evaluated, or a figure that was not
+    measured.
     """
     gate = config.evaluate.gate
     if gate is None:
         return []
     name = gate.arm or next(iter(config.train.arms))
-    for one in (name, gate.over):
-        if one is not None and one not in results["models"]:
+    for model in (name, gate.over):
+        if model is not None and model not in results.models:
             raise PipelineError(
-                f"evaluate.gate: there is no model '{one}'; there are {', '.join(results['models'])}"
+                f"evaluate.gate: there is no model '{model}'; there are {', '.join(results.models)}"
             )
-    return [f"gate: {name}: {line}" for line in _lines(config, results, name)]
+    lines = [*_below(gate, results, name), *_above(gate, results.models[name], name)]
+    return [f"gate: {name}: {line}" for line in lines]
 
 
-def _lines(config: Config, results: Mapping[str, Any], name: str) -> Iterator[str]:
-    gate, model = config.evaluate.gate, results["models"][name]
-    assert gate is not None
-    bound = "low" if gate.certain else "mean"
-    said = "low end of the interval" if gate.certain else "score"
-    if gate.score is not None and model["score"][bound] < gate.score:
-        yield f"{said} {model['score'][bound]:.3f}, less than evaluate.gate.score={gate.score:g}"
-    if gate.retained is not None and (model["retained"] or 0.0) < gate.retained:
-        yield f"keeps {model['retained'] or 0.0:.1%} of the teacher, less than evaluate.gate.retained={gate.retained:g}"
-    if gate.over is not None and not results["gate"][bound] > gate.margin:
-        yield f"minus {gate.over} is {results['gate'][bound]:+.3f} ({said}), not above evaluate.gate.margin={gate.margin:g}"
-    if gate.gap is not None and (model["gap"] or 0.0) > gate.gap:
-        widest = f"{results['models']['teacher']['gap'] or 0.0:.3f}"
-        yield f"its groups are {model['gap']:.3f} apart, more than evaluate.gate.gap={gate.gap:g} (the teacher's: {widest})"
-    yield from _beyond(gate, model, name)
+def _below(gate: Gate, results: Results, name: str) -> Iterator[str]:
+    """Yield the thresholds that every run can check."""
+    model = results.models[name]
+    bound = "low end of the interval" if gate.certain else "score"
+    score = model.score.low if gate.certain else model.score.mean
+    if gate.score is not None and score < gate.score:
+        yield f"{bound} {score:.3f}, less than evaluate.gate.score={gate.score:g}"
+    retained = model.retained or 0.0
+    if gate.retained is not None and retained < gate.retained:
+        bar = f"evaluate.gate.retained={gate.retained:g}"
+        yield f"keeps {retained:.1%} of the teacher's score, less than {bar}"
+    if gate.over is not None and results.gate is not None:
+        lead = results.gate.low if gate.certain else results.gate.mean
+        if lead <= gate.margin:
+            bar = f"evaluate.gate.margin={gate.margin:g}"
+            yield f"minus {gate.over} is {lead:+.3f} ({bound}), not above {bar}"
+    gap = model.gap or 0.0
+    if gate.gap is not None and gap > gate.gap:
+        bar, teacher = f"evaluate.gate.gap={gate.gap:g}", results.models[TEACHER].gap or 0.0
+        yield f"its groups are {gap:.3f} apart, more than {bar} (the teacher's: {teacher:.3f})"
 
 
-def _beyond(gate: Gate, model: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Figures that are measured only where that is asked for, and may be so high at most."""
-    for key, most, inside, needs in (
-        ("p95_s", gate.p95_s, "load", "set evaluate.load, such as {}"),
-        (
-            "price_per_1000",
-            gate.price_per_1000,
-            "load",
-            "set evaluate.load, such as {}, and evaluate.price_per_hour",
-        ),
-        (
-            "ece",
-            gate.ece,
-            "calibration",
-            "its answers were kept without their probabilities, so evaluate it with --redo",
-        ),
+def _above(gate: Gate, model: ModelFigures, name: str) -> Iterator[str]:
+    """Yield the upper bounds that are exceeded on figures that only some runs measure."""
+    load = model.load or Load()
+    ece = model.calibration.ece if model.calibration else None
+    for key, most, figure, remedy in (
+        ("p95_s", gate.p95_s, load.p95_s, LOAD),
+        ("price_per_1000", gate.price_per_1000, load.price_per_1000, PRICE),
+        ("ece", gate.ece, ece, CONFIDENCE),
     ):
-        found = (model.get(inside) or {}).get(key)
         if most is None:
             continue
-        if found is None:
+        if figure is None:
             raise PipelineError(
-                f"evaluate.gate.{key}: was not measured for {name}; {needs}, and give pipeline evaluate again"
+                f"evaluate.gate.{key}: was not measured for {name}; {remedy}, "
+                "and run pipeline evaluate again"
             )
-        if found > most:
-            yield f"{key} is {found:.4g}, more than evaluate.gate.{key}={most:g}"
+        if figure > most:
+            yield f"{key} is {figure:.4g}, more than evaluate.gate.{key}={most:g}"

@@ -1,22 +1,21 @@
 """What a model costs in use: latency, speed and price at one stated load."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.results_model import Load
 from pipeline.models.base import Completion, Failure, Model, Request, Sampling
 
 
-def measure(
-    model: Model, requests: Sequence[Request], max_tokens: int, concurrency: int
-) -> dict[str, Any]:
-    """Figures of all `requests` but the first, `concurrency` of them in flight all the time, answered greedily.
+def measure(model: Model, requests: Sequence[Request], max_tokens: int, concurrency: int) -> Load:
+    """Measure greedy answers to all `requests` but the first, `concurrency` of them at once.
 
-    Before, some are answered to warm the engine up; then its cache is emptied, and the first request fills it with what all prompts
-    begin with, as it would be in use. Seconds are from asking to the answer; None where a backend cannot say.
+    First, some requests warm the engine up. Then its cache is emptied, and the first request fills
+    it with the part that all prompts share, as in production. Seconds are from request to answer;
+    None where a backend does not know them.
 
     Raises PipelineError if a request fails.
     """
@@ -24,50 +23,49 @@ def measure(
     _answers(model, requests[: concurrency + 1], sampling)
     model.clear_cache()
     _answers(model, requests[:1], sampling)
-    asked = requests[1:] or requests
+    measured = requests[1:] or requests
     began = time.monotonic()
-    answers = _answers(model, asked, sampling)
+    answers = _answers(model, measured, sampling)
     seconds = time.monotonic() - began
-    return {
-        "requests": len(asked),
-        "concurrency": concurrency,
-        **_percentiles("", [answer.seconds for answer in answers]),
-        **_percentiles("first_token_", [answer.first_token_s for answer in answers]),
-        "tokens_per_s": round(
-            sum(answer.usage.completion_tokens for answer in answers) / seconds, 1
-        ),
-        "answers_per_s": round(len(answers) / seconds, 3),
-        "peak_bytes": model.peak_bytes(),
-    }
+    whole = [answer.seconds for answer in answers]
+    first_token = [answer.first_token_s for answer in answers]
+    tokens = sum(answer.usage.completion_tokens for answer in answers)
+    return Load(
+        requests=len(measured),
+        concurrency=concurrency,
+        p50_s=_percentile(whole, 50),
+        p95_s=_percentile(whole, 95),
+        first_token_p50_s=_percentile(first_token, 50),
+        first_token_p95_s=_percentile(first_token, 95),
+        tokens_per_s=round(tokens / seconds, 1),
+        answers_per_s=round(len(answers) / seconds, 3),
+        peak_bytes=model.peak_bytes(),
+    )
 
 
-def priced(load: Mapping[str, Any] | None, price_per_hour: float | None) -> dict[str, Any] | None:
-    """The same figures with `price_per_1000`: what 1,000 requests cost at that load, in the currency of the price of the machine."""
+def priced(load: Load | None, price_per_hour: float | None) -> Load | None:
+    """Add `price_per_1000`: the cost of 1,000 requests, in the currency of `price_per_hour`."""
     if load is None:
         return None
-    price = (
-        price_per_hour / 3600 / load["answers_per_s"] * 1000
-        if price_per_hour is not None and load["answers_per_s"]
-        else None
-    )
-    return {**load, "price_per_1000": price}
+    price = None
+    if price_per_hour is not None and load.answers_per_s:
+        price = price_per_hour / 3600 / load.answers_per_s * 1000
+    return load.model_copy(update={"price_per_1000": price})
 
 
 def _answers(model: Model, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-    found: list[Completion] = []
+    completions: list[Completion] = []
     for batch in model.generate(iter(requests), sampling):
         for answer in batch:
             if isinstance(answer, Failure):
                 raise PipelineError(
-                    f"evaluate: a request of the load failed, {answer.reason}: {answer.message}; mend that, or set evaluate.load=null"
+                    f"evaluate: a request of the load failed, {answer.reason}: {answer.message}; "
+                    "fix that, or set evaluate.load=null"
                 )
-            found.append(answer)
-    return found
+            completions.append(answer)
+    return completions
 
 
-def _percentiles(of: str, seconds: Sequence[float | None]) -> dict[str, float | None]:
-    known = [one for one in seconds if one is not None]
-    return {
-        f"{of}p{share}_s": round(float(np.percentile(known, share)), 4) if known else None
-        for share in (50, 95)
-    }
+def _percentile(seconds: Sequence[float | None], percent: int) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return round(float(np.percentile(known, percent)), 4) if known else None

@@ -1,52 +1,58 @@
-"""What the stages behind evaluate have found of each model, for results.json and the terminal."""
+"""Figures of the optional stages memorisation and lm_eval, for results.json and the terminal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pipeline.config import Config
+from pipeline.evaluation.results_model import LmEval, Memorisation, Results, TaskMetric
 from pipeline.storage.files import read_json
 
 FILE = "figures.json"
 
 
-def stored(config: Config, name: str) -> dict[str, Any]:
-    """{"memorisation", "lm_eval"} of a model; None where the config does not ask for it, or it is still to be done."""
-    asked = {
-        "memorisation": ("memorisation", config.evaluate.memorisation),
-        "lm_eval": ("forgotten", config.evaluate.lm_eval),
-    }
-    return {
-        key: _read(Path(config.run_dir) / stage / name / FILE) if settings else None
-        for key, (stage, settings) in asked.items()
-    }
+def memorisation(config: Config, name: str) -> Memorisation | None:
+    """Return what the stage measured of a model; None if it is not wanted or not finished."""
+    figures = _read(config, "memorisation", name) if config.evaluate.memorisation else None
+    return None if figures is None else Memorisation.model_validate(figures)
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The same for the terminal."""
-    for name, model in found["models"].items():
-        if model["memorisation"]:
-            yield f"{name}: {'; '.join(_memorised(model['memorisation']))}"
-        for task, metrics in (model["lm_eval"] or {}).items():
-            yield f"{name}: {task}: {', '.join(_metric(metric, one) for metric, one in metrics.items())}"
+def lm_eval(config: Config, name: str) -> LmEval | None:
+    """Return what lm-eval measured of a model; None if it is not wanted or not finished."""
+    figures = _read(config, "forgotten", name) if config.evaluate.lm_eval else None
+    return None if figures is None else TypeAdapter(LmEval).validate_python(figures)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def lines(results: Results) -> Iterator[str]:
+    """Yield the figures of both stages as the terminal shows them."""
+    for name, model in results.models.items():
+        if model.memorisation:
+            yield f"{name}: {'; '.join(_memorised(model.memorisation))}"
+        for task, metrics in (model.lm_eval or {}).items():
+            values = ", ".join(_metric(metric, value) for metric, value in metrics.items())
+            yield f"{name}: {task}: {values}"
+
+
+def _read(config: Config, stage: str, name: str) -> Any:
+    path = Path(config.run_dir) / stage / name / FILE
     return read_json(path) if path.exists() else None
 
 
-def _memorised(found: Mapping[str, Any]) -> Iterator[str]:
-    trained, unseen = found["trained"], found["unseen"]
-    if found["difference"] is not None:
+def _memorised(figures: Memorisation) -> Iterator[str]:
+    trained, unseen = figures.trained, figures.unseen
+    if figures.difference is not None:
         yield (
-            f"{trained['verbatim']:.1%} of {trained['rows']} training rows come back word by word ({found['tokens']} tokens or more), "
-            f"{unseen['verbatim']:.1%} of {unseen['rows']} unseen ones"
+            f"{trained.verbatim:.1%} of {trained.rows} training rows come back word for word "
+            f"({figures.tokens} tokens or more), {unseen.verbatim:.1%} of {unseen.rows} unseen ones"
         )
-    if found["canaries"]:
-        bits = [canary["exposure"] for canary in found["canaries"]]
-        yield f"exposure of {len(bits)} canaries {sum(bits) / len(bits):.1f} bits (1.4 by chance)"
+    if figures.canaries:
+        bits = [canary.exposure for canary in figures.canaries]
+        mean = sum(bits) / len(bits)
+        yield f"exposure of {len(bits)} canaries {mean:.1f} bits (1.4 by chance)"
 
 
-def _metric(name: str, one: Mapping[str, Any]) -> str:
-    error = f" ± {one['stderr']:.3f}" if one["stderr"] is not None else ""
-    return f"{name} {one['value']:.3f}{error}"
+def _metric(name: str, metric: TaskMetric) -> str:
+    error = f" ± {metric.stderr:.3f}" if metric.stderr is not None else ""
+    return f"{name} {metric.value:.3f}{error}"

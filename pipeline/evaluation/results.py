@@ -1,126 +1,184 @@
-"""The figures that decide: each model's score with its interval, KD against SFT on the same rows, and what each model costs."""
+"""Compute results.json: each model's figures with intervals, and the differences between models."""
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Arm, Config
-from pipeline.evaluation import fidelity, metrics, significance
-from pipeline.evaluation.bootstrap import bootstrap, bootstrap_repeats
+from pipeline.evaluation import fidelity, metrics, optional_figures, significance
+from pipeline.evaluation.bootstrap import Interval, bootstrap, bootstrap_repeats
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.fidelity import Readings
 from pipeline.evaluation.latency import priced
-from pipeline.evaluation.optional_figures import stored
+from pipeline.evaluation.results_model import (
+    Cost,
+    Difference,
+    GroupScore,
+    ModelFigures,
+    Repeats,
+    Results,
+)
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
 from pipeline.verifiers.scorers import normalise
 
-Measured = Mapping[
-    str, tuple[Sequence[Scored], Mapping[str, Any]]
-]  # per model: its answers, what they cost
+Measured = Mapping[str, tuple[Sequence[Scored], Cost]]  # by model: its answers and their cost
 FAKE = "made by the fake backend: these figures test the machinery and measure nothing"
 
 
 def measured(config: Config, names: Sequence[str]) -> Measured:
-    """What `evaluate` has of these models."""
+    """Read the answers and costs of these models."""
     folders = {name: Path(config.run_dir) / "evaluate" / name for name in names}
     return {
-        name: (list(read_records(folder, Scored)), read_json(folder / "cost.json"))
+        name: (
+            list(read_records(folder, Scored)),
+            Cost.model_validate(read_json(folder / "cost.json")),
+        )
         for name, folder in folders.items()
     }
 
 
-def results(config: Config, measured: Measured, faithful: Readings | None = None) -> dict[str, Any]:
-    """Everything that results.json holds. `measured` has the teacher first; `faithful` is what `fidelity.readings` finds."""
-    faithful = faithful or {}
-    teacher = _values(measured["teacher"][0])
-    teacher_mean = sum(teacher.values()) / len(teacher)
-    models = {}
-    for name, (answers, cost) in measured.items():
-        score = bootstrap(list(_values(answers).values()))
-        models[name] = {
-            "method": config.train.arms[name].method if name in config.train.arms else None,
-            "score": dataclasses.asdict(score),
-            "retained": score.mean / teacher_mean if teacher_mean else None,
-            "unreadable": sum(answer.score.answer is None for answer in answers),
-            "agreement": _agreement(answers, measured["teacher"][0]),
-            **_groups(answers),
-            **(
-                {"macro_f1": metrics.macro_f1(answers, config.task.labels)}
-                if config.task.labels
-                else {}
-            ),
-            "metrics": {
-                metric: dataclasses.asdict(interval)
-                for metric, interval in metrics.further(config, answers).items()
-            },
-            "calibration": calibration(answers, config.task.metric),
-            "fidelity": fidelity.figures(faithful[name]) if name in faithful else None,
-            **cost,
-            **stored(config, name),
-            "load": priced(cost.get("load"), config.evaluate.price_per_hour),
-        }
-    groups = repeats(config.train.arms)
-    runs = {group: _runs(measured, names) for group, names in groups.items()}
-    return {
-        "metric": config.task.metric,
-        "held_out": len(teacher),
-        "models": models,
-        "repeats": {
-            group: _repeated(names, runs[group], teacher_mean)
-            for group, names in groups.items()
-            if len(names) > 1
-        },
-        "gate": _against(config, measured),
-        "differences": _differences(config, measured, faithful),
-        "note": FAKE
-        if any(str(cost["engine"]).startswith("fake") for _, cost in measured.values())
-        else None,
+def results(config: Config, measured: Measured, readings: Readings | None = None) -> Results:
+    """Compute all figures; `measured` has the teacher first, `readings` are the fidelity stage's.
+
+    `verdicts` stays None: pipeline.evaluation.gate computes it from these results.
+    """
+    readings = readings or {}
+    teacher_mean = _mean(measured[TEACHER][0])
+    models = {name: _model(config, measured, readings, name) for name in measured}
+    repeated = {
+        group: _repeated(names, _runs(measured, names), teacher_mean)
+        for group, names in repeats(config.train.arms).items()
+        if len(names) > 1
     }
+    is_fake = any(str(model.engine).startswith("fake") for model in models.values())
+    return Results(
+        metric=config.task.metric,
+        held_out=len(measured[TEACHER][0]),
+        models=models,
+        repeats=repeated,
+        gate=_gated(config, measured),
+        differences=_differences(config, measured, readings),
+        note=FAKE if is_fake else None,
+        verdicts=None,
+    )
 
 
 def repeats(arms: Mapping[str, Arm]) -> dict[str, list[str]]:
-    """The arms that differ in nothing but their seed, under the first one's name; without its number where that leaves names apart."""
+    """Group the arms that differ only in their random seed.
+
+    A group is named after its first arm, without the arm's number unless another name is equal.
+    """
     alike: dict[str, list[str]] = {}
     for name, arm in arms.items():
         alike.setdefault(arm.model_copy(update={"seed": None}).model_dump_json(), []).append(name)
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for names in alike.values():
         bare = re.sub(r"[-_]?\d+$", "", names[0]) if len(names) > 1 else ""
-        found[bare if bare and bare not in (*found, *arms) else names[0]] = names
-    return found
+        groups[bare if bare and bare not in (*groups, *arms) else names[0]] = names
+    return groups
 
 
-def _differences(config: Config, measured: Measured, faithful: Readings) -> dict[str, Any]:
-    """By "one - other": every group of arms minus the sft ones, the untouched student and the teacher, with `significance.p_value`;
-    under `kl` the same of their divergence from the teacher, where both have one."""
-    groups = {
-        **repeats(config.train.arms),
-        **{name: [name] for name in (BASE, TEACHER) if name in measured},
+def _model(config: Config, measured: Measured, readings: Readings, name: str) -> ModelFigures:
+    answers, cost = measured[name]
+    teacher = measured[TEACHER][0]
+    teacher_mean = _mean(teacher)
+    score = bootstrap([answer.score.value for answer in answers])
+    groups = _groups(answers)
+    means = [group.mean for group in groups.values()]
+    labels = config.task.labels
+    only_labels = {"macro_f1": metrics.macro_f1(answers, labels)} if labels else {}
+    return ModelFigures(
+        method=config.train.arms[name].method if name in config.train.arms else None,
+        score=score,
+        retained=score.mean / teacher_mean if teacher_mean else None,
+        unreadable=sum(answer.score.answer is None for answer in answers),
+        agreement=_agreement(answers, teacher),
+        groups=groups,
+        gap=max(means) - min(means) if means else None,
+        **only_labels,
+        metrics=metrics.further(config, answers),
+        calibration=calibration(answers, config.task.metric),
+        fidelity=fidelity.figures(readings[name]) if name in readings else None,
+        **{**dict(cost), "load": priced(cost.load, config.evaluate.price_per_hour)},
+        memorisation=optional_figures.memorisation(config, name),
+        lm_eval=optional_figures.lm_eval(config, name),
+    )
+
+
+def _mean(answers: Sequence[Scored]) -> float:
+    return sum(answer.score.value for answer in answers) / len(answers)
+
+
+def _agreement(answers: Sequence[Scored], teacher: Sequence[Scored]) -> float:
+    """Return the share of examples where a model's answer is the teacher's, right or wrong."""
+    wanted = {answer.seed_id: normalise(answer.score.answer or "") for answer in teacher}
+    equal = [
+        normalise(answer.score.answer or "") == wanted[answer.seed_id] != "" for answer in answers
+    ]
+    return float(np.mean(equal))
+
+
+def _groups(answers: Sequence[Scored]) -> dict[str, GroupScore]:
+    """Return the score of each group of examples, by name."""
+    values: dict[str, list[float]] = {}
+    for answer in answers:
+        if answer.group is not None:
+            values.setdefault(answer.group, []).append(answer.score.value)
+    return {
+        name: GroupScore(**dict(bootstrap(scores)), held_out=len(scores))
+        for name, scores in sorted(values.items())
     }
-    found: dict[str, Any] = {}
-    for one, other in _pairs(config):
-        if one in groups and other in groups:
-            found[f"{one} - {other}"] = _difference(
-                _runs(measured, groups[one]), _runs(measured, groups[other])
-            )
-            nats = [
-                fidelity.nats(faithful, groups[one] + groups[other], names)
-                for names in (groups[one], groups[other])
-            ]
-            if all(len(side) for side in nats):
-                found[f"{one} - {other}"]["kl"] = _difference(*nats)
-    return found
+
+
+def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: float) -> Repeats:
+    score = bootstrap_repeats(runs)
+    return Repeats(
+        arms=list(names),
+        score=score,
+        each=runs.mean(1).tolist(),
+        retained=score.mean / teacher_mean if teacher_mean else None,
+    )
+
+
+def _gated(config: Config, measured: Measured) -> Interval | None:
+    """Return the gated arm minus the model that it has to beat."""
+    gate = config.evaluate.gate
+    if gate is None or gate.over is None:
+        return None
+    arm = gate.arm or next(iter(config.train.arms))
+    if arm not in measured or gate.over not in measured:
+        return None
+    return bootstrap_repeats(_runs(measured, [arm]), _runs(measured, [gate.over]))
+
+
+def _differences(config: Config, measured: Measured, readings: Readings) -> dict[str, Difference]:
+    """Return the difference of each pair of groups, named "first - second".
+
+    `kl` is added where both groups were measured by the fidelity stage.
+    """
+    groups = repeats(config.train.arms)
+    groups |= {name: [name] for name in (BASE, TEACHER) if name in measured}
+    differences: dict[str, Difference] = {}
+    for first, second in _pairs(config):
+        if first not in groups or second not in groups:
+            continue
+        sides = groups[first], groups[second]
+        difference = _difference(*(_runs(measured, names) for names in sides))
+        nats = [fidelity.nats(readings, sides[0] + sides[1], names) for names in sides]
+        if all(map(len, nats)):
+            difference = difference.model_copy(update={"kl": _difference(*nats)})
+        differences[f"{first} - {second}"] = difference
+    return differences
 
 
 def _pairs(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield each kd with each sft group, sft groups with each other, all with base and teacher."""
     arms, groups = config.train.arms, repeats(config.train.arms)
     kds, sfts = (
         [group for group, names in groups.items() if arms[names[0]].method == method]
@@ -131,68 +189,16 @@ def _pairs(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((group, other) for other in (BASE, TEACHER) for group in groups)
 
 
-def _difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        **dataclasses.asdict(bootstrap_repeats(one, other)),
-        "p": significance.p_value(one, other),
-    }
-
-
-def _against(config: Config, measured: Measured) -> dict[str, float] | None:
-    """The judged arm minus the model that it has to be better than."""
-    gate = config.evaluate.gate
-    names = (gate.arm or next(iter(config.train.arms)), gate.over) if gate and gate.over else ()
-    if not names or not set(names) <= set(measured):
-        return None
-    one, other = (_runs(measured, [str(name)]) for name in names)
-    return dataclasses.asdict(bootstrap_repeats(one, other))
-
-
-def _agreement(answers: Sequence[Scored], teacher: Sequence[Scored]) -> float:
-    """The share of held-out seeds to which a model's answer is the teacher's, right or wrong."""
-    said = {answer.seed_id: normalise(answer.score.answer or "") for answer in teacher}
-    return float(
-        np.mean(
-            [
-                normalise(answer.score.answer or "") == said[answer.seed_id] != ""
-                for answer in answers
-            ]
-        )
-    )
-
-
-def _groups(answers: Sequence[Scored]) -> dict[str, Any]:
-    """Score by group with its interval, and how far the best and the worst are apart; None where seeds have no groups."""
-    values: dict[str, list[float]] = {}
-    for answer in answers:
-        if answer.group is not None:
-            values.setdefault(answer.group, []).append(answer.score.value)
-    groups = {
-        name: {**dataclasses.asdict(bootstrap(found)), "held_out": len(found)}
-        for name, found in sorted(values.items())
-    }
-    means = [group["mean"] for group in groups.values()]
-    return {"groups": groups, "gap": max(means) - min(means) if means else None}
-
-
-def _values(answers: Sequence[Scored]) -> dict[str, float]:
-    return {answer.seed_id: answer.score.value for answer in answers}
+def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
+    interval = bootstrap_repeats(first, second)
+    return Difference(**dict(interval), p=significance.p_value(first, second))
 
 
 def _runs(measured: Measured, names: Sequence[str]) -> NDArray[np.float64]:
-    """(R, I): the value of every held-out seed, in the first model's order, in each repeat."""
+    """Return the values, (R, I), of these models, with examples in the first model's order."""
     order = [answer.seed_id for answer in next(iter(measured.values()))[0]]
-    values = [_values(measured[name][0]) for name in names]
-    return np.array([[value[seed] for seed in order] for value in values], np.float64)
-
-
-def _repeated(
-    names: Sequence[str], runs: NDArray[np.float64], teacher_mean: float
-) -> dict[str, Any]:
-    score = bootstrap_repeats(runs)
-    return {
-        "arms": list(names),
-        "score": dataclasses.asdict(score),
-        "each": runs.mean(1).tolist(),
-        "retained": score.mean / teacher_mean if teacher_mean else None,
-    }
+    runs = []
+    for name in names:
+        values = {answer.seed_id: answer.score.value for answer in measured[name][0]}
+        runs.append([values[example] for example in order])
+    return np.array(runs, np.float64)

@@ -1,98 +1,75 @@
-"""The figures of results.json as the terminal shows them."""
+"""The table of results that `pipeline evaluate` prints."""
 
-from collections.abc import Mapping
-from typing import Any
+from pipeline.evaluation.format import label, lay_out, probability, shown, signed
+from pipeline.evaluation.results_model import Difference, Fidelity, ModelFigures, Repeats, Results
 
-from pipeline.evaluation.format import label, probability, shown, signed
+LAST = ("parameters", "on disk", "answers/s", "p95 latency")
 
 
-def table(found: Mapping[str, Any]) -> str:
-    """The results as the terminal shows them. Of the differences only kd - sft; results.json has the others."""
-    rows = _rows(found)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    lines += [_repeats_line(name, group) for name, group in found["repeats"].items()]
-    over = f"paired, {found['held_out']} held-out seeds" + (
-        ", over repeats" if found["repeats"] else ""
-    )
-    lines += [
-        _difference_line(name, one, over)
-        for name, one in found["differences"].items()
-        if _kd_and_sft(found, name)
-    ]
-    if found["note"]:
-        lines.append(f"({found['note']})")
+def table(results: Results) -> str:
+    """Return a row per model, then the kd - sft differences; results.json has the others."""
+    lines = lay_out(_rows(results), "right")
+    lines += [_repeats_line(name, group) for name, group in results.repeats.items()]
+    basis = f"paired, {results.held_out} held-out seeds"
+    if results.repeats:
+        basis += ", over repeats"
+    for name, difference in results.differences.items():
+        if results.methods(name) == ("kd", "sft"):
+            lines.append(_difference_line(name, difference, basis))
+    if results.note:
+        lines.append(f"({results.note})")
     return "\n".join(lines)
 
 
-def _rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Head and one row a model; of the further figures those that some model has."""
-    score = f"{found['metric']} [95 %]"
-    further = dict.fromkeys(name for model in found["models"].values() for name in _further(model))
-    columns = (
-        "model",
-        score,
-        "retained",
-        *further,
-        "parameters",
-        "on disk",
-        "answers/s",
-        "p95 latency",
-    )
+def _rows(results: Results) -> list[list[str]]:
+    """Return the head and a row per model; optional figures only where some model has them."""
+    score = f"{results.metric} [95 %]"
     rows = [
-        {score: shown(model["score"]), **_cells(name, model), **_further(model)}
-        for name, model in found["models"].items()
+        {"model": label(name), score: shown(model.score), **_cells(model)}
+        for name, model in results.models.items()
     ]
-    return [columns, *(tuple(cells.get(column, "-") for column in columns) for cells in rows)]
+    named = dict.fromkeys(column for row in rows for column in row)
+    columns = [column for column in named if column not in LAST] + list(LAST)
+    return [columns, *([row.get(column, "-") for column in columns] for row in rows)]
 
 
-def _further(model: Mapping[str, Any]) -> dict[str, str]:
-    """Figures that not every run has: further metrics, calibration, and how near the model is to the teacher."""
-    cells = {
-        name: f"{interval['mean']:.3f}" for name, interval in (model.get("metrics") or {}).items()
-    }
-    if model.get("calibration"):
-        cells["ece"] = f"{model['calibration']['ece']:.3f}"
-    near = model.get("fidelity") or {}
-    if near.get("kl"):
-        cells |= {"KL": f"{near['kl']['mean']:.3f}", "top-1": f"{near['top1']:.1%}"}
-    if near:
-        cells["chrF to teacher"] = f"{near['chrf']['mean']:.3f}"
+def _cells(model: ModelFigures) -> dict[str, str]:
+    """Return the cells of a model by column; a figure that it lacks is left out."""
+    cells = {"retained": "-" if model.retained is None else f"{model.retained:.1%}"}
+    for name, interval in model.metrics.items():
+        cells[name] = f"{interval.mean:.3f}"
+    if model.calibration:
+        cells["ece"] = f"{model.calibration.ece:.3f}"
+    fidelity = model.fidelity or Fidelity()
+    if fidelity.kl:
+        cells["KL"] = f"{fidelity.kl.mean:.3f}"
+        cells["top-1"] = f"{fidelity.top1:.1%}"
+    if fidelity.chrf:
+        cells["chrF to teacher"] = f"{fidelity.chrf.mean:.3f}"
+    if model.parameters:
+        cells["parameters"] = f"{model.parameters / 1e6:,.1f}M"
+    if model.nbytes:
+        cells["on disk"] = f"{model.nbytes / 1e6:,.0f} MB"
+    if model.answers_per_s:
+        cells["answers/s"] = f"{model.answers_per_s:,.1f}"
+    if model.load and model.load.p95_s is not None:
+        cells["p95 latency"] = f"{model.load.p95_s:.2f} s"
     return cells
 
 
-def _cells(name: str, model: Mapping[str, Any]) -> dict[str, str]:
-    p95_s = (model.get("load") or {}).get("p95_s")
-    return {
-        "model": label(name),
-        "retained": f"{model['retained']:.1%}" if model["retained"] is not None else "-",
-        "parameters": f"{model['parameters'] / 1e6:,.1f}M" if model["parameters"] else "-",
-        "on disk": f"{model['nbytes'] / 1e6:,.0f} MB" if model["nbytes"] else "-",
-        "answers/s": f"{model['answers_per_s']:,.1f}" if model["answers_per_s"] else "-",
-        "p95 latency": f"{p95_s:.2f} s" if p95_s is not None else "-",
-    }
+def _repeats_line(name: str, group: Repeats) -> str:
+    retained = f", {group.retained:.1%} retained" if group.retained is not None else ""
+    return (
+        f"{name}, mean of {len(group.each)} repeats: {shown(group.score)}, "
+        f"from {min(group.each):.3f} to {max(group.each):.3f}{retained}"
+    )
 
 
-def _repeats_line(name: str, group: Mapping[str, Any]) -> str:
-    each = group["each"]
-    kept = f", {group['retained']:.1%} retained" if group["retained"] is not None else ""
-    return f"{name}, mean of {len(each)} repeats: {shown(group['score'])}, from {min(each):.3f} to {max(each):.3f}{kept}"
+def _difference_line(name: str, difference: Difference, basis: str) -> str:
+    kl = difference.kl
+    fidelity = f"; KL {signed(kl)}, {_p(kl)}" if kl else ""
+    return f"{name}: {signed(difference)}, {_p(difference)}{fidelity}, {basis}"
 
 
-def _kd_and_sft(found: Mapping[str, Any], name: str) -> bool:
-    """Whether a difference is that of a kd arm, or group of repeats, and an sft one."""
-    methods = {arm: model["method"] for arm, model in found["models"].items()}
-    methods |= {group: methods[one["arms"][0]] for group, one in found["repeats"].items()}
-    return [methods.get(side) for side in name.split(" - ")] == ["kd", "sft"]
-
-
-def _difference_line(name: str, one: Mapping[str, Any], over: str) -> str:
-    near = f"; KL {signed(one['kl'])}, {probability(one['kl']['p'])}" if one.get("kl") else ""
-    return f"{name}: {signed(one)}, {probability(one['p'])}{near}, {over}"
+def _p(difference: Difference) -> str:
+    return "p unknown" if difference.p is None else probability(difference.p)

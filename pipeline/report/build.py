@@ -1,37 +1,39 @@
-"""The facts of a run, from its files."""
+"""Collect the facts of a run from its files."""
 
 from pathlib import Path
-from typing import Any
 
-from pipeline.ablation import results as ablation_results
+from pipeline.ablation.results import conclusions
+from pipeline.ablation.results_model import AblationResults
 from pipeline.evaluation.format import shown
+from pipeline.evaluation.results_model import Results
 from pipeline.report import conclusion, run_summary, tables
 from pipeline.report.facts import Ablation, Estimate, Facts
-from pipeline.storage.files import read_json
 
 
 def gather(run_dir: Path) -> Facts:
-    """Everything that the report says. Raises PipelineError if nothing was begun in `run_dir`."""
+    """Return everything that the report says. Raises PipelineError if no stage was started."""
     run = run_summary.read(run_dir)
-    found = _read(run_dir / "evaluate" / "results.json")
-    results = found or {"metric": run.config["task"]["metric"], "held_out": 0, "models": {}}
     missing = tuple(run_summary.missing(run))
-    rows, canaries = tables.memorisation(results)
+    path = run_dir / "evaluate" / "results.json"
+    if path.exists():
+        results = Results.read(path)
+        verdict = conclusion.verdict(results, _gated(run.config))
+    else:
+        results = Results(metric=run.config["task"]["metric"], held_out=0, models={})
+        verdict = conclusion.unfinished(len(run.wanted) - len(missing), len(run.wanted))
     return Facts(
         run=run_dir.resolve().name,
         task=_task(run.config),
-        arms=tuple(dict.fromkeys([*run.arms, *results["models"]])),
-        verdict=conclusion.verdict(results, _judged(run.config))
-        if found
-        else conclusion.unfinished(len(run.wanted) - len(missing), len(run.wanted)),
+        arms=tuple(dict.fromkeys([*run.arms, *results.models])),
+        verdict=verdict,
         missing=missing,
-        note=results.get("note") or "",
+        note=results.note or "",
         quality=tables.quality(results),
         closeness=tables.closeness(results),
         cost=tables.cost(results),
-        metric=results["metric"],
-        held_out=results["held_out"],
-        flow=tuple(run_summary.flow(run, results["held_out"])),
+        metric=results.metric,
+        held_out=results.held_out,
+        flow=tuple(run_summary.flow(run, results.held_out)),
         waterfall=run_summary.waterfall(run),
         panels=tuple(run_summary.panels(run)),
         costs=tuple(tables.costs(results)),
@@ -39,43 +41,36 @@ def gather(run_dir: Path) -> Facts:
         groups=tuple(tables.groups(results)),
         gaps=tuple(tables.gaps(results)),
         reliability=tuple(tables.reliability(results)),
-        memorisation=rows,
-        canaries=canaries,
-        elsewhere=tables.elsewhere(results),
-        ablation=_ablation(_read(run_dir / "ablate" / "results.json")),
+        memorisation=tables.memorisation(results),
+        canaries=tables.canaries(results),
+        elsewhere=tables.lm_eval(results),
+        ablation=_ablation(run_dir / "ablate" / "results.json"),
         settings=run_summary.settings(run, str(run_dir)),
     )
 
 
-def _read(path: Path) -> Any:
-    return read_json(path) if path.exists() else None
-
-
-def _judged(config: run_summary.Tree) -> str | None:
+def _gated(config: run_summary.Tree) -> str | None:
+    """Return the arm that the gate checks; None without a gate."""
     gate = config["evaluate"].get("gate")
     return (gate.get("arm") or next(iter(config["train"]["arms"]))) if gate else None
 
 
 def _task(config: run_summary.Tree) -> str:
-    """Which data, and who teaches whom."""
+    """Return which examples are used and which model is the teacher."""
     source = config["task"]["seeds"].get("path") or config["task"]["seeds"].get("dataset")
     return f"seeds of {source}, taught by {config['teacher']['model']}"
 
 
-def _ablation(found: Any) -> Ablation | None:
-    if not found:
+def _ablation(path: Path) -> Ablation | None:
+    if not path.exists():
         return None
-    sets = [
-        Estimate(
-            name,
-            tables.of(one["score"]),
-            f"{shown(one['score'])}, {round(sum(one['rows']) / len(one['rows'])):,} rows",
-        )
-        for name, one in found["sets"].items()
-    ]
-    about = f"{found['arm']}, {found['repeats']} training seeds each, {found['held_out']:,} held-out seeds"
-    return Ablation(
-        tuple(sets),
-        tuple(line.strip() for said in ablation_results.said(found) for line in said.split("\n")),
-        f"{about}. {found['note'] or ''}".strip(),
+    results = AblationResults.read(path)
+    sets = []
+    for name, trained in results.sets.items():
+        rows = round(sum(trained.rows) / len(trained.rows))
+        sets.append(Estimate(name, trained.score, f"{shown(trained.score)}, {rows:,} rows"))
+    note = (
+        f"{results.arm}, {results.repeats} training seeds each, "
+        f"{results.held_out:,} held-out seeds. {results.note or ''}"
     )
+    return Ablation(tuple(sets), tuple(map(str.strip, conclusions(results))), note.strip())

@@ -1,152 +1,161 @@
-"""The verdict in words that need no statistics: what the gate says, or, without one, what was kept, at what cost, and what is not shown."""
+"""The conclusion on top of the report, in words that need no statistics.
+
+It says what the gate decided. Without a gate it says how much quality is kept, at which cost, and
+which differences are not significant.
+"""
 
 from collections.abc import Iterator
 
 from pipeline.evaluation.format import label, shown
+from pipeline.evaluation.results_model import ModelFigures, Results
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Verdict
-from pipeline.report.tables import Found, at, gaps, side, tested, verdict_of
+from pipeline.report.tables import SIGNIFICANCE, gaps, load_speed, tested
 
 
 def unfinished(done: int, parts: int) -> Verdict:
-    """Of a run that has no results yet."""
+    """Return the conclusion of a run that has no results yet."""
     return Verdict(
         None,
         "No verdict yet: this run is not finished",
-        (f"{done} of {parts} parts are done; what is there so far is below.",),
+        (f"{done} of {parts} parts are done; what exists so far is below.",),
     )
 
 
-def verdict(results: Found, judged: str | None) -> Verdict:
-    """`judged` is the arm that the gate is about. Without a gate nothing is said of shipping."""
+def verdict(results: Results, gated: str | None) -> Verdict:
+    """Return the conclusion; `gated` is the arm that the gate checks, None without a gate."""
     best = best_arm(results)
-    failed = results.get("verdicts")
-    figures = tuple(_figures(results, best)) if best else ()
     if best is None:
-        return Verdict(
-            None,
-            "No student was evaluated",
-            (f"The teacher scores {shown(results['models'][TEACHER]['score'])}.",),
-        )
-    says = tuple(_says(results, best))
-    if failed is None:
-        return Verdict(None, _title(results, best), says, (), figures)
-    about = judged if judged in results["models"] else "the student"
-    title = (
-        f"Do not ship {about}: it misses the gate"
-        if failed
-        else f"Ship {about}: it passes the gate"
+        teacher = shown(results.models[TEACHER].score)
+        return Verdict(None, "No student was evaluated", (f"The teacher scores {teacher}.",))
+    title = _title(results, best)
+    sentences = tuple(_sentences(results, best))
+    figures = tuple(_figures(results, best))
+    missed = results.verdicts
+    if missed is None:
+        return Verdict(None, title, sentences, (), figures)
+    student = gated if gated in results.models else "the student"
+    decision = (
+        f"Do not ship {student}: it misses the gate"
+        if missed
+        else f"Ship {student}: it passes the gate"
     )
-    return Verdict(not failed, title, (f"{_title(results, best)}.", *says), tuple(failed), figures)
+    return Verdict(not missed, decision, (f"{title}.", *sentences), tuple(missed), figures)
 
 
-def best_arm(results: Found) -> str | None:
-    """The arm with the highest score; the first of equals."""
-    arms = [name for name in results["models"] if name not in (TEACHER, BASE)]
-    return max(arms, key=lambda name: float(results["models"][name]["score"]["mean"]), default=None)
+def best_arm(results: Results) -> str | None:
+    """Return the arm with the highest score; the first of equals."""
+    arms = [name for name in results.models if name not in (TEACHER, BASE)]
+    return max(arms, key=lambda name: results.models[name].score.mean, default=None)
 
 
-def _title(results: Found, best: str) -> str:
-    model = results["models"][best]
-    kept = at(model, "retained")
-    first = (
-        f"{best} scores {model['score']['mean']:.3f}"
-        if kept is None
-        else f"{best} keeps {kept:.1%} of the teacher's score"
-    )
-    size, speed = _share(results, best, "parameters"), _faster(results, best)
-    return ", ".join([first, *([f"at {size:.0%} of its size"] if size else [])]) + (
-        f" and {speed:.1f} times its speed" if speed else ""
-    )
+def _title(results: Results, best: str) -> str:
+    model, teacher = results.models[best], results.models[TEACHER]
+    if model.retained is None:
+        title = f"{best} scores {model.score.mean:.3f}"
+    else:
+        title = f"{best} keeps {model.retained:.1%} of the teacher's score"
+    if size := _relative_size(model, teacher):
+        title += f", at {size:.0%} of its size"
+    if speed := _relative_speed(model, teacher):
+        title += f" and {speed:.1f} times its speed"
+    return title
 
 
-def _says(results: Found, best: str) -> Iterator[str]:
-    models = results["models"]
-    others = [
-        f"{'the untouched student' if name == BASE else f'the {name}'} {shown(models[name]['score'])}"
-        for name in (TEACHER, BASE)
-        if name in models
-    ]
-    yield (
-        f"On {results['held_out']:,} held-out seeds {best} scores {shown(models[best]['score'])}"
-        + "".join(f", {one}" for one in others)
-        + "."
-    )
+def _sentences(results: Results, best: str) -> Iterator[str]:
+    models = results.models
+    scores = [f"On {results.held_out:,} held-out seeds {best} scores {shown(models[best].score)}"]
+    for name, title in ((TEACHER, "the teacher"), (BASE, "the base student")):
+        if name in models:
+            scores.append(f"{title} {shown(models[name].score)}")
+    yield ", ".join(scores) + "."
     yield from _runners_up(results, best)
     yield from _kd_and_sft(results)
-    if against := at(results, "differences", f"{best} - {TEACHER}"):
-        yield f"Against the teacher, seed by seed, {best} is {verdict_of(against)}."
+    if to_teacher := results.differences.get(f"{best} - {TEACHER}"):
+        significance = SIGNIFICANCE[to_teacher.sign]
+        yield f"{best} minus the teacher, paired by seed, is {tested(to_teacher)}: {significance}."
     yield from (line for line in gaps(results) if line.startswith(f"{best}: "))
 
 
-def _runners_up(results: Found, best: str) -> Iterator[str]:
-    """Arms that the best one is not shown to be ahead of: by the paired difference where there is one, else by intervals that overlap."""
-    models, behind = results["models"], _behind(results, best)
-    near = [name for name in models if name not in (TEACHER, BASE, best, *behind)]
-    near = [name for name in near if models[name]["score"]["high"] >= models[best]["score"]["low"]]
-    if near:
-        whose = "interval overlaps with that" if len(near) == 1 else "interval overlaps with those"
-        yield f"{best} has the highest score of the arms, but its {whose} of {', '.join(near)}: a lead is not shown by the scores alone."
+def _runners_up(results: Results, best: str) -> Iterator[str]:
+    """Name the arms that may be as good as the best one.
 
-
-def _behind(results: Found, best: str) -> list[str]:
-    found = [
-        (name.partition(" - "), side(one))
-        for name, one in (results.get("differences") or {}).items()
+    An arm with a paired difference is behind if that is significant; the others are compared by
+    whether the intervals of their scores overlap.
+    """
+    behind = _behind(results, best)
+    low = results.models[best].score.low
+    close = [
+        name
+        for name, model in results.models.items()
+        if name not in (TEACHER, BASE, best, *behind) and model.score.high >= low
     ]
-    return [b for (a, _, b), sign in found if a == best and sign > 0] + [
-        a for (a, _, b), sign in found if b == best and sign < 0
-    ]
-
-
-def _kd_and_sft(results: Found) -> Iterator[str]:
-    """Whether distillation beat plain fine-tuning; said by the interval, not by the mean."""
-    for name, one in (results.get("differences") or {}).items():
-        left, _, right = name.partition(" - ")
-        if (_method(results, left), _method(results, right)) != ("kd", "sft"):
-            continue
-        said = {
-            1: "KD beats SFT, and that is shown",
-            0: "That KD beats SFT is not shown",
-            -1: "SFT beats KD, and that is shown",
-        }[side(one)]
-        yield f"{said}: {name} is {tested(one)}, paired by seed."
-
-
-def _method(results: Found, name: str) -> str | None:
-    """An arm's, or that of the arms that are repeats under this name."""
-    arms = at(results, "repeats", name, "arms") or [name]
-    found: str | None = at(results, "models", arms[0], "method")
-    return found
-
-
-def _figures(results: Found, best: str) -> Iterator[tuple[str, str]]:
-    """The few numbers to remember."""
-    model, teacher = results["models"][best], results["models"][TEACHER]
-    if at(model, "retained") is not None:
+    if close:
+        others = "that" if len(close) == 1 else "those"
         yield (
-            f"of the teacher's {results['metric']} score kept by {best}",
-            f"{model['retained']:.1%}",
+            f"{best} has the highest score of the arms, but its interval overlaps with {others} "
+            f"of {', '.join(close)}: the scores alone show no significant lead."
         )
-    yield (
-        f"{results['metric']} score of {best}, {model['score']['low']:.3f} to {model['score']['high']:.3f}",
-        f"{model['score']['mean']:.3f}",
-    )
-    if size := _share(results, best, "parameters"):
-        yield f"of the teacher's {teacher['parameters'] / 1e6:,.1f}M parameters", f"{size:.0%}"
-    if speed := _faster(results, best):
+
+
+def _behind(results: Results, best: str) -> list[str]:
+    """Return the models that are significantly worse than the best arm."""
+    behind = []
+    for name, difference in results.differences.items():
+        first, _, second = name.partition(" - ")
+        if first == best and difference.sign > 0:
+            behind.append(second)
+        if second == best and difference.sign < 0:
+            behind.append(first)
+    return behind
+
+
+def _kd_and_sft(results: Results) -> Iterator[str]:
+    """Say if distillation beats plain fine-tuning; decided by the interval, not by the mean."""
+    for name, difference in results.differences.items():
+        if results.methods(name) == ("kd", "sft"):
+            verdict = {
+                1: "KD is significantly better than SFT",
+                0: "KD and SFT show no significant difference",
+                -1: "KD is significantly worse than SFT",
+            }[difference.sign]
+            yield f"{verdict} (95 %): {name} is {tested(difference)}, paired by seed."
+
+
+def _figures(results: Results, best: str) -> Iterator[tuple[str, str]]:
+    """Yield (text, value) of the few numbers to remember."""
+    model, teacher = results.models[best], results.models[TEACHER]
+    if model.retained is not None:
+        yield f"of the teacher's {results.metric} score kept by {best}", f"{model.retained:.1%}"
+    interval = f"{model.score.low:.3f} to {model.score.high:.3f}"
+    yield f"{results.metric} score of {best}, {interval}", f"{model.score.mean:.3f}"
+    if size := _relative_size(model, teacher):
+        yield f"of the teacher's {(teacher.parameters or 0) / 1e6:,.1f}M parameters", f"{size:.0%}"
+    if speed := _relative_speed(model, teacher):
         yield "as many answers a second as the teacher", f"{speed:.1f}x"
-    if (prices := [at(one, "load", "price_per_1000") for one in (model, teacher)]) and all(prices):
-        yield f"is the price of 1,000 answers; the teacher's {prices[1]:,.4f}", f"{prices[0]:,.4f}"
-    if at(model, "agreement") is not None:
-        yield f"of {label(best)}'s answers are the teacher's", f"{model['agreement']:.1%}"
+    price, teacher_price = _price(model), _price(teacher)
+    if price and teacher_price:
+        yield (
+            f"is the price of 1,000 answers; the teacher's {teacher_price:,.4f}",
+            f"{price:,.4f}",
+        )
+    if model.agreement is not None:
+        yield f"of {label(best)}'s answers are the teacher's", f"{model.agreement:.1%}"
 
 
-def _share(results: Found, name: str, *keys: str) -> float | None:
-    """A figure of a model as a multiple of the teacher's."""
-    own, whole = at(results, "models", name, *keys), at(results, "models", TEACHER, *keys)
-    return own / whole if own and whole else None
+def _relative_size(model: ModelFigures, teacher: ModelFigures) -> float | None:
+    return _ratio(model.parameters, teacher.parameters)
 
 
-def _faster(results: Found, name: str) -> float | None:
-    return _share(results, name, "load", "answers_per_s") or _share(results, name, "answers_per_s")
+def _relative_speed(model: ModelFigures, teacher: ModelFigures) -> float | None:
+    """Return answers/s as a multiple of the teacher's, under the stated load if measured."""
+    under_load = _ratio(load_speed(model), load_speed(teacher))
+    return under_load or _ratio(model.answers_per_s, teacher.answers_per_s)
+
+
+def _ratio(own: float | None, teacher: float | None) -> float | None:
+    return own / teacher if own and teacher else None
+
+
+def _price(model: ModelFigures) -> float | None:
+    return model.load.price_per_1000 if model.load else None

@@ -1,292 +1,286 @@
-"""What results.json says, made ready to be read: the tables of models, differences, groups, calibration, memory. Any key may be absent."""
+"""Tables and chart data of the report, from results.json.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+A figure that no model has gets no column; an older results.json has fewer of them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.format import label, shown, signed
+from pipeline.evaluation.results_model import (
+    Difference,
+    Fidelity,
+    GroupScore,
+    Load,
+    ModelFigures,
+    Results,
+    TaskMetric,
+)
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability, Table
 
-Found = Mapping[str, Any]
-Column = tuple[str, Callable[[Found], str | None]]
+Cells = dict[str, str | None]  # by column; None where the model lacks the figure
 METRICS = {
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
     "json_valid": "valid JSON",
     "json_field_f1": "JSON field F1",
 }
+SIGNIFICANCE = {
+    1: "significantly better (95 %)",
+    0: "no significant difference (95 %)",
+    -1: "significantly worse (95 %)",
+}
 
 
-def at(tree: Any, *keys: str) -> Any:
-    """What lies below `keys`; None where one of them is absent or null."""
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
+def quality(results: Results) -> Table:
+    """Return how good each model's answers are."""
+    named = sorted({name for model in results.models.values() for name in model.metrics})
+
+    def cells(model: ModelFigures) -> Cells:
+        return {
+            f"{results.metric} [95 %]": shown(model.score),
+            "retained": _number("{:.1%}", model.retained),
+            "agrees with teacher": _number("{:.1%}", model.agreement),
+            "unreadable": _number("{:,.0f}", model.unreadable),
+            "macro-F1": _number("{:.3f}", model.macro_f1),
+            **{METRICS.get(name, name): _interval(model.metrics.get(name)) for name in named},
+        }
+
+    return _table(results, cells)
 
 
-def of(found: Found) -> Interval:
-    return Interval(found["mean"], found["low"], found["high"])
+def closeness(results: Results) -> Table:
+    """Return how close each model's probabilities are to the truth and to the teacher's."""
+    return _table(results, _closeness)
 
 
-def words(pattern: str, *keys: str, factor: float = 1.0) -> Callable[[Found], str | None]:
-    """A cell: the number below `keys`, times `factor`, by `pattern`."""
-
-    def cell(model: Found) -> str | None:
-        value = at(model, *keys)
-        return None if value is None else pattern.format(value * factor)
-
-    return cell
-
-
-def interval(*keys: str) -> Callable[[Found], str | None]:
-    """A cell: mean and interval below `keys`; also of a plain number there."""
-
-    def cell(model: Found) -> str | None:
-        value = at(model, *keys)
-        return (
-            shown(value)
-            if isinstance(value, Mapping)
-            else None
-            if value is None
-            else f"{value:.3f}"
-        )
-
-    return cell
+def _closeness(model: ModelFigures) -> Cells:
+    calibration, fidelity = model.calibration, model.fidelity or Fidelity()
+    return {
+        "calibration error": _number("{:.3f}", calibration.ece if calibration else None),
+        "Brier": _number("{:.3f}", calibration.brier if calibration else None),
+        "KL to teacher, nats/token": _interval(fidelity.kl),
+        "top-1 as teacher": _number("{:.1%}", fidelity.top1),
+        "ROUGE-L to teacher": _interval(fidelity.rouge_l),
+        "chrF to teacher": _interval(fidelity.chrf),
+    }
 
 
-def quality(results: Found) -> Table:
-    """How good each model's answers are."""
-    named = sorted(
-        {name for model in results["models"].values() for name in at(model, "metrics") or {}}
-    )
-    return _table(
-        results,
-        [
-            (f"{results['metric']} [95 %]", interval("score")),
-            ("retained", words("{:.1%}", "retained")),
-            ("agrees with teacher", words("{:.1%}", "agreement")),
-            ("unreadable", words("{:,.0f}", "unreadable")),
-            ("macro-F1", words("{:.3f}", "macro_f1")),
-            *((METRICS.get(name, name), interval("metrics", name)) for name in named),
-        ],
-    )
+def cost(results: Results) -> Table:
+    """Return what each model costs."""
+    return _table(results, _cost)
 
 
-def closeness(results: Found) -> Table:
-    """How near each model's probabilities are to the truth and to the teacher's."""
-    return _table(
-        results,
-        [
-            ("calibration error", words("{:.3f}", "calibration", "ece")),
-            ("Brier", words("{:.3f}", "calibration", "brier")),
-            ("KL to teacher, nats/token", interval("fidelity", "kl")),
-            ("top-1 as teacher", words("{:.1%}", "fidelity", "top1")),
-            ("ROUGE-L to teacher", interval("fidelity", "rouge_l")),
-            ("chrF to teacher", interval("fidelity", "chrf")),
-        ],
-    )
+def _cost(model: ModelFigures) -> Cells:
+    load = model.load or Load()
+    return {
+        "parameters": _number("{:,.1f}M", model.parameters, 1e-6),
+        "on disk": _number("{:,.0f} MB", model.nbytes, 1e-6),
+        "tokens/s": _number("{:,.0f}", model.tokens_per_s),
+        "answers/s": _number("{:,.1f}", model.answers_per_s),
+        "latency p50, p95": _milliseconds(load.p50_s, load.p95_s),
+        "first token p50, p95": _milliseconds(load.first_token_p50_s, load.first_token_p95_s),
+        "tokens/s under load": _number("{:,.0f}", load.tokens_per_s),
+        "answers/s under load": _number("{:,.1f}", load.answers_per_s),
+        "peak memory": _number("{:,.0f} MB", load.peak_bytes, 1e-6),
+        "price of 1,000": _number("{:,.4f}", load.price_per_1000),
+    }
 
 
-def cost(results: Found) -> Table:
-    """What each model costs."""
-    return _table(
-        results,
-        [
-            ("parameters", words("{:,.1f}M", "parameters", factor=1e-6)),
-            ("on disk", words("{:,.0f} MB", "nbytes", factor=1e-6)),
-            ("tokens/s", words("{:,.0f}", "tokens_per_s")),
-            ("answers/s", words("{:,.1f}", "answers_per_s")),
-            ("latency p50, p95", _latency("p50_s", "p95_s")),
-            ("first token p50, p95", _latency("first_token_p50_s", "first_token_p95_s")),
-            ("tokens/s under load", words("{:,.0f}", "load", "tokens_per_s")),
-            ("answers/s under load", words("{:,.1f}", "load", "answers_per_s")),
-            ("peak memory", words("{:,.0f} MB", "load", "peak_bytes", factor=1e-6)),
-            ("price of 1,000", words("{:,.4f}", "load", "price_per_1000")),
-        ],
-    )
+def costs(results: Results) -> Iterator[Cost]:
+    """Yield the charts of score over size and over speed that at least two models have."""
+    sizes = {name: model.parameters for name, model in results.models.items()}
+    if cost := _points(results, "Score and size", "million parameters", sizes, 1e-6):
+        yield cost
+    speeds = {name: load_speed(model) for name, model in results.models.items()}
+    if not speeds.get(TEACHER):
+        speeds = {name: model.answers_per_s for name, model in results.models.items()}
+    if cost := _points(results, "Score and speed", "answers a second", speeds):
+        yield cost
 
 
-def _latency(half: str, most: str) -> Callable[[Found], str | None]:
-    """A cell: what half and what 95 % of the requests take at most."""
-
-    def cell(model: Found) -> str | None:
-        found = [at(model, "load", half), at(model, "load", most)]
-        return (
-            None if None in found else ", ".join(f"{value * 1e3:,.0f}" for value in found) + " ms"
-        )
-
-    return cell
+def load_speed(model: ModelFigures) -> float | None:
+    """Return answers/s under the stated load."""
+    return model.load.answers_per_s if model.load else None
 
 
-def costs(results: Found) -> Iterator[Cost]:
-    """What to draw quality against; a measure that two models have."""
-    rate = (
-        ("load", "answers_per_s")
-        if at(results, "models", TEACHER, "load", "answers_per_s")
-        else ("answers_per_s",)
-    )
-    for title, unit, keys, factor in (
-        ("Score and size", "million parameters", ("parameters",), 1e-6),
-        ("Score and speed", "answers a second", rate, 1.0),
-    ):
-        points = [
-            Point(name, at(model, *keys) * factor, of(model["score"]))
-            for name, model in results["models"].items()
-            if at(model, *keys)
-        ]
-        if len(points) > 1:
-            yield Cost(title, unit, tuple(points))
+def _points(
+    results: Results,
+    title: str,
+    unit: str,
+    values: Mapping[str, float | None],
+    factor: float = 1.0,
+) -> Cost | None:
+    points = [
+        Point(name, value * factor, results.models[name].score)
+        for name, value in values.items()
+        if value
+    ]
+    return Cost(title, unit, tuple(points)) if len(points) > 1 else None
 
 
-def differences(results: Found) -> list[Estimate]:
+def differences(results: Results) -> list[Estimate]:
+    """Return each paired difference with its significance in words."""
     return [
-        Estimate(name, of(one), verdict_of(one))
-        for name, one in (results.get("differences") or {}).items()
+        Estimate(name, difference, f"{tested(difference)}: {SIGNIFICANCE[difference.sign]}")
+        for name, difference in results.differences.items()
     ]
 
 
-def verdict_of(one: Found) -> str:
-    """-0.017 [-0.043, +0.007], p = 0.231: not shown"""
-    said = {1: "better, shown", 0: "not shown", -1: "worse, shown"}[side(one)]
-    return f"{tested(one)}: {said}"
+def tested(difference: Difference) -> str:
+    """Return "-0.017 [-0.043, +0.007], p = 0.231"."""
+    if difference.p is None:
+        return signed(difference)
+    p = f"p = {difference.p:.3f}" if difference.p >= 0.001 else "p < 0.001"
+    return f"{signed(difference)}, {p}"
 
 
-def tested(one: Found) -> str:
-    """-0.017 [-0.043, +0.007], p = 0.231"""
-    p = one.get("p")
-    return signed(one) + ("" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}")
-
-
-def side(one: Found) -> int:
-    """1 or -1 if the whole interval lies on that side of 0, else 0."""
-    return int(one["low"] > 0) - int(one["high"] < 0)
-
-
-def groups(results: Found) -> Iterator[Group]:
-    """Each slice with the score of every model that has it."""
-    models = results["models"]
-    for name, first in (at(models, TEACHER, "groups") or {}).items():
-        scores = [
-            Estimate(model, of(found["groups"][name]), shown(found["groups"][name]))
-            for model, found in models.items()
-            if at(found, "groups", name)
-        ]
-        yield Group(name, first["held_out"], tuple(scores))
-
-
-def gaps(results: Found) -> Iterator[str]:
-    """A sentence a model: how far its best and worst group are apart, and whether that is the teacher's doing."""
-    models = results["models"]
-    teacher = at(models, TEACHER, "gap")
-    if teacher is None or len(models[TEACHER]["groups"]) < 2:
+def groups(results: Results) -> Iterator[Group]:
+    """Yield each group of held-out examples with the score of every model that has it."""
+    if TEACHER not in results.models:
         return
-    yield f"The teacher's best and worst group are {_apart(models[TEACHER])}."
-    for name, model in models.items():
-        if name not in (TEACHER, BASE) and model.get("gap") is not None:
-            yield f"{name}: its best and worst group are {_apart(model)}: {_inherited(model, models[TEACHER])}."
+    for name, first in results.models[TEACHER].groups.items():
+        scores = [
+            Estimate(model_name, model.groups[name], shown(model.groups[name]))
+            for model_name, model in results.models.items()
+            if name in model.groups
+        ]
+        yield Group(name, first.held_out, tuple(scores))
 
 
-def _apart(model: Found) -> str:
-    worst, best = _ends(model["groups"])
-    return f"{model['gap']:.3f} apart ({best}, {worst})"
+def gaps(results: Results) -> Iterator[str]:
+    """Yield a sentence per model: how far apart its groups are, and if the teacher's are too."""
+    teacher = results.models.get(TEACHER)
+    if teacher is None or teacher.gap is None or len(teacher.groups) < 2:
+        return
+    yield f"The teacher's best and worst group are {_apart(teacher, teacher.gap)}."
+    for name, model in results.models.items():
+        if name not in (TEACHER, BASE) and model.gap is not None:
+            gap = _apart(model, model.gap)
+            inherited = _inherited(model.gap, teacher.gap, _noise(model.groups))
+            yield f"{name}: its best and worst group are {gap}: {inherited}."
 
 
-def _inherited(model: Found, teacher: Found) -> str:
-    """A gap is told from another one only beyond the noise of the two groups that it lies between."""
-    gap, own, noise = model["gap"], teacher["gap"], _noise(model["groups"])
-    if gap - own > noise:
-        return f"amplified, the teacher's own are {own:.3f} apart"
-    if own - gap > noise:
-        return f"narrowed, the teacher's own are {own:.3f} apart"
+def _apart(model: ModelFigures, gap: float) -> str:
+    worst, best = _extremes(model.groups)
+    return f"{gap:.3f} apart ({best}, {worst})"
+
+
+def _inherited(gap: float, teacher_gap: float, noise: float) -> str:
+    """Compare two gaps; they differ only if by more than the noise of the student's groups."""
+    teacher = f"the teacher's own are {teacher_gap:.3f} apart"
+    if gap - teacher_gap > noise:
+        return f"amplified, {teacher}"
+    if teacher_gap - gap > noise:
+        return f"narrowed, {teacher}"
     if gap <= noise:
-        return f"no gap is shown, the intervals of the groups are as wide (the teacher's own: {own:.3f})"
-    return f"inherited, the teacher's own are {own:.3f} apart and the intervals do not tell these from those"
+        return (
+            "no significant gap, the intervals of the groups are as wide "
+            f"(the teacher's own: {teacher_gap:.3f})"
+        )
+    return f"inherited, {teacher}, no significant difference"
 
 
-def _ends(found: Mapping[str, Found]) -> tuple[str, str]:
-    names = sorted(found, key=lambda name: float(found[name]["mean"]))
+def _extremes(groups: Mapping[str, GroupScore]) -> tuple[str, str]:
+    """Return the names of the worst and the best group."""
+    names = sorted(groups, key=lambda name: groups[name].mean)
     return names[0], names[-1]
 
 
-def _noise(found: Mapping[str, Found]) -> float:
-    """Half the width of the interval of the difference of the two outermost groups, which hold different seeds."""
-    halves = [(found[name]["high"] - found[name]["low"]) / 2 for name in _ends(found)]
+def _noise(groups: Mapping[str, GroupScore]) -> float:
+    """Return half the width of the interval of (best - worst); the two share no example."""
+    halves = [(groups[name].high - groups[name].low) / 2 for name in _extremes(groups)]
     return float(sum(half**2 for half in halves) ** 0.5)
 
 
-def reliability(results: Found) -> Iterator[Reliability]:
-    for name, model in results["models"].items():
-        found = at(model, "calibration")
-        if at(found, "bins"):
-            bins = tuple(
-                Bin(one["confidence"], one["accuracy"], one["count"]) for one in found["bins"]
-            )
-            yield Reliability(
-                name,
-                f"calibration error {found['ece']:.3f} over {found['answers']:,} answers",
-                bins,
-            )
+def reliability(results: Results) -> Iterator[Reliability]:
+    """Yield the reliability curve of each model whose answers have confidences."""
+    for name, model in results.models.items():
+        calibration = model.calibration
+        if calibration and calibration.bins:
+            bins = [Bin(one.confidence, one.accuracy, one.count) for one in calibration.bins]
+            error = f"calibration error {calibration.ece:.3f}"
+            yield Reliability(name, f"{error} over {calibration.answers:,} answers", tuple(bins))
 
 
-def memorisation(results: Found) -> tuple[Table | None, Table | None]:
-    """(training rows beside rows never seen, planted canaries), where they were looked for."""
-    columns: list[Column] = []
-    for side, name in (("trained", "training rows"), ("unseen", "rows not trained on")):
-        columns += [
-            (name, words("{:,.0f}", "memorisation", side, "rows")),
-            (f"{name}: verbatim", words("{:.1%}", "memorisation", side, "verbatim")),
-            (f"{name}: longest, tokens", words("{:,.0f}", "memorisation", side, "longest")),
-        ]
-    rows = _table(results, columns)
-    canaries = [
-        (label(name), str(canary["text"]), f"{canary['exposure']:.1f}")
-        for name, model in results["models"].items()
-        for canary in at(model, "memorisation", "canaries") or []
+def memorisation(results: Results) -> Table | None:
+    """Return training rows compared with rows never seen, where they were measured."""
+    rows = _table(results, _memorisation)
+    return rows if rows.rows else None
+
+
+def _memorisation(model: ModelFigures) -> Cells:
+    if model.memorisation is None:
+        return {}
+    cells: Cells = {}
+    for name, repetition in (
+        ("training rows", model.memorisation.trained),
+        ("rows not trained on", model.memorisation.unseen),
+    ):
+        cells[name] = _number("{:,.0f}", repetition.rows)
+        cells[f"{name}: verbatim"] = _number("{:.1%}", repetition.verbatim)
+        cells[f"{name}: longest, tokens"] = _number("{:,.0f}", repetition.longest)
+    return cells
+
+
+def canaries(results: Results) -> Table | None:
+    """Return the planted canaries with their exposure, where they were measured."""
+    rows = [
+        (label(name), canary.text, f"{canary.exposure:.1f}")
+        for name, model in results.models.items()
+        if model.memorisation
+        for canary in model.memorisation.canaries
     ]
-    return rows if rows.rows else None, Table(
-        ("model", "canary", "exposure, bits"), tuple(canaries)
-    ) if canaries else None
+    return Table(("model", "canary", "exposure, bits"), tuple(rows)) if rows else None
 
 
-def elsewhere(results: Found) -> Table | None:
-    """lm-eval's tasks: a row a task and metric, a column a model."""
-    asked = {
-        name: model["lm_eval"] for name, model in results["models"].items() if at(model, "lm_eval")
-    }
+def lm_eval(results: Results) -> Table | None:
+    """Return lm-eval's tasks: a row per task and metric, a column per model."""
+    measured = {name: model.lm_eval for name, model in results.models.items() if model.lm_eval}
     keys = dict.fromkeys(
         (task, metric)
-        for tasks in asked.values()
+        for tasks in measured.values()
         for task, metrics in tasks.items()
         for metric in metrics
     )
-    rows = [
-        (f"{task}: {metric}", *(_measured(at(tasks, task, metric)) for tasks in asked.values()))
-        for task, metric in keys
-    ]
-    return Table(("task", *map(label, asked)), tuple(rows)) if rows else None
+    rows = []
+    for task, metric in keys:
+        cells = [_task_metric(tasks.get(task, {}).get(metric)) for tasks in measured.values()]
+        rows.append((f"{task}: {metric}", *cells))
+    return Table(("task", *map(label, measured)), tuple(rows)) if rows else None
 
 
-def _measured(found: Found | None) -> str:
-    if found is None or found.get("value") is None:
+def _task_metric(metric: TaskMetric | None) -> str:
+    if metric is None:
         return "-"
-    return f"{found['value']:.3f}" + (
-        "" if found.get("stderr") is None else f" ± {found['stderr']:.3f}"
-    )
+    error = "" if metric.stderr is None else f" ± {metric.stderr:.3f}"
+    return f"{metric.value:.3f}{error}"
 
 
-def _table(results: Found, columns: Sequence[Column]) -> Table:
-    """A row a model, a column for whatever at least one of them has."""
-    cells = [
-        (head, [cell(model) for model in results["models"].values()]) for head, cell in columns
+def _number(pattern: str, value: float | None, factor: float = 1.0) -> str | None:
+    return None if value is None else pattern.format(value * factor)
+
+
+def _interval(interval: Interval | None) -> str | None:
+    return None if interval is None else shown(interval)
+
+
+def _milliseconds(half: float | None, most: float | None) -> str | None:
+    """Return the latency that 50 % and 95 % of the requests stay below."""
+    if half is None or most is None:
+        return None
+    return f"{half * 1e3:,.0f}, {most * 1e3:,.0f} ms"
+
+
+def _table(results: Results, cells: Callable[[ModelFigures], Cells]) -> Table:
+    """Return a row per model and a column per figure that at least one of them has."""
+    rows = {name: cells(model) for name, model in results.models.items()}
+    named = dict.fromkeys(column for row in rows.values() for column in row)
+    columns = [name for name in named if any(row.get(name) is not None for row in rows.values())]
+    if not columns:
+        return Table(("model",), ())
+    body = [
+        (label(name), *(row.get(column) or "-" for column in columns)) for name, row in rows.items()
     ]
-    there = [(head, values) for head, values in cells if any(value is not None for value in values)]
-    rows = (
-        [
-            (label(name), *(values[number] or "-" for _, values in there))
-            for number, name in enumerate(results["models"])
-        ]
-        if there
-        else []
-    )
-    return Table(("model", *(head for head, _ in there)), tuple(rows))
+    return Table(("model", *columns), tuple(body))

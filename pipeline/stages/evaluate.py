@@ -16,6 +16,7 @@ from pipeline.data import prompts, replies, seeds
 from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
 from pipeline.evaluation import fidelity, gate, latency, optional_figures, results, table
+from pipeline.evaluation.results_model import Results
 from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import input_digest
 from pipeline.execution.paths import BASE, TEACHER, begun, trained, trained_model
@@ -28,7 +29,7 @@ from pipeline.models.base import Completion, Model, Request, Sampling
 from pipeline.models.weights import size_of
 from pipeline.records import Range, Scored, Seed, digest
 from pipeline.storage import topk
-from pipeline.storage.files import read_json, sha256, update_json, write_json
+from pipeline.storage.files import read_json, sha256, write_json
 from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
 from pipeline.verifiers import verify
@@ -120,19 +121,19 @@ def finish(config: Config) -> None:
     Raises PipelineError if the gate needs a figure that was not measured; the others are written.
     """
     names = parts(config)
-    measured, faithful = results.measured(config, names), fidelity.readings(config, names)
-    figures = {**results.results(config, measured, faithful), "verdicts": None}
+    measured, readings = results.measured(config, names), fidelity.readings(config, names)
+    figures = results.results(config, measured, readings)
     try:
-        if config.evaluate.gate:
-            figures["verdicts"] = gate.failed(config, figures)
+        verdicts = gate.failed(config, figures) if config.evaluate.gate else None
+        figures = figures.model_copy(update={"verdicts": verdicts})
     finally:
-        update_json(_results_path(config), figures)
+        figures.write(_results_path(config))
 
 
 def summary(config: Config) -> str:
     """Return the table of results.json."""
     path = _results_path(config)
-    figures = read_json(path)
+    figures = Results.read(path)
     return "\n".join([table.table(figures), *optional_figures.lines(figures), str(path)])
 
 
@@ -256,11 +257,9 @@ def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
     ]
     log.info(f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once")
     figures = latency.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
+    load = {"asked": asked.requests, **figures.model_dump(exclude_unset=True)}
     cost = read_json(job.folder / "cost.json")
-    write_json(
-        job.folder / "cost.json",
-        {**cost, "engine": model.facts.engine, "load": {"asked": asked.requests, **figures}},
-    )
+    write_json(job.folder / "cost.json", {**cost, "engine": model.facts.engine, "load": load})
 
 
 def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None) -> None:

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from pipeline.ablation import plan as ablation_plan
 from pipeline.ablation import results, run
 from pipeline.ablation.plan import Plan
+from pipeline.ablation.results_model import AblationResults
 from pipeline.ablation.run import Do
 from pipeline.cli.main import cli
 from pipeline.config import Config, load
@@ -134,19 +135,18 @@ def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(
     ]
     assert "curated-0 done, 1 of 6; about 0:" in capsys.readouterr().out
     said = run.write(plan)
-    found = json.loads((plan.folder / "results.json").read_text())
+    found = AblationResults.read(plan.folder / "results.json")
     kept = len(kept_rows(run_dir / "filter" / "kept"))
-    assert {group: one["rows"] for group, one in found["sets"].items()} == {
+    assert {group: trained.rows for group, trained in found.sets.items()} == {
         "curated": [kept, kept], "random": [kept, kept], "curated50": [round(kept / 2)] * 2
     }  # fmt: skip
     means = {
         group: np.mean([one for name in names for one in scores(plan.folder, name)])
         for group, names in plan.groups.items()
     }
-    assert found["curation"]["mean"] == pytest.approx(means["curated"] - means["random"])
-    assert found["curve"]["per_doubling"]["mean"] == pytest.approx(
-        means["curated"] - means["curated50"]
-    )
+    assert found.curation.mean == pytest.approx(means["curated"] - means["random"])
+    assert found.curve is not None
+    assert found.curve.per_doubling.mean == pytest.approx(means["curated"] - means["curated50"])
     assert "curation is worth" in said
     assert "measure nothing" in said
     assert {
@@ -471,11 +471,10 @@ def test_slope_is_that_of_least_squares() -> None:
     }
     found = results.curve(runs)
     means = [runs[share].mean() for share in runs]
-    assert found["per_doubling"]["mean"] == pytest.approx(
-        np.polyfit(np.log2(list(runs)), means, 1)[0]
-    )
-    assert found["per_doubling"]["low"] < 0.05 < found["per_doubling"]["high"]
-    assert found["last_step"]["mean"] == pytest.approx(means[2] - means[1])
+    slope = np.polyfit(np.log2(list(runs)), means, 1)[0]
+    assert found.per_doubling.mean == pytest.approx(slope)
+    assert found.per_doubling.low < 0.05 < found.per_doubling.high
+    assert found.last_step.mean == pytest.approx(means[2] - means[1])
 
 
 def test_interval_of_a_sum_is_the_textbook_one() -> None:
@@ -503,12 +502,12 @@ def claims(
     names = ("mean", "low", "high")
     found: dict[str, Any] = {
         "metric": "label", "held_out": 9, "arm": "kd", "repeats": 1, "samples": 100, "kept": kept, "note": None,
-        "sets": {"curated12_5": {"rows": [5], "each": [0.5], "score": dict.fromkeys(names, 0.5)}},
+        "sets": {"curated12_5": {"arms": ["a"], "rows": [5], "each": [0.5], "score": dict.fromkeys(names, 0.5)}},
         "curation": dict(zip(names, curation, strict=True)),
         "curve": {"shares": [1.0, 0.5, 0.25], "per_doubling": dict(zip(names, slope, strict=True)),
                   "last_step": dict(zip(names, last, strict=True))},
     }  # fmt: skip
-    return results.report(found)
+    return results.report(AblationResults.model_validate(found))
 
 
 BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0.03)
@@ -523,9 +522,9 @@ BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0
             ABOVE,
             40,
             [
-                "size: shown\n",
+                "size: significant (95 %)\n",
                 "filter kept 40 of 100 samples (40.0%)",
-                "likely, if the curve goes on as it did",
+                "likely, if the curve continues",
             ],
         ),
         (
@@ -534,8 +533,8 @@ BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0
             ROUND,
             95,
             [
-                "not shown, the interval holds 0\n",
-                "not shown, though it has helped so far",
+                "size: no significant difference, the interval holds 0\n",
+                "not significant, though it has helped so far",
                 "from 0.5 of the samples",
             ],
         ),
@@ -545,8 +544,8 @@ BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0
             ROUND,
             96,
             [
-                "shown to do harm",
-                "more than +0.040 for twice the data lies outside it",
+                "significantly worse",
+                "more than +0.040 for twice the data is outside it",
                 "are nearly the same",
             ],
         ),

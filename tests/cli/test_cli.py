@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.cli.main import cli
 from pipeline.evaluation.format import shown
+from pipeline.evaluation.results_model import Results
 from pipeline.execution import manifest
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_lines
@@ -75,8 +76,8 @@ def test_ends_with_the_report(tiny: Path) -> None:
         assert done.stdout.splitlines()[-1] == f"report: {page}"
         assert page.is_file()
     text = page.with_name("report.md").read_text()
-    results = json.loads((tiny / "evaluate" / "results.json").read_text())
-    assert all(shown(model["score"]) in text for model in results["models"].values())
+    results = Results.read(tiny / "evaluate" / "results.json")
+    assert all(shown(model.score) in text for model in results.models.values())
     page.unlink()
     page.mkdir()
     held = pipeline(

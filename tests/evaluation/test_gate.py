@@ -8,15 +8,10 @@ from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation import gate
 from pipeline.evaluation.results import results
+from pipeline.evaluation.results_model import Cost
 from pipeline.records import Score, Scored, Usage
 
-COST = {
-    "engine": "vllm",
-    "tokens_per_s": None,
-    "answers_per_s": None,
-    "parameters": None,
-    "nbytes": None,
-}
+COST = Cost(engine="vllm")
 
 
 def answers(right: str, said: str | None = None) -> list[Scored]:
@@ -94,13 +89,11 @@ def test_figures_beside_the_score(workshop: Path) -> None:
         "kd": (answers("00"), COST),
         "sft": (answers("11"), COST),
     }
-    found = results(config, measured)["models"]
-    assert (found["kd"]["agreement"], found["sft"]["agreement"]) == (0.5, 0.5)
-    assert found["sft"]["macro_f1"] == 0.5, "nobody said or meant no"
-    assert found["kd"]["macro_f1"] == 0.0
-    assert found["teacher"]["macro_f1"] == pytest.approx(2 / 3 / 2)
-    assert {name: group["mean"] for name, group in found["teacher"]["groups"].items()} == {
-        "a": 1.0,
-        "b": 0.0,
-    }
-    assert found["teacher"]["gap"] == 1.0
+    models = results(config, measured).models
+    assert (models["kd"].agreement, models["sft"].agreement) == (0.5, 0.5)
+    assert models["sft"].macro_f1 == 0.5, "nobody said or meant no"
+    assert models["kd"].macro_f1 == 0.0
+    assert models["teacher"].macro_f1 == pytest.approx(2 / 3 / 2)
+    groups = models["teacher"].groups
+    assert {name: group.mean for name, group in groups.items()} == {"a": 1.0, "b": 0.0}
+    assert models["teacher"].gap == 1.0

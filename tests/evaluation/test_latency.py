@@ -1,14 +1,15 @@
 """Latency and speed at a stated load: by what they are measured, when they are measured again, what they cost."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.config import Config, Engine, load
 from pipeline.errors import PipelineError
 from pipeline.evaluation import gate
+from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.latency import measure, priced
+from pipeline.evaluation.results_model import Calibration, Load, ModelFigures, Results
 from pipeline.execution import runner
 from pipeline.models.base import Request
 from pipeline.models.fake import FakeModel
@@ -16,9 +17,9 @@ from pipeline.models.memory_usage import peak_of_processes, reset_peak
 from pipeline.records import Rendered
 from pipeline.stages import evaluate, generate, train
 from pipeline.stages import filter as filter_stage
-from pipeline.storage.files import read_json
 
 STAGES = (generate, filter_stage, train)
+SCORE = Interval(mean=0.5, low=0.4, high=0.6)
 
 
 def requests(count: int) -> list[Request]:
@@ -36,27 +37,38 @@ def run(workshop: Path, *overrides: str) -> Config:
     return config
 
 
-def results(config: Config) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(Path(config.run_dir) / "evaluate" / "results.json")
-    return found
+def results(config: Config) -> Results:
+    return Results.read(Path(config.run_dir) / "evaluate" / "results.json")
+
+
+def load_of_sft(config: Config) -> Load:
+    load = results(config).models["sft"].load
+    assert load is not None
+    return load
+
+
+def only_kd(model: ModelFigures) -> Results:
+    return Results(metric="label", held_out=9, models={"kd": model})
 
 
 def test_each_request_is_timed_at_the_load_asked_for() -> None:
     """Four at once of a model that takes 20 ms a batch: two batches for the eight measured; the first request only warms up."""
     model = FakeModel("fake", [" yes\n"], Engine(), delay_s=0.02)
     found = measure(model, requests(9), 8, concurrency=4)
-    assert (found["requests"], found["concurrency"]) == (8, 4)
-    assert 0.02 <= found["p50_s"] <= found["p95_s"] <= 8 / found["answers_per_s"]
-    assert 0 < found["first_token_p50_s"] < found["p50_s"]
-    assert found["peak_bytes"] is None
+    assert (found.requests, found.concurrency) == (8, 4)
+    assert found.p50_s is not None
+    assert found.p95_s is not None
+    assert found.first_token_p50_s is not None
+    assert found.answers_per_s is not None
+    assert 0.02 <= found.p50_s <= found.p95_s <= 8 / found.answers_per_s
+    assert 0 < found.first_token_p50_s < found.p50_s
+    assert found.peak_bytes is None
 
 
 def test_one_held_out_seed_is_enough() -> None:
     """The warm-up must not leave nothing to measure."""
-    assert (
-        measure(FakeModel("fake", [" yes\n"], Engine()), requests(1), 8, concurrency=4)["requests"]
-        == 1
-    )
+    model = FakeModel("fake", [" yes\n"], Engine())
+    assert measure(model, requests(1), 8, concurrency=4).requests == 1
 
 
 def test_a_request_that_fails_ends_it() -> None:
@@ -67,34 +79,43 @@ def test_a_request_that_fails_ends_it() -> None:
 
 def test_price_of_a_thousand_requests() -> None:
     """An hour at 3.60 in which 2 requests are answered each second: 7,200 for 3.60."""
-    found = priced({"answers_per_s": 2.0}, 3.6)
+    load = Load(answers_per_s=2.0)
+    found = priced(load, 3.6)
     assert found is not None
-    assert found["price_per_1000"] == pytest.approx(0.5)
-    assert priced({"answers_per_s": 2.0}, None) == {"answers_per_s": 2.0, "price_per_1000": None}
+    assert found.price_per_1000 == pytest.approx(0.5)
+    without_price = priced(load, None)
+    assert without_price is not None
+    assert without_price.model_dump(exclude_unset=True) == {
+        "answers_per_s": 2.0,
+        "price_per_1000": None,
+    }
 
 
 def test_another_load_is_measured_without_asking_again(workshop: Path) -> None:
     """Answers stay as they are; a load that was never measured, or was another, is made up for; the same one is left."""
     found = results(run(workshop, "evaluate.load=null"))
-    assert found["models"]["sft"]["load"] is None
+    assert found.models["sft"].load is None
     answers = workshop / "run" / "evaluate" / "sft" / "00000.jsonl.gz"
     before = answers.stat().st_mtime_ns
-    assert results(run(workshop))["models"]["sft"]["load"]["requests"] == 7
+    assert load_of_sft(run(workshop)).requests == 7
     config = run(
         workshop, "evaluate.load={requests: 3, concurrency: 2}", "evaluate.price_per_hour=1.0"
     )
-    figures = results(config)["models"]["sft"]["load"]
-    assert (figures["requests"], figures["concurrency"]) == (3, 2)
-    assert figures["price_per_1000"] > 0
+    figures = load_of_sft(config)
+    assert (figures.requests, figures.concurrency) == (3, 2)
+    assert figures.price_per_1000 is not None
+    assert figures.price_per_1000 > 0
     assert answers.stat().st_mtime_ns == before
     assert not runner.execute(evaluate, config, prepare=evaluate.reopen)
 
 
 def test_verdicts_stand_with_the_figures(workshop: Path) -> None:
     """A report must not have to know the config to say why a student was held back."""
-    assert results(run(workshop))["verdicts"] is None
-    assert results(run(workshop, "evaluate.gate={p95_s: 1000}"))["verdicts"] == []
-    assert "p95_s is" in results(run(workshop, "evaluate.gate={p95_s: 1e-9}"))["verdicts"][0]
+    assert results(run(workshop)).verdicts is None
+    assert results(run(workshop, "evaluate.gate={p95_s: 1000}")).verdicts == []
+    verdicts = results(run(workshop, "evaluate.gate={p95_s: 1e-9}")).verdicts
+    assert verdicts is not None
+    assert "p95_s is" in verdicts[0]
 
 
 @pytest.mark.parametrize(
@@ -109,13 +130,13 @@ def test_verdicts_stand_with_the_figures(workshop: Path) -> None:
 )
 def test_bounds_of_the_gate(workshop: Path, setting: str, missed: str | None) -> None:
     """On either side of each."""
-    model = {
-        "score": {},
-        "load": {"p95_s": 0.15, "price_per_1000": 0.5},
-        "calibration": {"ece": 0.2},
-    }
+    model = ModelFigures(
+        score=SCORE,
+        load=Load(p95_s=0.15, price_per_1000=0.5),
+        calibration=Calibration(ece=0.2, brier=0.1, answers=9),
+    )
     lines = gate.failed(
-        load(workshop / "config.yaml", [f"evaluate.gate={setting}"]), {"models": {"kd": model}}
+        load(workshop / "config.yaml", [f"evaluate.gate={setting}"]), only_kd(model)
     )
     assert (not lines) if missed is None else (len(lines) == 1 and missed in lines[0])
 
@@ -135,7 +156,7 @@ def test_a_gate_on_a_figure_that_is_not_there(workshop: Path, key: str, advice: 
     ):
         gate.failed(
             load(workshop / "config.yaml", [f"evaluate.gate={{{key}: 0.5}}"]),
-            {"models": {"kd": {"score": {}, "load": None}}},
+            only_kd(ModelFigures(score=SCORE)),
         )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -149,18 +148,18 @@ def test_further_metrics_see_the_stored_answers(workshop: Path) -> None:
 
 def test_calibration_by_hand() -> None:
     """One answer 0.25 less sure than right, two 0.45 surer; 1 belongs to the last bin."""
-    found: dict[str, Any] | None = calibration(
+    found = calibration(
         [scored("a", "a", 1.0, 1.0), scored("a", "b", 0.0, 0.9), scored("a", "a", 1.0, 0.75)],
         "exact",
     )
     assert found is not None
-    assert found["ece"] == pytest.approx((2 * 0.45 + 1 * 0.25) / 3)
-    assert found["brier"] == pytest.approx((0.0 + 0.81 + 0.0625) / 3)
-    assert [(one["low"], one["high"], one["count"], one["accuracy"]) for one in found["bins"]] == [
+    assert found.ece == pytest.approx((2 * 0.45 + 1 * 0.25) / 3)
+    assert found.brier == pytest.approx((0.0 + 0.81 + 0.0625) / 3)
+    assert [(bin_.low, bin_.high, bin_.count, bin_.accuracy) for bin_ in found.bins] == [
         (0.7, 0.8, 1, 1.0),
         (0.9, 1.0, 2, 0.5),
     ]
-    assert found["bins"][1]["confidence"] == pytest.approx(0.95)
+    assert found.bins[1].confidence == pytest.approx(0.95)
 
 
 def test_calibration_of_what_knows_no_probabilities() -> None:
@@ -169,4 +168,4 @@ def test_calibration_of_what_knows_no_probabilities() -> None:
     assert calibration([scored("a", "a", 0.3, 0.5)], "chrf") is None
     some = calibration([scored(None, "a"), scored("a", "a", 1.0, 0.5)], "exact")
     assert some is not None
-    assert (some["answers"], some["ece"]) == (1, 0.5)
+    assert (some.answers, some.ece) == (1, 0.5)

@@ -1,7 +1,6 @@
 """Repeats of an arm, and differences between groups of them."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,16 +8,11 @@ import pytest
 from pipeline.config import Arm, load
 from pipeline.evaluation.bootstrap import bootstrap, bootstrap_repeats
 from pipeline.evaluation.results import repeats, results
+from pipeline.evaluation.results_model import Cost
 from pipeline.evaluation.table import table
 from pipeline.records import Score, Scored, Usage
 
-COST: dict[str, Any] = {
-    "engine": "none",
-    "parameters": None,
-    "nbytes": None,
-    "tokens_per_s": None,
-    "answers_per_s": None,
-}
+COST = Cost(engine="none")
 
 
 def answers(values: list[float]) -> list[Scored]:
@@ -82,15 +76,15 @@ def test_table_of_repeats(workshop: Path) -> None:
         "sft-1": [0.0, 0.0],
     }
     found = results(config, {name: (answers(value), COST) for name, value in values.items()})
-    assert found["repeats"]["kd"]["each"] == [0.5, 1.0]
-    assert list(found["differences"]) == [
+    assert found.repeats["kd"].each == [0.5, 1.0]
+    assert list(found.differences) == [
         "kd - sft",
         "kd - base",
         "sft - base",
         "kd - teacher",
         "sft - teacher",
     ]
-    assert found["differences"]["kd - sft"]["mean"] == pytest.approx(0.5)
+    assert found.differences["kd - sft"].mean == pytest.approx(0.5)
     assert "kd, mean of 2 repeats: 0.750" in table(found)
 
 
@@ -99,6 +93,6 @@ def test_without_repeats_nothing_is_said_of_them(workshop: Path) -> None:
     config = load(workshop / "config.yaml")
     values = {"teacher": [1.0, 1.0], "base": [0.0, 0.0], "kd": [1.0, 0.0], "sft": [0.0, 0.0]}
     found = results(config, {name: (answers(value), COST) for name, value in values.items()})
-    assert found["repeats"] == {}
+    assert found.repeats == {}
     assert "repeats" not in table(found)
     assert "kd - sft: +0.500" in table(found)

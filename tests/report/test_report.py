@@ -17,6 +17,7 @@ from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.format import shown, signed
+from pipeline.evaluation.results_model import Results
 from pipeline.report import charts, svg
 from pipeline.report.build import gather
 from pipeline.report.facts import Cost, Estimate, Facts, Group, Point, Waterfall
@@ -73,20 +74,20 @@ def written(run: Path) -> tuple[Page, str, str]:
 def test_one_source_of_figures(run: Path) -> None:
     """A report that computes for itself could say another thing than the file that the gate reads."""
     _, page, markdown = written(run)
-    found = finished_run.results()
-    for model in found["models"].values():
-        for figure in (model["score"], model["groups"]["long"], model["metrics"]["chrf"]):
-            mean, _, rest = shown(figure).partition(" ")
-            assert shown(figure) in markdown
+    found = Results.model_validate(finished_run.results())
+    for model in found.models.values():
+        for interval in (model.score, model.groups["long"], model.metrics["chrf"]):
+            mean, _, rest = shown(interval).partition(" ")
+            assert shown(interval) in markdown
             assert f"{mean} {rest}" in page
         for figure in (
-            f"{model['retained']:.1%}",
-            f"{model['macro_f1']:.3f}",
-            f"{model['parameters'] / 1e6:,.1f}M",
+            f"{model.retained:.1%}",
+            f"{model.macro_f1:.3f}",
+            f"{(model.parameters or 0) / 1e6:,.1f}M",
         ):
             assert figure in markdown
             assert figure in page
-    for difference in found["differences"].values():
+    for difference in found.differences.values():
         assert signed(difference) in markdown
         assert signed(difference) in page
 
@@ -165,9 +166,9 @@ def test_only_the_gate_speaks_of_shipping(
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (0.01, 0.05, "KD beats SFT, and that is shown"),
-        (-0.01, 0.05, "That KD beats SFT is not shown"),
-        (-0.05, -0.01, "SFT beats KD, and that"),
+        (0.01, 0.05, "KD is significantly better than SFT (95 %)"),
+        (-0.01, 0.05, "KD and SFT show no significant difference (95 %)"),
+        (-0.05, -0.01, "KD is significantly worse than SFT (95 %)"),
     ],
 )
 def test_kd_and_sft_by_the_interval(tmp_path: Path, low: float, high: float, said: str) -> None:
@@ -293,9 +294,12 @@ def test_a_port_that_is_taken(served: Any, tmp_path: Path) -> None:
 
 def test_labels_keep_apart() -> None:
     """Two names on one another are none."""
-    points = tuple(Point(f"model-{number}", 10.0, Interval(0.9, 0.89, 0.91)) for number in range(5))
+    points = tuple(
+        Point(f"model-{number}", 10.0, Interval(mean=0.9, low=0.89, high=0.91))
+        for number in range(5)
+    )
     drawn = charts.scatter(
-        Cost("", "answers", (*points, Point("far", 100.0, Interval(0.1, 0.0, 0.2)))),
+        Cost("", "answers", (*points, Point("far", 100.0, Interval(mean=0.1, low=0.0, high=0.2)))),
         ["teacher"],
         "label",
     )
@@ -308,7 +312,7 @@ def test_labels_keep_apart() -> None:
 
 def test_charts_of_edges() -> None:
     """Nothing dropped, everything dropped, figures that are all alike, one value only: no division by 0, no log of it."""
-    same = Interval(0.0, 0.0, 0.0)
+    same = Interval(mean=0.0, low=0.0, high=0.0)
     for width in (charts.WIDE, charts.NARROW):
         charts.waterfall(Waterfall(5, (), 5), width, "wide")
         charts.waterfall(Waterfall(5, (("a.b", 5),), 0), width, "wide")

@@ -172,13 +172,9 @@ def test_forms_and_vocabularies_that_lack_an_answer_are_counted(workshop: Path) 
         Faithful(id="x", tokens=4, nats=2.0, same=1, rouge_l=1.0, chrf=1.0),
     ]
     found = figures.figures(lost)
-    assert (found["left_out"], found["tokens"], found["kl"]["mean"], found["top1"]) == (
-        1,
-        4,
-        0.5,
-        0.25,
-    )
-    assert figures.figures(lost[:1])["kl"] is None
+    assert found.kl is not None
+    assert (found.left_out, found.tokens, found.kl.mean, found.top1) == (1, 4, 0.5, 0.25)
+    assert figures.figures(lost[:1]).kl is None
 
 
 def test_results_compare_by_seeds_that_all_have(workshop: Path) -> None:
@@ -186,14 +182,20 @@ def test_results_compare_by_seeds_that_all_have(workshop: Path) -> None:
     config = answered(workshop)
     names = evaluate.parts(config)
     before = results(config, measured(config, names), figures.readings(config, names))
-    assert before["models"]["kd"]["fidelity"] is None
+    assert before.models["kd"].fidelity is None
     assert "KL" not in table(before)
     runner.execute(fidelity, config)
     found = results(config, measured(config, names), figures.readings(config, names))
-    assert found["models"]["teacher"]["fidelity"] is None
-    kd, sft = (found["models"][name]["fidelity"]["kl"]["mean"] for name in ("kd", "sft"))
-    assert found["differences"]["kd - sft"]["kl"]["mean"] == pytest.approx(kd - sft)
-    assert "kl" not in found["differences"]["kd - teacher"]
+    assert found.models["teacher"].fidelity is None
+    kd, sft = (found.models[name].fidelity for name in ("kd", "sft"))
+    difference = found.differences["kd - sft"].kl
+    assert kd is not None
+    assert sft is not None
+    assert kd.kl is not None
+    assert sft.kl is not None
+    assert difference is not None
+    assert difference.mean == pytest.approx(kd.kl.mean - sft.kl.mean)
+    assert "kl" not in found.differences["kd - teacher"].model_dump(exclude_unset=True)
     assert "chrF to teacher" in table(found)
 
 

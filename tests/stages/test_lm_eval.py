@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
+from pipeline.evaluation import optional_figures
 from pipeline.evaluation.lm_eval_process import figures
-from pipeline.evaluation.optional_figures import stored
 from pipeline.execution import runner
 from pipeline.stages import evaluate, generate, lm_eval, train
 from pipeline.stages import filter as filter_stage
@@ -49,12 +49,13 @@ def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert lm_eval.parts(trained) == ["base", "sft"]
     assert runner.execute(lm_eval, trained, ["sft"])
-    found = stored(trained, "sft")["lm_eval"]
-    assert found["parity"]["acc"]["value"] in [number / 8 for number in range(9)]
-    assert found["parity"]["acc"]["stderr"] is not None
+    found = optional_figures.lm_eval(trained, "sft")
+    assert found is not None
+    assert found["parity"]["acc"].value in [number / 8 for number in range(9)]
+    assert found["parity"]["acc"].stderr is not None
     evaluate.finish(trained)
     assert "sft: parity: acc 0." in evaluate.summary(trained)
-    assert stored(trained, "teacher")["lm_eval"] is None
+    assert optional_figures.lm_eval(trained, "teacher") is None
 
 
 def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:

@@ -2,14 +2,14 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.config import Config, load
 from pipeline.data.encoding import IGNORED
 from pipeline.errors import PipelineError
-from pipeline.evaluation.optional_figures import stored
+from pipeline.evaluation import optional_figures
+from pipeline.evaluation.results_model import Memorisation
 from pipeline.execution import runner
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer
@@ -34,8 +34,9 @@ def run(workshop: Path, *overrides: str) -> Config:
     return config
 
 
-def figures(config: Config, part: str = "sft") -> dict[str, Any]:
-    found: dict[str, Any] = stored(config, part)["memorisation"]
+def figures(config: Config, part: str = "sft") -> Memorisation:
+    found = optional_figures.memorisation(config, part)
+    assert found is not None
     return found
 
 
@@ -57,13 +58,13 @@ def test_rows_that_were_held_out_are_the_control(workshop: Path) -> None:
     assert len(unseen) >= 10
     assert not seen & unseen
     found = figures(config)
-    assert found["trained"]["rows"] + found["unseen"]["rows"] == len(rows)
-    assert found["difference"] == pytest.approx(
-        found["trained"]["verbatim"] - found["unseen"]["verbatim"]
-    )
-    assert 0 < found["unseen"]["verbatim"] < 1
+    assert found.trained.rows + found.unseen.rows == len(rows)
+    assert found.trained.verbatim is not None
+    assert found.unseen.verbatim is not None
+    assert found.difference == pytest.approx(found.trained.verbatim - found.unseen.verbatim)
+    assert 0 < found.unseen.verbatim < 1
     evaluate.finish(config)
-    assert "training rows come back word by word (4 tokens or more)" in evaluate.summary(config)
+    assert "training rows come back word for word (4 tokens or more)" in evaluate.summary(config)
 
 
 def test_without_held_out_rows_the_teachers_answers_are_the_control(workshop: Path) -> None:
@@ -73,7 +74,7 @@ def test_without_held_out_rows_the_teachers_answers_are_the_control(workshop: Pa
     answers = {row.row for row in rows if not row.trained}
     assert len(answers) == 20
     assert not any("/" in answer for answer in answers), "samples have a slash in their ids"
-    assert figures(config, "base")["canaries"] == []
+    assert figures(config, "base").canaries == []
 
 
 def test_short_replies_are_no_text_to_memorise(workshop: Path) -> None:
@@ -96,11 +97,11 @@ def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
     assert rows[0] == rows[1] + 3
     for part in ("base", "sft"):
         found = figures(config, part)
-        assert [canary["text"] for canary in found["canaries"]] == [
+        assert [canary.text for canary in found.canaries] == [
             canary.text for canary in canaries.generate(3, 0)
         ]
-        assert all(0 <= canary["exposure"] <= 3 for canary in found["canaries"])
-        assert found["difference"] is None
+        assert all(0 <= canary.exposure <= 3 for canary in found.canaries)
+        assert found.difference is None
     evaluate.finish(config)
     assert "sft: exposure of 3 canaries" in evaluate.summary(config)
 
