@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.table import Row, main, middle, spread
-from pipeline.verifiers.sandbox.sandbox import UnknownError
+from pipeline.errors import UnknownError
 from pipeline.verifiers.verify import Check, verify
 
 SECONDS, BAR_SECONDS = 4.0, 5.0

@@ -1,29 +1,57 @@
-"""The errors that a user is meant to see, and what the exit code says."""
+"""Every error that the package raises on purpose, and the exit codes of the command line.
 
-DONE, FAILED, GATE, DONE_WITH_ERRORS, STOPPED = (
-    0,
-    1,
-    2,
-    3,
-    128,
-)  # STOPPED plus the number of the signal; 2 is also click's
+    Exception
+    ├── PipelineError          a user error, printed as one line; exit code 1
+    │   ├── EngineError        the model died; a new one may continue
+    │   └── NoAnswerError      a sample has no answer, and its arm trains on answers
+    ├── Diverged               training cannot continue; caught by training/fit
+    └── UnknownError           whether an answer is right could not be determined
+        └── ProcessLostError   the process that checked it was lost
+    BaseException
+    └── Stopped                Ctrl-C or SIGTERM; exit code 130 or 143
+
+Raise a new kind only where some caller treats it differently from its parent.
+"""
+
+DONE = 0
+FAILED = 1
+GATE = 2  # a student misses evaluate.gate; click uses 2 for a mistake on the command line
+DONE_WITH_ERRORS = 3
+STOPPED = 128  # plus the number of the signal
 
 
 class PipelineError(Exception):
-    """Something the user can put right. Printed as one line, exit code 1.
-
-    The message reads "where: what is wrong, got what; what to do".
-    """
+    """A user error. The message reads "where: what is wrong, got what; what to do"."""
 
 
 class EngineError(PipelineError):
-    """The model cannot go on, but a new one in its place may."""
+    """The model cannot continue, but a new one in its place may."""
+
+
+class NoAnswerError(PipelineError):
+    """A sample without a readable answer, in a form that trains on the answer."""
+
+
+class Diverged(Exception):  # noqa: N818 - a state of training, which training/fit turns into advice
+    """Training cannot continue from here."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"step {step}: {what}")
+        self.step, self.what = step, what
+
+
+class UnknownError(Exception):
+    """Whether an answer is right could not be determined. The text says why."""
+
+
+class ProcessLostError(UnknownError):
+    """The process ended, took too much memory or sent nonsense; an earlier request may be why."""
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM, after what was in flight has been made durable. Exit code 128 and the signal's number.
+    """Ctrl-C or SIGTERM, after the requests in flight were made durable.
 
-    No Exception, since libraries catch those.
+    Not an Exception, since libraries catch those.
     """
 
     def __init__(self, signal: int):

@@ -11,17 +11,13 @@ from pathlib import Path
 from pipeline.config import Form
 from pipeline.data.prompts import Prompt, Span
 from pipeline.data.vocabulary import Vocabulary
-from pipeline.errors import PipelineError
+from pipeline.errors import NoAnswerError, PipelineError
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Frame, Range, Sample, Seed
 from pipeline.storage.topk import TopKFolder
 
 IGNORED = -100  # label of a token that bears no loss
 UNKNOWN = -1  # a token of which no distribution is known
-
-
-class NoAnswerError(PipelineError):
-    """A sample without a readable answer, in a form that trains on the answer."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.config import Arm
+from pipeline.errors import Diverged
 from pipeline.execution.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -22,14 +23,6 @@ REMEDIES = (  # of a term that does nothing; at which alpha it is meant to
 )
 
 Logs = dict[str, float]
-
-
-class Diverged(Exception):  # noqa: N818 - the stage says what to do
-    """Training cannot go on from here."""
-
-    def __init__(self, step: int, what: str):
-        super().__init__(f"step {step}: {what}")
-        self.step, self.what = step, what
 
 
 class Reporter(TrainerCallback):

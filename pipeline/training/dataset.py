@@ -12,12 +12,11 @@ from pipeline.data.encoding import (
     IGNORED,
     Encoder,
     Example,
-    NoAnswerError,
     check_frames,
     check_lengths,
 )
 from pipeline.data.vocabulary import Vocabulary
-from pipeline.errors import PipelineError
+from pipeline.errors import NoAnswerError, PipelineError, UnknownError
 from pipeline.execution.paths import frames, samples
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import LEAKED, Rejected, Sample, Seed, digest
@@ -26,7 +25,6 @@ from pipeline.storage.shards import read_records
 from pipeline.students import checks
 from pipeline.training import canaries
 from pipeline.verifiers import verify
-from pipeline.verifiers.sandbox.sandbox import UnknownError
 
 Sources = Samples | Sequence[Seed]  # samples, or seeds whose ground truth is learned
 

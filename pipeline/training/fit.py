@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config import Train
 from pipeline.data import prompts
 from pipeline.data.vocabulary import Vocabulary
-from pipeline.errors import PipelineError
+from pipeline.errors import Diverged, PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import INIT, frames
 from pipeline.models.tokenizer import Tokenizer
@@ -34,7 +34,6 @@ def train_arm(job: Job) -> dict[str, Any]:
     import transformers
 
     from pipeline.training import trl_arguments
-    from pipeline.training.callbacks import Diverged
 
     start, revision = source.saved_model(job.run_dir / job.stage / INIT)
     tokenizer = Tokenizer(start, revision)

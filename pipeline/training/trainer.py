@@ -12,9 +12,10 @@ from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from pipeline.config import Arm
+from pipeline.errors import Diverged
 from pipeline.losses.distillation import Loss, Objective, distillation_loss
 from pipeline.students import lora
-from pipeline.training.callbacks import Diverged, Guard
+from pipeline.training.callbacks import Guard
 from pipeline.training.collation import BODY_INPUTS, COLUMNS, ByLength, loss_mask, stored_teacher
 from pipeline.training.model_checks import check_logits, logits_of
 from pipeline.training.validation import HeldOut

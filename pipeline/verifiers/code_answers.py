@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, UnknownError
 from pipeline.records import Score
 from pipeline.verifiers.code_fence import unfenced
-from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, SandboxedProcess, UnknownError
+from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, SandboxedProcess
 
 RUNNER = Path(__file__).with_name("sandbox") / "program_runner.py"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Task
+from pipeline.errors import UnknownError
 from pipeline.records import Score
 from pipeline.verifiers import code_answers, json_answers
-from pipeline.verifiers.sandbox.sandbox import Sandbox, UnknownError
+from pipeline.verifiers.sandbox.sandbox import Sandbox
 from pipeline.verifiers.scorers import NO_ANSWER, SCORERS
 
 LONGEST = 100_000  # characters

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, ProcessLostError, UnknownError
 from pipeline.verifiers.sandbox import confinement
-from pipeline.verifiers.sandbox.sandbox import ProcessLostError, Sandbox, UnknownError
+from pipeline.verifiers.sandbox.sandbox import Sandbox
 from tests.support.task import ROOT
 
 

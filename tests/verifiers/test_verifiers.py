@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import load
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, UnknownError
 from pipeline.execution import manifest, runner
 from pipeline.filters.correctness import ground_truth
 from pipeline.filters.measures import Batch
@@ -20,7 +20,6 @@ from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import verify as verifiers_verify
-from pipeline.verifiers.sandbox.sandbox import UnknownError
 from pipeline.verifiers.verify import Check, score, verify
 
 SECONDS = 60.0  # of a machine that has much else to do

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import UnknownError
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
-from pipeline.verifiers.sandbox.sandbox import UnknownError
 from pipeline.verifiers.verify import Check, verify
 
 NO_TRUTH = "no ground truth"

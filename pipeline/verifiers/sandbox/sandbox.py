@@ -16,21 +16,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, ProcessLostError, UnknownError
 
 READY_SECONDS = 120.0  # for imports, on a busy machine
 POLL_SECONDS = 0.02  # between two looks at memory and life
 LONGEST_REPLY = 1 << 20  # bytes
 PAGE = os.sysconf("SC_PAGE_SIZE")
 INVALID_REPLY = "the check sent an invalid reply"
-
-
-class UnknownError(Exception):
-    """Whether an answer is right could not be determined. The text says why."""
-
-
-class ProcessLostError(UnknownError):
-    """The process ended, took too much memory or sent nonsense; an earlier request may be why."""
 
 
 class SandboxedProcess:
