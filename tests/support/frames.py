@@ -1,4 +1,4 @@
-"""Frames on disk for samples of a test, from the distributions that a test writes down."""
+"""Stored token probabilities for the samples of a test."""
 
 import zlib
 from collections.abc import Sequence
@@ -9,9 +9,8 @@ import numpy as np
 from pipeline.records import Frame, Sample
 from pipeline.storage.topk import Header, TopKFolder, checksum, encode
 
-Distribution = list[
-    tuple[int, float]
-]  # the token that was written, then the others by falling probability
+# (token, probability): the written token, then the others by falling probability.
+Distribution = list[tuple[int, float]]
 HEADER = Header(
     stage="generate",
     teacher="t",
@@ -31,16 +30,17 @@ HEADER = Header(
 def framed(
     folder: Path, samples: Sequence[Sample], distributions: Sequence[Sequence[Distribution]]
 ) -> tuple[list[Sample], TopKFolder]:
-    """The samples with token ids and frames; their mass beyond what is written down is tail."""
+    """Return the samples with token ids and frames in a new file, and the folder of frames.
+
+    The mass missing in a distribution is its tail.
+    """
     name = f"{zlib.crc32(repr(distributions).encode())}.topk"
     data = HEADER.to_bytes()
     made = []
     for sample, tokens in zip(samples, distributions, strict=True):
         width = max((len(entries) for entries in tokens), default=1)
-        ids, logprobs = (
-            np.zeros((len(tokens), width), np.int32),
-            np.full((len(tokens), width), -np.inf, np.float32),
-        )
+        ids = np.zeros((len(tokens), width), np.int32)
+        logprobs = np.full((len(tokens), width), -np.inf, np.float32)
         for row, entries in enumerate(tokens):
             ids[row, : len(entries)] = [token for token, _ in entries]
             logprobs[row, : len(entries)] = np.log([probability for _, probability in entries])

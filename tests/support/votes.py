@@ -7,6 +7,7 @@ from pipeline.filters.hashing import text_key
 
 
 def keys(*texts: str | None) -> NDArray[np.uint64]:
+    """Return the hash key of each text."""
     return np.array([text_key(text) for text in texts], np.uint64)
 
 

@@ -110,7 +110,8 @@ def identities(config: Config) -> dict[str, str]:
 def _describe_effect(note: Mapping[str, Any]) -> str:
     return (
         f"right, of {note['rows']:,} labels with ground truth: text {note['text']:.3f}, "
-        f"most likely label {note['raw']:.3f}, most likely calibrated label {note['calibrated']:.3f}"
+        f"most likely label {note['raw']:.3f}, "
+        f"most likely calibrated label {note['calibrated']:.3f}"
     )
 
 

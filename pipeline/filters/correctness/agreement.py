@@ -54,9 +54,9 @@ def prompt_numbers(batch: Batch) -> Keys:
 
 
 def vote_shares(seeds: Keys, answers: Keys) -> NDArray[np.float32]:
-    """Return the share of each answer among the answers to its example, (N,); nan without an answer.
+    """Return the share of each answer among the answers to its example, (N,).
 
-    This is self-consistency (Wang et al. 2023).
+    It is nan for a missing answer. This is self-consistency (Wang et al. 2023).
     """
     known = answers != NOTHING
     votes = count_occurrences(_pair_keys(seeds[known], answers[known]))

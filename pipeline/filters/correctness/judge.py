@@ -115,7 +115,7 @@ class ReplyJudge:
         return digest(named, self.settings.max_tokens, resolve.identities(model), rubric)
 
     def score(self, run_dir: Path, rows: NDArray[np.int64]) -> Scores:
-        """Return the scores of the run's samples. Asks the judge about `rows` without an opinion."""
+        """Return the scores of all samples, after asking for those of `rows` that have none."""
         cache = MeasureCache(run_dir)
         cache.fill([OPINION_IDS], worker_count(self.config.filter))
         ids: Any = cache.column(OPINION_IDS)

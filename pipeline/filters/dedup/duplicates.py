@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -109,7 +110,9 @@ def _id(number: int, others: Sequence[OtherRun], rows: Rows, ids: Sequence[str])
     return ids[rows[number]]
 
 
-def reject_near(
+def _reject_similar(
+    reason: str,
+    kind: type[Sets] | type[Vectors],
     rows: Rows,
     ids: Sequence[str],
     *columns: NDArray | Ragged,
@@ -117,42 +120,13 @@ def reject_near(
     scored: bool = False,
     others: Sequence[OtherRun] = (),
 ) -> dict[int, Verdict]:
-    """Reject a sample that resembles a better, kept one as near_same_as.
+    """Reject a sample whose similarity to a better, kept one is at least `threshold`.
 
-    Two samples resemble each other if the Jaccard index of their shingles is at least `threshold`.
-    The value is the kept sample's id and the index. `columns` begin, if `scored`, with the scores
-    (N,) that tell which sample is better: the highest first, NaN last, equals in their order. One
-    or more columns of `shingle_sets` follow, of which the least index counts. `others` have the
-    sets alone.
+    The value is the kept sample's id and the similarity. `columns` begin, if `scored`, with the
+    scores (N,) that tell which sample is better: the highest first, NaN last, equals in their
+    order. One or more columns to compare follow, of which the least similarity counts. `others`
+    have the compared columns alone.
     """
-    return _reject("near_same_as", Sets, rows, ids, columns, threshold, scored, others)
-
-
-def reject_semantic(
-    rows: Rows,
-    ids: Sequence[str],
-    *columns: NDArray,
-    threshold: float,
-    scored: bool = False,
-    others: Sequence[OtherRun] = (),
-) -> dict[int, Verdict]:
-    """Reject as `reject_near` does, by the cosine of embeddings, as means_the_same_as.
-
-    All pairs are compared, so the time grows with their number.
-    """
-    return _reject("means_the_same_as", Vectors, rows, ids, columns, threshold, scored, others)
-
-
-def _reject(
-    reason: str,
-    kind: type[Sets] | type[Vectors],
-    rows: Rows,
-    ids: Sequence[str],
-    columns: Sequence[NDArray | Ragged],
-    threshold: float,
-    scored: bool,
-    others: Sequence[OtherRun],
-) -> dict[int, Verdict]:
     ranked = rows
     if scored:
         ranked = rows[np.argsort(-np.asarray(columns[0])[rows], kind="stable")]
@@ -173,3 +147,9 @@ def _reject(
         ranked = drop(decisions, names, other.rows)
     drop(kind(compared, ranked).deduplicate(threshold), ids, ranked)
     return verdicts
+
+
+# By the Jaccard index of `shingle_sets`.
+reject_near = partial(_reject_similar, "near_same_as", Sets)
+# By the cosine of embeddings. All pairs are compared, so the time grows with their number.
+reject_semantic = partial(_reject_similar, "means_the_same_as", Vectors)

@@ -41,7 +41,7 @@ def generated(workshop: Path) -> Path:
 
 
 def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A changed threshold loaded the teacher again; other texts must, and change the soft labels."""
+    """A changed threshold loaded the teacher again. Other texts must, and change the labels."""
     soft: dict[str, np.ndarray] = {}
     for texts, times_asked in (
         ("[N/A, '[MASK]', '']", 1),

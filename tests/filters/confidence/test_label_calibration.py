@@ -1,4 +1,4 @@
-"""Label calibration: read the labels' probabilities, remove the bias, report what cannot be done."""
+"""Label calibration: read the labels' probabilities, remove the bias, refuse what is impossible."""
 
 from collections.abc import Callable
 from pathlib import Path

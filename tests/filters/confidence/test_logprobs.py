@@ -1,4 +1,4 @@
-"""Filter on the teacher's certainty: each figure against the arithmetic, each reason, missing data."""
+"""Filter on the teacher's certainty: each figure by hand, each reason, and missing data."""
 
 from collections.abc import Callable
 from pathlib import Path

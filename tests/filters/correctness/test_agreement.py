@@ -1,4 +1,4 @@
-"""Filters on agreement: votes of a seed's samples, of other prompts and teachers, and what a rationale says itself."""
+"""Filters on agreement: with other samples, prompts and teachers, and with the rationale."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,14 +31,13 @@ ALL = np.arange(7)
 
 
 def test_answers_are_the_same_by_value(sample: Make) -> None:
-    """A vote for 1,200 is one for 1200.0; a text without a number votes for nothing, and neither does an empty one."""
+    """1,200 and 1200.0 were two votes; a text without a number, or an empty one, has no vote."""
     numeric = [
         sample(answer=answer)
         for answer in ("1,200", "$1200.0", "about 1200", "1201", "-0", "0", "many", None)
     ]
-    first, second, third, other, minus, zero, many, none = agreement.answer_keys(
-        batch(*numeric), "numeric"
-    ).tolist()
+    keys_of_answers = agreement.answer_keys(batch(*numeric), "numeric").tolist()
+    first, second, third, other, minus, zero, many, none = keys_of_answers
     assert first == second == third != other
     assert minus == zero
     assert many == none == NOTHING
@@ -50,14 +49,14 @@ def test_answers_are_the_same_by_value(sample: Make) -> None:
 
 
 def test_seeds_and_prompts_of_samples(sample: Make) -> None:
-    """Samples of one seed have one key, whatever else differs."""
-    found = agreement.seed_keys(batch(sample(0), sample(0, id="x"), sample(1)))
-    assert found[0] == found[1] != found[2]
+    """Samples of one example have the same key, whatever else differs."""
+    seeds = agreement.seed_keys(batch(sample(0), sample(0, id="x"), sample(1)))
+    assert seeds[0] == seeds[1] != seeds[2]
     assert agreement.prompt_numbers(batch(sample(prompt=3))).tolist() == [3]
 
 
 def test_vote_shares() -> None:
-    """By seed, and unreadable answers neither vote nor have a share."""
+    """Unreadable answers must neither vote nor have a share."""
     shares = agreement.vote_shares(SEEDS, ANSWERS)
     assert shares[:6].tolist() == [0.75, 0.75, 0.75, 0.25, 0.5, 0.5]
     assert np.isnan(shares[6])
@@ -67,7 +66,7 @@ def test_vote_shares() -> None:
 
 
 def test_an_answer_with_few_votes() -> None:
-    """Below the share, not at it; samples that are gone still have their vote, and what cannot be read passes."""
+    """A share equal to the bound was rejected; rejected samples must vote, unreadable ones pass."""
     verdicts = agreement.reject_few_votes(
         np.array([1, 3, 4, 6]), SEEDS, ANSWERS, min_vote_share=0.5
     )
@@ -75,7 +74,7 @@ def test_an_answer_with_few_votes() -> None:
 
 
 def test_a_minority_answer() -> None:
-    """Two answers that share the lead are both kept."""
+    """Two answers with equally many votes were both rejected."""
     assert agreement.reject_few_votes(ALL, SEEDS, ANSWERS, majority=True) == {
         3: Verdict("minority_answer", 0.25)
     }
@@ -83,7 +82,7 @@ def test_a_minority_answer() -> None:
 
 
 def test_other_prompts_disagree() -> None:
-    """A prompt does not vote for its own answers; a seed that only one prompt was asked for passes."""
+    """A prompt voted for its own answers; an example with one prompt must pass."""
     seeds = keys("a", "a", "a", "b", "b")
     answers = keys("1", "1", "2", "1", "1")
     prompts = np.array([0, 0, 1, 0, 0], np.uint64)
@@ -100,7 +99,7 @@ def test_other_prompts_disagree() -> None:
 
 
 def test_teachers_disagree() -> None:
-    """By seed, in whatever order the other run has them; a seed that it has no readable answer to passes."""
+    """The order of the other run mattered; an example without its readable answer must pass."""
     other_seeds, other_answers = (
         keys("c", "b", "b", "b", "a", "z"),
         keys("9", "2", "2", "1", None, "1"),
@@ -141,14 +140,15 @@ def test_teachers_disagree() -> None:
 def test_a_rationale_and_its_answer(
     sample: Make, metric: str, rationale: str, answer: str, value: str | None
 ) -> None:
-    """A student learns to reason towards one result and to write another; but what states no result is no contradiction."""
+    """A student would learn to derive one result and to write another. A rationale without a result
+    does not contradict the answer."""
     one = batch(sample(rationale=rationale, answer=answer))
     expected = ("rationale_contradicts_answer", value) if value else None
     assert agreement.find_contradictions(one, metric, ["yes", "no"]) == [expected]
 
 
 def test_labels_of_one_letter_are_no_words(sample: Make) -> None:
-    """ "a" is an article; the longer of two labels is read where both fit."""
+    """The article "a" was read as a label; of two labels that fit, the longer one counts."""
     assert agreement.find_contradictions(
         batch(sample(rationale="It is B, a good one", answer="B")), "label", ["A", "B"]
     ) == [None]
@@ -158,20 +158,20 @@ def test_labels_of_one_letter_are_no_words(sample: Make) -> None:
     ]
 
 
-def test_nothing_to_hold_against_each_other(sample: Make) -> None:
-    """Without rationale or answer there is no contradiction."""
+def test_nothing_to_compare(sample: Make) -> None:
+    """A missing rationale or answer was reported as a contradiction."""
     pair = batch(sample(rationale=None), sample(answer=None))
     assert agreement.find_contradictions(pair, "label", ["yes", "no"]) == [None, None]
 
 
 def test_keys_are_the_same_in_every_process() -> None:
-    """Python's own hash is salted anew for each."""
+    """Python's own hash is salted in each process, so that stored keys would not match."""
     assert text_key("yes") == 15109999359260392082
     assert text_key(None) == NOTHING
 
 
 def test_ranks_and_counts() -> None:
-    """Within groups, by order, ties as they come; and nothing for nothing."""
+    """Ranks are within groups, by order, and ties keep their order; no rows give no ranks."""
     groups = np.array([5, 3, 5, 5, 3])
     assert rank_within_groups(groups, np.array([2, 0, 1, 1, 0])).tolist() == [2, 0, 0, 1, 1]
     assert count_occurrences(groups).tolist() == [3, 2, 3, 3, 2]
@@ -179,7 +179,7 @@ def test_ranks_and_counts() -> None:
 
 
 def test_a_seed_shuffles() -> None:
-    """Another seed draws others; the same draws the same."""
-    some = keys(*map(str, range(100)))
-    orders = [shuffle(some, seed).argsort().tolist() for seed in (0, 1, 1, -1)]
+    """The same random seed must draw the same rows, another one other rows."""
+    draws = keys(*map(str, range(100)))
+    orders = [shuffle(draws, seed).argsort().tolist() for seed in (0, 1, 1, -1)]
     assert orders[0] != orders[1] == orders[2] != orders[3]

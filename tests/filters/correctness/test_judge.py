@@ -170,7 +170,7 @@ def test_low_is_strict_at_the_bar() -> None:
 
 
 def test_agreement_is_the_area_under_the_curve() -> None:
-    """1 if the scores separate right from wrong, 0.5 if they do not, None if one kind is missing."""
+    """The area is 1 for a perfect judge, 0.5 for a useless one, None if one kind is missing."""
     right = np.array([1.0, 1.0, 0.0, 0.0, np.nan])
     assert roc_auc(np.array([5.0, 4.0, 2.0, 1.0, 3.0]), right) == 1.0
     assert roc_auc(np.array([3.0, 3.0, 3.0, 3.0, 3.0]), right) == 0.5

@@ -1,4 +1,4 @@
-"""Duplicates: what is held against what, what counts as the same, and which of them stays."""
+"""Duplicates: what is compared, what counts as the same, and which sample is kept."""
 
 import json
 import zipfile
@@ -53,13 +53,13 @@ def numbered(rows: int) -> list[str]:
     return [f"q{row}" for row in range(rows)]
 
 
-def gone(verdicts: dict[int, Verdict]) -> dict[int, str]:
-    """Each row that is turned down, and the id of the one that stays."""
+def keepers(verdicts: dict[int, Verdict]) -> dict[int, str]:
+    """Return each rejected row, and the id of the sample kept in its place."""
     return {row: str(verdict.value).split(" ")[0] for row, verdict in verdicts.items()}
 
 
 def texts_with_copies(rows: int, words: int = 60, seed: int = 0) -> list[str]:
-    """Every other text is an earlier one with a few words changed."""
+    """Return texts of which every second one is an earlier one with a few words changed."""
     random = np.random.default_rng(seed)
     found = [random.choice(WORDS, words) for _ in range(rows)]
     for row in range(1, rows, 2):
@@ -69,26 +69,32 @@ def texts_with_copies(rows: int, words: int = 60, seed: int = 0) -> list[str]:
 
 
 def greedy(alike: NDArray[np.float64], order: Sequence[int], threshold: float) -> dict[int, str]:
-    """What the filters promise, row by row and without any shortcut."""
-    staying: list[int] = []
+    """Return what the filters promise, row by row and without any shortcut."""
+    kept: list[int] = []
     found = {}
     for row in order:
-        keeper = next((better for better in staying if alike[better, row] >= threshold), None)
+        keeper = next((better for better in kept if alike[better, row] >= threshold), None)
         if keeper is None:
-            staying.append(row)
+            kept.append(row)
         else:
             found[row] = f"q{keeper}"
     return found
 
 
-def every_index(sets: Ragged) -> NDArray[np.float64]:
-    as_sets = [set(sets[row].tolist()) for row in range(len(sets))]
-    return np.array(
-        [[len(one & two) / max(1, len(one | two)) for two in as_sets] for one in as_sets]
-    )
+def all_indices(sets: Sequence[set[Any]]) -> NDArray[np.float64]:
+    """Return the Jaccard index of all pairs, by the definition."""
+    indices = np.zeros((len(sets), len(sets)))
+    for row, first in enumerate(sets):
+        for column, second in enumerate(sets):
+            indices[row, column] = len(first & second) / max(1, len(first | second))
+    return indices
 
 
-# --- word for word
+def as_sets(sets: Ragged) -> list[set[int]]:
+    return [set(sets[row].tolist()) for row in range(len(sets))]
+
+
+# --- exact duplicates
 
 
 @pytest.mark.parametrize(
@@ -108,13 +114,13 @@ def every_index(sets: Ragged) -> NDArray[np.float64]:
     ],
 )
 def test_digests_agree_with_the_score(sample: Make, one: str, two: str) -> None:
-    """Two notions of "the same answer" in one project would contradict one another in its reports."""
+    """The filter and the metrics had different notions of "the same answer"."""
     first, second = duplicates.content_digests(batch(sample(text=one), sample(text=two)))
     assert (first == second).all() == (scorers.normalise(one) == scorers.normalise(two))
 
 
 def test_folding_is_pythons_own() -> None:
-    """A table that folds one character otherwise lets its duplicates through."""
+    """A table that folds one character in another way misses its duplicates."""
     characters = [
         chr(point)
         for point in range(0x110000)
@@ -130,7 +136,7 @@ def test_folding_is_pythons_own() -> None:
 
 
 def test_the_first_of_equal_samples_stays(sample: Make) -> None:
-    """The same reply to another input is no duplicate, and one that an earlier filter turned down keeps nothing out."""
+    """The same reply to another input was rejected; a rejected sample must not reject others."""
     samples = [
         sample(0),
         sample(0, id="again", text=" Yes,  it is EVEN\n"),
@@ -148,21 +154,26 @@ def test_the_first_of_equal_samples_stays(sample: Make) -> None:
     assert duplicates.reject_exact(np.zeros(0, np.int64), ids, found) == {}
 
 
-def test_inputs_are_held_apart(sample: Make) -> None:
-    """Joined without a border, different inputs would read the same."""
+def test_inputs_are_kept_apart(sample: Make) -> None:
+    """Joined without a border, different inputs had the same digest."""
 
-    def of(**inputs: Any) -> Sample:
+    def with_inputs(**inputs: Any) -> Sample:
         return sample(seed=Seed(id="n", inputs=inputs))
 
     found = duplicates.content_digests(
-        batch(of(a="x", b="y z"), of(a="x y", b="z"), of(b="Y  z", a="x."), of(a="x", c="y z"))
+        batch(
+            with_inputs(a="x", b="y z"),
+            with_inputs(a="x y", b="z"),
+            with_inputs(b="Y  z", a="x."),
+            with_inputs(a="x", c="y z"),
+        )
     )
     assert (found[0] == found[2]).all()
     assert len(np.unique(found, axis=0)) == 3
 
 
 def test_what_another_run_has_kept_goes(sample: Make) -> None:
-    """A second run must not teach the same rows again; what the first one turned down does not count."""
+    """A second run taught the same rows again; the rejected rows of the first do not count."""
     samples = [sample(number) for number in range(4)]
     found = duplicates.content_digests(batch(*samples))
     other = OtherRun("runs/warm", np.array([1, 2]), ["w0", "w1", "w2"], (found[[3, 0, 1]],))
@@ -171,17 +182,17 @@ def test_what_another_run_has_kept_goes(sample: Make) -> None:
     }
 
 
-# --- nearly
+# --- near duplicates
 
 
-def reference(text: str, size: int) -> set[tuple[str, ...]]:
+def shingles_by_definition(text: str, size: int) -> set[tuple[str, ...]]:
     words = "".join(character if character.isalnum() else " " for character in text.lower()).split()
     size = min(size, len(words))
     return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)} - {()}
 
 
 def test_shingles_are_those_of_the_plain_definition() -> None:
-    """Hashing a batch in a few passes must give what shingling text by text does, at every length and border."""
+    """Hashing a whole batch gave other shingles than hashing text by text."""
     texts = [text[: 7 * row] for row, text in enumerate(texts_with_copies(60))] + [
         "",
         "one",
@@ -190,17 +201,14 @@ def test_shingles_are_those_of_the_plain_definition() -> None:
         "...",
         "one two three",
     ]
-    found, plain = every_index(shingle(texts, 3)), [reference(text, 3) for text in texts]
-    assert [len(row) for row in map(shingle(texts, 3).__getitem__, range(len(texts)))] == [
-        len(one) for one in plain
-    ]
-    assert np.array_equal(
-        found, [[len(one & two) / max(1, len(one | two)) for two in plain] for one in plain]
-    )
+    hashed = as_sets(shingle(texts, 3))
+    expected = [shingles_by_definition(text, 3) for text in texts]
+    assert list(map(len, hashed)) == list(map(len, expected))
+    assert np.array_equal(all_indices(hashed), all_indices(expected))
 
 
 def test_a_text_has_the_same_shingles_in_any_company() -> None:
-    """A cached column must not depend on how samples were put into shards, nor on a text that is longer than a piece."""
+    """A stored column depended on the other texts of its shard, or on a very long one."""
     texts = [*texts_with_copies(30), "so long a text " * (CHARACTERS // 10), "短い文", "Straße 1"]
     together = shingle(texts, 3)
     assert all(
@@ -226,14 +234,15 @@ def test_a_text_has_the_same_shingles_in_any_company() -> None:
     ],
 )
 def test_shingles_know_unicode(one: str, two: str, index: float) -> None:
-    """Case, accents, invisible characters and scripts without spaces; signs that turn the sense round."""
+    """Accents or invisible characters hid a duplicate, or a sign that reverses the sense was
+    dropped."""
     sets = shingle([one, two], 3)
     assert jaccard(sets, np.array([0]), sets, np.array([1])) == pytest.approx([index])
 
 
 @pytest.mark.parametrize("words", [4, 20, 300])
 def test_signatures_agree_as_often_as_sets_do(words: int) -> None:
-    """A biased signature finds too little, most of all of short texts, which leave parts empty."""
+    """Biased signatures miss duplicates, above all short texts, which leave parts empty."""
     random = np.random.default_rng(0)
     pool = random.integers(0, 2**32, (2000, words * 5 // 4), dtype=np.uint32)
     sides = [np.sort(pool[:, :words], axis=1), np.sort(pool[:, -words:], axis=1)]
@@ -245,7 +254,7 @@ def test_signatures_agree_as_often_as_sets_do(words: int) -> None:
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 0.97])
 def test_bands_find_what_is_just_alike(threshold: float) -> None:
-    """Bands too long lose pairs at the threshold silently."""
+    """Bands that are too long miss pairs at the threshold without a sign."""
     count, length = minhash.bands(threshold)
     assert 1 - (1 - threshold**length) ** count >= minhash.RECALL
     assert count * length <= minhash.PARTS
@@ -253,11 +262,13 @@ def test_bands_find_what_is_just_alike(threshold: float) -> None:
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_near_is_greedy_by_rank(threshold: float) -> None:
-    """Against the plain definition, over all pairs: nothing goes without a keeper that is alike, and hardly anything is missed."""
+    """Compared with the definition over all pairs, at most 3 % of the decisions may differ."""
     sets = shingle(texts_with_copies(400), 3)
     scores = np.random.default_rng(1).integers(0, 5, 400).astype(float)
-    wanted = greedy(every_index(sets), np.argsort(-scores, kind="stable").tolist(), threshold)
-    found = gone(
+    wanted = greedy(
+        all_indices(as_sets(sets)), np.argsort(-scores, kind="stable").tolist(), threshold
+    )
+    found = keepers(
         duplicates.reject_near(
             np.arange(400), numbered(400), scores, sets, threshold=threshold, scored=True
         )
@@ -267,18 +278,18 @@ def test_near_is_greedy_by_rank(threshold: float) -> None:
 
 
 def test_prefixes_miss_nothing() -> None:
-    """The way for crowded buckets must give what all pairs do."""
+    """The candidates for crowded buckets missed similar pairs."""
     sets = shingle(texts_with_copies(300), 3)
     rows = np.arange(300)
-    indices = every_index(sets)
+    indices = all_indices(as_sets(sets))
     buckets = prefix_filter.bucket(sets, rows, rows, 0.6)
     left, right = buckets.pairs(np.arange(len(buckets.rows)))
     alike = {(one, two) for one, two in combinations(range(300), 2) if indices[one, two] >= 0.6}
     assert alike <= set(zip(left.tolist(), right.tolist(), strict=True))
 
 
-def test_one_mould_makes_no_crowd() -> None:
-    """10,000 short replies that differ in one word would be 50 million pairs."""
+def test_a_template_makes_few_candidates() -> None:
+    """10,000 short replies that differ in one word made 50 million pairs."""
     sets = shingle([f"No, it is odd: {number}" for number in range(10_000)], 3)
     assert duplicates.reject_near(np.arange(10_000), numbered(10_000), sets, threshold=0.8) == {}
     chosen = Sets([sets], np.arange(10_000)).buckets(0.8)
@@ -286,16 +297,17 @@ def test_one_mould_makes_no_crowd() -> None:
 
 
 def test_a_great_cluster_is_settled_by_its_keeper() -> None:
-    """Rows that are all alike are held against the one that stays, not against each other; several blocks must agree on it."""
+    """Similar rows were compared with each other instead of with the kept one; several blocks
+    must agree on it."""
     base = " ".join(WORDS)
     sets = shingle([f"{base} {number}" for number in range(4_000)], 3)
     found = duplicates.reject_near(np.arange(4_000), numbered(4_000), sets, threshold=0.8)
-    assert set(gone(found).values()) == {"q0"}
+    assert set(keepers(found).values()) == {"q0"}
     assert len(found) == 3_999
 
 
 def test_blocks_of_rows_agree_with_all_at_once() -> None:
-    """A row that was turned down in one block must not turn down others in the next."""
+    """A row that was rejected in one block rejected others in the next."""
     rows = 3_000
     alike = np.triu(np.random.default_rng(0).random((rows, rows)) < 0.002, 1)
     crowd = Buckets.merge([(np.arange(rows, dtype=np.int32), np.full(rows, rows))], rows)
@@ -311,19 +323,22 @@ def test_blocks_of_rows_agree_with_all_at_once() -> None:
 
 
 def test_a_chain_keeps_both_ends() -> None:
-    """a is like b and b like c, but not a like c: with a and c gone for b's sake nothing is lost, with c gone for a's sake something is."""
+    """a resembles b and b resembles c, but a does not resemble c: c was rejected although nothing
+    like it was kept."""
     words = WORDS[:40]
     a, b, c = words, [*words[4:], *WORDS[40:44]], [*words[8:], *WORDS[40:48]]
     sets = shingle([" ".join(text) for text in (a, b, c)], 1)
-    assert gone(duplicates.reject_near(np.arange(3), numbered(3), sets, threshold=0.8)) == {1: "q0"}
+    assert keepers(duplicates.reject_near(np.arange(3), numbered(3), sets, threshold=0.8)) == {
+        1: "q0"
+    }
     scores = np.array([0.0, 1.0, np.nan])
-    assert gone(
+    assert keepers(
         duplicates.reject_near(np.arange(3), numbered(3), scores, sets, threshold=0.8, scored=True)
     ) == {0: "q1", 2: "q1"}
 
 
 def test_the_value_names_the_keeper_and_the_index() -> None:
-    """A reader of the rejects must see what a row was held against, and how alike they are."""
+    """A reader of the rejected rows needs the kept sample and the similarity."""
     sets = shingle(["a b c d e f g h", "a b c d e f g h i"], 1)
     assert duplicates.reject_near(np.arange(2), ["x/0", "y/0"], sets, threshold=0.8) == {
         1: Verdict("near_same_as", "x/0 (0.89)")
@@ -331,7 +346,7 @@ def test_the_value_names_the_keeper_and_the_index() -> None:
 
 
 def test_both_means_input_and_reply(sample: Make) -> None:
-    """Another answer to the same question is no duplicate, and neither is the same answer to another question."""
+    """Another answer to the same question, or the same answer to another one, was rejected."""
     reply, other = " ".join(WORDS[:40]), " ".join(WORDS[40:80])
     samples = [
         sample(text=text, seed=Seed(id=f"n{row}", inputs={"question": question}))
@@ -340,17 +355,19 @@ def test_both_means_input_and_reply(sample: Make) -> None:
         )
     ]
     columns = [duplicates.shingle_sets(batch(*samples), of, 3) for of in ("reply", "input")]
-    assert gone(duplicates.reject_near(np.arange(4), numbered(4), *columns, threshold=0.8)) == {
+    assert keepers(duplicates.reject_near(np.arange(4), numbered(4), *columns, threshold=0.8)) == {
         3: "q0"
     }
-    assert gone(duplicates.reject_near(np.arange(4), numbered(4), columns[0], threshold=0.8)) == {
+    assert keepers(
+        duplicates.reject_near(np.arange(4), numbered(4), columns[0], threshold=0.8)
+    ) == {
         2: "q0",
         3: "q0",
     }
 
 
 def test_near_rows_of_other_runs_go_first() -> None:
-    """Other runs' rows stay whatever they are like; ours are held against ours only after that."""
+    """A row was rejected for one of its own run, which another run then rejected as well."""
     texts = [" ".join([*WORDS[:40], end]) for end in ("one", "two", "three")]
     ours, theirs = shingle([*texts, "something else"], 3), shingle(["nothing", texts[0]], 3)
     none = OtherRun("runs/cold", np.array([0]), ["c0", "c1"], (theirs,))
@@ -358,8 +375,8 @@ def test_near_rows_of_other_runs_go_first() -> None:
     found = duplicates.reject_near(
         np.arange(4), numbered(4), ours, threshold=0.8, others=[none, warm]
     )
-    assert gone(found) == dict.fromkeys(range(3), "runs/warm:w1")
-    assert gone(
+    assert keepers(found) == dict.fromkeys(range(3), "runs/warm:w1")
+    assert keepers(
         duplicates.reject_near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none])
     ) == {
         1: "q0",
@@ -368,18 +385,18 @@ def test_near_rows_of_other_runs_go_first() -> None:
 
 
 def test_texts_without_words_are_like_nothing() -> None:
-    """Empty sets would divide by zero, or all be one another's duplicates."""
+    """Empty sets divided by zero, or were all duplicates of each other."""
     sets = shingle(["", "...", "a", ""], 3)
     assert duplicates.reject_near(np.arange(4), numbered(4), sets, threshold=0.8) == {}
     assert duplicates.reject_near(np.arange(2), numbered(4), sets, threshold=0.8) == {}
     assert duplicates.reject_near(np.zeros(0, np.int64), numbered(4), sets, threshold=0.8) == {}
 
 
-# --- in other words
+# --- semantic duplicates
 
 
 def test_semantic_is_greedy_by_rank() -> None:
-    """More rows than a block has, against the plain definition."""
+    """With more rows than a block has, decisions are still those of the definition."""
     random = np.random.default_rng(0)
     vectors = random.normal(size=(1500, 8))
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
@@ -388,15 +405,15 @@ def test_semantic_is_greedy_by_rank() -> None:
     found = duplicates.reject_semantic(
         np.arange(1500), numbered(1500), np.arange(1500.0), unit, threshold=0.95, scored=True
     )
-    assert gone(found) == wanted
+    assert keepers(found) == wanted
     assert {verdict.reason for verdict in found.values()} == {"means_the_same_as"}
 
 
 def test_semantic_against_another_run() -> None:
-    """The same rule as for shingles; of two columns the lesser likeness counts."""
+    """Other runs were not compared with; of two columns the lesser similarity counts."""
     unit = np.eye(4, dtype=np.float16)
     other = OtherRun("runs/warm", np.array([1]), ["w0", "w1"], (unit[[0, 2]],))
-    assert gone(
+    assert keepers(
         duplicates.reject_semantic(np.arange(4), numbered(4), unit, threshold=0.9, others=[other])
     ) == {2: "runs/warm:w1"}
     assert Vectors(
@@ -406,7 +423,7 @@ def test_semantic_against_another_run() -> None:
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random encoder of the right kind, with a vocabulary of a few words."""
+    """Return the folder of a small random encoder that knows a few words."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -428,7 +445,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_vectors_do_not_depend_on_their_neighbours(sample: Make, encoder: Path) -> None:
-    """Padding that is averaged in, or windows that are mixed up, would make likeness a matter of company."""
+    """Padding or another text's windows were averaged in: vectors depended on the batch."""
     measure = embeddings.measure("reply", str(encoder), max_tokens=8)
     texts = ["yes", "no it is odd", "yes it is even " * 9, "", "no it is odd"]
     together = measure(batch(*(sample(text=text) for text in texts)))
@@ -437,13 +454,13 @@ def test_vectors_do_not_depend_on_their_neighbours(sample: Make, encoder: Path) 
     assert np.linalg.norm(together.astype(float), axis=1) == pytest.approx(1.0, abs=2e-3)
     alone = np.concatenate([measure(batch(sample(text=text))) for text in texts])  # type: ignore[misc]
     assert together == pytest.approx(alone, abs=2e-3)
-    assert gone(
+    assert keepers(
         duplicates.reject_semantic(np.arange(5), numbered(5), together, threshold=0.999)
     ) == {4: "q1"}
 
 
 def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) -> None:
-    """filter.against was once for duplicate and near alone, and what a student had learnt in other words was kept again."""
+    """filter.against had no effect on the semantic filter."""
     runner.execute(generate, load(workshop / "config.yaml"))
     runner.execute(filter_stage, load(workshop / "config.yaml"))
     (workshop / "run").rename(workshop / "before")
@@ -461,7 +478,7 @@ def test_the_semantic_filter_looks_at_other_runs(workshop: Path, encoder: Path) 
 def test_an_encoder_of_a_package_is_unpacked_once(
     tmp_path: Path, encoder: Path, sample: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some packages carry a model's folder as an archive; half of one must not be taken for the whole."""
+    """Some packages hold a model's folder as an archive; a half unpacked one was used."""
     package = tmp_path / "site"
     (package / "carrier-1.0.dist-info").mkdir(parents=True)
     (package / "carrier-1.0.dist-info" / "METADATA").write_text(
@@ -480,15 +497,15 @@ def test_an_encoder_of_a_package_is_unpacked_once(
         resolve.model_path("package:carrier/other.zip")
 
 
-def test_a_folder_that_holds_no_encoder_is_told(tmp_path: Path, sample: Make) -> None:
-    """A worker's stack trace says nothing to whoever wrote the config."""
+def test_a_folder_without_an_encoder_is_an_error(tmp_path: Path, sample: Make) -> None:
+    """The user saw a worker's stack trace instead of the faulty setting."""
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(PipelineError, match="no encoder can be loaded"):
         embeddings.measure("reply", str(tmp_path))(batch(sample()))
 
 
 def test_inputs_of_several_values_are_compared_by_their_text(sample: Make) -> None:
-    """Brackets, quotes and names of keys made two inputs look more alike than their words are."""
+    """Brackets, quotes and names of keys made two inputs look more similar than they are."""
     inputs = {"options": ["one", {"b": 3, "a": "two"}], "none": None}
     assert duplicates.compared_texts(batch(sample(seed=Seed(id="n", inputs=inputs))), "input") == [
         "\none\ntwo\n3"

@@ -1,4 +1,4 @@
-"""Filters that choose: what is kept is the documented part, the same every time, and rejects say what decided."""
+"""Filters that choose: which rows they keep, that they repeat, and the value of a rejection."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +17,11 @@ from tests.support.votes import ANSWERS, SEEDS, keys
 Make = Callable[..., Sample]
 CLASSES = keys(*"aaaaaabbc", None)
 DRAWS = keys(*"0123456789")
-LEFT = np.arange(10)
+ROWS = np.arange(10)
 
 
 def test_classes_of_samples(sample: Make) -> None:
-    """A seed without a group is in none, not in one of its own."""
+    """Examples without a group formed a group together."""
     grouped = sample(seed=Seed(id="x", inputs={}, group="g"))
     batch = Batch([grouped, sample()], TopKFolder(Path()))
     assert policies.class_keys(batch, "group").tolist() == keys("g", None).tolist()
@@ -39,50 +39,50 @@ def test_classes_of_samples(sample: Make) -> None:
     ],
 )
 def test_balance(cap: dict[str, float], kept: list[int]) -> None:
-    """No class is above the cap, none loses rows below it, and a row without a class is not judged."""
-    verdicts = policies.balance(LEFT, CLASSES, DRAWS, **cap)  # type: ignore[arg-type]
-    rows = np.setdiff1d(LEFT, list(verdicts))
+    """A class lost rows below the cap; a row without a class must pass."""
+    verdicts = policies.balance(ROWS, CLASSES, DRAWS, **cap)  # type: ignore[arg-type]
+    rows = np.setdiff1d(ROWS, list(verdicts))
     assert [int((CLASSES[rows] == name).sum()) for name in keys("a", "b", "c")] == kept
     assert 9 in rows
     assert set(verdicts.values()) == {Verdict("over_balance", max(kept))}
 
 
-def test_the_smallest_class_is_one_that_is_left() -> None:
-    """A class whose last row an earlier filter took must not take all others' rows."""
+def test_the_smallest_class_is_one_with_remaining_rows() -> None:
+    """A class without remaining rows set the cap to nothing, and all rows were rejected."""
     verdicts = policies.balance(np.arange(8), CLASSES, DRAWS, factor=1.0)
     assert [row for row in range(6, 8) if row in verdicts] == []
     assert len(verdicts) == 4
 
 
 def test_balance_keeps_the_best() -> None:
-    """By score where there is one, unknown scores last; by lot where there is none, other lots for another seed."""
+    """The best scores stay, nan goes first; without scores the random seed decides."""
     scores = np.array([0.1, 0.9, np.nan, 0.5, 0.7, 0.3, 0, 0, 0, 0], np.float32)
-    assert sorted(policies.balance(LEFT, CLASSES, DRAWS, scores, number=3)) == [0, 2, 5]
+    assert sorted(policies.balance(ROWS, CLASSES, DRAWS, scores, number=3)) == [0, 2, 5]
     drawn = [
-        sorted(policies.balance(LEFT, CLASSES, DRAWS, number=3, seed=seed))
+        sorted(policies.balance(ROWS, CLASSES, DRAWS, number=3, seed=seed))
         for seed in (0, 0, 1, 2, 3)
     ]
     assert drawn[0] == drawn[1]
     assert len(set(map(tuple, drawn))) > 1
 
 
-def test_lots_go_with_the_sample_not_with_its_row() -> None:
-    """Rows that come or go must not change which of the others are drawn."""
+def test_draws_depend_on_the_sample_not_on_its_row() -> None:
+    """A changed order of rows changed which samples were drawn."""
     order = np.random.default_rng(0).permutation(10)
-    there = policies.cap_rows(LEFT, DRAWS, number=4, seed=7)
-    again = policies.cap_rows(LEFT, DRAWS[order], number=4, seed=7)
-    assert sorted(there) == sorted(order[list(again)])
+    rejected = policies.cap_rows(ROWS, DRAWS, number=4, seed=7)
+    reordered = policies.cap_rows(ROWS, DRAWS[order], number=4, seed=7)
+    assert sorted(rejected) == sorted(order[list(reordered)])
 
 
 def test_balance_without_a_cap_is_refused() -> None:
-    """A filter that is on and does nothing looks as if it had done its work."""
+    """A filter without a cap did nothing, and its report looked as if it had worked."""
     with pytest.raises(PipelineError, match=r"filter\.balance: has neither factor nor number"):
-        policies.balance(LEFT, CLASSES, DRAWS)
+        policies.balance(ROWS, CLASSES, DRAWS)
     assert policies.balance(np.arange(0), CLASSES, DRAWS) == {}
 
 
 def test_difficulty_by_votes() -> None:
-    """The seed is judged, so that its samples go together; one without a readable answer passes."""
+    """Samples of one example must be kept or rejected together; without answers they pass."""
     verdicts = policies.bound_vote_difficulty(np.arange(7), SEEDS, ANSWERS, lowest=0.6, highest=0.9)
     assert verdicts == dict.fromkeys([4, 5], Verdict("too_hard", 0.5))
     easy = policies.bound_vote_difficulty(np.arange(7), SEEDS, ANSWERS, highest=0.7)
@@ -90,7 +90,7 @@ def test_difficulty_by_votes() -> None:
 
 
 def test_difficulty_by_loss() -> None:
-    """What a student finds hard has a high loss; nan is not known and passes."""
+    """A high loss is hard, unlike a high share of votes; an unknown loss must pass."""
     loss = np.array([0.1, 1.0, 5.0, np.nan])
     found = policies.bound_difficulty(np.arange(4), loss, lowest=0.5, highest=2.0, easy="low")
     assert found == {0: Verdict("too_easy", 0.1), 2: Verdict("too_hard", 5.0)}
@@ -98,27 +98,27 @@ def test_difficulty_by_loss() -> None:
 
 
 def test_budget() -> None:
-    """The best of all, the value is the score that was not enough; without scores it is the budget."""
+    """The best rows stay; the value is the rejected score, or the budget without scores."""
     scores = np.arange(10, dtype=np.float32)
-    assert policies.cap_rows(LEFT[2:], DRAWS, scores, number=6) == {
+    assert policies.cap_rows(ROWS[2:], DRAWS, scores, number=6) == {
         2: Verdict("over_budget", 2.0),
         3: Verdict("over_budget", 3.0),
     }
-    drawn = policies.cap_rows(LEFT, DRAWS, number=6)
+    drawn = policies.cap_rows(ROWS, DRAWS, number=6)
     assert len(drawn) == 4
     assert set(drawn.values()) == {Verdict("over_budget", 6)}
-    assert policies.cap_rows(LEFT, DRAWS, number=10) == {}
+    assert policies.cap_rows(ROWS, DRAWS, number=10) == {}
 
 
 def test_seed_budget() -> None:
-    """So many of each seed, and seeds that have fewer keep theirs."""
+    """Examples with fewer samples than the budget lost some."""
     scores = np.array([1, 3, 2, 0, 5, 6, 7], np.float32)
     found = policies.cap_rows_per_seed(np.arange(7), SEEDS, DRAWS[:7], scores, number=2)
     assert found == {0: Verdict("over_seed_budget", 1.0), 3: Verdict("over_seed_budget", 0.0)}
 
 
 def test_k_centers_cover_every_cluster() -> None:
-    """By hand on a line: the farthest of all that is not yet near comes next."""
+    """Points on a line, by hand: the point farthest from all chosen ones comes next."""
     line = np.array([[0.0], [1.0], [10.0], [11.0], [4.0]], np.float16)
     taken, distances = policies.k_centers(line, first=0, number=3)
     assert taken.tolist() == [0, 3, 4]
@@ -127,7 +127,7 @@ def test_k_centers_cover_every_cluster() -> None:
 
 
 def test_k_centers_is_greedy_in_blocks() -> None:
-    """Against the definition, and the same where embeddings are widened a few rows at a time."""
+    """Choices are those of the plain definition, also with rows widened in blocks."""
     points = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float16)
     pairwise = np.linalg.norm(
         points[:, None].astype(np.float32) - points[None].astype(np.float32), axis=2
@@ -143,7 +143,7 @@ def test_k_centers_is_greedy_in_blocks() -> None:
 
 
 def test_diverse() -> None:
-    """Copies go first; rows that are gone are no neighbours; a start by lot is the same every time."""
+    """A copy was kept beside its original; rejected rows must not count as neighbours."""
     points = np.array([[5, 5], [0, 0], [0, 0], [1, 0], [0, 9]], np.float16)
     found = policies.diversify(np.arange(1, 5), points, DRAWS[:5])
     assert set(found.values()) == {Verdict("too_alike", 0.0)}
