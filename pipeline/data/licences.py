@@ -1,13 +1,15 @@
-"""Whether the terms of teacher and seeds let a student be trained on what they give.
+"""Check whether the licences of teacher and seeds allow a student to be trained on their text.
 
-The table says in our own words what the named documents said at the date beside them. It is no legal advice: terms change, and what a
-licence of data or weights means for a model that was trained on them is unsettled in many places. Read the document itself.
+The table summarises the named documents as of the date beside them. It is no legal advice: terms
+change, and what a licence of data or weights means for a model that was trained on them is
+unsettled in many places. Read the document itself.
 """
 
 import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pipeline.config import Licences
@@ -18,7 +20,13 @@ Ruling = Literal["allowed", "with_conditions", "forbidden", "unknown"]
 
 @dataclass(frozen=True)
 class Terms:
-    """One document. `conditions`: attribution, share-alike, naming, notice, non-commercial, use restrictions; `date`: the version read."""
+    """One document.
+
+    Attributes:
+        names: SPDX ids or other names of the licence.
+        conditions: of attribution, share-alike, naming, notice, non-commercial, use restrictions.
+        date: the version that was read.
+    """
 
     names: tuple[str, ...]
     ruling: Ruling
@@ -36,50 +44,38 @@ def _creative(
     name: str, ruling: Ruling, conditions: Sequence[str], meaning: str
 ) -> tuple[Terms, Terms]:
     document = f"Creative Commons {name.removeprefix('cc-').upper()}"
+    terms = partial(Terms, ruling=ruling, conditions=tuple(conditions), meaning=meaning)
+    current = (f"{name}-4.0", name)
     return (
-        Terms(
-            (f"{name}-4.0", name),
-            ruling,
-            tuple(conditions),
-            meaning,
-            f"{document} 4.0 International",
-            "2013-11-25",
-        ),
-        Terms(
-            (f"{name}-3.0",),
-            ruling,
-            tuple(conditions),
-            meaning,
-            f"{document} 3.0 Unported",
-            "2007-02-23",
-        ),
+        terms(names=current, document=f"{document} 4.0 International", date="2013-11-25"),
+        terms(names=(f"{name}-3.0",), document=f"{document} 3.0 Unported", date="2007-02-23"),
     )
 
 
 def _llama(version: str, date: str) -> Terms:
-    meaning = "a student that is given to others has a name that begins with Llama and says 'Built with Llama'; its use policy goes along"
     names = (f"llama{version}", f"llama-{version}-community", f"llama-{version}")
-    return Terms(
-        names,
-        "with_conditions",
-        ("naming", "use restrictions"),
-        meaning,
-        f"Llama {version} Community License Agreement",
-        date,
+    meaning = (
+        "a published student has a name that begins with Llama, says 'Built with Llama' "
+        "and comes with its use policy"
     )
+    document = f"Llama {version} Community License Agreement"
+    return Terms(names, "with_conditions", ("naming", "use restrictions"), meaning, document, date)
 
 
 def _service(name: str, document: str, date: str) -> Terms:
-    return Terms(
-        (name,),
-        "forbidden",
-        (),
-        "outputs may not train models that compete with the service",
-        document,
-        date,
+    meaning = "outputs may not train models that compete with the service"
+    return Terms((name,), "forbidden", (), meaning, document, date)
+
+
+def _no_other_model(names: Sequence[str], model: str, document: str, date: str) -> Terms:
+    meaning = (
+        "neither it nor its outputs may improve another language model; "
+        f"a student made from {model} itself may learn from it"
     )
+    return Terms(tuple(names), "forbidden", (), meaning, document, date)
 
 
+QWEN_NAMING = "a published student says 'Built with Qwen' or 'Improved using Qwen'"
 TABLE = (
     Terms(("own",), "allowed", (), "your own work", "your own statement", "-"),
     _free(("apache-2.0",), "Apache License 2.0", "2004-01"),
@@ -98,13 +94,13 @@ TABLE = (
         "cc-by",
         "with_conditions",
         ("attribution",),
-        "name the authors where the data, or what quotes it, is given to others",
+        "name the authors where the data, or text that quotes it, is published",
     ),
     *_creative(
         "cc-by-sa",
         "with_conditions",
         ("attribution", "share-alike"),
-        "name the authors; what counts as adapted from the data is given to others under the same licence only",
+        "name the authors; what is adapted from the data is published under the same licence",
     ),
     *_creative(
         "cc-by-nc",
@@ -116,25 +112,26 @@ TABLE = (
         "cc-by-nc-sa",
         "with_conditions",
         ("attribution", "non-commercial", "share-alike"),
-        "name the authors; not for commercial advantage; what is adapted stays under the same licence",
+        "name the authors; not for commercial advantage; adaptations keep the same licence",
     ),
     *_creative(
         "cc-by-nd",
         "unknown",
         ("attribution",),
-        "nothing adapted may be given to others, and whether a student is adapted is disputed",
+        "no adaptation may be published, and whether a student is one is disputed",
     ),
     *_creative(
         "cc-by-nc-nd",
         "unknown",
         ("attribution", "non-commercial"),
-        "not for commercial advantage; nothing adapted may be given to others, and whether a student is adapted is disputed",
+        "not for commercial advantage; "
+        "no adaptation may be published, and whether a student is one is disputed",
     ),
     Terms(
         ("odc-by", "odc-by-1.0"),
         "with_conditions",
         ("attribution",),
-        "name the database where it, or what is made from it, is given to others",
+        "name the database where it, or what is made from it, is published",
         "Open Data Commons Attribution License 1.0",
         "2010-06-24",
     ),
@@ -142,7 +139,7 @@ TABLE = (
         ("odbl", "odbl-1.0"),
         "with_conditions",
         ("attribution", "share-alike"),
-        "name the database; databases derived from it are given to others under the same licence only",
+        "name the database; databases derived from it are published under the same licence",
         "Open Data Commons Open Database License 1.0",
         "2009-06-29",
     ),
@@ -150,23 +147,20 @@ TABLE = (
         ("gpl-3.0", "gpl-2.0", "agpl-3.0", "lgpl-3.0"),
         "with_conditions",
         ("share-alike",),
-        "works based on the licensed one stay under it; whether a student is such a work is unsettled, most so where its text is repeated",
+        "works based on the licensed one keep the licence; whether a student is such a work is "
+        "unsettled, above all where it repeats text",
         "GNU General Public License 3 (2 and the Affero and Lesser ones alike)",
         "2007-06-29",
     ),
-    Terms(
+    _no_other_model(
         ("llama2", "llama-2", "llama-2-community"),
-        "forbidden",
-        (),
-        "neither it nor its outputs may improve another language model; a student made from Llama 2 itself may learn from it",
+        "Llama 2",
         "Llama 2 Community License Agreement",
         "2023-07-18",
     ),
-    Terms(
+    _no_other_model(
         ("llama3", "llama-3", "llama-3-community"),
-        "forbidden",
-        (),
-        "neither it nor its outputs may improve another language model; a student made from Llama 3 itself may learn from it",
+        "Llama 3",
         "Meta Llama 3 Community License Agreement",
         "2024-04-18",
     ),
@@ -178,7 +172,8 @@ TABLE = (
         ("gemma", "gemma-terms"),
         "with_conditions",
         ("use restrictions", "notice"),
-        "a student that is to do as Gemma 1 to 3 does is a derivative: the terms and their prohibited uses go along with it",
+        "a student that imitates Gemma 1 to 3 is a derivative: it keeps the terms and their "
+        "prohibited uses",
         "Gemma Terms of Use",
         "2026-04-01",
     ),
@@ -186,7 +181,7 @@ TABLE = (
         ("qwen", "qwen-license"),
         "with_conditions",
         ("naming",),
-        "a student that is given to others says 'Built with Qwen' or 'Improved using Qwen'",
+        QWEN_NAMING,
         "Qwen License Agreement",
         "2024-09-19",
     ),
@@ -194,15 +189,13 @@ TABLE = (
         ("qwen-research",),
         "with_conditions",
         ("non-commercial", "naming"),
-        "research and evaluation only; a student that is given to others says 'Built with Qwen' or 'Improved using Qwen'",
+        f"research and evaluation only; {QWEN_NAMING}",
         "Qwen Research License Agreement",
         "2024-09-19",
     ),
-    Terms(
+    _no_other_model(
         ("tongyi-qianwen", "tongyi-qianwen-license"),
-        "forbidden",
-        (),
-        "neither it nor its outputs may improve another language model; a student made from Qwen itself may learn from it",
+        "Qwen",
         "Tongyi Qianwen License Agreement (first Qwen models)",
         "2023-08-03",
     ),
@@ -210,7 +203,8 @@ TABLE = (
         ("deepseek", "deepseek-license"),
         "with_conditions",
         ("use restrictions", "notice"),
-        "a student distilled from it is a derivative: the prohibited uses go along with it (models under MIT: say mit)",
+        "a student distilled from it is a derivative: it keeps the prohibited uses "
+        "(for models under MIT declare mit)",
         "DeepSeek License Agreement 1.0",
         "2023-10-23",
     ),
@@ -218,7 +212,7 @@ TABLE = (
         ("openrail-m", "bigscience-openrail-m", "bigscience-bloom-rail-1.0"),
         "with_conditions",
         ("use restrictions", "notice"),
-        "a student made with its outputs so as to do as it does is a derivative: the prohibited uses go along with it",
+        "a student that imitates it is a derivative: it keeps the prohibited uses",
         "BigScience OpenRAIL-M License",
         "2022-08-18",
     ),
@@ -226,7 +220,8 @@ TABLE = (
         ("mistral-research", "mrl", "mrl-0.1"),
         "with_conditions",
         ("non-commercial",),
-        "model, derivatives and outputs are for research and personal use; anything else needs a licence of Mistral AI",
+        "model, derivatives and outputs are for research and personal use; "
+        "anything else needs a licence of Mistral AI",
         "Mistral AI Research License 0.1",
         "2024",
     ),
@@ -251,42 +246,44 @@ TABLE = (
     ),
     Terms(("unknown",), "unknown", (), "nobody has said what is allowed", "none", "-"),
 )
+NEEDS_CONSENT = {"forbidden": "forbids", "unknown": "is not known to allow"}
 KNOWN = {name: terms for terms in TABLE for name in terms.names}
 
 
 @dataclass(frozen=True)
 class Report:
-    """`lines` for the user, and what was found, by "teacher" and "seeds", for the run's own records (JSON values)."""
+    """The `lines` for the user, and the verdict by "teacher" and "seeds" for the run's manifest."""
 
     lines: list[str]
     record: dict[str, dict[str, Any]]
 
 
 def check_declared(declared: Licences) -> Report:
-    """`check` of what a config declares."""
+    """Check the licences that a config declares."""
     return check(declared.teacher, declared.seeds, declared.acknowledge)
 
 
 def check(teacher: str | None, seeds: str | None, acknowledged: Sequence[str] = ()) -> Report:
-    """Hold the declared licences (SPDX ids or names of TABLE, case aside) against the table; None is one that is not declared.
+    """Look up the declared licences, SPDX ids or names of TABLE in any case; None: not declared.
 
-    Raises PipelineError where one forbids training, or is not known to allow it, and is not among `acknowledged`.
+    Raises PipelineError for a licence that forbids training, or is not known to allow it, and is
+    not among `acknowledged`.
     """
     declared = {"teacher": teacher, "seeds": seeds}
     missing = [f"licences.{role}" for role, name in declared.items() if name is None]
-    lines = (
-        [
-            f"licences: {' and '.join(missing)} not declared; whether training is allowed is for you to know"
-        ]
-        if missing
-        else []
-    )
-    taken = {_plain(name) for name in acknowledged}
+    lines = []
+    if missing:
+        lines.append(
+            f"licences: {' and '.join(missing)} not declared; "
+            "check yourself whether training is allowed"
+        )
+    accepted_names = {_plain(name) for name in acknowledged}
     record: dict[str, dict[str, Any]] = {}
     for role, name in declared.items():
         if name is not None:
-            terms, accepted = _terms(name), _plain(name) in taken
-            if terms.ruling in ("forbidden", "unknown") and not accepted:
+            terms = _terms(name)
+            accepted = _plain(name) in accepted_names
+            if terms.ruling in NEEDS_CONSENT and not accepted:
                 raise PipelineError(_refusal(role, name, terms))
             lines.append(_line(role, name, terms))
             record[role] = {
@@ -301,43 +298,39 @@ def check(teacher: str | None, seeds: str | None, acknowledged: Sequence[str] = 
 
 
 def _plain(name: str) -> str:
-    return re.sub(
-        r"-(?:only|or-later)$", "", name.strip().casefold().replace(" ", "-").replace("_", "-")
-    )
+    plain = name.strip().casefold().replace(" ", "-").replace("_", "-")
+    return re.sub(r"-(?:only|or-later)$", "", plain)
 
 
 def _terms(name: str) -> Terms:
-    close = difflib.get_close_matches(_plain(name), KNOWN, n=1, cutoff=0.7)
-    meaning = "it is not in the table of pipeline/data/licences.py" + (
-        f"; did you mean {close[0]}?" if close else ""
-    )
-    return KNOWN.get(_plain(name), Terms((_plain(name),), "unknown", (), meaning, "none", "-"))
+    plain = _plain(name)
+    if plain in KNOWN:
+        return KNOWN[plain]
+    meaning = "it is not in the table of pipeline/data/licences.py"
+    close = difflib.get_close_matches(plain, KNOWN, n=1, cutoff=0.7)
+    if close:
+        meaning += f"; did you mean {close[0]}?"
+    return Terms((plain,), "unknown", (), meaning, "none", "-")
 
 
 def _line(role: str, name: str, terms: Terms) -> str:
-    if terms.ruling in ("forbidden", "unknown"):
-        said = (
-            "FORBIDS this training"
-            if terms.ruling == "forbidden"
-            else "IS NOT KNOWN to allow this training"
+    if terms.ruling in NEEDS_CONSENT:
+        return (
+            f"licences: !!! {role}: {name} {NEEDS_CONSENT[terms.ruling].upper()} this training: "
+            f"{terms.meaning}. It continues because licences.acknowledge names it !!!"
         )
-        return f"licences: !!! {role}: {name} {said}: {terms.meaning}. It goes on because licences.acknowledge names it !!!"
-    asked = (
-        f" with conditions ({', '.join(terms.conditions)}): {terms.meaning}"
-        if terms.conditions
-        else ""
-    )
-    return f"licences: {role}: {name} allows training{asked} [{terms.document}, {terms.date}; no legal advice]"
+    conditions = ""
+    if terms.conditions:
+        conditions = f" with conditions ({', '.join(terms.conditions)}): {terms.meaning}"
+    source = f"{terms.document}, {terms.date}; no legal advice"
+    return f"licences: {role}: {name} allows training{conditions} [{source}]"
 
 
 def _refusal(role: str, name: str, terms: Terms) -> str:
-    said = (
-        "forbids this training"
-        if terms.ruling == "forbidden"
-        else "is not known to allow this training"
-    )
-    source = f" ({terms.document}, {terms.date})" if terms.document != "none" else ""
+    source = "" if terms.document == "none" else f" ({terms.document}, {terms.date})"
+    replacement = "another teacher" if role == "teacher" else "other seeds"
     return (
-        f"licences.{role}: {name} {said}: {terms.meaning}{source}; take {'another teacher' if role == 'teacher' else 'other seeds'}, "
+        f"licences.{role}: {name} {NEEDS_CONSENT[terms.ruling]} this training: "
+        f"{terms.meaning}{source}; take {replacement}, "
         f"or, if you have the right, say so with licences.acknowledge=[{name}]"
     )

@@ -1,25 +1,25 @@
-"""Prompt files: how a seed becomes a question, and how the answer and the rationale are read out of the reply.
+"""Prompt files: they turn an example into a prompt, and say where the answer is in the reply.
 
 A prompt file is Markdown with front matter:
 
     ---
-    format: chat                 # or completion: the text as it stands, to be continued
+    format: chat                 # or completion: the model continues the text as it is
     system: You are terse.       # chat only
-    stop: ["\\n"]                 # where the reply ends, besides the model's own end token
+    stop: ["\\n"]                 # texts that end the reply, besides the model's own end token
     rationale: {start: "", end: "Answer:"}
     answer: {start: "Answer:", end: "\\n"}
     ---
     {{ question }}
 
-Strategies are spans: rationale then answer as above; answer then rationale with `answer: {end: ","}` and `rationale: {start: ","}`;
-`rationale: think` for models that reason up to the token </think>; no rationale if the key is left out. `target: " {target}\\n"` says how
-ground truth would be written as a reply, if not between the answer's tags; it may name inputs of the seed too: `"{steps} So: {target}"`.
+The spans say which comes first. Above it is the rationale; `answer: {end: ","}` with
+`rationale: {start: ","}` puts the answer first. `rationale: think` is for models that reason up to
+the token </think>; without the key there is no rationale.
 
-A student may be trained to give the answer alone, or each of the two parts on demand (step by step, with `prefixes` before the body that
-say which): see `in_form`.
+A student may be trained to give the answer alone, or each of the two parts on demand (step by step,
+with one of the `prefixes` before the body): see `Prompt.in_form`.
 
-The body is a template over the seed's inputs. Seed text is data: it is only ever a value, never part of the template, and control
-tokens of the tokenizer that stand in it are broken up before they can act.
+The body is a template over the example's inputs. The inputs are only values, never part of the
+template, and control tokens of the tokenizer in them are broken up before they can act.
 """
 
 import dataclasses
@@ -52,23 +52,28 @@ class Span(BaseModel):
     end: str | list[str] = ""
     """marker behind the part, or several of which the first counts; empty: to the reply's end"""
     open: bool = False
-    """whether a reply that stops before `end` still has the part, as it has if `end` is a newline"""
+    """whether a reply that stops before `end` has the part; always so if `end` is a newline"""
 
     def find(self, text: str) -> tuple[int, int] | None:
-        """Where the part begins and ends in the text, outer white space left out; None if it is not there or is empty."""
+        """Return where the part begins and ends, without outer white space.
+
+        None if the part is missing or empty.
+        """
         begin = text.find(self.start)
         if begin < 0:
             return None
         begin += len(self.start)
-        found = [text.find(end, begin) for end in self.ends if end and text.find(end, begin) >= 0]
-        if not found and not self.open and not any(end.strip() == "" for end in self.ends):
+        ends = [text.find(end, begin) for end in self.ends if end and text.find(end, begin) >= 0]
+        may_be_cut = self.open or any(end.strip() == "" for end in self.ends)
+        if not ends and not may_be_cut:
             return None
-        part = text[begin : min(found, default=len(text))]
+        part = text[begin : min(ends, default=len(text))]
         begin += len(part) - len(part.lstrip())
         return (begin, begin + len(part.strip())) if part.strip() else None
 
     @property
     def ends(self) -> list[str]:
+        """Return the markers behind the part as a list."""
         return [self.end] if isinstance(self.end, str) else self.end
 
 
@@ -82,7 +87,7 @@ class Prefixes(BaseModel):
     """asks for the rationale alone; must differ from `answer`"""
 
     @model_validator(mode="after")
-    def tell_apart(self) -> Self:
+    def differ(self) -> Self:
         if self.answer == self.rationale:
             raise ValueError(
                 "answer and rationale must differ, or one prompt would have two replies"
@@ -113,51 +118,61 @@ class FrontMatter(BaseModel):
     """for train.arms.*.form: steps, where answer and rationale are two tasks"""
 
     def target_reply(self, seed: Seed) -> str:
-        """The seed's ground truth as the teacher would have written it: `target` of the front matter, or between the answer's tags."""
+        """Write the ground truth of an example as a reply.
+
+        It follows `target`, or stands between the answer's markers. Raises PipelineError if
+        `target` names an input that the example lacks.
+        """
         assert seed.target is not None
         if self.target is None:
             return f"{self.answer.start}{seed.target}{self.answer.ends[-1]}"
-        known = {
+        values = {
             name: value
             for name, value in seed.inputs.items()
             if isinstance(value, str | int | float)
-        } | {"target": seed.target}
-        unknown = [name for name in NAMED.findall(self.target) if name not in known]
-        if unknown:
-            raise PipelineError(
-                f"target: {{{unknown[0]}}} is no input of seed {seed.id}, which has {', '.join(known)}; name one of them"
-            )
-        return NAMED.sub(lambda found: str(known[found.group(1)]), self.target)
+        }
+        values["target"] = seed.target
+        for name in NAMED.findall(self.target):
+            if name not in values:
+                raise PipelineError(
+                    f"target: {{{name}}} is no input of seed {seed.id}, "
+                    f"which has {', '.join(values)}; name one of them"
+                )
+        return NAMED.sub(lambda match: str(values[match.group(1)]), self.target)
 
 
 @dataclass(frozen=True)
 class Prompt:
+    """A prompt file that was read. `names` are the inputs that its template uses."""
+
     name: str
     front: FrontMatter
     template: Template
     prefix: str = ""
-    names: frozenset[str] = frozenset()  # what the template names of a seed's inputs
+    names: frozenset[str] = frozenset()
 
     def in_form(self, form: Form) -> "Prompt":
-        """The prompt for the answer of a student trained in this form: the whole reply, the answer alone, or the answer on demand."""
+        """Return the prompt that asks a student trained in this form for its answer.
+
+        whole: the student gives the whole reply; answer: the answer alone; steps: the answer alone,
+        when the prefix asks for it.
+        """
         if form == "whole":
             return self
-        front = self.front.model_copy(
-            update={"rationale": None, "answer": Span(end=self.front.answer.end, open=True)}
-        )
-        return dataclasses.replace(
-            self, front=front, prefix=self.front.prefixes.answer if form == "steps" else ""
-        )
+        answer = Span(end=self.front.answer.end, open=True)
+        front = self.front.model_copy(update={"rationale": None, "answer": answer})
+        prefix = self.front.prefixes.answer if form == "steps" else ""
+        return dataclasses.replace(self, front=front, prefix=prefix)
 
     def render(self, seed: Seed, control_tokens: Iterable[str] = ()) -> Rendered:
-        """Fill the template with the seed's inputs."""
+        """Fill the template with the example's inputs. Raises PipelineError if that fails."""
         tokens = tuple(control_tokens)
         try:
             body = self.prefix + self.template.render(_defused(seed.inputs, tokens))
         except UndefinedError as error:
-            known = ", ".join(seed.inputs)
             raise PipelineError(
-                f"{self.name}: {error.message} for seed {seed.id}, whose inputs are {known}; name one of them"
+                f"{self.name}: {error.message} for seed {seed.id}, "
+                f"whose inputs are {', '.join(seed.inputs)}; name one of them"
             ) from None
         except PipelineError as error:
             raise PipelineError(f"{self.name}: seed {seed.id}: {error}") from None
@@ -172,11 +187,12 @@ class Prompt:
 
     @property
     def asks_for_rationale(self) -> bool:
+        """Tell whether a reply to this prompt has a rationale."""
         return self.front.rationale is not None
 
 
 def load(path: str | Path) -> Prompt:
-    """Read one prompt file. Raises PipelineError with what is wrong in it."""
+    """Read one prompt file. Raises PipelineError if it is malformed."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -193,21 +209,22 @@ def load(path: str | Path) -> Prompt:
         undefined=StrictUndefined, autoescape=False, finalize=_no_null
     )
     try:
-        named = frozenset(meta.find_undeclared_variables(environment.parse(body)))
-        return Prompt(str(path), front, environment.from_string(body), names=named)
+        names = frozenset(meta.find_undeclared_variables(environment.parse(body)))
+        return Prompt(str(path), front, environment.from_string(body), names=names)
     except TemplateError as error:
         raise PipelineError(
-            f"{path}: template error: {error}; the body is a Jinja template over the seed's inputs"
+            f"{path}: template error: {error}; "
+            "the body is a Jinja template over the example's inputs"
         ) from None
 
 
 def stored_files(folder: Path) -> list[Path]:
-    """A stage's own copies of what it asked with, by number."""
+    """Return a stage's own copies of its prompt files, by number."""
     return sorted((folder / "prompts").glob("*.md"), key=lambda path: int(path.stem))
 
 
 def check(prompt: Prompt, seeds: Iterable[Seed]) -> None:
-    """Render every seed, so that the one that cannot be is found before a model is loaded."""
+    """Render every example, so that an error is found before a model is loaded."""
     for seed in seeds:
         prompt.render(seed)
 
@@ -217,9 +234,7 @@ def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
         raise PipelineError(
             f"{path}: has no front matter; begin it with ---, the settings, --- (see prompts/)"
         )
-    head, body = (
-        text[4:].split("\n---\n", 1) if not text.startswith("---\n---\n") else ("", text[8:])
-    )
+    head, _, body = text[3:].partition("\n---\n")
     try:
         front = FrontMatter.model_validate(yaml.safe_load(head) or {})
     except yaml.YAMLError as error:
@@ -228,22 +243,21 @@ def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise PipelineError(
-            f"{path}: front matter: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from None
+        key = ".".join(map(str, first["loc"]))
+        raise PipelineError(f"{path}: front matter: {key}: {first['msg']}") from None
     return front, body.strip("\n")
 
 
 def _no_null(value: Any) -> Any:
     if value is None:
         raise PipelineError(
-            "an input that the prompt shows is null; fill it in, or guard it with {% if %}"
+            "an input that the prompt uses is null; fill it in, or guard it with {% if %}"
         )
     return value
 
 
 def _defused(value: Any, tokens: tuple[str, ...]) -> Any:
-    """The value with every control token in it broken by a zero-width space."""
+    """Return the value with a zero-width space in every control token of it."""
     if isinstance(value, str):
         for token in tokens:
             if token in value:
@@ -257,5 +271,8 @@ def _defused(value: Any, tokens: tuple[str, ...]) -> Any:
 
 
 def prompt_files(config: Config) -> Sequence[Path | str]:
-    """What samples were asked with, by number; before they are, what they will be asked with."""
+    """Return the prompt files of the samples, by number.
+
+    They are the copies that generate stored; before it has run, those of the config.
+    """
     return stored_files(Path(config.run_dir) / "generate") or config.generate.prompt

@@ -1,4 +1,7 @@
-"""Rationale and answer of a completion: by tags in the text, or, for reasoning models, by the id of the end-of-thinking token."""
+"""Read rationale and answer out of a completion.
+
+They are found by markers in the text, or for reasoning models by the end-of-thinking token.
+"""
 
 from dataclasses import dataclass
 
@@ -11,7 +14,10 @@ from pipeline.records import Range
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read, each None where it cannot be; the ranges are tokens of the completion, where there are token ids."""
+    """Rationale and answer, each None where it is missing.
+
+    The ranges are tokens of the completion; None for a completion without token ids.
+    """
 
     rationale: str | None
     rationale_tokens: Range | None
@@ -20,7 +26,7 @@ class Reading:
 
 
 def read(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) -> Reading:
-    """Rationale and answer, by the front matter of the prompt that was asked."""
+    """Read a completion by the front matter of its prompt."""
     if prompt.front.rationale == "think":
         return _think(prompt, completion, tokenizer)
     rationale = prompt.front.rationale.find(completion.text) if prompt.front.rationale else None
@@ -35,25 +41,29 @@ def read(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) ->
 def _think(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) -> Reading:
     if tokenizer is None or completion.token_ids is None:
         raise PipelineError(
-            f"{prompt.name}: rationale: think needs token ids, which this server does not give; set teacher.tokenizer, or use tags"
+            f"{prompt.name}: rationale: think needs token ids, which this server does not give; "
+            "set teacher.tokenizer, or use markers"
         )
-    end = tokenizer.end_of_thinking
     ids = completion.token_ids
-    at = ids.index(end) if end in ids else -1
-    thoughts = tokenizer.decode(ids[:at]).replace("<think>", "").strip() if at >= 0 else ""
-    reply = tokenizer.decode(ids[at + 1 :])
-    answer, tokens = _part(reply, prompt.front.answer.find(reply), ids[at + 1 :], tokenizer)
-    shifted = (tokens[0] + at + 1, tokens[1] + at + 1) if tokens else None
-    return Reading(thoughts or None, (0, at) if thoughts else None, answer, shifted)
+    rationale, rationale_tokens, begin = None, None, 0
+    if tokenizer.end_of_thinking in ids:
+        end = ids.index(tokenizer.end_of_thinking)
+        rationale = tokenizer.decode(ids[:end]).replace("<think>", "").strip() or None
+        rationale_tokens = (0, end) if rationale else None
+        begin = end + 1
+    reply = tokenizer.decode(ids[begin:])
+    answer, tokens = _part(reply, prompt.front.answer.find(reply), ids[begin:], tokenizer)
+    answer_tokens = (tokens[0] + begin, tokens[1] + begin) if tokens else None
+    return Reading(rationale, rationale_tokens, answer, answer_tokens)
 
 
 def _part(
     text: str, place: tuple[int, int] | None, ids: list[int] | None, tokenizer: Tokenizer | None
 ) -> tuple[str | None, Range | None]:
-    """A part of the text, given by its characters, and its tokens."""
+    """Return a part of the text, given by its characters, and its tokens."""
     if place is None:
         return None, None
     begin, end = place
-    return text[begin:end], tokenizer.token_range(
-        ids, text, begin, end
-    ) if tokenizer and ids is not None else None
+    if tokenizer is None or ids is None:
+        return text[begin:end], None
+    return text[begin:end], tokenizer.token_range(ids, text, begin, end)

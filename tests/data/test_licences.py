@@ -48,7 +48,7 @@ def test_nothing_declared() -> None:
     """A run without declarations goes on, but says so."""
     report = check(None, None)
     assert report.lines == [
-        "licences: licences.teacher and licences.seeds not declared; whether training is allowed is for you to know"
+        "licences: licences.teacher and licences.seeds not declared; check yourself whether training is allowed"
     ]
     assert report.record == {}
 

@@ -181,7 +181,7 @@ def test_seeds_that_change_under_the_reader_are_refused(tmp_path: Path) -> None:
     for change in (lambda: path.write_text(before.replace('"n20"', '"m20"')), path.unlink):
         change()
         with pytest.raises(
-            PipelineError, match=r"(?s)seeds\.jsonl: .*put .*back.* and the same command goes on"
+            PipelineError, match=r"(?s)seeds\.jsonl: .*put .*back.* and the same command continues"
         ):
             cursor.take(16, 18)
 
