@@ -1,13 +1,14 @@
-"""Held-out texts, and where other texts hold one of them word by word or nearly so.
+"""Find held-out texts in other texts, verbatim or with a few words changed.
 
-By an item's length in words:
-  1 or 2   all inputs of a prompt are the item (so a label such as "spam" in a reply is nothing)
-  3, 4     or it is a sentence of its own in the inputs
-  5 to 13  or it stands anywhere
-  8 to     or it stands anywhere with some words changed, but no number
-  14 to    or 13 of its words in a row do that no other held-out text has
+What counts depends on an item's length in words:
+  1 or 2   if it is all inputs of a prompt (so a label such as "spam" in a reply does not count)
+  3, 4     or if it is a sentence of its own in the inputs
+  5 to 13  or if it occurs anywhere
+  8 to     or if it occurs anywhere with some words changed, but no number
+  14 to    or if 13 of its words in a row occur that no other held-out text has
 
-Another number in the place of a number makes another item, and so does, where items are made by a template, another word in a slot.
+An item with another number is another item. Where items are made by a template, so is one with
+another word in a slot.
 """
 
 import re
@@ -20,262 +21,264 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.filters.decontamination.alignment import Alignment, Weights, align, window
-from pipeline.filters.decontamination.ngram_index import Rivals, Runs, Spelled
-from pipeline.filters.decontamination.words import is_sentence, number, placed, units, words
+from pipeline.filters.decontamination.ngram_index import CandidateIndex, EncodedTexts, RunIndex
+from pipeline.filters.decontamination.words import (
+    is_sentence,
+    length_in_words,
+    numbers_in,
+    words,
+    words_with_spans,
+)
 
-RUN = 13  # words in a row that tell which longer text they are from (Brown et al. 2020, appendix C)
-ANYWHERE, SENTENCE, CHANGED = (
-    5,
-    3,
-    8,
-)  # least words of an item that is found anywhere, as a sentence of the inputs, with changes
-PIECE, STEP = (
-    200,
-    150,
-)  # words of a long text that are looked for together, and from one such piece to the next
+RUN = 13  # words in a row that identify a longer text (Brown et al. 2020, appendix C)
+# least words of an item that is found anywhere, as a sentence of the inputs, with changes
+ANYWHERE, SENTENCE, CHANGED = 5, 3, 8
+# a long text is searched for in pieces of so many words, which begin so many words apart
+PIECE, STEP = 200, 150
 POSTED = 0.75  # share of an item's weight by which it is looked up
-FLOOR = 0.6  # least score, and share of words, that is told of
-TRIED = 8  # items that one text is laid beside
+FLOOR = 0.6  # least score, and least share of words, of a hit
+TRIED = 8  # items that one text is aligned with
 COPY = 0.85  # held-out items this near are copies of one another and not siblings
 MARGIN = 0.04  # what a copy must be nearer by than a sibling
 NEARLY = 0.999
-FRAME, TEMPLATE = (
-    0.75,
-    0.05,
-)  # an item is made by a template if it shares so many of its words, numbers aside, with so many of the items
-FAMILY, SAMPLED = (
-    4,
-    500,
-)  # least items of a template, the item itself among them; how many are looked at
-SLOT = 0.25  # most items that may have a word for it to be what fills a slot
+# an item is made by a template if it shares this share of its words, except numbers, with this
+# share of the items, and with so many at least (itself among them); so many items are looked at
+FRAME, TEMPLATE, FAMILY, SAMPLED = 0.75, 0.05, 4, 500
+SLOT = 0.25  # a word fills a slot if at most this share of the items has it
 BESIDE = 60  # characters beside a hit in which a list goes on
 GOES_ON = re.compile(r"\W*(?:,|\band\b|&)\W*(?:\w+\s+)?\d")
 WENT_BEFORE = re.compile(r"\d\s*\w*\s*(?:,|,?\s*\band|&)\s*$")
 
+Item = tuple[str, ...]  # its words
+
 
 @dataclass(frozen=True)
 class Text:
-    """What may hold a held-out text. `inputs`: it is all inputs of a prompt, so that the whole of it may be one."""
+    """A text to search. `inputs`: it is all inputs of a prompt, so all of it may be one item."""
 
     text: str
     inputs: bool = False
 
     @cached_property
     def words(self) -> list[str]:
+        """The words of the text."""
         return words(self.text)
 
     @cached_property
-    def held(self) -> frozenset[str]:
+    def vocabulary(self) -> frozenset[str]:
+        """The distinct words of the text."""
         return frozenset(self.words)
 
 
 @dataclass(frozen=True)
 class Hit:
-    """Words `first` to `last` - 1 of a text are an item's; the score is 1 where they are its very words."""
+    """Words `first` to `last` - 1 of a text are an item's; the score is 1 if they are verbatim."""
 
     score: float
     item: int
     first: int
     last: int
 
-    def span(self, text: Text) -> str:
-        """What stands there, on one line."""
+    def excerpt(self, text: Text) -> str:
+        """Return the text of the hit, on one line."""
         start, end = _characters(text, self)
         return " ".join(text.text[start:end].split())
 
 
 class Index:
-    """Held-out items, each a name and a text, ready to be looked for. Equal wordings count once, under their first name."""
+    """Held-out items, each a name and a text. Items of equal words count once, by the first name."""
 
     def __init__(self, items: Iterable[tuple[str, str]]):
-        named: dict[tuple[str, ...], str] = {}
+        named: dict[Item, str] = {}
         for name, text in items:
             for piece in _pieces(words(text)):
                 named.setdefault(piece, name)
         self.items, self.names = list(named), list(named.values())
-        self.sizes = [units(item) for item in self.items]
+        self.sizes = [length_in_words(item) for item in self.items]
         self.weights = Weights(self.items)
         templated, self._slots = _templates(self.items)
-        self._filled = [
-            _filled(item, self._slots) if made else frozenset()
-            for item, made in zip(self.items, templated, strict=True)
-        ]
-        self._numbers = {word: place for place, word in enumerate(self.weights)}
-        self._runs = Runs(list(self._tell_tale()), len(self._numbers))
+        self._fillers = [frozenset[str]()] * len(self.items)
+        for number in np.flatnonzero(templated).tolist():
+            self._fillers[number] = _fillers(self.items[number], self._slots)
+        self._word_ids = {word: number for number, word in enumerate(self.weights)}
+        self._runs = RunIndex(list(self._identifying_runs()), len(self._word_ids))
         self._least = [FLOOR] * len(self.items)
-        self._rivals = self._lookup()
-        self._least = self._alike()
-        self._rivals = self._lookup()
+        self._candidates = self._candidate_index()
+        self._least = self._least_scores()
+        self._candidates = self._candidate_index()
 
     def find(self, texts: Sequence[Text]) -> list[Hit | None]:
-        """In each text what it holds verbatim, or else what it comes nearest to: by `FLOOR`, and nearer than the item's siblings are."""
-        numbers = self._spelled([text.words for text in texts])
-        found: list[Hit | None] = [None] * len(texts)
-        tried: set[tuple[int, int]] = set()
-        for row, item, first, length in self._runs.find(numbers):
-            part = length < len(self.items[item])
-            if found[row] is None and (row, item) not in tried:
-                found[row] = (
-                    self._run(texts[row], item, first)
-                    if part
-                    else self._whole(texts[row], item, first)
-                )
-                tried |= {(row, item)} if part else set()
-        for row, rivals in self._rivals.find(numbers, TRIED):
-            if found[row] is None:
-                hits = [hit for item in rivals if (hit := self._near(texts[row], item)) is not None]
-                found[row] = max(hits, key=lambda hit: hit.score, default=None)
-        return found
+        """Return what each text holds verbatim, or else the item that it is nearest to.
 
-    def _whole(self, text: Text, item: int, first: int) -> Hit | None:
-        """All words of an item, if it counts where it stands."""
+        A near hit scores `FLOOR` at least, and more than the item's siblings do.
+        """
+        encoded = self._encode([text.words for text in texts])
+        hits: list[Hit | None] = [None] * len(texts)
+        tried: set[tuple[int, int]] = set()
+        for row, item, first, length in self._runs.find(encoded):
+            if hits[row] is not None or (row, item) in tried:
+                continue
+            if length == len(self.items[item]):
+                hits[row] = self._whole_hit(texts[row], item, first)
+            else:
+                hits[row] = self._run_hit(texts[row], item, first)
+                tried.add((row, item))
+        for row, candidates in self._candidates.find(encoded, TRIED):
+            if hits[row] is None:
+                near = [self._near_hit(texts[row], item) for item in candidates]
+                hits[row] = max(filter(None, near), key=lambda hit: hit.score, default=None)
+        return hits
+
+    def _whole_hit(self, text: Text, item: int, first: int) -> Hit | None:
+        """Return the hit of an item verbatim, if it counts at this place."""
         hit = Hit(1.0, item, first, first + len(self.items[item]))
-        size = self.sizes[item]
         if text.inputs and len(text.words) == len(self.items[item]):
             return hit
-        if size < ANYWHERE and not (
-            size >= SENTENCE and text.inputs and is_sentence(text.text, *_characters(text, hit))
-        ):
-            return None
-        return None if self._listed(text, hit) else hit
+        if self.sizes[item] < ANYWHERE:
+            may_be_sentence = self.sizes[item] >= SENTENCE and text.inputs
+            if not may_be_sentence or not is_sentence(text.text, *_characters(text, hit)):
+                return None
+        return None if self._is_in_list(text, hit) else hit
 
-    def _run(self, text: Text, item: int, first: int) -> Hit | None:
-        """A long run of an item's words, unless the item is one of a template, most of which is in every other."""
+    def _run_hit(self, text: Text, item: int, first: int) -> Hit | None:
+        """Return the hit of a long run of an item's words.
+
+        None for an item of a template, most of which every other item has, too.
+        """
         wanted, spelled = self.items[item], text.words
-        for at in range(max(0, first - len(wanted) + RUN), first + 1):
-            if tuple(spelled[at : at + len(wanted)]) == wanted:
-                return self._whole(text, item, at)
+        for start in range(max(0, first - len(wanted) + RUN), first + 1):
+            if tuple(spelled[start : start + len(wanted)]) == wanted:
+                return self._whole_hit(text, item, start)
         begin = max(0, first - len(wanted))
-        found = self._align(spelled[begin : first + len(wanted) + RUN], item)
-        if found is None or found.contradicts:
+        alignment = self._align(spelled[begin : first + len(wanted) + RUN], item)
+        if alignment is None or alignment.contradicts:
             return None
-        if self._filled[item] or units(wanted[found.run]) < RUN:
+        if self._fillers[item] or length_in_words(wanted[alignment.run]) < RUN:
             return None
-        hit = Hit(1.0, item, begin + found.first, begin + found.last)
-        return None if self._listed(text, hit) else hit
+        hit = Hit(1.0, item, begin + alignment.first, begin + alignment.last)
+        return None if self._is_in_list(text, hit) else hit
 
-    def _near(self, text: Text, item: int) -> Hit | None:
-        """An item with a few words changed, and no number."""
+    def _near_hit(self, text: Text, item: int) -> Hit | None:
+        """Return the hit of an item with a few words changed, and no number."""
         wanted, least = self.items[item], self._least[item]
-        if not self._filled[item] <= text.held:
+        if not self._fillers[item] <= text.vocabulary:
             return None
-        if self.weights.of(word for word in wanted if word in text.held) < least * self.weights.of(
-            wanted
-        ):
+        held = self.weights.of(word for word in wanted if word in text.vocabulary)
+        if held < least * self.weights.of(wanted):
             return None
         part = window(wanted, text.words, self.weights)
-        found = self._align(text.words[part], item)
-        if found is None or found.contradicts or found.score < least or found.shared < FLOOR:
+        alignment = self._align(text.words[part], item)
+        if alignment is None or alignment.contradicts:
             return None
-        score = 1.0 if found.run == slice(0, len(wanted)) else min(found.score, NEARLY)
-        hit = Hit(score, item, part.start + found.first, part.start + found.last)
-        return None if self._listed(text, hit) else hit
+        if alignment.score < least or alignment.shared < FLOOR:
+            return None
+        is_verbatim = alignment.run == slice(0, len(wanted))
+        score = 1.0 if is_verbatim else min(alignment.score, NEARLY)
+        hit = Hit(score, item, part.start + alignment.first, part.start + alignment.last)
+        return None if self._is_in_list(text, hit) else hit
 
     def _align(self, spelled: Sequence[str], item: int) -> Alignment | None:
-        return align(
-            self.items[item],
-            spelled,
-            self.weights,
-            self._slots if self._filled[item] else frozenset(),
-        )
+        slots = self._slots if self._fillers[item] else frozenset[str]()
+        return align(self.items[item], spelled, self.weights, slots)
 
-    def _listed(self, text: Text, hit: Hit) -> bool:
-        """Is it but a part of a list of numbers and things, which asks something else as a whole?"""
-        if not number(self.items[hit.item]):
+    def _is_in_list(self, text: Text, hit: Hit) -> bool:
+        """Return whether the hit is part of a list of numbers, which asks for something else."""
+        if not numbers_in(self.items[hit.item]):
             return False
         start, end = _characters(text, hit)
-        before, after = text.text[max(0, start - BESIDE) : start], text.text[end - 1 : end + BESIDE]
-        return bool(
-            GOES_ON.match(after)
-            or GOES_ON.match(after, 1)
-            or WENT_BEFORE.search(" ".join(before.split()))
-        )
+        before = " ".join(text.text[max(0, start - BESIDE) : start].split())
+        after = text.text[end - 1 : end + BESIDE]
+        matches = (GOES_ON.match(after), GOES_ON.match(after, 1), WENT_BEFORE.search(before))
+        return any(matches)
 
-    def _alike(self) -> list[float]:
-        """The least score of a copy of each item: more than of its nearest sibling, for that near are different items of this task."""
+    def _least_scores(self) -> list[float]:
+        """Return the least score of a copy of each item: more than that of its nearest sibling.
+
+        Items so near to one another are different items of this task.
+        """
         least = [FLOOR] * len(self.items)
         texts = [Text(" ".join(item)) for item in self.items]
-        for text, rivals in self._rivals.find(self._spelled(self.items), TRIED):
-            for item in rivals:
-                hit = (
-                    self._near(texts[text], item) if self.names[item] != self.names[text] else None
-                )
+        for number, candidates in self._candidates.find(self._encode(self.items), TRIED):
+            for item in candidates:
+                if self.names[item] == self.names[number]:
+                    continue
+                hit = self._near_hit(texts[number], item)
                 if hit is not None and hit.score < COPY:
                     least[item] = max(least[item], hit.score + MARGIN)
         return least
 
-    def _tell_tale(self) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Short items as they are, and of a longer one the runs of words that no other name has."""
-        names: dict[tuple[str, ...], set[str]] = {}
+    def _identifying_runs(self) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Yield short items whole, and of longer ones the runs of words that no other name has."""
+        names: dict[Item, set[str]] = {}
         for item, name in zip(self.items, self.names, strict=True):
             for run in _runs(item):
                 names.setdefault(run, set()).add(name)
         taken = set()
-        for place, item in sorted(enumerate(self.items), key=lambda entry: len(entry[1])):
+        for number, item in sorted(enumerate(self.items), key=lambda entry: len(entry[1])):
             for run in _runs(item):
                 if run not in taken and (len(item) <= RUN or len(names[run]) == 1):
                     taken.add(run)
-                    yield tuple(self._numbers[word] for word in run), place
+                    yield tuple(self._word_ids[word] for word in run), number
 
-    def _spelled(self, texts: Iterable[Sequence[str]]) -> Spelled:
-        get, ends = self._numbers.get, []
+    def _encode(self, texts: Iterable[Sequence[str]]) -> EncodedTexts:
         ids: list[int] = []
+        ends = []
         for text in texts:
-            ids += [get(word, -1) for word in text]
+            ids += [self._word_ids.get(word, -1) for word in text]
             ends.append(len(ids))
-        return Spelled(np.array(ids, np.int64), np.array(ends, np.int64))
+        return EncodedTexts(np.array(ids, np.int64), np.array(ends, np.int64))
 
-    def _lookup(self) -> Rivals:
-        """By all words, an item of a template by what fills its slots."""
+    def _candidate_index(self) -> CandidateIndex:
+        """Index the items by all words, an item of a template by what fills its slots."""
         weighed: list[dict[int, float]] = []
-        for item, size, filled in zip(self.items, self.sizes, self._filled, strict=True):
-            counts = Counter(
-                word for word in item if size >= CHANGED and (not filled or word in filled)
-            )
-            weighed.append(
-                {self._numbers[word]: count * self.weights[word] for word, count in counts.items()}
-            )
-        least = [
-            1.0 if filled else least
-            for least, filled in zip(self._least, self._filled, strict=True)
-        ]
-        return Rivals(weighed, len(self._numbers), POSTED, least)
+        least = []
+        for number, item in enumerate(self.items):
+            fillers = self._fillers[number]
+            least.append(1.0 if fillers else self._least[number])
+            weights: dict[int, float] = {}
+            if self.sizes[number] >= CHANGED:
+                counts = Counter(word for word in item if not fillers or word in fillers)
+                for word, count in counts.items():
+                    weights[self._word_ids[word]] = count * self.weights[word]
+            weighed.append(weights)
+        return CandidateIndex(weighed, len(self._word_ids), POSTED, least)
 
 
-def _filled(item: Sequence[str], slots: frozenset[str]) -> frozenset[str]:
-    """What an item of a template says in its slots; with anything else in them it is another item."""
-    return frozenset(word for word in item if word in slots or number([word]))
+def _fillers(item: Item, slots: frozenset[str]) -> frozenset[str]:
+    """Return what fills the slots of a template in an item; with other words it is another item."""
+    return frozenset(word for word in item if word in slots or numbers_in([word]))
 
 
-def _templates(items: Sequence[Sequence[str]]) -> tuple[NDArray[np.bool_], frozenset[str]]:
-    """Which items are made by a template, and the words that fill its slots: neither of one item alone nor of the template."""
+def _templates(items: Sequence[Item]) -> tuple[NDArray[np.bool_], frozenset[str]]:
+    """Return which items are made by a template, and the words that fill its slots.
+
+    A word that fills a slot belongs neither to one item alone nor to the template.
+    """
+    masked = [Counter("#" if numbers_in([word]) else word for word in item) for item in items]
+    frequency = Counter(word for item in masked for word in item)
+    usual = [word for word, count in frequency.items() if count >= TEMPLATE * len(items)]
+    counts = np.zeros((len(items), len(usual)), np.float32)
+    for number, item in enumerate(masked):
+        counts[number] = [item[word] for word in usual]
+    sampled = counts[:: max(1, len(items) // SAMPLED)]
+    lengths = np.array([[max(1, len(item))] for item in items]).reshape(-1, 1)
+    is_alike = counts @ (sampled > 0).T >= FRAME * lengths
     held = Counter(word for item in items for word in dict.fromkeys(item))
-    masked = [Counter("#" if number([word]) else word for word in item) for item in items]
-    usual = [
-        word
-        for word, count in Counter(word for item in masked for word in item).items()
-        if count >= TEMPLATE * len(items)
-    ]
-    counts = np.array([[item[word] for word in usual] for item in masked], np.float32).reshape(
-        len(items), -1
-    )
-    some = counts[:: max(1, len(items) // SAMPLED)]
-    alike = counts @ (some > 0).T >= FRAME * np.array([[max(1, len(item))] for item in items])
     slots = frozenset(word for word, count in held.items() if 1 < count <= SLOT * len(items))
-    return alike.sum(1) >= max(FAMILY, TEMPLATE * len(some)), slots
+    return is_alike.sum(1) >= max(FAMILY, TEMPLATE * len(sampled)), slots
 
 
-def _pieces(spelled: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _pieces(spelled: Sequence[str]) -> Iterator[Item]:
     for start in range(0, max(1, len(spelled) - (PIECE - STEP)), STEP):
         if spelled[start:]:
             yield tuple(spelled[start : start + PIECE])
 
 
-def _runs(item: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    return (item[at : at + RUN] for at in range(max(1, len(item) - RUN + 1)))
+def _runs(item: Item) -> Iterator[Item]:
+    return (item[start : start + RUN] for start in range(max(1, len(item) - RUN + 1)))
 
 
 def _characters(text: Text, hit: Hit) -> tuple[int, int]:
-    """Where in the text the hit begins and ends."""
-    pieces = placed(text.text)[hit.first : hit.last]
-    return (pieces[0][1], pieces[-1][2]) if pieces else (0, len(text.text))
+    """Return where in the text the hit begins and ends."""
+    spans = words_with_spans(text.text)[hit.first : hit.last]
+    return (spans[0][1], spans[-1][2]) if spans else (0, len(text.text))

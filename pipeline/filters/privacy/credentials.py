@@ -1,7 +1,8 @@
-"""Keys, tokens and passwords in a text, by the forms that their issuers give them.
+"""Find keys, tokens and passwords in a text, by the formats of their issuers.
 
-An issuer's prefix is enough by itself; where there is none, a word such as `password` must stand before, and the value must be as
-disordered as random characters are (Shannon entropy, bits a character). Placeholders and the documentation's own examples pass.
+An issuer's prefix is enough. Without one, a word such as `password` must come before, and the value
+must be as disordered as random characters are (Shannon entropy, bits/character). Placeholders and
+examples from documentation pass.
 """
 
 import math
@@ -10,23 +11,32 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-Found = tuple[str, str]  # kind, the text
+Match = tuple[str, str]  # kind, the text
 
 PLACEHOLDER = re.compile(
-    r"^(?:[<{$%\[(]|your|my[_-]|the[_-]|some|enter|insert|change|replace|redacted|removed|hidden|placeholder|dummy|null|none|true|false)"
+    r"^(?:[<{$%\[(]|your|my[_-]|the[_-]|some|enter|insert|change|replace|redacted|removed|hidden"
+    r"|placeholder|dummy|null|none|true|false)"
     r"|^(?:password|passwd|pass|pwd|secret|token|key)$"
-    r"|example|x{4}|\*{3}|\.{3}|1234567|abcdef|[(){}\[\]]|^(?:os|env|process|self|config|settings|args|request)\.",
+    r"|example|x{4}|\*{3}|\.{3}|1234567|abcdef|[(){}\[\]]|^(?:os|env|process|self|config|settings"
+    r"|args|request)\.",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
 class Secret:
-    """`hint`: one of these must be in the text, in small letters. The first group of `shape`, or all of it, is the secret."""
+    """One kind of credential.
+
+    Args:
+        name: what the filter calls it.
+        hints: one of these must be in the text, in lower case.
+        pattern: a regular expression; its first group, or all of it, is the secret.
+        entropy: the least entropy of the secret, bits/character.
+    """
 
     name: str
-    hint: tuple[str, ...]
-    shape: str
+    hints: tuple[str, ...]
+    pattern: str
     entropy: float = 0.0
 
 
@@ -38,7 +48,8 @@ SECRETS = (
     Secret(
         "aws_secret_key",
         ("aws", "secret"),
-        r"(?i:aws|secret)\w{0,20}[\"']?\s{0,3}[:=]\s{0,3}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+        r"(?i:aws|secret)\w{0,20}[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
+        r"([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         4.0,
     ),
     Secret(
@@ -81,47 +92,49 @@ SECRETS = (
     Secret(
         "assigned_key",
         ("key", "secret", "token", "auth"),
-        r"(?i:(?:api|access|client|auth|private|signing|encryption)?[_ -]?(?:key|secret|token|authorization))[\"']?"
-        r"\s{0,3}(?:[:=]|is|bearer)\s{0,3}(?i:bearer\s)?[\"'`]?([\w+/.~-]{20,128}={0,2})(?![\w+/.~(-])",
+        r"(?i:(?:api|access|client|auth|private|signing|encryption)?[_ -]?(?:key|secret|token"
+        r"|authorization))[\"']?"
+        r"\s{0,3}(?:[:=]|is|bearer)\s{0,3}(?i:bearer\s)?[\"'`]?"
+        r"([\w+/.~-]{20,128}={0,2})(?![\w+/.~(-])",
         3.7,
     ),
     Secret(
         "password",
         ("passw", "pwd", "passphrase"),
-        r"(?i:\b\w{0,20}(?:password|passwd|pwd|passphrase))[\"']?\s{0,3}(?:[:=]|is:?)\s{0,3}[\"'`]?([^\s\"'`,;<>]{8,64})",
+        r"(?i:\b\w{0,20}(?:password|passwd|pwd|passphrase))[\"']?\s{0,3}(?:[:=]"
+        r"|is:?)\s{0,3}[\"'`]?([^\s\"'`,;<>]{8,64})",
         2.5,
     ),
 )
-SHAPES = tuple((one, re.compile(one.shape)) for one in SECRETS)
-MIXED = {
-    "assigned_key",
-    "password",
-    "openai_key",
-}  # forms that words have too; in a secret there are letters and digits
+PATTERNS = [(secret, re.compile(secret.pattern)) for secret in SECRETS]
+# formats that words may have, too, so that a secret must hold both letters and digits
+MIXED = {"assigned_key", "password", "openai_key"}
 
 
-def find(text: str) -> Iterator[Found]:
-    """All that is found, by kind."""
-    small = text.lower()
-    for one, shape in SHAPES:
-        if not any(hint in small for hint in one.hint):
+def find(text: str) -> Iterator[Match]:
+    """Yield the credentials in a text."""
+    lower = text.lower()
+    for secret, pattern in PATTERNS:
+        if not any(hint in lower for hint in secret.hints):
             continue
-        for match in shape.finditer(text):
-            secret = match.group(1) if shape.groups else match.group()
-            if _is_secret(one, secret):
-                yield one.name, secret
+        for match in pattern.finditer(text):
+            value = match.group(1) if pattern.groups else match.group()
+            if _is_secret(secret, value):
+                yield secret.name, value
 
 
 def entropy(text: str) -> float:
-    """Shannon entropy of the characters, bits a character: 0 for "aaaa", about 4.5 for 32 random ones of base64."""
-    return -sum(
-        count / len(text) * math.log2(count / len(text)) for count in Counter(text).values()
-    )
+    """Return the Shannon entropy of the characters, bits/character: 0 for "aaaa".
+
+    32 random characters of base64 have about 4.5.
+    """
+    shares = [count / len(text) for count in Counter(text).values()]
+    return -sum(share * math.log2(share) for share in shares)
 
 
-def _is_secret(one: Secret, secret: str) -> bool:
-    if PLACEHOLDER.search(secret) or (one.entropy and entropy(secret) < one.entropy):
+def _is_secret(secret: Secret, value: str) -> bool:
+    if PLACEHOLDER.search(value) or (secret.entropy and entropy(value) < secret.entropy):
         return False
-    return one.name not in MIXED or (
-        any(c.isdigit() for c in secret) and any(c.isalpha() for c in secret)
-    )
+    if secret.name not in MIXED:
+        return True
+    return any(map(str.isdigit, value)) and any(map(str.isalpha, value))

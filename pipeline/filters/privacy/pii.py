@@ -1,7 +1,8 @@
-"""Personal data in a text: what is shaped like it, and whose check digits hold.
+"""Find personal data in a text: by pattern, and by check digits where the pattern has them.
 
-Shapes are ours, checks are python-stdnum's and phonenumbers'; docs/decisions/0012-personal-data-and-language.md says why. What is only a
-row of digits counts where a word before it says what it is: one nine-digit number in eleven has the check digit of a Dutch BSN.
+The patterns are ours, the checks are python-stdnum's and phonenumbers'; docs/decisions/
+0012-personal-data-and-language.md says why. A plain number counts only if a word before it names
+it: one nine-digit number in eleven has the check digit of a Dutch BSN.
 """
 
 import importlib
@@ -10,35 +11,43 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-Found = tuple[str, str]  # kind, the text
+Match = tuple[str, str]  # kind, the text
 
-NEAR = 40  # characters before a number in which a word may say what it is
-DIGITS = re.compile(r"\d")
-MANY_DIGITS = re.compile(
-    r"(?:\d[^\w\n]{0,3}){6}\d"
-)  # every phone number, card and id but those with letters has as many
+NEAR = 40  # characters before a number in which a word may name it
+DIGIT = re.compile(r"\d")
+# every phone number, card and id has as many digits, except ids with letters
+MANY_DIGITS = re.compile(r"(?:\d[^\w\n]{0,3}){6}\d")
 EMAIL = re.compile(
     r"(?<![\w.+'-])(?!git@)[a-z0-9][\w.+'-]*@((?:[a-z0-9-]+\.)+[a-z]{2,})(?![\w@])", re.IGNORECASE
 )
+# domains of RFC 2606 and RFC 6762
 RESERVED = re.compile(
     r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid|localhost|local)$", re.IGNORECASE
-)  # RFC 2606, RFC 6762
+)
 IBAN = re.compile(
-    r"(?<![a-z0-9])[a-z]{2}\d{2}(?:[a-z0-9]{11,30}|(?: [a-z0-9]{4}){2,7}(?: [a-z0-9]{1,4})?)(?![a-z0-9])",
+    r"(?<![a-z0-9])[a-z]{2}\d{2}"
+    r"(?:[a-z0-9]{11,30}|(?: [a-z0-9]{4}){2,7}(?: [a-z0-9]{1,4})?)(?![a-z0-9])",
     re.IGNORECASE,
 )
 CARD = re.compile(
-    r"(?<![a-zA-Z0-9_.,-])(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})(?![a-zA-Z0-9_-]|[.,]\d)"
+    r"(?<![a-zA-Z0-9_.,-])"
+    r"(?:\d{14,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})"
+    r"(?![a-zA-Z0-9_-]|[.,]\d)"
 )
-ISSUERS = re.compile(  # ISO/IEC 7812 prefixes and lengths: Visa, Mastercard, American Express, Discover, JCB, Diners, UnionPay
-    r"4\d{15}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}"
-    r"|35(?:2[89]|[3-8]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|62\d{14,17}"
+ISSUERS = re.compile(  # ISO/IEC 7812 prefixes and lengths
+    r"4\d{15}"  # Visa
+    r"|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"  # Mastercard
+    r"|3[47]\d{13}"  # American Express
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}"  # Discover
+    r"|35(?:2[89]|[3-8]\d)\d{12}"  # JCB
+    r"|3(?:0[0-5]|[68]\d)\d{11}"  # Diners
+    r"|62\d{14,17}"  # UnionPay
 )
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-IPV6 = re.compile(
+IPV6 = re.compile(  # 2000::/3
     r"(?<![\w:.])[23][0-9a-f]{3}:(?:[0-9a-f]{0,4}:){1,6}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE
-)  # 2000::/3
-NO_ADDRESS = re.compile(
+)
+NO_ADDRESS = re.compile(  # words before a version number that looks like an address
     r"(?:version|ver|v|release|section|chapter|driver|build|§)[.:]?\s*$", re.IGNORECASE
 )
 RESOLVERS = {"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9"}
@@ -46,10 +55,17 @@ RESOLVERS = {"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9"}
 
 @dataclass(frozen=True)
 class Id:
-    """One country's number for a person. `check` is a module of python-stdnum; `near`: one of these words must stand before."""
+    """One country's number for a person.
+
+    Args:
+        name: what the filter calls it.
+        pattern: a regular expression.
+        check: a module of python-stdnum.
+        near: a regular expression; one of its words must come before the number.
+    """
 
     name: str
-    shape: str
+    pattern: str
     check: str | None
     near: str | None = None
 
@@ -100,22 +116,21 @@ IDS = (
     Id("cz_rodne_cislo", r"\d{6}/\d{4}", "cz.rc"),
     Id("ro_cnp", r"\d{13}", "ro.cnp", r"\bcnp\b|cod numeric"),
 )
-SHAPES = tuple(
-    (re.compile(rf"(?<![a-zA-Z0-9_.,-])(?:{one.shape})(?![a-zA-Z0-9_]|[.,-]\d)"), one)
-    for one in IDS
-)
+PATTERNS = [
+    (re.compile(rf"(?<![a-zA-Z0-9_.,-])(?:{id_.pattern})(?![a-zA-Z0-9_]|[.,-]\d)"), id_)
+    for id_ in IDS
+]
 KINDS = ("email", "phone", "iban", "card", "ip", "national_id")
 
 
-def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Found]:
-    """All that is found, by kind. `regions`: countries ("US") whose phone numbers are known without their +code."""
+def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Match]:
+    """Yield the personal data in a text, of these kinds.
+
+    `regions` are countries ("US") whose phone numbers are found without a country code.
+    """
     if "email" in kinds and "@" in text:
-        yield from (
-            ("email", match.group())
-            for match in EMAIL.finditer(text)
-            if not RESERVED.search(match.group(1))
-        )
-    if DIGITS.search(text) is None:
+        yield from _emails(text)
+    if DIGIT.search(text) is None:
         return
     if "iban" in kinds:
         yield from _ibans(text)
@@ -126,70 +141,71 @@ def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Fo
     if MANY_DIGITS.search(text) is None:
         return
     if "card" in kinds:
-        yield from (
-            ("card", match.group()) for match in CARD.finditer(text) if _is_card(match.group())
-        )
+        yield from _cards(text)
     if "phone" in kinds:
         yield from _phones(text, regions)
 
 
-def _ibans(text: str) -> Iterator[Found]:
+def _emails(text: str) -> Iterator[Match]:
+    for match in EMAIL.finditer(text):
+        if not RESERVED.search(match.group(1)):
+            yield "email", match.group()
+
+
+def _ibans(text: str) -> Iterator[Match]:
     from stdnum import iban
 
     for match in IBAN.finditer(text):
         groups = match.group().split(" ")  # the words after it may look like more of it
-        tried = (" ".join(groups[:end]) for end in range(len(groups), 0, -1))
-        valid = next((candidate for candidate in tried if iban.is_valid(candidate)), None)
+        candidates = (" ".join(groups[:end]) for end in range(len(groups), 0, -1))
+        valid = next(filter(iban.is_valid, candidates), None)
         if valid:
             yield "iban", valid
 
 
-def _is_card(candidate: str) -> bool:
+def _cards(text: str) -> Iterator[Match]:
     from stdnum import luhn
 
-    digits = re.sub(r"\D", "", candidate)
-    return len(set(digits)) > 1 and ISSUERS.fullmatch(digits) is not None and luhn.is_valid(digits)
+    for match in CARD.finditer(text):
+        digits = re.sub(r"\D", "", match.group())
+        if len(set(digits)) > 1 and ISSUERS.fullmatch(digits) and luhn.is_valid(digits):
+            yield "card", match.group()
 
 
-def _addresses(text: str) -> Iterator[Found]:
-    """Public addresses; those of one's own network, of documentation and of name servers are nobody's."""
+def _addresses(text: str) -> Iterator[Match]:
+    """Yield public IP addresses, except those of documentation and of well-known name servers."""
     for match in (*IPV4.finditer(text), *IPV6.finditer(text)):
         try:
             address = ipaddress.ip_address(match.group())
         except ValueError:
             continue
-        if (
-            address.is_global
-            and match.group() not in RESOLVERS
-            and not NO_ADDRESS.search(text[max(0, match.start() - NEAR) : match.start()])
-        ):
+        is_personal = address.is_global and match.group() not in RESOLVERS
+        if is_personal and not NO_ADDRESS.search(_text_before(match)):
             yield "ip", match.group()
 
 
-def _ids(text: str) -> Iterator[Found]:
-    for shape, one in SHAPES:
-        for match in shape.finditer(text):
-            before = text[max(0, match.start() - NEAR) : match.start()]
-            if one.near is not None and not re.search(one.near, before, re.IGNORECASE):
+def _ids(text: str) -> Iterator[Match]:
+    for pattern, id_ in PATTERNS:
+        for match in pattern.finditer(text):
+            if id_.near and not re.search(id_.near, _text_before(match), re.IGNORECASE):
                 continue
-            if one.check is None or importlib.import_module(f"stdnum.{one.check}").is_valid(
-                match.group().replace(" ", "")
-            ):
-                yield one.name, match.group()
+            number = match.group().replace(" ", "")
+            if id_.check is None or importlib.import_module(f"stdnum.{id_.check}").is_valid(number):
+                yield id_.name, match.group()
 
 
-def _phones(text: str, regions: Sequence[str]) -> Iterator[Found]:
-    import phonenumbers
+def _text_before(match: re.Match[str]) -> str:
+    return match.string[max(0, match.start() - NEAR) : match.start()]
+
+
+def _phones(text: str, regions: Sequence[str]) -> Iterator[Match]:
+    from phonenumbers import Leniency, PhoneNumberMatcher
 
     if "+" in text:
-        yield from (
-            ("phone", match.raw_string) for match in phonenumbers.PhoneNumberMatcher(text, None)
-        )
+        for match in PhoneNumberMatcher(text, None):
+            yield "phone", match.raw_string
     for region in regions:
-        for match in phonenumbers.PhoneNumberMatcher(
-            text, region, phonenumbers.Leniency.STRICT_GROUPING
-        ):
-            if re.search(
-                r"\d\D+\d", match.raw_string
-            ):  # a bare row of digits is more often a number than somebody's
+        for match in PhoneNumberMatcher(text, region, Leniency.STRICT_GROUPING):
+            # an ungrouped number is more often something else
+            if re.search(r"\d\D+\d", match.raw_string):
                 yield "phone", match.raw_string

@@ -1,7 +1,8 @@
-"""Filters on what a student should not learn by heart: personal data, keys and passwords.
+"""Filters on what a student should not memorise: personal data, keys and passwords.
 
-They look at what the teacher wrote. What the seed's inputs hold is the task's own (an extraction task repeats it), so it passes unless
-`inputs` is set. What decided is shown masked. Insults and the like have no shape; a judge that reads is for those.
+They look at what the teacher wrote. A match that the inputs contain belongs to the task (an
+extraction task repeats it), so it passes unless `inputs` is set. Values are shown masked. Insults
+and the like have no pattern; use a judge for those.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,42 +22,49 @@ Finder = Callable[[str], Iterable[tuple[str, str]]]
 def pii(
     batch: Batch, kinds: Sequence[str], regions: Sequence[str], inputs: bool
 ) -> list[Rejection | None]:
-    """holds_pii: an e-mail address, phone number, IBAN, payment card, public IP address or national id. The value: its kind, masked.
+    """Reject samples with personal data (holds_pii); the value is its kind, and the text masked.
 
-    `kinds` are of `personal.KINDS`; `regions`: countries ("US") whose phone numbers are known without their +code.
+    `kinds` are of `personal.KINDS`. `regions` are countries ("US") whose phone numbers are found
+    without a country code.
     """
-    return [
-        _objection("holds_pii", sample, lambda text: personal.find(text, kinds, regions), inputs)
-        for sample in batch.samples
-    ]
+
+    def find(text: str) -> Iterable[tuple[str, str]]:
+        return personal.find(text, kinds, regions)
+
+    return [_reject("holds_pii", sample, find, inputs) for sample in batch.samples]
 
 
 def secrets(batch: Batch, inputs: bool) -> list[Rejection | None]:
-    """holds_secret: a private key, an access token or a password. The value: its kind, masked."""
-    return [
-        _objection("holds_secret", sample, credentials.find, inputs) for sample in batch.samples
-    ]
+    """Reject samples with a key, access token or password (holds_secret); the value as in `pii`."""
+    find = credentials.find
+    return [_reject("holds_secret", sample, find, inputs) for sample in batch.samples]
 
 
 def masked(text: str) -> str:
-    """The text with every letter and digit but the first and the last one starred: enough to find it again, too little to use it."""
-    middle = "".join("*" if c.isalnum() else c for c in text[1:-1])
-    shown = text[:1] + middle + text[-1:] if len(text) > 4 else "*" * len(text)
-    return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 1]}…"
+    """Return the text with a star for every letter and digit except the first and the last one."""
+    if len(text) <= 4:
+        return "*" * len(text)
+    middle = "".join("*" if char.isalnum() else char for char in text[1:-1])
+    excerpt = text[0] + middle + text[-1]
+    return excerpt if len(excerpt) <= SHOWN else f"{excerpt[: SHOWN - 1]}…"
 
 
-def _objection(reason: str, sample: Sample, find: Finder, inputs: bool) -> Rejection | None:
-    texts = (
-        [*sample_text.reply_parts(sample), sample_text.input_text(sample)]
-        if inputs
-        else sample_text.reply_parts(sample)
-    )
-    for kind, text in (found for part in texts for found in find(part)):
-        if inputs or _plain(text) not in _plain(sample_text.input_text(sample)):
-            return reason, f"{kind} {masked(text)}"
+def _reject(reason: str, sample: Sample, find: Finder, inputs: bool) -> Rejection | None:
+    """Return the first match in the reply, or with `inputs` in reply and inputs."""
+    texts = sample_text.reply_parts(sample)
+    if inputs:
+        texts.append(sample_text.input_text(sample))
+    for text in texts:
+        for kind, match in find(text):
+            if inputs or not _is_in_inputs(sample, match):
+                return reason, f"{kind} {masked(match)}"
     return None
 
 
+def _is_in_inputs(sample: Sample, text: str) -> bool:
+    return _plain(text) in _plain(sample_text.input_text(sample))
+
+
 def _plain(text: str) -> str:
-    """Letters and digits alone: a number is the same however it is grouped."""
-    return "".join(c for c in text.casefold() if c.isalnum())
+    """Return letters and digits only, so that a number compares equal however it is grouped."""
+    return "".join(char for char in text.casefold() if char.isalnum())

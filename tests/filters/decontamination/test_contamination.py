@@ -10,7 +10,12 @@ import pytest
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.filters.decontamination import contamination
-from pipeline.filters.decontamination.words import is_sentence, placed, units, words
+from pipeline.filters.decontamination.words import (
+    is_sentence,
+    length_in_words,
+    words,
+    words_with_spans,
+)
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed
@@ -220,7 +225,7 @@ def test_other_files_and_changes_to_them(sample: Make, tmp_path: Path) -> None:
     plain.write_text(f"nothing there\n{LONG}\n")
     assert contamination.measure(*sources).name != first.name
     contamination._index.cache_clear()
-    with pytest.raises(PipelineError, match="changed while it is at work"):
+    with pytest.raises(PipelineError, match="changed while the filter ran"):
         first(batch)
     with pytest.raises(PipelineError, match="cannot be read"):
         contamination.measure(sources[0], [Source(path=str(tmp_path / "none.txt"))])
@@ -249,10 +254,10 @@ def test_the_threshold_is_the_judges(sample: Make) -> None:
 )
 def test_words_and_their_places_agree(text: str) -> None:
     """The span that is shown is found by counting words a second time."""
-    assert [word for word, _, _ in placed(text)] == words(text)
-    assert all(0 <= first < last <= len(text) for _, first, last in placed(text))
+    assert [word for word, _, _ in words_with_spans(text)] == words(text)
+    assert all(0 <= first < last <= len(text) for _, first, last in words_with_spans(text))
 
 
 def test_units() -> None:
     """Ten Chinese characters are no ten words."""
-    assert units(words("黄金 is gold")) == 3
+    assert length_in_words(words("黄金 is gold")) == 3
