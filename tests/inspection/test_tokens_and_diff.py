@@ -1,4 +1,4 @@
-"""One sample token by token, and two runs side by side."""
+"""Show a sample token by token, and compare two runs."""
 
 import re
 from pathlib import Path
@@ -25,14 +25,13 @@ def generated(workshop: Path) -> Config:
 
 
 def test_tokens_bear_their_own_probabilities(generated: Config) -> None:
-    """Shifted by one, every doubt would stand at the wrong word."""
+    """If probabilities shift by one token, each stands at the wrong word."""
     run_dir = Path(generated.run_dir)
     head, text, *_ = tokens.inspect(run_dir, "n3/1", 0, False)
     item = next(item for item in Captured(run_dir / "generate").rows() if item["id"] == "n3/1")
     assert re.match(r"n3/1: answer '(yes|no)', ground truth no", head)
-    assert (
-        re.sub(r"\[\d\.\d\d\]", "", text) == item["text"] + "<|end|>"
-    )  # which has a probability, too
+    without_probabilities = re.sub(r"\[\d\.\d\d\]", "", text)
+    assert without_probabilities == item["text"] + "<|end|>", "the end token has one, too"
     shown = [float(value) for value in re.findall(r"\[(\d\.\d\d)\]", text)]
     known = np.exp(item["topk_logprobs"][:, 0])
     assert shown == [pytest.approx(p, abs=0.006) for p in known if p < tokens.SURE]
@@ -40,37 +39,37 @@ def test_tokens_bear_their_own_probabilities(generated: Config) -> None:
 
 
 def test_colours_are_by_probability(generated: Config) -> None:
-    """On a terminal every token has a background, and the text is still all there."""
+    """On a terminal every token has a background, and no text is lost."""
     text = list(tokens.inspect(Path(generated.run_dir), None, 0, True))[1]
     assert len(set(re.findall(r"48;5;(\d+)m", text))) > 1
-    assert "even" in re.sub(r"\x1b\[[\d;]*m", "", text) or "odd" in re.sub(
-        r"\x1b\[[\d;]*m", "", text
-    )
+    plain = re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert "even" in plain or "odd" in plain
 
 
 def test_the_table_names_parts_and_others(generated: Config) -> None:
-    """A line a token: whose part it is, what else was likely, and what is left."""
+    """Each token has a line: its part of the reply, other likely tokens, and the rest."""
     lines = list(tokens.inspect(Path(generated.run_dir), "n0/0", 2, False))[2:-1]
     assert {"answer", "rationale"} <= {line.split()[1] for line in lines}
     assert all(re.search(r"others \d\.\d{3}$", line) for line in lines)
 
 
 def test_an_unknown_sample(generated: Config) -> None:
+    """A mistyped id is an error, not an empty output."""
     with pytest.raises(PipelineError, match="no sample or seed 'nobody'"):
         list(tokens.inspect(Path(generated.run_dir), "nobody", 0, False))
 
 
 def test_runs_differ_in_what_was_set(workshop: Path, generated: Config) -> None:
-    """Settings, what came out, and a stage that only one has; equal runs have no difference."""
+    """Settings and stages of one run only are listed; equal runs have no difference."""
     other = load(
         workshop / "config.yaml", ["teacher.temperature=0.5", f"run_dir={workshop / 'other'}"]
     )
     runner.execute(generate, other)
     runner.execute(filter_stage, other)
-    found = "\n".join(diff.compare_runs(workshop / "run", workshop / "other"))
-    assert "generate:\n  teacher.temperature: 1.0 -> 0.5" in found
-    assert "filter: only in the second run" in found
+    text = "\n".join(diff.compare_runs(workshop / "run", workshop / "other"))
+    assert "generate:\n  teacher.temperature: 1.0 -> 0.5" in text
+    assert "filter: only in the second run" in text
     same = CliRunner().invoke(cli, ["diff", generated.run_dir, generated.run_dir])
     assert same.output == "no difference\n"
-    with pytest.raises(PipelineError, match="no stage was begun here"):
+    with pytest.raises(PipelineError, match="no stage was started here"):
         list(diff.compare_runs(workshop / "run", workshop / "run" / "generate"))

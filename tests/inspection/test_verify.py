@@ -1,4 +1,4 @@
-"""verify finds every kind of damage, names it, and passes what is whole."""
+"""verify names every kind of damage and passes an intact run; --repair fixes what it can."""
 
 import json
 from collections.abc import Callable
@@ -26,10 +26,10 @@ def run_dir(workshop: Path) -> Path:
 
 
 def test_whole_run_passes_with_its_figures(run_dir: Path) -> None:
-    """What is printed is what a user decides by: bytes a token, mass covered."""
+    """Users decide by the printed figures: bytes/token and the mass that entries cover."""
     generated, filtered = sorted(verify(run_dir), key=lambda line: line.startswith("filter"))
     assert "ok: 9 files, 60 samples" in generated
-    assert "exact entries a token hold 0." in generated
+    assert "exact entries/token cover 0." in generated
     assert "ok: 2 files" in filtered
 
 
@@ -56,21 +56,21 @@ def double(path: Path) -> None:
         ("00001.topk", flip, r"00001\.topk: the frame at \d+ fails its checksum"),
         ("00001.topk", flip, r"00001\.topk: is not what the stage wrote"),
         ("00000.jsonl.gz", swap_frames, r"line|not that of these tokens"),
-        ("00000.jsonl.gz", double, "is there 2 times"),
-        ("00002.jsonl.gz", Path.unlink, r"00002\.jsonl\.gz: is gone"),
+        ("00000.jsonl.gz", double, "is stored 2 times"),
+        ("00002.jsonl.gz", Path.unlink, r"00002\.jsonl\.gz: is missing"),
     ],
 )
 def test_damage_is_named(
     run_dir: Path, name: str, damage: Callable[[Path], None], expected: str
 ) -> None:
-    """A flipped bit, frames of other samples, a doubled line, a lost file."""
+    """A flipped bit, swapped frames, a doubled line and a lost file are all found."""
     damage(run_dir / "generate" / name)
     with pytest.raises(PipelineError, match=expected):
         list(verify(run_dir))
 
 
 def test_mass_and_its_percentile() -> None:
-    """Against numpy on the plain values; a draw covers nothing exactly."""
+    """Mean and percentile agree with numpy; a sampled entry covers no mass exactly."""
     mass = np.random.default_rng(0).uniform(0.3, 0.9, 5000).astype(np.float32)
     entries = np.log(np.stack([mass, np.full_like(mass, 0.05)], axis=1))
     capture = Capture()
@@ -96,12 +96,12 @@ def test_mass_and_its_percentile() -> None:
 def test_damaged_shard_is_repaired(
     run_dir: Path, workshop: Path, name: str, damage: Callable[[Path], None], kept: int
 ) -> None:
-    """Only that part is made again, and the result is what it was; the damaged file is kept to be looked at."""
+    """Only the damaged part is regenerated, with the same result; the damaged file is kept."""
     folder = run_dir / "generate"
     before = {path.name: path.read_bytes() for path in folder.glob("0*")}
     damage(folder / name)
     (line,) = repair(run_dir)
-    assert f"00001.jsonl.gz: set aside, {kept} samples of it kept" in line
+    assert f"00001.jsonl.gz: archived in quarantine/, {kept} of its samples kept" in line
     assert (folder / "quarantine" / name).exists() or damage is not flip
     assert not list(repair(run_dir))
     assert runner.execute(generate, load(workshop / "config.yaml"))
@@ -109,21 +109,22 @@ def test_damaged_shard_is_repaired(
 
 
 @pytest.mark.parametrize(
-    "left",
+    "not_moved",
     [["00001.jsonl.gz", "00001.topk"], ["00001.topk"], []],
     ids=["journal", "lines moved", "frames moved"],
 )
-def test_repair_killed_midway_goes_on(run_dir: Path, workshop: Path, left: list[str]) -> None:
-    """At each step of taking a shard apart, a further --repair, or none, and the stage's command end in what was there."""
+def test_repair_killed_midway_goes_on(run_dir: Path, workshop: Path, not_moved: list[str]) -> None:
+    """A kill at any step of a repair loses nothing: another --repair, or none, and the stage's
+    command restore the same files."""
     folder = run_dir / "generate"
     before = {path.name: path.read_bytes() for path in folder.glob("0*")}
     manifest = (folder / "manifest.json").read_bytes()
     flip(folder / "00001.topk")
     list(repair(run_dir))
-    (folder / "manifest.json").write_bytes(manifest)  # goes last
-    for name in left:
+    (folder / "manifest.json").write_bytes(manifest)  # is removed last
+    for name in not_moved:
         (folder / "quarantine" / name).rename(folder / name)
-    assert len(list(repair(run_dir))) == ("00001.jsonl.gz" in left)
+    assert len(list(repair(run_dir))) == ("00001.jsonl.gz" in not_moved)
     assert runner.execute(generate, load(workshop / "config.yaml"))
     assert {path.name: path.read_bytes() for path in folder.glob("0*")} == before
     assert len(list(verify(run_dir))) == 2
@@ -131,25 +132,26 @@ def test_repair_killed_midway_goes_on(run_dir: Path, workshop: Path, left: list[
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 def test_damaged_prompt_is_copied_anew(run_dir: Path, damage: Callable[[Path], None]) -> None:
-    """--repair was advised for it and did nothing. The samples are not touched, and the stage stays finished."""
+    """--repair was advised for it and did nothing. Now the prompt is restored, and the stage stays
+    finished."""
     prompt = run_dir / "generate" / "prompts" / "0.md"
     before = prompt.read_bytes()
     damage(prompt)
     with pytest.raises(PipelineError, match=r"prompts/0\.md: is .*--repair"):
         list(verify(run_dir))
     (line,) = repair(run_dir)
-    assert "prompts/0.md: copied anew from " in line
+    assert "prompts/0.md: restored from " in line
     assert prompt.read_bytes() == before
     assert len(list(verify(run_dir))) == 2
 
 
 def test_damaged_prompt_whose_file_was_edited(run_dir: Path, workshop: Path) -> None:
-    """Another prompt's text in its place would be a lie about what was asked; shards are repaired all the same."""
+    """Another prompt must not take its place; shards are repaired all the same."""
     flip(run_dir / "generate" / "prompts" / "0.md")
     flip(run_dir / "generate" / "00001.topk")
     (workshop / "prompt.md").write_text("another one")
     lines = repair(run_dir)
-    assert "00001.jsonl.gz: set aside" in next(lines)
+    assert "00001.jsonl.gz: archived" in next(lines)
     with pytest.raises(
         PipelineError,
         match=r"prompts/0\.md: is damaged, and no prompt file has its content .*put it back",
@@ -158,6 +160,6 @@ def test_damaged_prompt_whose_file_was_edited(run_dir: Path, workshop: Path) -> 
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
-    """A wrong path must not pass as a whole run."""
+    """A wrong path must not pass as an intact run."""
     with pytest.raises(PipelineError, match="no stage is finished here"):
         list(verify(tmp_path))

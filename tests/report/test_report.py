@@ -239,7 +239,7 @@ def test_an_arm_that_is_being_trained(tmp_path: Path) -> None:
 
 def test_nothing_begun(tmp_path: Path) -> None:
     """A mistyped folder gets no report of nothing."""
-    with pytest.raises(PipelineError, match="no stage was begun here"):
+    with pytest.raises(PipelineError, match="no stage was started here"):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

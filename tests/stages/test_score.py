@@ -166,7 +166,7 @@ def test_stored_distributions_are_held_against_a_fresh_pass(
     line = recheck(workshop / "run", "score", 10)
     assert "10 samples" in line
     stored, again = (
-        float(part.split()[0]) for part in (line.split("fresh) ")[1], line.split("twice ")[1])
+        float(part.split()[0]) for part in (line.split("fresh) ")[1], line.split("passes ")[1])
     )
     assert stored < 0.01
     assert again == 0.0
