@@ -28,7 +28,7 @@ def report(run_dir: Path) -> list[str]:
     task = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"]).task
     samples = (rows := Samples(run_dir / "generate")).take(0, len(rows))
     frames = TopKFolder(run_dir / "generate")
-    written = [np.exp(frames.of(sample).logprobs[:, 0]) for sample in samples]  # (T,) each
+    written = [np.exp(frames.topk_of(sample).logprobs[:, 0]) for sample in samples]  # (T,) each
     every = np.concatenate(written)
     lines = [
         f"tokens written: {len(every):,}, below probability 0.9: {(every < 0.9).mean():.1%}, below 0.99: {(every < 0.99).mean():.1%}; "

@@ -68,7 +68,7 @@ def measure(folder: str | Path) -> Fidelity:
     samples = take(run_dir)
     case = prepare(config, run_dir, samples)
     frames = TopKFolder(run_dir / "generate")
-    stored = [frames.of(sample) for sample in samples]
+    stored = [frames.topk_of(sample) for sample in samples]
     counts = read_json(run_dir / "generate" / "manifest.json")["counts"]
     log = run_dir / "generate" / "engine.log"  # vLLM's own words are no capture
     files = sum(

@@ -1,4 +1,4 @@
-"""Print what the loggers of the package say: facts on standard output, warnings on standard error."""
+"""Print the package's log messages: facts on standard output, warnings on standard error."""
 
 import logging
 import sys
@@ -18,7 +18,7 @@ class _Console(logging.Handler):
 
 
 def configure() -> None:
-    """Send the package's messages to the console. Every process that is to print calls this once."""
+    """Send the package's messages to the console. Every process that prints calls this once."""
     logger = logging.getLogger("pipeline")
     logger.handlers = [_Console()]
     logger.setLevel(logging.INFO)

@@ -21,7 +21,7 @@ def trained_model(run_dir: Path, model: str) -> Path:
 
 
 def begun(run_dir: Path, part: str) -> Path:
-    """Return the file that says from which settings and inputs a part, such as train/kd, was started."""
+    """Return the begun.json of a part, such as train/kd: its settings and inputs at the start."""
     return run_dir / part / "begun.json"
 
 

@@ -163,7 +163,7 @@ def _reply(run_dir: Path, sample: Sample) -> Iterator[str]:
 def _logprobs(run_dir: Path, sample: Sample) -> str:
     if sample.frame is None:
         return ", no logprobs"
-    logprobs = TopKFolder(run_dir / "generate").of(sample).logprobs[:, 0]
+    logprobs = TopKFolder(run_dir / "generate").topk_of(sample).logprobs[:, 0]
     return (
         f", logprob/token: mean {logprobs.mean():.3f}, lowest {logprobs.min():.3f}, "
         f"stored in {sample.frame.nbytes:,} bytes of {sample.frame.file}"

@@ -27,7 +27,7 @@ def recheck(run_dir: Path, stage: str, rows: int) -> str:
     config = Config.model_validate(read_json(folder / "begun.json")["config"])
     samples = _evenly_spaced(Samples(folder), rows)
     frames = TopKFolder(folder)
-    stored = {sample.id: frames.of(sample) for sample in samples}
+    stored = {sample.id: frames.topk_of(sample) for sample in samples}
     k = max(config.teacher.logprobs, config.score.logprobs)
     model = open_teacher(config.teacher.model_copy(update={"logprobs": k}), folder / "engine.log")
     try:

@@ -63,7 +63,7 @@ def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> I
         if sample.frame is None or sample.token_ids is None:
             yield sample.text + "  (no logprobs)"
             continue
-        topk = TopKFolder(run_dir / "generate").of(sample)
+        topk = TopKFolder(run_dir / "generate").topk_of(sample)
         pieces = tokenizer.pieces(sample.token_ids)
         probabilities = token_probabilities(topk, top)
         pairs = zip(pieces, probabilities.written.tolist(), strict=True)

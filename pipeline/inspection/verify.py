@@ -254,7 +254,7 @@ def _check_sample(line: bytes, where: str, frames: TopKFolder, capture: Capture)
     capture.tokens += sample.usage.completion_tokens
     if sample.frame is not None:
         try:
-            capture.add(frames.of(sample))
+            capture.add(frames.topk_of(sample))
         except PipelineError as error:
             raise PipelineError(f"{where}: sample {sample.id}: {error}") from None
     return sample.id

@@ -139,7 +139,7 @@ def _rows(run_dir: Path, shards: list[Shard], chosen: NDArray[np.bool_]) -> Iter
 def _thought(frames: TopKFolder, sample: Sample) -> tuple[Packed | None, float | None]:
     if sample.frame is None or not sample.token_ids:
         return None, None
-    topk = frames.of(sample)
+    topk = frames.topk_of(sample)
     return pack(sample.token_ids, topk), float(topk.logprobs[:, 0].mean())
 
 

@@ -1,4 +1,4 @@
-"""Files that survive: whole or absent, and locks that end with their process. docs/explanation/durability.md says what is promised."""
+"""Files that survive a crash: whole or absent. docs/explanation/durability.md has the promises."""
 
 import hashlib
 import json
@@ -11,13 +11,13 @@ from pipeline.errors import PipelineError
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
+    """Return the hex SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file so that a crash leaves the old one or the new one, never a part."""
+    """Write a whole file; a crash leaves the old one or the new one, never a part."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         file.write(data.encode() if isinstance(data, str) else data)
@@ -45,6 +45,7 @@ def append(file: IO[bytes], parts: Iterable[bytes]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as an indented JSON file, atomically."""
     write_atomic(path, _json_text(value))
 
 
@@ -60,6 +61,7 @@ def _json_text(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
+    """Return the content of a JSON file. Raises PipelineError with the line if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -69,5 +71,5 @@ def read_json(path: Path) -> Any:
 
 
 def content(manifest: dict[str, Any]) -> str:
-    """Digest of what a finished stage made, by its manifest."""
+    """Return the digest of a finished part's outputs, from its manifest."""
     return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()

@@ -1,12 +1,15 @@
-"""A shard while it is made: a journal that only grows, whose last line is the commit, and its sealing.
+"""A shard in the making: a journal that only grows, and its sealing.
 
-    NNNNN.journal.jsonl, NNNNN.journal.topk   grow together: a sample's frame is made durable first, then the line that points to it
-    NNNNN.journal.engines                     other versions of the engine than the frames' header names, a line each
-    errors/NNNNN.jsonl                        what was asked and failed
-    NNNNN.topk, then NNNNN.jsonl.gz           the finished shard, in input order, renamed into place and never touched again
-    NNNNN.lock                                held by the process that works on the shard
+    NNNNN.journal.jsonl    one line a record, appended after the record's frame is durable
+    NNNNN.journal.topk     the frames that these lines point to
+    NNNNN.journal.engines  versions of the engine other than the one in the frames' header
+    errors/NNNNN.jsonl     requests that failed
+    NNNNN.topk             the frames of the sealed shard, written before its lines
+    NNNNN.jsonl.gz         the sealed shard, in input order, never touched again
+    NNNNN.lock             held by the process that works on the shard
 
-What a crash leaves behind is either whole, or a torn tail that is cut off, or damage that is set aside in quarantine/ and made again.
+A crash leaves whole records, or a torn tail, which is cut off. Damage in the middle is copied to
+quarantine/ and regenerated.
 """
 
 import contextlib
@@ -34,11 +37,15 @@ T = TypeVar("T", bound=Identified)
 
 
 def sealed_path(folder: Path, number: int) -> Path:
+    """Return the path of a sealed shard."""
     return folder / f"{number:05d}.jsonl.gz"
 
 
 class Shard(Generic[T]):
-    """One shard: `claim` it, `recover` it, `add` what is missing and `commit` now and then, `seal` it. What failed is left out of it."""
+    """One shard in the making, without the requests that failed.
+
+    `claim` it, `recover` what is there, `add` missing records and `commit` now and then, `seal` it.
+    """
 
     def __init__(self, folder: Path, number: int, record: type[T]):
         self.folder, self.name, self.record = folder, f"{number:05d}", record
@@ -58,19 +65,23 @@ class Shard(Generic[T]):
         self._committed = time.monotonic()
 
     def claim(self) -> bool:
-        """Take the shard for this process. False if another process has it, or it is finished."""
+        """Take the shard for this process. Return False if another has it, or it is sealed."""
         if self.sealed.exists() or not self._lock.take():
             return False
-        if self.sealed.exists():  # finished between the look and the lock
+        if self.sealed.exists():  # between the first check and the lock
             self.release()
             return False
         return True
 
     def recover(self, order: Sequence[str], header: bytes = b"") -> None:
-        """Find out what is there, cut off a torn tail and set damage aside.
+        """Read what is there, cut off a torn tail and copy damage to quarantine/.
 
-        `order` lists the ids that the shard will hold, in input order; `header` is what its file of frames begins with. Raises
-        PipelineError if it was begun with another header; another version of the engine is noted, and the finished shard names both.
+        Args:
+            order: the ids that the shard will hold, in input order.
+            header: the first bytes of its file of frames.
+
+        Raises PipelineError if the shard was started with another header. Another version of the
+        engine alone is noted, and the sealed shard names both.
         """
         self.order, self.header = order, header
         self._check_header()
@@ -94,7 +105,7 @@ class Shard(Generic[T]):
             os.truncate(self.errors_path, self.errors_path.read_bytes().rfind(b"\n") + 1)
 
     def release(self) -> None:
-        """Close the files and let others have the shard."""
+        """Close the files and release the shard."""
         for file in self._files.values():
             file.close()
         self._files = {}
@@ -102,26 +113,22 @@ class Shard(Generic[T]):
 
     @property
     def missing(self) -> list[str]:
-        return [
-            identifier
-            for identifier in self.order
-            if identifier not in self.done and identifier not in self.failed
-        ]
+        """The ids that have neither a record nor a failure, in input order."""
+        return [name for name in self.order if name not in self.done and name not in self.failed]
 
     @property
     def complete(self) -> bool:
+        """Whether every id has a record or a failure."""
         return len(self.done) + len(self.failed) == len(self.order)
 
     @property
     def pending(self) -> int:
-        """Records that are not durable yet."""
-        return len(self._pending.get(self.lines_path, ())) + len(
-            self._pending.get(self.errors_path, ())
-        )
+        """The number of records and failures that are not durable yet."""
+        return sum(len(self._pending.get(path, ())) for path in (self.lines_path, self.errors_path))
 
     @property
     def age(self) -> float:
-        """Seconds since the last commit, if anything waits for the next: answers that come seldom do not wait for one another."""
+        """Seconds since the last commit if records wait for the next one, else 0."""
         return time.monotonic() - self._committed if self._pending else 0.0
 
     def add(self, record: T, frame: bytes | None = None) -> None:
@@ -139,7 +146,7 @@ class Shard(Generic[T]):
         self.done.add(record.id)
 
     def fail(self, failed: Failed) -> None:
-        """Note that there will be no record for a request, and why."""
+        """Add a failure in place of a record, not yet durable."""
         self._put(self.errors_path, failed.to_line())
         self.failed.add(failed.id)
 
@@ -153,29 +160,26 @@ class Shard(Generic[T]):
                 append(self._open(path), pending[path])
 
     def seal(self) -> None:
-        """Rewrite the journal in input order under the final name, drop it, and let the shard go."""
+        """Write the sealed shard in input order, drop the journal and release the shard."""
         self.commit()
         records = {record.id: record for record in self._read_journal()[0]}
         assert len(records) == len(self.done), (
             f"{self.lines_path}: {len(records)} records of {len(self.done)}"
         )
         journal = self.frames_path.read_bytes() if self.frames_path.exists() else b""
-        header = self._header_of_all()
-        frames, lines, offset = [header], [], len(header)
-        for identifier in self.order:
-            if identifier not in records:
+        header = self._final_header()
+        frames = [header]
+        lines = []
+        offset = len(header)
+        for name in self.order:
+            if name not in records:
                 continue
-            record = records[identifier]
+            record = records[name]
             old = frame_of(record)
             if old:
                 frames.append(journal[old.offset : old.offset + old.nbytes])
-                record = record.model_copy(
-                    update={
-                        "frame": old.model_copy(
-                            update={"file": f"{self.name}.topk", "offset": offset}
-                        )
-                    }
-                )
+                new = old.model_copy(update={"file": f"{self.name}.topk", "offset": offset})
+                record = record.model_copy(update={"frame": new})
                 offset += old.nbytes
             lines.append(record.to_line())
         if header:
@@ -184,7 +188,7 @@ class Shard(Generic[T]):
         self.lines_path.unlink(missing_ok=True)
         self.frames_path.unlink(missing_ok=True)
         self.engines_path.unlink(missing_ok=True)
-        # whoever locks the old file from now on finds the shard sealed
+        # a process that locks the old file from now on finds the shard sealed
         (self.folder / f"{self.name}.lock").unlink(missing_ok=True)
         self.release()
 
@@ -205,9 +209,7 @@ class Shard(Generic[T]):
             return
         with self.frames_path.open("rb") as file:
             begun = file.read(topk.MAX_HEADER)
-        if self.header.startswith(
-            begun[: len(self.header)]
-        ):  # the same, or torn off while it was written
+        if self.header.startswith(begun[: len(self.header)]):  # equal, or torn while it was written
             return
         old = topk.read_header(begun)
         if old:
@@ -218,36 +220,39 @@ class Shard(Generic[T]):
             append(file, [self.header])  # frames have checksums of their own
 
     def _note_engine(self, old: topk.Header) -> None:
-        """Go on with a file that another version of the engine has begun. Raises PipelineError if more than that differs."""
+        """Note another version of the engine. Raises PipelineError if more than that differs."""
         now = topk.read_header(self.header)
         if now is None or now.model_copy(update={"engine": old.engine}) != old:
             raise PipelineError(
-                f"{self.frames_path}: was begun with another teacher, tokenizer or settings of the logprobs (its header differs); "
-                "go on with those, or make the stage again with --redo"
+                f"{self.frames_path}: was started with another teacher, tokenizer or settings of "
+                "the logprobs (its header differs); put those back, or regenerate the stage with "
+                "--redo"
             )
-        known = [*old.engines, *self._other_engines()]
+        others = self._other_engines()
+        known = [*old.engines, *others]
         if now.engine not in known:
             log.warning(
-                f"{self.frames_path}: begun with {', '.join(known)}, goes on with {now.engine}; its header will say so"
+                f"{self.frames_path}: started with {', '.join(known)}, continues with "
+                f"{now.engine}; the header of the sealed shard will name both"
             )
-            write_atomic(
-                self.engines_path,
-                "".join(f"{engine}\n" for engine in [*self._other_engines(), now.engine]),
-            )
+            write_atomic(self.engines_path, "\n".join([*others, now.engine]) + "\n")
 
     def _other_engines(self) -> list[str]:
         return self.engines_path.read_text().splitlines() if self.engines_path.exists() else []
 
-    def _header_of_all(self) -> bytes:
-        """The header that names every engine which had a part in the frames."""
+    def _final_header(self) -> bytes:
+        """Return the header that names every engine that made some of the frames."""
         with contextlib.suppress(FileNotFoundError), self.frames_path.open("rb") as file:
             begun = topk.read_header(file.read(topk.MAX_HEADER))
             if begun:
-                return begun.also_by(self._other_engines()).to_bytes()
+                return begun.with_engines(self._other_engines()).to_bytes()
         return self.header
 
     def _read_journal(self) -> tuple[list[T], int, list[str]]:
-        """(good records, where they end, damage). Bad lines at the end are a torn tail; bad ones before good ones are damage."""
+        """Return (good records, the offset where they end, damage).
+
+        Bad lines at the end are a torn tail; bad ones before good ones are damage.
+        """
         if not self.lines_path.exists():
             return [], 0, []
         frames = self.frames_path.read_bytes() if self.frames_path.exists() else b""
@@ -268,7 +273,8 @@ class Shard(Generic[T]):
                 continue
             if record.id not in known:
                 raise PipelineError(
-                    f"{where}: sample {record.id} belongs to no seed of this shard; make the stage again with --redo"
+                    f"{where}: sample {record.id} belongs to no seed of this shard; "
+                    "regenerate the stage with --redo"
                 )
             damage, end = [*bad], position
             records.setdefault(record.id, record)
@@ -285,22 +291,23 @@ class Shard(Generic[T]):
         return record
 
     def _quarantine(self, damage: list[str]) -> None:
+        """Copy the journal to quarantine/ and print the first damage."""
         for path in (self.lines_path, self.frames_path):
             archive_file(path, self.folder / "quarantine", copy=True)
         log.warning(
-            f"{damage[0]}; {len(damage)} of its parts are set aside in quarantine/ and made again"
+            f"{damage[0]}; {len(damage)} damaged parts are copied to quarantine/ and regenerated"
         )
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a kill left behind of shards that it had just finished."""
+    """Remove journals and locks that a kill left behind of sealed shards."""
     for path in [*folder.glob("*.journal.*"), *folder.glob("[0-9]*.lock")]:
         if sealed_path(folder, int(path.name.split(".")[0])).exists():
             path.unlink(missing_ok=True)
 
 
 def archive_file(path: Path, folder: Path, copy: bool = False) -> None:
-    """Keep a file, or a copy of it, in `folder`, under another name if there is one of its name already."""
+    """Move or copy a file into `folder`, with "+" after its name if that is taken."""
     if not path.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -311,7 +318,7 @@ def archive_file(path: Path, folder: Path, copy: bool = False) -> None:
 
 
 def read_failures(path: Path) -> list[Failed]:
-    """The failures noted in one file, without a line that a crash tore off."""
+    """Return the failures of one file, without a last line that a crash tore off."""
     if not path.exists():
         return []
     lines = path.read_bytes().splitlines(keepends=True)
@@ -323,7 +330,7 @@ def read_failures(path: Path) -> list[Failed]:
 
 
 def commit_if_due(shards: Iterable[Shard[T]]) -> None:
-    """Keep to the promise: at most COMMIT_SAMPLES samples or COMMIT_SECONDS at risk, over all shards."""
+    """Commit if more than COMMIT_SAMPLES samples or COMMIT_SECONDS are at risk, over all shards."""
     shards = list(shards)
     if sum(shard.pending for shard in shards) >= COMMIT_SAMPLES or any(
         shard.age >= COMMIT_SECONDS for shard in shards
@@ -333,13 +340,12 @@ def commit_if_due(shards: Iterable[Shard[T]]) -> None:
 
 
 def frame_holds(record: Identified, data: bytes) -> bool:
-    """Whether a record's frame, if it has one, is in `data` and holds its checksum."""
+    """Return whether a record's frame, if it has one, is in `data` and matches its checksum."""
     frame = frame_of(record)
-    return (
-        frame is None
-        or topk.checksum(data[frame.offset : frame.offset + frame.nbytes], _token_ids(record))
-        == frame.crc32
-    )
+    if frame is None:
+        return True
+    content = data[frame.offset : frame.offset + frame.nbytes]
+    return topk.checksum(content, _token_ids(record)) == frame.crc32
 
 
 def _token_ids(record: Identified) -> Sequence[int]:
@@ -347,4 +353,5 @@ def _token_ids(record: Identified) -> Sequence[int]:
 
 
 def frame_of(record: Identified) -> Frame | None:
+    """Return the frame of a record, or None for a kind of record without frames."""
     return getattr(record, "frame", None)

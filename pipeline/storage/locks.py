@@ -16,15 +16,19 @@ LOCK_POLL_SECONDS = 0.1
 
 
 class Lock:
-    """A POSIX record lock on a file: one process alone, or many that share it. It ends with the process, on a shared folder too where
-    the file system keeps locks; forked children have no share in it. One object a file and process: closing another one would end it."""
+    """A POSIX record lock on a file, held by one process alone or shared by many.
+
+    It ends with its process, also on a shared folder if the file system keeps locks. A forked
+    child does not hold it. Use one object per file in a process: closing a second one would end
+    the lock.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self._file: IO[str] | None = None
 
     def take(self, shared: bool = False) -> bool:
-        """Take the lock if it is free, or change one that is held from alone to shared. Returns whether it is held now."""
+        """Take the lock if it is free, or share one held alone. Return whether it is held now."""
         file = self._file or self.path.open("a+")
         try:
             fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -34,7 +38,8 @@ class Lock:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
             raise PipelineError(
-                f"{self.path}: the file system keeps no locks ({error.strerror}); use another run_dir"
+                f"{self.path}: the file system keeps no locks ({error.strerror}); "
+                "use another run_dir"
             ) from None
         self._file = file
         if not shared:
@@ -44,13 +49,14 @@ class Lock:
         return True
 
     def release(self) -> None:
+        """Release the lock if it is held."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     @property
     def holder(self) -> str:
-        """Who took it last, alone."""
+        """The process that last took the lock alone, as "PID on HOST"; "?" if not known."""
         try:
             return self.path.read_text().strip() or "?"
         except OSError:
@@ -59,7 +65,7 @@ class Lock:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock alone, waiting for it: for what takes others only moments."""
+    """Wait for a lock and hold it alone. Others must hold it only for moments."""
     lock = Lock(path)
     while not lock.take():
         time.sleep(LOCK_POLL_SECONDS)

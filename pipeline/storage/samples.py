@@ -1,4 +1,4 @@
-"""A finished folder of samples as a map-style dataset: any sample, with its top-k logprobs, in time that does not grow with the run."""
+"""A finished folder of samples as a map-style dataset, with random access to each sample."""
 
 import io
 import zipfile
@@ -19,14 +19,14 @@ from pipeline.storage.shards import read_lines
 from pipeline.storage.topk import TopKFolder
 
 OPEN_SHARDS = 16
-ROWS = "rows.npz"  # what stands in a folder of kept samples: rows, their numbers, and content, of whatever these number
+ROWS = "rows.npz"  # of a folder of kept samples: their numbers, and the digest of what is numbered
 
 
 class Samples:
     """The samples of RUN/generate, RUN/score or RUN/filter/kept by number, in input order.
 
-    RUN/filter/kept holds numbers of samples of RUN/generate; `folder` is where they are read from then. For torch it is a map-style
-    dataset of records; `datasets.Dataset.from_generator(Samples(folder).rows)` takes it too.
+    RUN/filter/kept holds only numbers of samples of RUN/generate; `folder` is then RUN/generate.
+    For torch this is a map-style dataset of records.
     """
 
     def __init__(self, folder: str | Path):
@@ -39,37 +39,32 @@ class Samples:
         manifest = read_json(self._finished(self.folder))
         if self._rows is not None and numbered != content(manifest):
             raise PipelineError(
-                f"{folder}: its rows are those of another {self.folder}; make filter again with --redo"
+                f"{folder}: its rows are those of another {self.folder}; "
+                "run pipeline filter with --redo"
             )
-        self._content = [
-            sha256(path)
-            for path in (self.folder / "manifest.json", self._given / ROWS)
-            if path.is_file()
-        ]
-        files = {
-            self.folder / name: entry.get("records", 0) for name, entry in manifest["files"].items()
+        sources = (self.folder / "manifest.json", self._given / ROWS)
+        self._content = [sha256(path) for path in sources if path.is_file()]
+        records = {
+            name: entry["records"]
+            for name, entry in manifest["files"].items()
+            if "/" not in name and name.endswith(".jsonl.gz")
         }
-        self._paths = sorted(
-            (
-                path
-                for path in files
-                if path.parent == self.folder and path.name.endswith(".jsonl.gz")
-            ),
-            key=_number,
-        )
-        self._ends = list(accumulate(files[path] for path in self._paths))
+        names = sorted(records, key=_shard_number)
+        self._paths = [self.folder / name for name in names]
+        self._ends = list(accumulate(records[name] for name in names))
         self._lines = lru_cache(OPEN_SHARDS)(lambda path: list(read_lines(path)))
 
     def _finished(self, folder: Path) -> Path:
         manifest = folder / "manifest.json"
         if not manifest.is_file():
             raise PipelineError(
-                f"{folder}: its stage is not finished (there is no manifest.json); run it to the end first"
+                f"{folder}: its stage is not finished (there is no manifest.json); "
+                "run it to the end first"
             )
         return manifest
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For worker processes, and for caches that must not take a run that was made again for the old one."""
+        """Pickle the folder, and its digest: caches must notice that a run was regenerated."""
         return Samples, (self._given,), {"_content": self._content}
 
     def __len__(self) -> int:
@@ -90,12 +85,15 @@ class Samples:
         return (self[number] for number in range(len(self)))
 
     def take(self, first: int, last: int) -> list[Sample]:
-        """Samples first to last - 1."""
+        """Return samples first to last - 1, or to the end."""
         return [self[number] for number in range(first, min(last, len(self)))]
 
 
 def keep(folder: Path, rows: NDArray[np.int64], source: Path) -> None:
-    """Have `folder` stand for these samples of the finished stage folder `source`, RUN/generate. Their numbers must rise."""
+    """Write which samples of the finished stage folder `source`, RUN/generate, are kept.
+
+    `rows` are their numbers, rising.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()
     np.savez_compressed(
@@ -107,7 +105,7 @@ def keep(folder: Path, rows: NDArray[np.int64], source: Path) -> None:
 
 
 def kept_rows(folder: Path) -> NDArray[np.int64]:
-    """The numbers of the samples that `folder` stands for."""
+    """Return the numbers of the samples that are kept."""
     return _read(folder)[0]
 
 
@@ -117,15 +115,18 @@ def _read(folder: Path) -> tuple[NDArray[np.int64], str]:
             return arrays["rows"], str(arrays["content"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise PipelineError(
-            f"{folder / ROWS}: cannot be read ({error}); make filter again with --redo"
+            f"{folder / ROWS}: cannot be read ({error}); run pipeline filter with --redo"
         ) from None
 
 
 class Captured:
-    """What the teacher wrote and thought, for one's own training loop.
+    """The teacher's samples with its token probabilities, for a custom training loop.
 
-    Item: id, text, token_ids (T,), and, where there are logprobs, topk_ids (T, K), topk_logprobs (T, K) with -inf where a token has fewer
-    entries, topk_tail (T,) the log of the mass outside them. K is the widest of the item. `frames` is the folder of the .topk files.
+    Item: id, text, token_ids (T,). Where there are logprobs, also topk_ids (T, K), topk_logprobs
+    (T, K) with -inf where a token has fewer entries, and topk_tail (T,), the log of the mass
+    outside them. K is the largest number of entries in the item.
+
+    `frames` is the folder of the .topk files, if it is not that of the samples.
     """
 
     def __init__(self, folder: str | Path, frames: str | Path | None = None):
@@ -140,7 +141,7 @@ class Captured:
         item = {"id": sample.id, "text": sample.text, "token_ids": sample.token_ids}
         if sample.frame is None:
             return item
-        topk = self._frames.of(sample)
+        topk = self._frames.topk_of(sample)
         return {
             **item,
             "topk_ids": topk.ids,
@@ -149,10 +150,10 @@ class Captured:
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """All items, for `datasets.Dataset.from_generator`."""
+        """Yield all items, for `datasets.Dataset.from_generator`."""
         for number in range(len(self)):
             yield self[number]
 
 
-def _number(path: Path) -> int:
-    return int(path.name.split(".")[0])
+def _shard_number(name: str) -> int:
+    return int(name.split(".")[0])

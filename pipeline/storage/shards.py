@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Identified)
 
 
 def sealed_shards(folder: Path) -> list[Path]:
-    """The finished shards of `folder`, in order."""
+    """Return the sealed shards of `folder`, in order."""
     return sorted(
         (path for path in folder.glob("*.jsonl.gz") if SEALED.fullmatch(path.name)),
         key=lambda path: int(path.name[:-9]),
@@ -24,30 +24,30 @@ def sealed_shards(folder: Path) -> list[Path]:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a sealed shard. Raises PipelineError if its checksum does not hold."""
+    """Yield the lines of a sealed shard. Raises PipelineError if its checksum does not hold."""
     try:
         with gzip.open(path, "rb") as file:
             yield from file
     except (OSError, EOFError, zlib.error) as error:
         raise PipelineError(
-            f"{path}: is damaged ({error}); pipeline verify RUN --repair has just that part made again"
+            f"{path}: is damaged ({error}); pipeline verify RUN --repair regenerates just that part"
         ) from None
 
 
 def pack_lines(lines: Iterable[bytes]) -> bytes:
-    """A sealed shard's bytes; the same lines give the same bytes."""
+    """Return the bytes of a sealed shard; the same lines give the same bytes."""
     return gzip.compress(b"".join(lines), compresslevel=9, mtime=0)
 
 
 def read_records(folder: Path, record: type[T]) -> Iterator[T]:
-    """All records of the sealed shards of `folder`, in input order."""
+    """Yield all records of the sealed shards of `folder`, in input order."""
     for path in sealed_shards(folder):
         for number, line in enumerate(read_lines(path), start=1):
             yield record.from_line(line, f"{path}:{number}")
 
 
 def write_shards(folder: Path, records: Iterable[Identified], shard_size: int = 4096) -> None:
-    """Write records as sealed shards, replacing what is there. For stages that are quick to make again."""
+    """Write records as sealed shards, replacing those of `folder`. For stages that run quickly."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in sealed_shards(folder):
         old.unlink()

@@ -1,14 +1,19 @@
-"""What a teacher thinks of the labels once its prompt's bias is taken off, in the place of what it thought of the answer's token.
+"""Soft labels: the teacher's calibrated label probabilities, which replace those of one token.
 
-RUN/filter/kept/soft_labels.npz, written where filter.calibrated is on: `ids` (L,) the first token of each label; for each kept sample with
-a readable label `samples` (N,) its id, `places` (N, 2) the token of the completion that tells its label, and the label's number, `logprobs`
-(N, L) nats.
+RUN/filter/kept/soft_labels.npz is written where filter.calibrated is on. L is the number of labels,
+N the number of kept samples whose label can be read. It holds
+
+    ids       (L,)    the first token of each label
+    samples   (N,)    the id of each sample
+    places    (N, 2)  the position in the completion that tells the label, and the label's number
+    logprobs  (N, L)  nats
 """
 
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Self
 
@@ -24,14 +29,14 @@ FILE = "soft_labels.npz"
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """`of`: for each sample, by its id, the token that tells its label, the label's number, and the labels' logprobs (L,)."""
+    """Soft labels of a run: by sample id the label's position, its number, its logprobs (L,)."""
 
     ids: NDArray[np.int64]  # (L,)
-    of: Mapping[str, tuple[int, int, NDArray[np.float32]]]
+    by_sample: Mapping[str, tuple[int, int, NDArray[np.float32]]]
 
     @classmethod
     def read(cls, kept: Path) -> Self:
-        """Those of a finished filter. Raises PipelineError if it wrote none."""
+        """Read the soft labels of a finished filter. Raises PipelineError if it wrote none."""
         try:
             with np.load(kept / FILE, allow_pickle=False) as arrays:
                 rows = zip(
@@ -46,15 +51,19 @@ class SoftLabels:
                 )
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise PipelineError(
-                f"{kept / FILE}: no soft labels ({error}); run the filter with filter.calibrated={{}}"
+                f"{kept / FILE}: no soft labels ({error}); "
+                "run the filter with filter.calibrated={}"
             ) from None
 
     def topk(self, sample: str, topk: TopK) -> TopK:
-        """The sample's distributions with that of its label's token replaced: the token written stands for its own label, the others are
-        where they are told apart, nothing is tail. Unchanged where the label could not be read."""
-        if sample not in self.of:
+        """Return a sample's distributions, with the one at its label's position replaced.
+
+        There the written token stands for its own label, the first tokens of the other labels for
+        those, and nothing is tail. Unchanged where the label could not be read.
+        """
+        if sample not in self.by_sample:
             return topk
-        place, label, logprobs = self.of[sample]
+        place, label, logprobs = self.by_sample[sample]
         width = max(topk.ids.shape[1], len(self.ids))
         ids, values = _widened(topk.ids, width, 0), _widened(topk.logprobs, width, -np.inf)
         ids[place], values[place] = 0, -np.inf
@@ -72,10 +81,10 @@ def write(
     places: NDArray[np.int32],
     logprobs: NDArray[np.float32],
 ) -> None:
-    """Write the soft labels of the kept samples; those of which the label cannot be read are left out."""
+    """Write the soft labels of the kept samples whose label can be read."""
     readable = (places[:, 0] >= 0) & ~np.isnan(logprobs).any(axis=1)
     file = io.BytesIO()
-    names = np.array([name for name, there in zip(samples, readable, strict=True) if there], str)
+    names = np.array(list(compress(samples, readable)), str)
     np.savez_compressed(
         file, ids=ids, samples=names, places=places[readable], logprobs=logprobs[readable]
     )
@@ -83,7 +92,7 @@ def write(
 
 
 def _widened(array: NDArray, width: int, fill: float) -> NDArray:
-    """(T, width)"""
+    """Return the array (T, K) filled up to (T, width)."""
     wide = np.full((len(array), width), fill, array.dtype)
     wide[:, : array.shape[1]] = array
     return wide

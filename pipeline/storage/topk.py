@@ -1,10 +1,11 @@
-"""The top-k file: what the teacher thought of every token it wrote, a few bytes each. docs/reference/topk.md is its specification.
+"""The .topk file: token probabilities in a few bytes each; see docs/reference/topk.md.
 
-Which entries are kept: every token at least as likely as a threshold, exactly; of the rarer ones among the engine's top k a few random
-draws, each standing for an equal share of their joint mass, so that sums over the vocabulary stay unbiased (systematic threshold
-sampling; Duffield, Lund & Thorup 2007). What lies beyond the top k is the tail.
+Every token at least as likely as a threshold is kept exactly. Of the rarer ones among the engine's
+top k, a few random draws are kept, each for an equal share of their joint mass, so that sums over
+the vocabulary stay unbiased (systematic threshold sampling; Duffield, Lund & Thorup 2007). The mass
+beyond the top k is the tail.
 
-Dimension names: T tokens of a completion, K entries of a token (the widest in a frame), V vocabulary.
+Dimension names: T tokens of a completion, K entries of a token (the most in a frame), V vocabulary.
 """
 
 import mmap
@@ -26,18 +27,17 @@ VERSION = 2
 MAGIC = struct.Struct("<4sHII")  # "TOPK", version, length and CRC-32 of the JSON that follows
 U1 = np.dtype("u1")
 ZERO = 255  # the code of probability 0
-DEEPEST = 25.0  # nats; what is rarer is stored as this rare
+DEEPEST = 25.0  # nats; rarer tokens are stored as this rare
 MAX_HEADER = 1 << 16
-ESCAPE = 15  # a count of this or more stands in full behind the counts
-NATS = np.append(
-    -DEEPEST * (np.arange(ZERO) / (ZERO - 1)) ** 2, -np.inf
-)  # by code; finest near probability 1
+ESCAPE = 15  # a count of this or more is stored in full behind the counts
+# logprob by code, finest near probability 1
+NATS = np.append(-DEEPEST * (np.arange(ZERO) / (ZERO - 1)) ** 2, -np.inf)
 
 
 class Header(BaseModel):
-    """What makes the numbers of a file meaningful; training refuses what does not fit its student."""
+    """What the numbers of a file mean; training refuses a file that does not fit its student."""
 
-    stage: str  # generate, evaluate: while the tokens were made; score: by prefill
+    stage: str  # generate and evaluate: logprobs from sampling; score: from prefill
     teacher: str
     revision: str | None
     tokenizer: str  # hash of the token-to-id map
@@ -48,29 +48,31 @@ class Header(BaseModel):
     threshold: float
     logprobs_mode: str
     head_dtype: str
-    engine: str  # and its version; ", " between several, where a shard was begun with one and gone on with by another
+    engine: str  # name and version; several, joined by ", ", if the shard was resumed with another
 
     def to_bytes(self) -> bytes:
+        """Return the header as it begins a file."""
         body = self.model_dump_json().encode()
         return MAGIC.pack(b"TOPK", VERSION, len(body), zlib.crc32(body)) + body
 
     @property
     def engines(self) -> list[str]:
+        """The engines that made the frames."""
         return self.engine.split(", ")
 
-    def also_by(self, engines: Sequence[str]) -> "Header":
-        """The header of a file in which these had a part, too."""
-        return self.model_copy(
-            update={"engine": ", ".join(dict.fromkeys([*self.engines, *engines]))}
-        )
+    def with_engines(self, engines: Sequence[str]) -> "Header":
+        """Return the header of a file to which these engines contributed, too."""
+        names = dict.fromkeys([*self.engines, *engines])
+        return self.model_copy(update={"engine": ", ".join(names)})
 
     @property
     def id_dtype(self) -> np.dtype:
+        """The integer type of token ids in the file."""
         return np.dtype("<u2" if self.vocab_size <= 65536 else "<u4")
 
 
 def read_header(begin: bytes) -> Header | None:
-    """The header of a file that begins so; None if it is damaged, or of another version."""
+    """Return the header in a file's first bytes; None if it is damaged or of another version."""
     try:
         magic, version, nbytes, crc32 = MAGIC.unpack_from(begin)
         body = begin[MAGIC.size : MAGIC.size + nbytes]
@@ -83,25 +85,25 @@ def read_header(begin: bytes) -> Header | None:
 
 @dataclass(frozen=True)
 class TopK:
-    """One completion's distributions. Column 0 is the sampled token; unused entries have logprob -inf.
+    """The token distributions of one completion.
 
-    A drawn entry's `logprobs` is the log of the mass that it stands for, not of its own probability.
+    Column 0 is the sampled token; unused entries have logprob -inf. The logprob of a drawn entry
+    is the log of the mass that it stands for, not of its own probability.
     """
 
     ids: NDArray[np.int64]  # (T, K)
     logprobs: NDArray[np.float32]  # (T, K) nats
     tail: NDArray[np.float32]  # (T,) log of the mass outside the entries
-    exact: NDArray[
-        np.int64
-    ]  # (T,) how many of the entries, from the left, are exact; the others are draws
+    exact: NDArray[np.int64]  # (T,) number of exact entries, from the left; the others are draws
 
 
 def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
-    """Pack one completion.
+    """Pack the distributions of one completion into a frame.
 
     Args:
-        ids, logprobs: (T, 1 + k): the sampled token, then the top k in falling order, which may hold it again.
-        key: decides the draws; the same key gives the same bytes.
+        ids, logprobs: (T, 1 + k): the sampled token, then the top k in falling order, which may
+            include it again.
+        key: random seed of the draws; the same key gives the same bytes.
     """
     rows, width = ids.shape
     first = np.arange(width) == 0
@@ -110,9 +112,8 @@ def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
     before = np.cumsum(probability, axis=1) - probability  # mass of the entries further left
     exact = first | (live & (probability >= header.threshold) & (before < header.mass))
     covered = np.where(exact, probability, 0.0).sum(axis=1)  # (T,)
-    rarer = np.where(
-        exact | (covered >= header.mass)[:, None] | (header.threshold == 0), 0.0, probability
-    )
+    undrawn = exact | (covered >= header.mass)[:, None] | (header.threshold == 0)
+    rarer = np.where(undrawn, 0.0, probability)
     offsets = np.random.default_rng(key).random((rows,))
     draws = _draw(rarer, header.threshold, offsets) if rarer.any() else np.zeros_like(exact)
     drawn = draws.sum(axis=1)
@@ -129,16 +130,17 @@ def encode(ids: NDArray, logprobs: NDArray, header: Header, key: int) -> bytes:
 
 
 def tail_mass(ids: NDArray, logprobs: NDArray) -> NDArray[np.float64]:
-    """(T,): the mass outside the entries of (T, 1 + k) as `encode` takes them."""
+    """Return the mass (T,) outside the entries (T, 1 + k), which are as `encode` takes them."""
     live = (np.arange(ids.shape[1]) == 0) | (ids != ids[:, :1])
-    return np.maximum(
-        1.0 - np.where(live, np.exp(logprobs, dtype=np.float64), 0.0).sum(axis=1), 0.0
-    )
+    covered = np.where(live, np.exp(logprobs, dtype=np.float64), 0.0).sum(axis=1)
+    return np.maximum(1.0 - covered, 0.0)
 
 
 def with_tail(topk: TopK, mass: NDArray[np.float64]) -> TopK:
-    """Distributions of exact entries alone, whose tails have this `mass` (T,). A frame's own tail is what its rounded entries leave, up to
-    some thousandths that were not there."""
+    """Return distributions of exact entries alone, with tails of this `mass` (T,).
+
+    A frame's own tail is what its rounded entries leave, which is off by up to some thousandths.
+    """
     probability = np.exp(topk.logprobs, dtype=np.float64)
     probability *= ((1.0 - mass) / probability.sum(axis=1))[:, None]
     return TopK(
@@ -147,21 +149,22 @@ def with_tail(topk: TopK, mass: NDArray[np.float64]) -> TopK:
 
 
 def checksum(frame: bytes | memoryview, token_ids: Sequence[int]) -> int:
-    """CRC-32 of a frame and of the tokens that it is about, so that it holds for no others."""
+    """Return the CRC-32 of a frame and of its token ids, so that it fits no other tokens."""
     return zlib.crc32(np.array(token_ids, "<u4").tobytes(), zlib.crc32(frame))
 
 
 def decode(data: bytes | memoryview, token_ids: Sequence[int], id_dtype: np.dtype) -> TopK:
-    """Unpack one frame, which is about `token_ids` (T,)."""
+    """Unpack the frame of a completion with these `token_ids` (T,)."""
     (exact, drawn), at = _unpack_counts(data)
-    sampled, others = drawn > 0, exact - 1
-    parts = []
-    for number, dtype in (
+    sampled = drawn > 0
+    layout = (
         (sampled.sum(), U1),
         (exact.sum(), U1),
-        (others.sum(), id_dtype),
+        ((exact - 1).sum(), id_dtype),
         (drawn.sum(), id_dtype),
-    ):
+    )
+    parts = []
+    for number, dtype in layout:
         parts.append(np.frombuffer(data, dtype, int(number), at))
         at += parts[-1].nbytes
     tail_codes, codes, exact_ids, drawn_ids = parts
@@ -170,7 +173,8 @@ def decode(data: bytes | memoryview, token_ids: Sequence[int], id_dtype: np.dtyp
     is_drawn = ~is_exact & (column < (exact + drawn)[:, None])
     ids = np.zeros(is_exact.shape, np.int64)
     ids[:, 0] = token_ids
-    ids[is_exact & (column > 0)], ids[is_drawn] = exact_ids, drawn_ids
+    ids[is_exact & (column > 0)] = exact_ids
+    ids[is_drawn] = drawn_ids
     probability = np.zeros(is_exact.shape)
     probability[is_exact] = np.exp(NATS[codes])
     covered = np.maximum(probability.sum(axis=1), 1e-300)  # rounding may carry it a little above 1
@@ -183,9 +187,10 @@ def decode(data: bytes | memoryview, token_ids: Sequence[int], id_dtype: np.dtyp
 
 
 def _draw(rarer: NDArray, threshold: float, offsets: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(T, 1 + k) bool: systematic sampling with probability proportional to `rarer`, one draw for each `threshold` of their mass.
+    """Return the draws (T, 1 + k): one for each `threshold` of the mass of `rarer` (T, 1 + k).
 
-    The points offset + 0, 1, 2, … on the cumulative mass, measured in steps of R / draws, hit an entry at most once, since none is
+    Systematic sampling: an entry's probability is proportional to its mass. The points offset + 0,
+    1, 2, … on the cumulative mass, in steps of R / draws, hit an entry at most once, since none is
     as likely as a step.
     """
     mass = rarer.sum(axis=1)  # (T,) R
@@ -196,7 +201,7 @@ def _draw(rarer: NDArray, threshold: float, offsets: NDArray[np.float64]) -> NDA
 
 
 def _codes(logprobs: NDArray) -> NDArray[np.uint8]:
-    """The nearest codes: 254 * sqrt(nats / 25)."""
+    """Return the nearest codes: 254 * sqrt(nats / 25)."""
     nearest = np.rint((ZERO - 1) * np.sqrt(np.clip(-logprobs, 0.0, DEEPEST) / DEEPEST))
     return np.where(np.isneginf(logprobs), ZERO, nearest).astype(U1)
 
@@ -207,7 +212,11 @@ def _log(probability: NDArray) -> NDArray[np.float64]:
 
 
 def _pack_counts(counts: NDArray) -> bytes:
-    """T as a LEB128 number, T bytes (exact | drawn << 4), then in u16 those counts that do not fit into four bits, token by token."""
+    """Pack the counts (2, T) of exact entries and draws.
+
+    T as a LEB128 number, T bytes (exact | drawn << 4), then as u16 the counts that do not fit into
+    four bits, token by token.
+    """
     rows = counts.shape[1]
     length = bytearray()
     while rows >= 128:
@@ -220,7 +229,7 @@ def _pack_counts(counts: NDArray) -> bytes:
 
 
 def _unpack_counts(data: bytes | memoryview) -> tuple[NDArray[np.int64], int]:
-    """((2, T) exact and drawn, where the rest of the frame begins)."""
+    """Return ((2, T) exact and drawn, offset of the rest of the frame)."""
     rows = shift = at = 0
     while True:
         byte = data[at]
@@ -238,7 +247,7 @@ def _unpack_counts(data: bytes | memoryview) -> tuple[NDArray[np.int64], int]:
 
 
 class TopKFile:
-    """Reads any frame of one file in O(1); the file is mapped, never loaded."""
+    """One .topk file, mapped, not loaded: any frame can be read in O(1)."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -247,31 +256,36 @@ class TopKFile:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise PipelineError(
-                f"{path}: cannot be read ({error}); make its stage again with --redo"
+                f"{path}: cannot be read ({error}); regenerate its stage with --redo"
             ) from None
         self.header = self._read_header()
 
     def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:
-        """The distributions at `place`. Raises PipelineError if the bytes there are not those that were written for these tokens."""
+        """Return the distributions at `place`.
+
+        Raises PipelineError if the bytes there are not those written for these tokens.
+        """
         data = self._map[place.offset : place.offset + place.nbytes]
         if checksum(data, token_ids) != place.crc32:
             raise PipelineError(
-                f"{self.path}: the frame at {place.offset} fails its checksum: it is damaged, or not that of these tokens; "
-                "pipeline verify RUN says what is, and --repair has just that part made again"
+                f"{self.path}: the frame at {place.offset} fails its checksum: it is damaged, or "
+                "not that of these tokens; pipeline verify RUN lists all damage, and --repair "
+                "regenerates just that part"
             )
         return decode(data, token_ids, self.header.id_dtype)
 
     def _read_header(self) -> Header:
-        found = read_header(self._map[: MAGIC.size + MAX_HEADER])
-        if found is None:
+        header = read_header(self._map[: MAGIC.size + MAX_HEADER])
+        if header is None:
             raise PipelineError(
-                f"{self.path}: not a .topk file of version {VERSION}, or its header is damaged; make its stage again with --redo"
+                f"{self.path}: not a .topk file of version {VERSION}, or its header is damaged; "
+                "regenerate its stage with --redo"
             )
-        return found
+        return header
 
 
 class TopKFolder:
-    """The `.topk` files of one stage folder, opened as frames ask for them."""
+    """The .topk files of one stage folder, opened when first needed."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -281,17 +295,20 @@ class TopKFolder:
         return TopKFolder, (self.folder,)
 
     def file(self, name: str) -> TopKFile:
+        """Return one file of the folder, open."""
         if name not in self._files:
             self._files[name] = TopKFile(self.folder / name)
         return self._files[name]
 
     def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:
+        """Return the distributions at `place`; see TopKFile.frame."""
         return self.file(place.file).frame(place, token_ids)
 
-    def of(self, sample: Sample) -> TopK:
-        """The distributions of a sample that has some."""
+    def topk_of(self, sample: Sample) -> TopK:
+        """Return the distributions of a sample. Raises PipelineError if it has none."""
         if sample.frame is None or sample.token_ids is None:
             raise PipelineError(
-                f"{self.folder}: sample {sample.id} has no logprobs; generate with teacher.logprobs, or pipeline score"
+                f"{self.folder}: sample {sample.id} has no logprobs; "
+                "generate with teacher.logprobs, or run pipeline score"
             )
         return self.frame(sample.frame, sample.token_ids)

@@ -188,6 +188,6 @@ def _exact_entries(samples: list[Sample], frames: Path) -> set[int]:
     found: set[int] = set()
     for sample in samples:
         if sample.frame is not None:
-            topk = folder.of(sample)
+            topk = folder.topk_of(sample)
             found |= set(topk.ids[np.arange(topk.ids.shape[1]) < topk.exact[:, None]].tolist())
     return found

@@ -69,7 +69,7 @@ def test_all_three_products_of_a_real_teacher(run_dir: Path) -> None:
         >= 20
     )
     for sample in samples:
-        topk = frames.of(sample)
+        topk = frames.topk_of(sample)
         assert topk.ids[:, 0].tolist() == sample.token_ids
         exact = (
             np.arange(topk.ids.shape[1]) < topk.exact[:, None]
@@ -155,7 +155,7 @@ def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
     gaps: list[float] = []
     ties: list[float] = []
     for a, b in zip(ours, theirs, strict=True):
-        one, other = here.of(a), by_http.of(b)
+        one, other = here.topk_of(a), by_http.topk_of(b)
         length = min(len(one.ids), len(other.ids))
         apart = np.flatnonzero(one.ids[:length, 0] != other.ids[:length, 0])
         common = apart[0] if len(apart) else length
@@ -179,7 +179,7 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
     kept = {sample.id: sample for sample in Samples(run_dir / "filter" / "kept")}
     assert len(samples) == len(kept) > 10
     gaps = [
-        made.of(kept[sample.id]).logprobs[:, 0] - scored.of(sample).logprobs[:, 0]
+        made.topk_of(kept[sample.id]).logprobs[:, 0] - scored.topk_of(sample).logprobs[:, 0]
         for sample in samples
     ]
     assert np.abs(np.concatenate(gaps)).mean() < 0.1
@@ -202,7 +202,9 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
         answer = answers[sample.id]
         assert isinstance(answer, Completion)
         assert answer.topk is not None
-        assert np.abs(answer.topk.logprobs[:, 0] - scored.of(sample).logprobs[:, 0]).mean() < 0.1
+        assert (
+            np.abs(answer.topk.logprobs[:, 0] - scored.topk_of(sample).logprobs[:, 0]).mean() < 0.1
+        )
 
 
 def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:

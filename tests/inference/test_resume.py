@@ -112,7 +112,7 @@ def test_every_seed_has_its_samples_and_every_frame_fits(workshop: Path) -> None
     frames = TopKFolder(folder)
     for sample in samples:
         assert sample.frame is not None
-        assert frames.of(sample).ids[:, 0].tolist() == sample.token_ids
+        assert frames.topk_of(sample).ids[:, 0].tolist() == sample.token_ids
     assert manifest.read_manifest(workshop / "run", "generate")["counts"]["samples"] == 60
 
 

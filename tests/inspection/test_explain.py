@@ -123,5 +123,5 @@ def test_rows_of_another_generate_are_refused(filtered: Config) -> None:
     """Kept rows are numbers; after generate ran again they would point to other samples."""
     manifest = Path(filtered.run_dir) / "generate" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "0'))
-    with pytest.raises(PipelineError, match="make filter again with --redo"):
+    with pytest.raises(PipelineError, match="run pipeline filter with --redo"):
         list(explain.list_samples(Path(filtered.run_dir), False, None, None))

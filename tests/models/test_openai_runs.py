@@ -144,7 +144,7 @@ def test_ids_and_logprobs_come_by_id(workshop: Path) -> None:
     frames = TopKFolder(workshop / "run" / "generate")
     for sample in samples:
         assert sample.frame is not None
-        assert frames.of(sample).ids[:, 0].tolist() == sample.token_ids
+        assert frames.topk_of(sample).ids[:, 0].tolist() == sample.token_ids
     assert all(
         body["return_token_ids"]
         and body["return_tokens_as_token_ids"]

@@ -232,7 +232,7 @@ def test_hover_shows_what_else_was_likely(
 ) -> None:
     """Shifted by a token, or by a sample, the probabilities would be another's."""
     window = opened()
-    topk = TopKFolder(run_dir / "generate").of(samples[1])
+    topk = TopKFolder(run_dir / "generate").topk_of(samples[1])
     found = token_probabilities(topk, 5)
     place = int(np.argmin(found.written))
     window.locator(".line").nth(1).click()

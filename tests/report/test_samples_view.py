@@ -97,7 +97,7 @@ def test_probabilities_are_those_of_the_frames(config: Config) -> None:
     """Thousandths, the likeliest others first, by a table of pieces that is the page's own."""
     folder = Path(config.run_dir) / "generate"
     samples = list(Samples(folder))[:5]
-    found = [TopKFolder(folder).of(sample) for sample in samples]
+    found = [TopKFolder(folder).topk_of(sample) for sample in samples]
     tokenizer = load_teacher_tokenizer(Path(config.run_dir))
     page = to_json(
         [pack(sample.token_ids or [], topk) for sample, topk in zip(samples, found, strict=True)],

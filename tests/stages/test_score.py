@@ -31,7 +31,7 @@ def run(workshop: Path, *overrides: str) -> tuple[Config, list[Sample]]:
     frames = TopKFolder(folder)
     for sample in samples:
         assert sample.frame is not None
-        assert frames.of(sample).ids[:, 0].tolist() == sample.token_ids
+        assert frames.topk_of(sample).ids[:, 0].tolist() == sample.token_ids
         assert frames.file(sample.frame.file).header.stage == "score"
     return config, samples
 

@@ -136,7 +136,7 @@ def test_shard_goes_on_after_an_upgrade_of_the_engine(
         shard.add(sample(number), frame(number))
         shard.commit()
         shard.release()
-    assert capsys.readouterr().err.count("its header will say so") == 2
+    assert capsys.readouterr().err.count("the sealed shard will name both") == 2
     shard_of(tmp_path, header=header(engine="vllm 0.9").to_bytes()).seal()
     assert TopKFile(tmp_path / "00000.topk").header == header(
         engine="vllm 0.32.0, vllm 0.9, vllm 0.33.0.dev1"
@@ -151,7 +151,7 @@ def test_shard_of_another_teacher_is_refused(tmp_path: Path, sample: Make) -> No
     shard.add(sample(0), frame(0))
     shard.commit()
     shard.release()
-    with pytest.raises(PipelineError, match="begun with another teacher, tokenizer or settings"):
+    with pytest.raises(PipelineError, match="started with another teacher, tokenizer or settings"):
         shard_of(tmp_path, header=header(tokenizer="other", engine="fake 3").to_bytes())
 
 

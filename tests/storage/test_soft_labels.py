@@ -63,7 +63,7 @@ def test_a_sample_without_a_readable_label_stays(tmp_path: Path) -> None:
         logprobs,
     )
     soft = SoftLabels.read(tmp_path)
-    assert list(soft.of) == ["a"]
+    assert list(soft.by_sample) == ["a"]
     plain = topk()
     assert soft.topk("b", plain) is plain
 

@@ -44,7 +44,7 @@ def dense_loss(config: Config, alpha: float) -> float:
         begin = tokenizer.hf(f"Is {sample.seed.inputs['number']} even?\nAnswer:")["input_ids"]
         logits = model(torch.tensor([begin + sample.token_ids])).logits[0, len(begin) - 1 : -1]
         student = logits.double().log_softmax(1)
-        topk = frames.of(sample)
+        topk = frames.topk_of(sample)
         for row, token in enumerate(sample.token_ids):
             used = topk.logprobs[row] != -math.inf
             p, q = (

@@ -83,7 +83,7 @@ def stored_topk(batch: Batch, sample: Sample, filter_name: str) -> TopK:
             f"filter.{filter_name}: sample {sample.id} has no logprobs, and the filter reads them; "
             f"generate with teacher.logprobs of 1 or more, or leave filter.{filter_name} out"
         )
-    return batch.frames.of(sample)
+    return batch.frames.topk_of(sample)
 
 
 def _certainty(topk: TopK, sample: Sample) -> tuple[float, ...]:

@@ -52,7 +52,7 @@ def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixtur
         runner.execute(filter_stage, config, prepare=runner.archive)
         assert capsys.readouterr().out.count("inputs without content") == times_asked
         labels = SoftLabels.read(Path(config.run_dir) / "filter" / "kept")
-        soft[texts] = next(iter(labels.of.values()))[2]
+        soft[texts] = next(iter(labels.by_sample.values()))[2]
     first, second = soft.values()
     assert not np.allclose(first, second)
 
