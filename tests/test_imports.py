@@ -126,8 +126,9 @@ def test_only_one_file_imports_vllm() -> None:
 
 
 def test_only_training_imports_trl() -> None:
-    """TRL's interface moves; one folder follows it."""
-    assert {Path(user).parts[0] for user in importers("trl")} == {"training"}
+    """TRL's interface moves; three files follow it, and only the first its private names."""
+    files = {"trl_hooks.py", "trl_arguments.py", "collation.py"}
+    assert importers("trl") == {f"training/{name}" for name in files}
 
 
 def test_only_the_command_line_imports_click() -> None:

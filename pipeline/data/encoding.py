@@ -40,6 +40,20 @@ class Example:
     teacher_ids: list[int] = dataclasses.field(default_factory=list)
 
 
+def make_example(
+    identifier: str, prompt: list[int], reply: list[int], weights: list[float], rows: list[int]
+) -> Example:
+    """Return a row with a loss on the reply alone; `weights` and `rows` are those of its tokens."""
+    blank = len(prompt)
+    return Example(
+        id=identifier,
+        input_ids=prompt + reply,
+        labels=[IGNORED] * blank + reply,
+        weights=[0.0] * blank + weights,
+        rows=[UNKNOWN] * blank + rows,
+    )
+
+
 @dataclass(frozen=True)
 class _Reply:
     """The reply to learn, in token ids, and which of them are rationale and answer."""
@@ -159,16 +173,11 @@ class Encoder:
             ids.append(self.tokenizer.hf.eos_token_id)
             weights.append(1.0)
         known = _before_gap(places) if reply.frame else 0
-        begin = len(prompt_ids)
-        return Example(
-            id=reply.id,
-            input_ids=prompt_ids + ids,
-            labels=[IGNORED] * begin + ids,
-            weights=[0.0] * begin + weights,
-            rows=[UNKNOWN] * begin + places[:known] + [UNKNOWN] * (len(ids) - known),
-            frame=reply.frame,
-            teacher_ids=reply.token_ids if reply.frame else [],
-        )
+        rows = places[:known] + [UNKNOWN] * (len(ids) - known)
+        row = make_example(reply.id, prompt_ids, ids, weights, rows)
+        if not reply.frame:
+            return row
+        return dataclasses.replace(row, frame=reply.frame, teacher_ids=reply.token_ids)
 
 
 def check_lengths(examples: Sequence[Example], max_length: int) -> None:

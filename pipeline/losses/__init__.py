@@ -1,1 +1,1 @@
-"""Losses: pure functions of tensors. N unmasked tokens, K entries of a token, V vocabulary, H hidden."""
+"""Losses as pure functions of tensors: N tokens with a loss, K entries, V vocabulary, H hidden."""

@@ -8,55 +8,75 @@ from torch import Tensor
 
 from pipeline.losses.divergences import DIVERGENCES, fold, renormalise, soften
 from pipeline.losses.fused import Divergence, Terms, fused_loss
-from pipeline.losses.fused import Logits as Logits
+from pipeline.losses.lm_head import Logits as Logits
+from pipeline.losses.lm_head import sum_dtype
 
 PLAIN = Logits()
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The teacher's distributions of N tokens. A drawn entry's logprob is the log of the mass it stands for (docs/reference/topk.md)."""
+    """The teacher's distributions of N tokens (docs/reference/topk.md).
 
-    ids: Tensor  # (N, K), distinct within a row where used
-    logprobs: (
-        Tensor  # (N, K) nats, -inf where a token has fewer entries; column 0 is the sampled token
-    )
-    tail: Tensor  # (N,) log of the mass outside the entries
-    exact: Tensor  # (N,) how many of the entries, from the left, are exact; the others are draws
-    known: Tensor  # (N,) bool; False: no distribution is known for the token, and nothing is read of its row
+    Attributes:
+        ids: (N, K) token ids, distinct within a row where used.
+        logprobs: (N, K) nats, -inf in unused slots. Column 0 is the sampled token. That of a random
+            draw is the log of the mass that it stands for.
+        tail: (N,) log of the mass outside the entries.
+        exact: (N,) how many entries, from the left, are exact; the others are draws.
+        known: (N,) bool. The row of a token without a distribution is False and never read.
+    """
+
+    ids: Tensor
+    logprobs: Tensor
+    tail: Tensor
+    exact: Tensor
+    known: Tensor
 
 
 @dataclass(frozen=True)
 class Objective:
-    """weight * (alpha * CE + (1 - alpha) * T^2 * D(teacher || student)) of a token that has a teacher, weight * CE of one that has none.
+    """The loss of a token with a teacher, times the token's weight:
 
-    A frame's draws are used as they are by forward KL at temperature 1 with a tail bucket. That loss is linear in the teacher's
-    probabilities, so its gradient is, on average over the draws, that of all of the teacher's top k; the mass beyond it goes to all that is
-    not stored, as the student spreads it. Nothing else is linear: there a draw would be taken for one token as likely as all that it stands
-    for. So for every other divergence, temperature or tail the draws are folded into the tail, and the head is exact; under `renormalise`,
-    which has no tail, that means that they are left out.
+        alpha * CE + (1 - alpha) * T^2 * D(teacher || student)
+
+    A token without a teacher has CE alone.
+
+    Draws: forward KL at temperature 1 with a tail bucket uses them as they are. It is linear in the
+    teacher's probabilities, so its gradient is, on average over the draws, that of the teacher's
+    whole top k. Every other objective is not linear and would take a draw for one token with the
+    probability of all that it stands for. So there the draws are folded into the tail, or left out
+    under `renormalise`, which has no tail. The mass beyond the top k goes to all tokens that are
+    not stored, as the student spreads it.
+
+    Attributes:
+        alpha: weight of the cross-entropy.
+        temperature: T of both sides of D; T^2 keeps the size of its gradient. See `soften`.
+        divergence: a name in DIVERGENCES.
+        beta: of jsd and skew_kl.
+        tail: "bucket": all other tokens are one more bucket; "renormalise": they are left out, on
+            both sides.
     """
 
-    alpha: float = 1.0  # weight of the cross-entropy
-    temperature: float = 1.0  # of both sides of D; the factor T^2 keeps its gradient's size. See `soften` for the teacher's tail
-    divergence: str = "forward_kl"  # a name in DIVERGENCES
-    beta: float = 0.5  # of jsd and skew_kl
-    tail: str = "bucket"  # all other tokens are one more bucket; renormalise: they are left out, on both sides
+    alpha: float = 1.0
+    temperature: float = 1.0
+    divergence: str = "forward_kl"
+    beta: float = 0.5
+    tail: str = "bucket"
 
     @property
     def uses_draws(self) -> bool:
+        """Whether the loss is linear in the teacher's probabilities."""
         return self.divergence == "forward_kl" and self.temperature == 1.0 and self.tail == "bucket"
 
 
 class Loss(NamedTuple):
-    """Sums over tokens, nats, already weighted: `total` is what is minimised."""
+    """Weighted sums over tokens in nats; `total` is minimised."""
 
     total: Tensor
     ce: Tensor
     kd: Tensor
-    ce_grad: Tensor | None = (
-        None  # L2 norms of the gradients of the two parts at `hidden`, where asked for
-    )
+    ce_grad: Tensor | None = None  # L2 norms of the gradients of ce and kd at `hidden`, if measured
     kd_grad: Tensor | None = None
 
 
@@ -70,10 +90,13 @@ def distillation_loss(
     logits: Logits = PLAIN,
     shares: bool = False,
 ) -> Loss:
-    """The objective, summed over N tokens; its gradient can be asked for once. Memory: see `losses.sparse.fused_loss`.
+    """Return the objective summed over N tokens; its gradient can be asked for once.
+
+    Memory: see `fused.fused_loss`.
 
     Args:
-        hidden: (N, H) of the student, at the positions that predict `labels`. N = 0 gives 0, and gradients of 0.
+        hidden: (N, H) of the student, at the positions that predict `labels`. N = 0 gives 0, and
+            gradients of 0.
         weight: (V, H) of its lm_head.
         labels: (N,) token ids.
         teacher: of the same N tokens; None is one that knows none of them.
@@ -81,15 +104,11 @@ def distillation_loss(
         logits: what the model does between `weight` and its logits.
         shares: measure the gradients of the two parts apart; for logging steps.
     """
-    kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    factors = hidden.new_ones(len(labels), dtype=kind) if weights is None else weights.to(kind)
+    dtype = sum_dtype(hidden)
+    factors = hidden.new_ones(len(labels), dtype=dtype) if weights is None else weights.to(dtype)
     if teacher is None:
-        terms = Terms(
-            labels,
-            factors,
-            labels.new_zeros((len(labels), 0)),
-            labels.new_zeros((len(labels), 0), dtype=torch.bool),
-        )
+        no_ids = labels.new_zeros((len(labels), 0))
+        terms = Terms(labels, factors, no_ids, no_ids.bool())
     else:
         terms = _terms(labels, factors, objective, teacher)
     return Loss(*fused_loss(hidden, weight, terms, logits, shares))
@@ -97,38 +116,38 @@ def distillation_loss(
 
 def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teacher) -> Terms:
     ce = torch.where(teacher.known, objective.alpha * factors, factors)
-    width = teacher.ids.shape[1] if objective.alpha < 1.0 else 0
-    if not width:
-        return Terms(labels, ce, teacher.ids[:, :0], teacher.known[:, None][:, :0])
+    if objective.alpha >= 1.0 or not teacher.ids.shape[1]:
+        no_ids = teacher.ids[:, :0]
+        return Terms(labels, ce, no_ids, no_ids.bool())
     entries, tail = teacher.logprobs.to(factors.dtype), teacher.tail.to(factors.dtype)
     if not objective.uses_draws:
         entries, tail = fold(entries, tail, teacher.exact)
     known = teacher.known & (entries != -torch.inf).any(dim=1)
-    # rows that say nothing get a distribution that is finite in every divergence, and the factor 0
-    sure = torch.full_like(entries, -torch.inf).index_fill_(
-        1, tail.new_zeros(1, dtype=torch.long), 0.0
-    )
-    entries, tail = torch.where(known[:, None], entries, sure), tail.masked_fill(~known, -torch.inf)
+    # tokens without a distribution get one that is finite in every divergence, and the factor 0
+    certain = torch.full_like(entries, -torch.inf)
+    certain[:, 0] = 0.0
+    entries = torch.where(known[:, None], entries, certain)
+    tail = tail.masked_fill(~known, -torch.inf)
     used = entries != -torch.inf
     ids = teacher.ids.masked_fill(~(used & known[:, None]), 0)
     kd = (1.0 - objective.alpha) * objective.temperature**2 * factors.masked_fill(~known, 0.0)
-    return Terms(
-        labels, ce, ids, used, _divergence(objective, entries, tail, kd), objective.temperature
-    )
+    divergence = _divergence(objective, entries, tail, kd)
+    return Terms(labels, ce, ids, used, divergence, objective.temperature)
 
 
 def _divergence(objective: Objective, entries: Tensor, tail: Tensor, factors: Tensor) -> Divergence:
-    """From the teacher's entries (N, K), tail (N,) and the factors of its tokens (N,)."""
+    """Return the divergence from the teacher's entries (N, K) and tail (N,), times the factors of
+    its tokens (N,)."""
 
     def buckets(head: Tensor, rest: Tensor) -> Tensor:
-        return (
-            renormalise(head)
-            if objective.tail == "renormalise"
-            else torch.cat([head, rest[:, None]], 1)
-        )
+        if objective.tail == "renormalise":
+            return renormalise(head)
+        return torch.cat([head, rest[:, None]], 1)
 
     measure = DIVERGENCES[objective.divergence]
-    known = buckets(*soften(entries, tail, objective.temperature))
-    return lambda head, rest, part: (
-        factors[part] * measure(known[part], buckets(head, rest), objective.beta)
-    )
+    teacher = buckets(*soften(entries, tail, objective.temperature))
+
+    def divergence(head: Tensor, rest: Tensor, part: slice) -> Tensor:
+        return factors[part] * measure(teacher[part], buckets(head, rest), objective.beta)
+
+    return divergence

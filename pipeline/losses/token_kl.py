@@ -1,4 +1,4 @@
-"""How near a student is to its teacher, token by token, for measuring rather than for training.
+"""How close a student is to its teacher, token by token, for measuring rather than for training.
 
 Dimension names: N tokens, K entries of a token, V vocabulary, H hidden.
 """
@@ -8,49 +8,49 @@ from torch import Tensor
 
 from pipeline.losses.distillation import Teacher
 from pipeline.losses.divergences import RAREST, fold, forward_kl
-from pipeline.losses.fused import BLOCK_ELEMENTS, Logits, Terms, fused_loss
+from pipeline.losses.fused import Terms, fused_loss
+from pipeline.losses.lm_head import BLOCK_ELEMENTS, Logits
 
 
 def token_kl(hidden: Tensor, weight: Tensor, teacher: Teacher, logits: Logits) -> Tensor:
-    """(N,) forward KL of the student from the teacher over its exact entries and one bucket of all else, nats; what lies within the bucket
-    is not seen, so this is a lower bound of the whole KL.
+    """Return (N,) forward KL from the teacher to the student in nats, over the exact entries and
+    one bucket for all else. Differences within the bucket are not measured, so this is a lower
+    bound of the whole KL.
 
     Args:
-        hidden: (N, H) of the student; `weight` (V, H) of its lm_head.
+        hidden: (N, H) of the student.
+        weight: (V, H) of its lm_head.
         teacher: of the same N tokens, all of them known.
     """
     entries, tail = fold(teacher.logprobs, teacher.tail, teacher.exact)
-    whole = torch.cat([entries, tail[:, None]], 1)
-    found = hidden.new_zeros(len(hidden))
+    buckets = torch.cat([entries, tail[:, None]], 1)
+    values = hidden.new_zeros(len(hidden))
 
-    def keep(head: Tensor, rest: Tensor, part: slice) -> Tensor:
-        student = torch.cat([head, rest[:, None]], 1).clamp(
-            min=RAREST
-        )  # far from what it rules out, not endlessly
-        found[part] = forward_kl(whole[part], student).to(found.dtype)
-        return found[part]
+    def measure(head: Tensor, rest: Tensor, part: slice) -> Tensor:
+        # the clamp keeps the KL finite where the student rules a token out
+        student = torch.cat([head, rest[:, None]], 1).clamp(min=RAREST)
+        values[part] = forward_kl(buckets[part], student).to(values.dtype)
+        return values[part]
 
+    no_ce = torch.zeros_like(values)
+    terms = Terms(teacher.ids[:, 0], no_ce, teacher.ids, entries != -torch.inf, measure)
     with torch.no_grad():
-        fused_loss(
-            hidden,
-            weight,
-            Terms(teacher.ids[:, 0], found * 0.0, teacher.ids, entries != -torch.inf, keep),
-            logits,
-        )
-    return found
+        fused_loss(hidden, weight, terms, logits)
+    return values
 
 
 def most_likely(hidden: Tensor, weight: Tensor, logits: Logits) -> Tensor:
-    """(N,) id of each token that the student would write; a scale and a soft-cap do not change which that is."""
-    best, ids = (
-        hidden.new_full((len(hidden),), -torch.inf),
-        torch.zeros(len(hidden), dtype=torch.long, device=hidden.device),
-    )
+    """Return (N,) ids of the tokens that the student would write. Scale and soft-cap do not change
+    them."""
+    best = hidden.new_full((len(hidden),), -torch.inf)
+    ids = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
     step = max(1, BLOCK_ELEMENTS // max(len(hidden), weight.shape[1]))
     for first in range(0, len(weight), step):
         part = slice(first, first + step)
         z = hidden @ weight[part].to(hidden.dtype).T
-        top, place = (z if logits.bias is None else z + logits.bias[part].to(z.dtype)).max(dim=1)
+        if logits.bias is not None:
+            z = z + logits.bias[part].to(z.dtype)
+        top, place = z.max(dim=1)
         ids = torch.where(top > best, place + first, ids)
         best = torch.maximum(best, top)
     return ids

@@ -112,7 +112,7 @@ def _cut_layers(config: Config, model: Any, name: str, tokenizer: Tokenizer) -> 
     student = config.student
     if student.layers is None and student.keep_layers is None:
         return {}
-    there = len(layers.of(model, name))
+    there = len(layers.layers_of(model, name))
     layers.check(name, there, student.layers, student.keep_layers)
     scores: list[float] = []
     if student.keep_layers is not None:

@@ -1,6 +1,8 @@
-"""From rows to batches: columns for the trainer, packing, and the collator that reads the teacher's distributions frame by frame.
+"""From rows to batches: dataset columns, packing, the order by length, and the collator that reads
+the teacher's distributions.
 
-Dimension names: B rows, T tokens of a row, N tokens of the batch that bear a loss, K entries of a token.
+Dimension names: B rows, T tokens of a row, N tokens of the batch that have a loss, K entries of a
+token.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,26 +34,32 @@ BODY_INPUTS = (
     "max_length_k",
     "seq_idx",
 )
-COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry a token
+COLUMNS = ("weights", "rows", "sources")  # beside input_ids and labels, one entry per token
+TEACHER = ("ids", "logprobs", "tail", "exact", "known")  # in a batch as topk_ids and so on
 
 
 def dataset(examples: Sequence[Example], pack_to: int | None = None) -> Dataset:
-    """The rows as columns; `sources` says of every token which example it is from. `pack_to`: several examples a row, up to so many tokens,
-    by best fit decreasing (trl.pack_dataset)."""
+    """Return the rows as columns; `sources` is the index of each token's example.
+
+    pack_to: put several examples into a row of at most so many tokens, by best-fit decreasing
+        (trl.pack_dataset).
+    """
     columns: dict[str, list[Any]] = {
-        "input_ids": [example.input_ids for example in examples],
-        "labels": [example.labels for example in examples],
-        "weights": [example.weights for example in examples],
-        "rows": [example.rows for example in examples],
-        "sources": [[number] * len(example.input_ids) for number, example in enumerate(examples)],
+        name: [getattr(example, name) for example in examples]
+        for name in ("input_ids", "labels", "weights", "rows")
     }
+    lengths = [len(example.input_ids) for example in examples]
+    columns["sources"] = [[number] * length for number, length in enumerate(lengths)]
     rows = Dataset.from_dict(columns)
     return pack_dataset(rows, pack_to, "bfd") if pack_to else rows
 
 
 class Frames:
-    """The distributions of the examples, by their number in the dataset; `vocabulary` translates them for a student with one of its own,
-    `soft` replaces that of the answer's label."""
+    """The teacher's distributions of the examples.
+
+    vocabulary: translates them for a student with a trimmed vocabulary.
+    soft: replaces the distribution of the answer's label.
+    """
 
     def __init__(
         self,
@@ -60,22 +68,28 @@ class Frames:
         vocabulary: Vocabulary | None = None,
         soft: SoftLabels | None = None,
     ):
-        self._folder, self._vocabulary, self._soft = folder, vocabulary, soft
-        self._places = [(example.frame, example.teacher_ids, example.id) for example in examples]
+        self._folder = folder
+        self._examples = [(example.frame, example.teacher_ids, example.id) for example in examples]
+        self._vocabulary = vocabulary
+        self._soft = soft
 
     def topk(self, number: int) -> TopK:
-        frame, teacher_ids, identifier = self._places[number]
+        """Return the distributions of the example with this index."""
+        frame, teacher_ids, identifier = self._examples[number]
         assert frame is not None
         topk = self._folder.frame(frame, teacher_ids)
-        topk = self._soft.topk(identifier, topk) if self._soft else topk
+        if self._soft:
+            topk = self._soft.topk(identifier, topk)
         return self._vocabulary.topk(topk) if self._vocabulary else topk
 
 
 class Collator:
-    """TRL's collator, and for all tokens of the batch that bear a loss, in their order, `weights` (N,) and with `frames` what the teacher
-    thought of them: topk_ids (N, K), topk_logprobs (N, K), topk_tail (N,), topk_exact (N,), topk_known (N,).
+    """TRL's collator, with the `weights` (N,) of all tokens that have a loss, in their order.
 
-    `packed`: one row of all tokens, whose positions say where a sample begins, so that none sees another.
+    With `frames` it adds the teacher's distributions: topk_ids (N, K), topk_logprobs (N, K),
+    topk_tail (N,), topk_exact (N,), topk_known (N,).
+
+    packed: make one row of all tokens, with positions that keep samples from seeing one another.
     """
 
     def __init__(self, pad_token_id: int, frames: Frames | None, packed: bool = False):
@@ -84,80 +98,81 @@ class Collator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = self._base(rows)
-        bearing = np.concatenate([row["labels"] for row in rows]) != IGNORED
-        weights, places, sources = (
-            np.concatenate([row[name] for row in rows])[bearing] for name in COLUMNS
-        )
+        mask = _joined(rows, "labels") != IGNORED
+        weights, places, sources = (_joined(rows, name)[mask] for name in COLUMNS)
         batch["weights"] = torch.from_numpy(weights.astype(np.float32))
         if self._frames is not None:
-            batch |= {
-                f"topk_{name}": tensor
-                for name, tensor in vars(_gather(self._frames.topk, sources, places)).items()
-            }
+            teacher = _gather(self._frames.topk, sources, places)
+            batch |= {f"topk_{name}": getattr(teacher, name) for name in TEACHER}
         return batch
 
 
 class ByLength(Sampler[int]):
-    """Rows so that every `batch_size` in a row are of about one length, in an order drawn from `seed` and the epoch alone: whoever goes on
-    in a later epoch, and every process, draws the same one."""
+    """Draw rows so that `batch_size` consecutive ones have about the same length.
+
+    The order depends on `seed` and the epoch alone, so every process and a resumed run draw it.
+    """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        return iter(
-            get_length_grouped_indices(self._lengths, self._batch_size, generator=generator)
-        )
+        order = get_length_grouped_indices(self._lengths, self._batch_size, generator=generator)
+        return iter(order)
 
     def __len__(self) -> int:
         return len(self._lengths)
 
 
 def stack(topks: Sequence[TopK]) -> Teacher:
-    """All tokens of several frames, one frame behind another."""
+    """Join the distributions of several frames into those of all their tokens."""
     lengths = [len(topk.ids) for topk in topks]
-    return _gather(
-        topks.__getitem__,
-        np.repeat(np.arange(len(topks)), lengths),
-        np.concatenate([np.arange(length) for length in lengths]),
-    )
-
-
-def _gather(
-    frame: Callable[[int], TopK], sources: NDArray[np.int64], places: NDArray[np.int64]
-) -> Teacher:
-    """The distributions of N tokens, each row `places` of the frame of example `sources`."""
-    known = places != UNKNOWN
-    topks = {number: frame(number) for number in dict.fromkeys(sources[known].tolist())}
-    shape = (len(sources), max((topk.ids.shape[1] for topk in topks.values()), default=1))
-    ids, logprobs = np.zeros(shape, np.int64), np.full(shape, -np.inf, np.float32)
-    tail, exact = np.zeros(len(sources), np.float32), np.zeros(len(sources), np.int64)
-    for number, topk in topks.items():
-        at = np.flatnonzero(known & (sources == number))
-        of, width = places[at], topk.ids.shape[1]
-        ids[at, :width], logprobs[at, :width], tail[at], exact[at] = (
-            topk.ids[of],
-            topk.logprobs[of],
-            topk.tail[of],
-            topk.exact[of],
-        )
-    return Teacher(*(torch.from_numpy(array) for array in (ids, logprobs, tail, exact, known)))
+    sources = np.repeat(np.arange(len(topks)), lengths)
+    return _gather(topks.__getitem__, sources, np.concatenate([*map(np.arange, lengths)]))
 
 
 def stored_teacher(batch: dict[str, Any]) -> Teacher | None:
-    """The distributions that a batch brings."""
+    """Return the teacher's distributions in a batch, None without them."""
     if "topk_ids" not in batch:
         return None
-    return Teacher(
-        *(batch[f"topk_{name}"] for name in ("ids", "logprobs", "tail", "exact", "known"))
-    )
+    return Teacher(*(batch[f"topk_{name}"] for name in TEACHER))
 
 
 def loss_mask(batch: dict[str, Any]) -> Tensor:
-    """(B, T - 1) bool: which positions predict a token that bears a loss."""
+    """Return (B, T - 1) bool: which positions predict a token that has a loss."""
     mask: Tensor = batch["labels"][:, 1:] != IGNORED
     return mask
+
+
+def _joined(rows: Sequence[dict[str, Any]], column: str) -> NDArray[Any]:
+    return np.concatenate([row[column] for row in rows])
+
+
+def _gather(
+    topk_of: Callable[[int], TopK], sources: NDArray[np.int64], places: NDArray[np.int64]
+) -> Teacher:
+    """Return the distributions of N tokens; token i is row places[i] of the frame of example
+    sources[i], and has none where that row is UNKNOWN."""
+    known = places != UNKNOWN
+    topks = {number: topk_of(number) for number in dict.fromkeys(sources[known].tolist())}
+    width = max((topk.ids.shape[1] for topk in topks.values()), default=1)
+    ids = np.zeros((len(sources), width), np.int64)
+    logprobs = np.full((len(sources), width), -np.inf, np.float32)
+    tail = np.zeros(len(sources), np.float32)
+    exact = np.zeros(len(sources), np.int64)
+    for number, topk in topks.items():
+        tokens = np.flatnonzero(known & (sources == number))
+        rows = places[tokens]
+        ids[tokens, : topk.ids.shape[1]] = topk.ids[rows]
+        logprobs[tokens, : topk.ids.shape[1]] = topk.logprobs[rows]
+        tail[tokens] = topk.tail[rows]
+        exact[tokens] = topk.exact[rows]
+    return Teacher(*map(torch.from_numpy, (ids, logprobs, tail, exact, known)))

@@ -1,4 +1,4 @@
-"""What an arm learns from, and what is held out of it."""
+"""The training rows of an arm, and its validation split."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,16 +31,21 @@ Sources = Samples | Sequence[Seed]  # samples, or seeds whose ground truth is le
 
 @dataclass(frozen=True)
 class Rows:
-    """`seeds` are the held-out ones, each once; `same`: whether the teacher's token ids are the student's; `passed_over`: how many samples
-    a random draw came upon that cannot be learned from."""
+    """The rows of an arm.
+
+    seeds: the held-out ones, each once.
+    same_tokenizer: the teacher's token ids are the student's.
+    passed_over: how many samples a random draw left out because they cannot be learned from.
+    """
 
     train: list[Example]
     held_out: list[Example]
     seeds: list[Seed]
-    same: bool
+    same_tokenizer: bool
     passed_over: int = 0
 
 
+<<<<<<< HEAD
 def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     """What is learned from, and what is held out. Limit, share and selection are of what is learned from: all arms hold out the same."""
     arm = config.train.arms[name]
@@ -85,6 +90,47 @@ def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
     """What makes an arm's rows."""
     arm = config.train.arms[name]
     same = arm.text == "truth" or checks.check_vocabulary(config, name, tokenizer)
+=======
+def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
+    """Load the rows that an arm is trained on, and those held out.
+
+    Limit, share and selection apply to the training rows: all arms hold out the same ones. Raises
+    PipelineError if there are none, or if one does not fit the student. `vocab_size` is the
+    student's.
+    """
+    config = job.config
+    encoder = make_encoder(job, tokenizer)
+    kept = _sources(job)
+    learned, held_back = _split(kept, config.train.holdout)
+    chosen, numbers, passed_over = _choose(job, encoder, kept, learned)
+    train, taught = _encode_all(encoder, _corrected(job, chosen, numbers))
+    if not train:
+        raise PipelineError(
+            f"train {job.part}: there is no row to learn from; see what filter dropped, or whether "
+            "the seeds have ground truth"
+        )
+    validation = list(_corrected(job, kept, held_back))
+    held_out, held_out_taught = _encode_all(encoder, validation)
+    if config.train.holdout and not held_out:
+        raise PipelineError(
+            f"train {job.part}: train.holdout={config.train.holdout:g} holds out none of its "
+            f"{len(train):,} rows; raise it, or set it to 0"
+        )
+    train += canaries.rows(tokenizer, config.train.canaries, config.train.seed)
+    check_lengths([*train, *held_out], config.train.max_length)
+    if config.train.arms[job.part].method == "kd":
+        taught += held_out_taught
+        check_frames(taught, frames(job), tokenizer, vocab_size, encoder.vocabulary)
+    held_out_seeds = {_seed_of(source).id: _seed_of(source) for source in validation}
+    return Rows(train, held_out, list(held_out_seeds.values()), encoder.same_tokenizer, passed_over)
+
+
+def make_encoder(job: Job, tokenizer: Tokenizer) -> Encoder:
+    """Return the encoder of an arm's rows."""
+    config = job.config
+    arm = config.train.arms[job.part]
+    same = arm.text == "truth" or checks.check_vocabulary(config, job.part, tokenizer)
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
     return Encoder(
         tokenizer,
         prompts.load(config.train.prompt),
@@ -103,6 +149,7 @@ def sample_rows(
     seed: int,
     is_wanted: Callable[[Example], bool],
 ) -> tuple[list[Example], list[Example]]:
+<<<<<<< HEAD
     """Up to `count` rows that an arm has learned from, and as many that it could have learned from and has not: of seeds that were held
     out, or beyond its limit or share. Drawn by `seed` from those that are wanted; the longest row of a sample stands for it."""
     kept = _sources(config, name)
@@ -124,31 +171,60 @@ def sample_rows(
             for row in (max(row, key=lambda one: len(one.input_ids)) for row in rows if row)
             if is_wanted(row)
         ]
+=======
+    """Draw at most `count` wanted rows that an arm was trained on, and as many that it was not.
+
+    The latter are of seeds that were held out, or beyond the arm's limit or share. The longest row
+    of a sample stands for it.
+    """
+    kept = _sources(job)
+    learned = _split(kept, job.config.train.holdout)[0]
+    chosen, numbers, _ = _choose(job, encoder, kept, learned)
+    known = {_seed_of(chosen[number]).id for number in numbers}
+    others = [number for number in range(len(kept)) if _seed_of(kept[number]).id not in known]
+
+    def has_wanted(source: Sample | Seed) -> bool:
+        return any(map(is_wanted, examples(encoder, source)))
+
+    def drawn(sources: Sources, candidates: Sequence[int]) -> list[Example]:
+        taken = draw(sources, candidates, count, seed, has_wanted)[0]
+        longest = []
+        for source in _corrected(job, sources, taken):
+            rows = examples(encoder, source)
+            if rows:
+                longest.append(max(rows, key=lambda row: len(row.input_ids)))
+        return [row for row in longest if is_wanted(row)]
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
 
     return drawn(chosen, numbers), drawn(kept, others)
 
 
 def examples(encoder: Encoder, source: Sample | Seed) -> list[Example]:
-    """The rows of a sample or of a seed's ground truth; none where the form asks for an answer and there is none."""
+    """Return the rows of a sample or of a seed's ground truth. There are none where the form asks
+    for an answer that cannot be read."""
     try:
-        return (
-            encoder.encode_target(source)
-            if isinstance(source, Seed)
-            else encoder.encode_sample(source)
-        )
+        return _encode(encoder, source)
     except NoAnswerError:
         return []
 
 
 def is_held_out(seed_id: str, share: float) -> bool:
-    """Whether a seed is among the share that is held out: by its id alone, whatever the run, the arm and the order."""
+    """Return whether a seed is in the validation split of this share. It depends on the id alone,
+    so it is the same in every run and arm."""
     return int(digest("held out", seed_id), 16) < share * 16**16
 
 
+<<<<<<< HEAD
 def training_seed(config: Config, name: str) -> int:
     """What decides the order of an arm's rows, and whatever else is drawn for it."""
     arm = config.train.arms[name]
     return config.train.seed if arm.seed is None else arm.seed
+=======
+def training_seed(job: Job) -> int:
+    """Return the random seed of an arm: of the order of its rows, and of every other draw."""
+    arm = job.config.train.arms[job.part]
+    return job.config.train.seed if arm.seed is None else arm.seed
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
 
 
 def draw(
@@ -158,16 +234,17 @@ def draw(
     seed: int,
     is_usable: Callable[[Any], bool] = lambda source: True,
 ) -> tuple[list[int], int]:
-    """`count` of these samples or seeds, fewer only if there are no more, rising; and how many were passed over as not usable.
+    """Draw `count` usable samples or seeds, or all if there are fewer. Returns their numbers in
+    rising order, and how many were passed over as not usable.
 
-    A sample's place in the draw depends on its id and the seed alone, so a smaller draw lies in a larger one.
+    The order of the draw depends on the ids and the random seed alone, so a larger draw contains a
+    smaller one.
     """
     order = iter(sorted(numbers, key=lambda number: digest("drawn", seed, samples[number].id)))
     taken: list[int] = []
     tried = 0
-    while batch := sorted(
-        islice(order, count - len(taken))
-    ):  # in the order of the files, which are read by the shard
+    # each batch is sorted because samples are read from their files by the shard
+    while batch := sorted(islice(order, count - len(taken))):
         taken += [number for number in batch if is_usable(samples[number])]
         tried += len(batch)
     return sorted(taken), tried - len(taken)
@@ -177,15 +254,43 @@ def _seed_of(source: Sample | Seed) -> Seed:
     return source if isinstance(source, Seed) else source.seed
 
 
+<<<<<<< HEAD
 def _sources(config: Config, name: str) -> Sources:
     """The samples that were kept, or the seeds whose ground truth is learned."""
     if config.train.arms[name].text == "truth":
         return [seed for seed in seeds.load(config.task.seeds) if seed.target is not None]
     return Samples(samples(config))
+=======
+def _encode(encoder: Encoder, source: Sample | Seed) -> list[Example]:
+    if isinstance(source, Seed):
+        return encoder.encode_target(source)
+    return encoder.encode_sample(source)
+
+
+def _encode_all(
+    encoder: Encoder, sources: Iterable[Sample | Seed]
+) -> tuple[list[Example], list[Example]]:
+    """Return all rows, and those of the teacher's samples, which have frames."""
+    rows: list[Example] = []
+    taught: list[Example] = []
+    for source in sources:
+        encoded = _encode(encoder, source)
+        rows += encoded
+        if isinstance(source, Sample):
+            taught += encoded
+    return rows, taught
+
+
+def _sources(job: Job) -> Sources:
+    """Return the samples that were kept, or the seeds whose ground truth is learned."""
+    if job.config.train.arms[job.part].text == "truth":
+        return [seed for seed in seeds.load(job.config.task.seeds) if seed.target is not None]
+    return Samples(samples(job))
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
 
 
 def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
-    """The numbers of those to learn from, and of those held out."""
+    """Return the numbers of the sources to learn from, and of those held out."""
     learned: list[int] = []
     held_out: list[int] = []
     for number in range(len(sources)):
@@ -193,16 +298,26 @@ def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
     return learned, held_out
 
 
+<<<<<<< HEAD
 def _chosen(
     config: Config, name: str, encoder: Encoder, kept: Sources, learned: list[int]
 ) -> tuple[Sources, list[int], int]:
     """What an arm's selection and share leave: a folder, numbers in it, and how many samples a random draw passed over."""
     arm, seed = config.train.arms[name], training_seed(config, name)
+=======
+def _choose(
+    job: Job, encoder: Encoder, kept: Sources, learned: list[int]
+) -> tuple[Sources, list[int], int]:
+    """Apply an arm's limit, selection and share. Returns sources, the numbers chosen among them,
+    and how many samples a random draw passed over."""
+    arm = job.config.train.arms[job.part]
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
     learned = learned[: arm.limit]
     count = max(1, round(arm.share * len(learned)))
     if not isinstance(kept, Samples) or not learned:
         return kept, learned, 0
     if arm.selection == "random":
+<<<<<<< HEAD
         everything = Samples(frames(config))
         leaked = {
             rejected.row
@@ -215,43 +330,63 @@ def _chosen(
         longest = config.train.max_length
         return everything, *draw(
             everything, candidates, count, seed, lambda sample: _is_usable(encoder, sample, longest)
+=======
+        return _choose_unfiltered(job, encoder, count)
+    if arm.share < 1:
+        return kept, *draw(kept, learned, count, training_seed(job))
+    return kept, learned, 0
+
+
+def _choose_unfiltered(job: Job, encoder: Encoder, count: int) -> tuple[Samples, list[int], int]:
+    """Draw from all samples, kept or not, except those that leak an evaluation input."""
+    train = job.config.train
+    everything = Samples(frames(job))
+    rejections = read_records(job.run_dir / "filter" / "rejected", Rejected)
+    leaked = {rejected.row for rejected in rejections if rejected.reason in LEAKED}
+    learned = _split(everything, train.holdout)[0]
+    candidates = [number for number in learned if number not in leaked]
+
+    def is_usable(sample: Sample) -> bool:
+        rows = examples(encoder, sample)
+        return bool(rows) and all(
+            len(row.input_ids) <= train.max_length and set(row.labels) != {IGNORED} for row in rows
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
         )
-    return kept, *(draw(kept, learned, count, seed) if arm.share < 1 else (learned, 0))
 
-
-def _is_usable(encoder: Encoder, sample: Sample, max_length: int) -> bool:
-    """Whether a sample that no filter has seen can be learned from."""
-    made = examples(encoder, sample)
-    return bool(made) and all(
-        len(example.input_ids) <= max_length and set(example.labels) != {IGNORED}
-        for example in made
-    )
+    return everything, *draw(everything, candidates, count, training_seed(job), is_usable)
 
 
 def _is_wrong(check: verify.Check, sample: Sample) -> bool:
-    """What cannot be checked is not wrong."""
+    """Return whether the answer is wrong; one that cannot be checked is not."""
+    if sample.seed.target is None:
+        return False
     try:
         return verify.verify(check, sample.answer, str(sample.seed.target)).value != 1.0
     except UnknownError:
         return False
 
 
+<<<<<<< HEAD
 def _mended(
     config: Config, name: str, sources: Sources, numbers: Iterable[int]
 ) -> Iterator[Sample | Seed]:
     """These sources; under `corrected` a seed stands in once for its samples that are wrong."""
     arm = config.train.arms[name]
     check, mended = verify.load_check(config.task), set()
+=======
+def _corrected(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Sample | Seed]:
+    """Yield these sources. In an arm with `corrected`, the ground truth of a seed takes the place
+    of its wrong samples, once."""
+    config = job.config
+    arm = config.train.arms[job.part]
+    check = verify.load_check(config.task)
+    corrected = set()
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
     for number in numbers:
         source = sources[number]
-        wrong = (
-            isinstance(source, Sample)
-            and arm.corrected
-            and source.seed.target is not None
-            and _is_wrong(check, source)
-        )
-        if not wrong:
+        seed = _seed_of(source)
+        if not (arm.corrected and isinstance(source, Sample) and _is_wrong(check, source)):
             yield source
-        elif _seed_of(source).id not in mended:
-            mended.add(_seed_of(source).id)
-            yield _seed_of(source)
+        elif seed.id not in corrected:
+            corrected.add(seed.id)
+            yield seed

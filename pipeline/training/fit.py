@@ -1,4 +1,4 @@
-"""Train one arm in this process."""
+"""Train one arm in this process and save it."""
 
 import json
 import logging
@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.config import Train
 from pipeline.data import prompts
+from pipeline.data.encoding import Example
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import Diverged, PipelineError
 from pipeline.execution.contract import Job
@@ -25,11 +26,16 @@ from pipeline.training.dataset import Rows, load, training_seed
 
 log = logging.getLogger(__name__)
 
-ANSWERED = 200  # held-out seeds, at most, that a student answers at every look where their score chooses its weights
+MAX_SCORED = 200  # held-out inputs per evaluation whose answers choose the best weights
+LOGGED = ("loss", "loss_ce", "loss_kd", "kd_gradient_share")  # names in the trainer's log
+HELD_OUT = {"eval_loss": "held_out_loss", "eval_score": "held_out_score"}  # in log and manifest
 
 
 def train_arm(job: Job) -> dict[str, Any]:
-    """Train one arm to its end and save it. Where several processes do so together, each calls this and the first one writes."""
+    """Train one arm to its end and save it; returns the counts of its manifest.
+
+    Each of several processes calls this, and the first one writes.
+    """
     import torch
     import transformers
 
@@ -41,17 +47,7 @@ def train_arm(job: Job) -> dict[str, Any]:
         job.config, job.part, tokenizer, load_config(start, revision).get_text_config().vocab_size
     )
     checkpoint = last_checkpoint(job.folder / "checkpoints")
-    _say(
-        job,
-        f"{len(rows.train):,} rows, from {start}"
-        + ("" if rows.same else "; another tokenizer, so the text is tokenised anew"),
-    )
-    if rows.passed_over:
-        _say(
-            job,
-            f"{rows.passed_over:,} samples drawn that cannot be learned from (too long, or without an answer) gave way to others",
-        )
-    _say(job, *_before(job, checkpoint))
+    _announce(job, rows, start, checkpoint)
 
     transformers.set_seed(training_seed(job.config, job.part))
     model = build.load_student(
@@ -60,19 +56,47 @@ def train_arm(job: Job) -> dict[str, Any]:
     trainer = _trainer(job, model, tokenizer, rows)
     try:
         if checkpoint and _is_out_of_patience(job, checkpoint):  # killed before its model was saved
-            trainer.state = transformers.TrainerState.load_from_json(
-                str(checkpoint / "trainer_state.json")
-            )
+            state = str(checkpoint / "trainer_state.json")
+            trainer.state = transformers.TrainerState.load_from_json(state)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _take_best(job, trainer)
+        _load_best(job, trainer)
         trainer.check_weights()
-    except Diverged as stop:
-        raise _stopped(job, trainer.state.log_history, stop.step, stop.what) from None
+    except Diverged as error:
+        raise _diverged(job, trainer.state.log_history, error.step, error.what) from None
     if distributed.rank() > 0:
         return {}
     _save(job, trainer, tokenizer, start, revision)
-    return _count(job, rows, trainer)
+    _write_history(job, trainer.state.log_history)
+    return _counts(job, rows, trainer)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint: the trainer's state is written last."""
+    complete = [
+        path for path in folder.glob("checkpoint-*") if _is_json(path / "trainer_state.json")
+    ]
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _announce(job: Job, rows: Rows, start: str, checkpoint: Path | None) -> None:
+    """Log what is trained, and what an earlier run left. Only the first process does."""
+    if distributed.rank() > 0:
+        return
+    label = f"train {job.part}"
+    retokenised = "" if rows.same_tokenizer else "; another tokenizer, so the text is retokenised"
+    log.info(f"{label}: {len(rows.train):,} rows, from {start}{retokenised}")
+    if rows.passed_over:
+        log.info(
+            f"{label}: {rows.passed_over:,} drawn samples were replaced, because they cannot be "
+            "learned from (too long, or without an answer)"
+        )
+    history = job.folder / "history.jsonl"
+    last = json.loads(history.read_text().splitlines()[-1]) if history.exists() else {}
+    if "stopped" in last:
+        log.info(f"{label}: stopped at step {last['step']} the last time: {last['stopped']}")
+    if checkpoint:
+        log.info(f"{label}: continues from {checkpoint.name}")
 
 
 def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
@@ -82,43 +106,51 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     from pipeline.training.callbacks import Guard, IdleWarning, Reporter
     from pipeline.training.trainer import DistillTrainer
 
+<<<<<<< HEAD
     settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
     folder, vocabulary = (
         TopKFolder(frames(job.config)) if arm.method == "kd" else None,
         Vocabulary.read(tokenizer.name),
     )
+=======
+    settings = job.config.train
+    arm = settings.arms[job.part]
+    label = f"train {job.part}"
+    folder = TopKFolder(frames(job)) if arm.method == "kd" else None
+    vocabulary = Vocabulary.read(tokenizer.name)
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
     soft = SoftLabels.read(job.run_dir / "filter" / "kept") if arm.soft_labels else None
-    collators = [
-        collation.Collator(
-            tokenizer.pad_id,
-            collation.Frames(folder, examples, vocabulary, soft) if folder else None,
-            packed,
-        )
-        for examples, packed in ((rows.train, settings.packing), (rows.held_out, False))
-    ]
-    held_out = _held_out(job, tokenizer, rows, collators[1]) if rows.held_out else None
-    guard = Guard(
-        settings.warmup,
-        steady=arm.method == "sft" or (arm.alpha_end is None and arm.temperature_end is None),
-    )
+
+    def collator(examples: Sequence[Example], packed: bool) -> collation.Collator:
+        stored = collation.Frames(folder, examples, vocabulary, soft) if folder else None
+        return collation.Collator(tokenizer.pad_id, stored, packed)
+
+    held_out = None
+    if rows.held_out:
+        held_out = _held_out(job, tokenizer, rows, collator(rows.held_out, packed=False))
+    is_steady = arm.alpha_end is None and arm.temperature_end is None
+    guard = Guard(settings.warmup, steady=arm.method == "sft" or is_steady)
+    pack_to = settings.max_length if settings.packing else None
     trainer = DistillTrainer(
         arm=arm,
         guard=guard,
         held_out=held_out,
         model=model,
+<<<<<<< HEAD
         args=trl_arguments.arguments(
             settings, arm, job.folder, training_seed(job.config, job.part)
         ),
         train_dataset=collation.dataset(
             rows.train, settings.max_length if settings.packing else None
         ),
+=======
+        args=trl_arguments.arguments(settings, arm, job.folder, training_seed(job)),
+        train_dataset=collation.dataset(rows.train, pack_to),
+>>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
         eval_dataset=held_out.rows if held_out else None,
-        data_collator=collators[0],
+        data_collator=collator(rows.train, packed=settings.packing),
         processing_class=tokenizer.hf,
-        callbacks=[
-            *(Reporter(label), IdleWarning(label, arm), guard),
-            *_patience(settings),
-        ],
+        callbacks=[Reporter(label), IdleWarning(label, arm), guard, *_patience(settings)],
     )
     trainer.remove_callback(PrinterCallback)
     if settings.packing:
@@ -130,17 +162,18 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
     from pipeline.training.collation import dataset
     from pipeline.training.validation import Examiner, HeldOut
 
-    config, settings = job.config, job.config.train
+    config = job.config
+    settings = config.train
     prompt = prompts.load(settings.prompt).in_form(settings.arms[job.part].form)
-    scored = (
-        [seed for seed in rows.seeds if seed.target is not None][:ANSWERED]
-        if settings.best_by == "score"
-        else []
-    )
-    if settings.best_by == "score" and not scored:
+    is_scored = settings.best_by == "score"
+    asked = rows.seeds[: settings.show]
+    if is_scored:
+        asked = [seed for seed in rows.seeds if seed.target is not None][:MAX_SCORED]
+    if is_scored and not asked:
         raise PipelineError(
-            f"train {job.part}: train.best_by: score needs ground truth, and none of its {len(rows.seeds):,} held-out seeds has any; "
-            "use best_by: loss, raise train.holdout, or give the seeds targets"
+            f"train {job.part}: train.best_by: score needs ground truth, and none of its "
+            f"{len(rows.seeds):,} held-out seeds has any; use best_by: loss, raise train.holdout, "
+            "or give the seeds targets"
         )
     return HeldOut(
         label=f"train {job.part}",
@@ -150,16 +183,10 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
         examiner=Examiner(
             tokenizer, prompt, config.task, config.evaluate.max_tokens, settings.batch_size
         ),
-        asked=scored or rows.seeds[: settings.show],
-        scored=bool(scored),
+        asked=asked,
+        scored=is_scored,
         samples=job.folder / "samples.jsonl",
     )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer's state comes last."""
-    whole = [path for path in folder.glob("checkpoint-*") if _is_json(path / "trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _is_json(path: Path) -> bool:
@@ -171,7 +198,7 @@ def _is_json(path: Path) -> bool:
 
 
 def _save(job: Job, trainer: Any, tokenizer: Tokenizer, start: str, revision: str | None) -> None:
-    """The finished model, in the number format of its start, whole or not at all."""
+    """Save the model in the number format of its start, completely or not at all."""
     dtype = load_config(start, revision).dtype
     partial = job.folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -185,111 +212,80 @@ def _save(job: Job, trainer: Any, tokenizer: Tokenizer, start: str, revision: st
     write_json(job.folder / "student.json", {"model": None, "revision": None})
 
 
-def _take_best(job: Job, trainer: Any) -> None:
-    """With patience, the best weights instead of the last ones."""
+def _load_best(job: Job, trainer: Any) -> None:
+    """With early stopping, load the best weights in place of the last ones."""
     best = trainer.state.best_global_step
     if not best:
         return
     folder = job.folder / "checkpoints" / f"checkpoint-{best}"
     if not folder.is_dir():
         raise PipelineError(
-            f"train {job.part}: {folder} had the best weights and is gone; put it back, or train again with --redo"
+            f"train {job.part}: {folder} had the best weights and is gone; put it back, or train "
+            "again with --redo"
         )
-    trainer.state.best_model_checkpoint = str(folder)
-    trainer._load_best_model()
+    trainer.load_checkpoint_weights(folder)
 
 
 def _is_out_of_patience(job: Job, checkpoint: Path) -> bool:
-    patience = _patience(job.config.train)
-    return bool(patience) and patience[0].is_used_up(
-        read_json(checkpoint / "trainer_state.json")["log_history"]
-    )
+    history = read_json(checkpoint / "trainer_state.json")["log_history"]
+    return any(callback.is_used_up(history) for callback in _patience(job.config.train))
 
 
 def _patience(settings: Train) -> list[Any]:
+    """Return the callback of early stopping, none without it."""
     from pipeline.training.callbacks import Patience
     from pipeline.training.trl_arguments import best_metric
 
-    return (
-        [Patience(best_metric(settings), settings.best_by == "score", settings.patience)]
-        if settings.patience
-        else []
-    )
+    if not settings.patience:
+        return []
+    return [Patience(best_metric(settings), settings.best_by == "score", settings.patience)]
 
 
-def _stopped(job: Job, history: list[dict[str, Any]], step: int, what: str) -> PipelineError:
-    """Keep the history of an arm that cannot go on, and say what can be done."""
+def _diverged(job: Job, history: list[dict[str, Any]], step: int, what: str) -> PipelineError:
+    """Keep the history of an arm that diverged, and return the error that says what to do."""
     if distributed.rank() == 0:
         _write_history(job, [*history, {"step": step, "stopped": what}])
     checkpoint = last_checkpoint(job.folder / "checkpoints")
-    begins = (
-        f"the last good checkpoint is {checkpoint}, from which"
-        if checkpoint
-        else "there is no checkpoint yet, so from the beginning"
-    )
+    begins = "There is no checkpoint yet, so from the beginning"
+    if checkpoint:
+        begins = f"The last good checkpoint is {checkpoint}, from which"
     return PipelineError(
-        f"train {job.part}: step {step}: {what}; lower train.learning_rate or raise train.warmup, and begin "
-        f"again with --redo. {begins[0].upper() + begins[1:]} the same command would go on, into the same trouble"
+        f"train {job.part}: step {step}: {what}; lower train.learning_rate or raise train.warmup, "
+        f"and start again with --redo. {begins} the same command would continue, into the same "
+        "trouble"
     )
-
-
-def _before(job: Job, checkpoint: Path | None) -> list[str]:
-    """What to say about work that is there already."""
-    path = job.folder / "history.jsonl"
-    last = json.loads(path.read_text().splitlines()[-1]) if path.exists() else {}
-    stopped = (
-        [f"stopped at step {last['step']} the last time: {last['stopped']}"]
-        if "stopped" in last
-        else []
-    )
-    return stopped + ([f"going on from {checkpoint.name}"] if checkpoint else [])
-
-
-def _say(job: Job, *lines: str) -> None:
-    for line in lines if distributed.rank() == 0 else ():
-        log.info(f"train {job.part}: {line}")
 
 
 def _write_history(job: Job, history: Sequence[dict[str, Any]]) -> None:
-    plain = [
-        {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in entry.items()
-        }
-        for entry in history
-    ]
-    write_atomic(job.folder / "history.jsonl", "".join(json.dumps(entry) + "\n" for entry in plain))
+    lines = []
+    for entry in history:
+        finite = {name: value if _is_finite(value) else None for name, value in entry.items()}
+        lines.append(json.dumps(finite) + "\n")
+    write_atomic(job.folder / "history.jsonl", "".join(lines))
 
 
-def _count(job: Job, rows: Rows, trainer: Any) -> dict[str, Any]:
-    """Rows, steps, the last logged losses, and the held-out ones of the saved weights; the whole history goes to history.jsonl."""
-    history, best = trainer.state.log_history, trainer.state.best_global_step
-    _write_history(job, history)
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _counts(job: Job, rows: Rows, trainer: Any) -> dict[str, Any]:
+    """Return rows, steps, the last logged losses, and the held-out ones of the saved weights."""
+    history = trainer.state.log_history
+    best = trainer.state.best_global_step
     last = [entry for entry in history if "loss" in entry][-1]
-    looks = [
-        entry for entry in history if "eval_loss" in entry and (not best or entry["step"] == best)
-    ]
-    names = {"eval_loss": "held_out_loss", "eval_score": "held_out_score"}
-    steps = max(entry["step"] for entry in history)
-    return {
-        "rows": len(rows.train),
-        **(
-            {"passed_over": rows.passed_over}
-            if job.config.train.arms[job.part].selection == "random"
-            else {}
-        ),
-        "steps": steps,
-        **{
-            name: round(float(last[name]), 6)
-            for name in ("loss", "loss_ce", "loss_kd", "kd_gradient_share")
-            if name in last
-        },
-        **({"held_out": len(rows.held_out), "saved_step": best or steps} if rows.held_out else {}),
-        **{
-            name: round(float(look[key]), 6)
-            for look in looks[-1:]
-            for key, name in names.items()
-            if key in look
-        },
-        "loading_share": round(trainer.loading_share, 4),
-    }
+    evaluations = [entry for entry in history if "eval_loss" in entry]
+    if best:
+        evaluations = [entry for entry in evaluations if entry["step"] == best]
+    counts: dict[str, Any] = {"rows": len(rows.train)}
+    if job.config.train.arms[job.part].selection == "random":
+        counts["passed_over"] = rows.passed_over
+    counts["steps"] = max(entry["step"] for entry in history)
+    counts |= {name: round(float(last[name]), 6) for name in LOGGED if name in last}
+    if rows.held_out:
+        counts |= {"held_out": len(rows.held_out), "saved_step": best or counts["steps"]}
+    if evaluations:
+        saved = evaluations[-1]
+        counts |= {
+            name: round(float(saved[key]), 6) for key, name in HELD_OUT.items() if key in saved
+        }
+    return counts | {"loading_share": round(trainer.loading_share, 4)}

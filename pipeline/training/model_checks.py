@@ -1,4 +1,4 @@
-"""What the trainer takes for granted of a student, tried on a few tokens before the first step."""
+"""Checks of what the trainer assumes of a student, on a few tokens before the first step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,95 +12,91 @@ from pipeline.losses.distillation import Logits
 from pipeline.students import lora
 from pipeline.training.collation import BODY_INPUTS, COLUMNS, Collator
 
-SCALES = {
-    "logit_scale": 1,
-    "lm_head_multiplier": 1,
-    "logits_scaling": -1,
-}  # factors by their names in configs, and their exponents
+# names in model configs: factors of the logits with their exponents, and soft-caps
+SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 LENGTHS = (7, 5)  # tokens of the samples that must not see one another
-ROUNDING, ROUNDING_16_BIT = (
-    1e-3,
-    5e-2,
-)  # norm of a difference by the norm; a GPU's tf32 is within the first
+# the largest norm of a difference by the norm; a GPU's tf32 stays within the first
+ROUNDING, ROUNDING_16_BIT = 1e-3, 5e-2
 
 
 def logits_of(model: Any) -> Logits:
-    """What the model does to hidden states @ lm_head before they are its logits, as far as its config says. See `check_logits`."""
+    """Return how the model makes logits of hidden states @ lm_head, as far as its config says."""
     config = model.config.get_text_config()
     scale = 1.0
     for name, exponent in SCALES.items():
         value = getattr(config, name, None)
-        scale *= value**exponent if isinstance(value, int | float) and value else 1.0
+        if isinstance(value, int | float) and value:
+            scale *= value**exponent
     caps = [cap for name in CAPS if (cap := getattr(config, name, None))]
     return Logits(
         scale=float(scale),
-        softcap=next(iter(caps), None),
+        softcap=caps[0] if caps else None,
         bias=getattr(model.get_output_embeddings(), "bias", None),
     )
 
 
 def check_logits(model: Any, logits: Logits) -> None:
-    """Raise PipelineError if the model's logits are not those of `losses.sparse` for its hidden states, lm_head and `logits`."""
-    name = type(lora.plain(model)).__name__
-    if _is_spoilt_by_trying(model):
+    """Raise PipelineError if the model's logits differ from those of `losses.fused` for its hidden
+    states, lm_head and `logits`."""
+    if _would_be_changed(model):
         return
-    ids = _ids(model, 4)[None]  # (1, 4)
-    with _trying(model):
-        states = getattr(
-            lora.body(model)(input_ids=ids, use_cache=False), "last_hidden_state", None
-        )
+    name = type(lora.plain(model)).__name__
+    ids = _token_ids(model, 4)[None]  # (1, 4)
+    with _inference(model):
+        body = lora.body(model)(input_ids=ids, use_cache=False)
+        states = getattr(body, "last_hidden_state", None)
         if states is None or model.get_output_embeddings() is None:
             raise PipelineError(
-                f"{name}: has no hidden states or no lm_head that are known here; choose another student"
+                f"{name}: its hidden states or its lm_head are not found; choose another student"
             )
-        theirs = model(input_ids=ids, use_cache=False).logits
-        ours = (states.to(theirs.dtype) @ lora.head(model).to(theirs.dtype).T).float()
-        ours = logits.scale * (ours if logits.bias is None else ours + logits.bias.float())
-        ours = (
-            ours if logits.softcap is None else logits.softcap * torch.tanh(ours / logits.softcap)
-        )
-    if not _alike(model, ours, theirs):
-        said = f"scale {logits.scale:g}, soft-cap {logits.softcap}, bias {'no' if logits.bias is None else 'yes'}"
+        actual = model(input_ids=ids, use_cache=False).logits
+        computed = (states.to(actual.dtype) @ lora.head(model).to(actual.dtype).T).float()
+        if logits.bias is not None:
+            computed = computed + logits.bias.float()
+        computed = logits.scale * computed
+        if logits.softcap is not None:
+            computed = logits.softcap * torch.tanh(computed / logits.softcap)
+    if not _are_close(model, computed, actual):
+        bias = "no" if logits.bias is None else "yes"
         raise PipelineError(
-            f"{name}: its logits are not what its config says ({said}); choose another student"
+            f"{name}: its logits are not what its config says (scale {logits.scale:g}, soft-cap "
+            f"{logits.softcap}, bias {bias}); choose another student"
         )
 
 
 def check_packing(model: Any) -> None:
-    """Raise PipelineError if samples that are packed into one row see one another in this model."""
-    if _is_spoilt_by_trying(model):
+    """Raise PipelineError if samples packed into one row see one another in this model."""
+    if _would_be_changed(model):
         return
-    ids = [token for length in LENGTHS for token in _ids(model, length).tolist()]
-    row = {"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS} | {
-        name: [0] * len(ids) for name in COLUMNS
-    }
-    batch = Collator(0, None, packed=True)([row])
-    inputs = {name: _moved(batch[name], model.device) for name in BODY_INPUTS if name in batch}
+    ids = [token for length in LENGTHS for token in _token_ids(model, length).tolist()]
+    row: dict[str, Any] = {"input_ids": ids, "labels": ids, "seq_lengths": LENGTHS}
+    batch = Collator(0, None, packed=True)([row | dict.fromkeys(COLUMNS, [0] * len(ids))])
+    inputs = {name: _to(batch[name], model.device) for name in BODY_INPUTS if name in batch}
     body = lora.body(model)
-    with _trying(model):
-        apart = [
-            body(input_ids=ids, use_cache=False).last_hidden_state
-            for ids in inputs["input_ids"].split(LENGTHS, dim=1)
-        ]
+    with _inference(model):
+        samples = inputs["input_ids"].split(LENGTHS, dim=1)
+        states = [body(input_ids=sample, use_cache=False).last_hidden_state for sample in samples]
+        alone = torch.cat(states, dim=1)
         try:
             packed = body(**inputs, use_cache=False).last_hidden_state
         except TypeError:  # it takes no positions
-            packed = torch.zeros_like(torch.cat(apart, dim=1))
-    if not _alike(model, packed, torch.cat(apart, dim=1)):
+            packed = torch.zeros_like(alone)
+    if not _are_close(model, packed, alone):
         name = type(lora.plain(model)).__name__
         raise PipelineError(
-            f"train.packing: a {name} lets samples that share a row see one another; set train.packing: false"
+            f"train.packing: a {name} lets samples that share a row see one another; "
+            "set train.packing: false"
         )
 
 
-def _is_spoilt_by_trying(model: Any) -> bool:
-    """On a CPU, inference brings 4-bit weights into an order of its own."""
+def _would_be_changed(model: Any) -> bool:
+    """Return whether inference would reorder the weights: on a CPU, bitsandbytes does so."""
     return bool(getattr(model, "is_loaded_in_4bit", False)) and model.device.type == "cpu"
 
 
 @contextmanager
-def _trying(model: Any) -> Iterator[None]:
+def _inference(model: Any) -> Iterator[None]:
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -108,19 +104,19 @@ def _trying(model: Any) -> Iterator[None]:
     model.train(training)
 
 
-def _ids(model: Any, count: int) -> Tensor:
-    """(count,) token ids, spread over the vocabulary: special ones stand at its ends."""
+def _token_ids(model: Any, count: int) -> Tensor:
+    """Return (count,) ids spread over the vocabulary, away from special ones at its ends."""
     rows = model.get_input_embeddings().weight.shape[0]
     return torch.arange(1, count + 1, device=model.device) * rows // (count + 2)
 
 
-def _moved(value: Any, device: Any) -> Any:
+def _to(value: Any, device: Any) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 
 
-def _alike(model: Any, mine: Tensor, theirs: Tensor) -> bool:
-    whole = theirs.dtype == torch.float32 and not getattr(
-        model, "is_loaded_in_4bit", False
-    )  # whose arithmetic may be of 16 bits
-    limit = ROUNDING if whole else ROUNDING_16_BIT
-    return bool((mine.float() - theirs.float()).norm() <= limit * theirs.float().norm())
+def _are_close(model: Any, computed: Tensor, actual: Tensor) -> bool:
+    # 4-bit weights may compute in 16 bits
+    is_4bit = getattr(model, "is_loaded_in_4bit", False)
+    limit = ROUNDING if actual.dtype == torch.float32 and not is_4bit else ROUNDING_16_BIT
+    difference = (computed.float() - actual.float()).norm()
+    return bool(difference <= limit * actual.float().norm())

@@ -1,4 +1,4 @@
-"""What TRL's trainer is told, from the config."""
+"""The arguments of TRL's trainer, made from the config."""
 
 import logging
 import os
@@ -11,21 +11,23 @@ from trl import SFTConfig
 
 from pipeline.config import Arm, Train
 from pipeline.errors import PipelineError
+from pipeline.training.trl_hooks import use_one_gpu
 
 
 def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
-    """The trainer's arguments for an arm whose folder this is. Raises PipelineError for a tracker that is not there."""
+    """Return the trainer's arguments for the arm in `folder`. Raises PipelineError for an unknown
+    tracker in train.report_to."""
     unknown = sorted(set(settings.report_to) - set(get_available_reporting_integrations()))
     if unknown:
         raise PipelineError(
-            f"train.report_to: {unknown[0]} is not installed or not known to transformers; install it, or take it out"
+            f"train.report_to: {unknown[0]} is not installed or not known to transformers; "
+            "install it, or take it out"
         )
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / "tensorboard")
-    logging.getLogger("transformers.trainer_utils").setLevel(
-        logging.ERROR
-    )  # it finds fault with file systems whose times are coarse
+    # it warns of file systems with coarse modification times
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     gpu = torch.cuda.is_available()
-    made = SFTConfig(
+    config = SFTConfig(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=arm.epochs or settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -44,7 +46,7 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
         save_total_limit=2,
         logging_steps=settings.log_steps,
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # it hides what must be seen, and waits for the device at every step
+        logging_nan_inf_filter=False,  # it hides NaN, and waits for the device at every step
         report_to=settings.report_to or "none",
         use_cpu=not gpu,
         ddp_backend=("nccl" if gpu else "gloo") if torch.distributed.is_initialized() else None,
@@ -52,37 +54,29 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=gpu,
         disable_tqdm=True,
-        **_looks(settings),
+        **_evaluation(settings),
     )
-    made._n_gpu = min(
-        made.n_gpu, 1
-    )  # several GPUs are several processes here, never threads of one
-    return made
+    use_one_gpu(config)
+    return config
 
 
 def arithmetic(settings: Train) -> torch.dtype:
-    """The number format that a forward pass computes in; weights stay in float32."""
-    return (
-        torch.bfloat16
-        if settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available())
-        else torch.float32
-    )
+    """Return the number format of a forward pass; weights stay in float32."""
+    if settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available()):
+        return torch.bfloat16
+    return torch.float32
 
 
 def best_metric(settings: Train) -> str:
-    """The name under which the trainer logs what patience watches."""
+    """Return the name under which the trainer logs the metric of early stopping."""
     return f"eval_{settings.best_by}"
 
 
-def _looks(settings: Train) -> dict[str, Any]:
+def _evaluation(settings: Train) -> dict[str, Any]:
     if not settings.holdout:
         return {}
-    best = (
-        {
-            "metric_for_best_model": best_metric(settings),
-            "greater_is_better": settings.best_by == "score",
-        }
-        if settings.patience
-        else {}
-    )
-    return {"eval_strategy": "steps", "eval_steps": settings.eval_steps, **best}
+    options: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": settings.eval_steps}
+    if settings.patience:
+        options["metric_for_best_model"] = best_metric(settings)
+        options["greater_is_better"] = settings.best_by == "score"
+    return options

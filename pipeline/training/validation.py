@@ -25,12 +25,13 @@ from pipeline.verifiers.verify import Check
 
 log = logging.getLogger(__name__)
 
-PRINTED = 3  # answers a look, at most
+PRINTED = 3  # answers per evaluation, at most
 PRINTED_CHARACTERS = 100
 
 
 class StudentAnswer(Identified):
-    """One answer of a student in training. The id is its seed's; `score` is None where no ground truth is known."""
+    """One answer of a student in training, under the id of its seed. `score` is None without ground
+    truth."""
 
     text: str
     target: str | None
@@ -39,7 +40,7 @@ class StudentAnswer(Identified):
 
 @dataclass(frozen=True)
 class Examiner:
-    """Asks a student in training. `prompt` is in the form that the student is trained for."""
+    """Let a student in training answer. `prompt` is in the form that it is trained for."""
 
     tokenizer: Tokenizer
     prompt: Prompt
@@ -48,79 +49,75 @@ class Examiner:
     batch_size: int
 
     def ask(self, model: Any, seeds: Sequence[Seed]) -> list[StudentAnswer]:
-        """The answers, in the order of the seeds. `model` is a causal language model of transformers in evaluation mode."""
-        firsts = range(0, len(seeds), self.batch_size)
-        return [
-            shown
-            for first in firsts
-            for shown in self._batch(model, seeds[first : first + self.batch_size])
-        ]
+        """Return the scored answers in the order of the seeds. `model` is a causal language model
+        of transformers in evaluation mode."""
+        answers: list[StudentAnswer] = []
+        for first in range(0, len(seeds), self.batch_size):
+            answers += self._batch(model, seeds[first : first + self.batch_size])
+        return answers
 
     def _batch(self, model: Any, seeds: Sequence[Seed]) -> list[StudentAnswer]:
-        asked = [
-            self.tokenizer.encode(self.prompt.render(seed, self.tokenizer.control_tokens))
-            for seed in seeds
-        ]
-        longest = max(len(ids) for ids in asked)
-        padded = torch.tensor(
-            [[self.tokenizer.pad_id] * (longest - len(ids)) + ids for ids in asked],
-            device=model.device,
-        )  # (B, T)
-        mask = torch.tensor(
-            [[0] * (longest - len(ids)) + [1] * len(ids) for ids in asked], device=model.device
-        )  # (B, T)
-        strings = (
-            {"stop_strings": list(self.prompt.front.stop), "tokenizer": self.tokenizer.hf}
-            if self._by_string
-            else {}
+        control_tokens = self.tokenizer.control_tokens
+        rendered = [self.prompt.render(seed, control_tokens) for seed in seeds]
+        prompts = [self.tokenizer.encode(prompt) for prompt in rendered]
+        longest = max(len(ids) for ids in prompts)
+        padding = [longest - len(ids) for ids in prompts]
+        pad = self.tokenizer.pad_id
+        padded = [[pad] * count + ids for count, ids in zip(padding, prompts, strict=True)]
+        mask = [[0] * count + [1] * (longest - count) for count in padding]
+        strings: dict[str, Any] = {}
+        if self._stops_by_text:
+            strings["stop_strings"] = list(self.prompt.front.stop)
+            strings["tokenizer"] = self.tokenizer.hf
+        generated = model.generate(
+            torch.tensor(padded, device=model.device),  # (B, T)
+            attention_mask=torch.tensor(mask, device=model.device),  # (B, T)
+            generation_config=self._greedy,
+            **strings,
         )
-        made = model.generate(
-            padded, attention_mask=mask, generation_config=self._greedy, **strings
-        )
-        return [
-            self._shown(seed, ids)
-            for seed, ids in zip(seeds, made[:, longest:].tolist(), strict=True)
-        ]
+        replies_ids = generated[:, longest:].tolist()
+        return [self._scored(seed, ids) for seed, ids in zip(seeds, replies_ids, strict=True)]
 
-    def _shown(self, seed: Seed, made: list[int]) -> StudentAnswer:
-        end = next(
-            (place for place, token in enumerate(made) if token in self._ends), len(made) - 1
-        )
-        ids = made[: end + 1]
-        text = self._cut(self.tokenizer.decode(ids))
-        completion = Completion(
-            seed.id, text, ids, "stop", Usage(prompt_tokens=0, completion_tokens=len(ids))
-        )
+    def _scored(self, seed: Seed, generated: list[int]) -> StudentAnswer:
+        ends = [place for place, token in enumerate(generated) if token in self._end_ids]
+        ids = generated[: ends[0] + 1] if ends else generated
+        text = self._before_stop(self.tokenizer.decode(ids))
+        usage = Usage(prompt_tokens=0, completion_tokens=len(ids))
+        completion = Completion(seed.id, text, ids, "stop", usage)
         answer = replies.read(self.prompt, completion, self.tokenizer).answer
-        known = seed.target is not None
-        score = verify.score(self._check, answer, str(seed.target)).value if known else None
+        score = None
+        if seed.target is not None:
+            score = verify.score(self._check, answer, str(seed.target)).value
         return StudentAnswer(id=seed.id, text=text, target=seed.target, score=score)
 
-    def _cut(self, text: str) -> str:
-        """The text up to its first stop string; a batch goes on until its slowest answer is done."""
-        found = [text.find(stop) + len(stop) for stop in self.prompt.front.stop if stop in text]
-        return text[: min(found)] if self._by_string and found else text
+    def _before_stop(self, text: str) -> str:
+        """Cut the text after its first stop string: a batch continues until its last answer ends."""
+        if not self._stops_by_text:
+            return text
+        ends = [text.find(stop) + len(stop) for stop in self.prompt.front.stop if stop in text]
+        return text[: min(ends)] if ends else text
 
     @cached_property
     def _check(self) -> Check:
         return verify.load_check(self.task)
 
     @cached_property
-    def _by_string(self) -> bool:
-        """One ASCII character always lies within one token, so it is matched by ids; longer stops are searched for in the text."""
+    def _stops_by_text(self) -> bool:
+        """Whether stops are searched for in the text. A stop of one ASCII character always lies in
+        one token, so it is matched by ids."""
         return any(len(text) > 1 or not text.isascii() for text in self.prompt.front.stop)
 
     @cached_property
-    def _ends(self) -> set[int]:
-        stops = () if self._by_string else self.prompt.front.stop
-        return {
-            self.tokenizer.hf.eos_token_id,
-            *(token for text in stops for token in self.tokenizer.tokens_containing(text)),
-        }
+    def _end_ids(self) -> set[int]:
+        ends = {self.tokenizer.hf.eos_token_id}
+        if not self._stops_by_text:
+            for text in self.prompt.front.stop:
+                ends.update(self.tokenizer.tokens_containing(text))
+        return ends
 
     @cached_property
     def _greedy(self) -> GenerationConfig:
-        # every field that a model's own generation_config may set is named, for that one would otherwise fill it in
+        # name every field that would otherwise come from the model's own generation_config
         return GenerationConfig(
             max_new_tokens=self.max_tokens,
             do_sample=False,
@@ -131,14 +128,17 @@ class Examiner:
             repetition_penalty=1.0,
             use_cache=True,
             pad_token_id=self.tokenizer.pad_id,
-            eos_token_id=sorted(self._ends),
+            eos_token_id=sorted(self._end_ids),
         )
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """`asked` are the seeds that the student answers at every look; the answers are added to `samples`. `scored`: whether the mean of
-    their scores is what chooses the best weights."""
+    """The held-out rows of an arm, and the inputs that its student answers.
+
+    asked: seeds answered at every evaluation; the answers are added to the file `samples`.
+    scored: whether the mean score of the answers chooses the best weights.
+    """
 
     label: str
     rows: Dataset
@@ -150,33 +150,22 @@ class HeldOut:
     samples: Path
 
     def batches(self, process: int, processes: int) -> Iterator[dict[str, Any]]:
-        """Every row once, over all processes."""
+        """Yield the batches of one process; together the processes see every row once."""
         for first in range(process * self.batch_size, len(self.rows), processes * self.batch_size):
-            yield self.collate(
-                [
-                    self.rows[place]
-                    for place in range(first, min(first + self.batch_size, len(self.rows)))
-                ]
-            )
+            last = min(first + self.batch_size, len(self.rows))
+            yield self.collate([self.rows[place] for place in range(first, last)])
 
     def record(self, step: int, answers: Sequence[StudentAnswer]) -> None:
-        """Add the answers of one look to samples.jsonl, in place of what an interrupted run left of later steps, and print a few."""
-        before = [line for line in self._lines() if json.loads(line)["step"] < step]
-        now = [
-            json.dumps({"step": step, **answer.model_dump()}, ensure_ascii=False)
-            for answer in answers
-        ]
-        write_atomic(self.samples, "".join(line + "\n" for line in [*before, *now]))
+        """Add the answers of one evaluation to samples.jsonl and log a few. Answers of later steps,
+        which an interrupted run left, are dropped."""
+        stored = self.samples.read_text(encoding="utf-8") if self.samples.exists() else ""
+        lines = [line for line in stored.splitlines() if json.loads(line)["step"] < step]
+        for answer in answers:
+            lines.append(json.dumps({"step": step, **answer.model_dump()}, ensure_ascii=False))
+        write_atomic(self.samples, "".join(line + "\n" for line in lines))
         for answer in answers[:PRINTED]:
             text = " ".join(answer.text.split())[:PRINTED_CHARACTERS]
-            truth = (
-                ""
-                if answer.target is None
-                else f" (truth: {answer.target}, score {answer.score:g})"
-            )
+            truth = ""
+            if answer.target is not None:
+                truth = f" (truth: {answer.target}, score {answer.score:g})"
             log.info(f"{self.label}: step {step}, {answer.id}: {text}{truth}")
-
-    def _lines(self) -> list[str]:
-        return (
-            self.samples.read_text(encoding="utf-8").splitlines() if self.samples.exists() else []
-        )

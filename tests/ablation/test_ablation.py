@@ -342,7 +342,7 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 students of sft, 1 of them done" in done.stdout
-    assert "going on from checkpoint-" in done.stdout
+    assert "continues from checkpoint-" in done.stdout
     assert "curation is worth" in done.stdout
     assert files(plan.folder / "train" / "curated-0") == first
 

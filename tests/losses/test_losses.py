@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.losses import fused
+from pipeline.losses import fused, lm_head
 from pipeline.losses.distillation import Logits, Loss, Objective, Teacher, distillation_loss
 from pipeline.losses.divergences import DIVERGENCES, forward_kl, soften
 from pipeline.storage import topk
@@ -153,7 +153,7 @@ def test_bfloat16_error_is_that_of_the_products(
     weight_dtype: torch.dtype, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """0.5 % at worst was measured over ten seeds; sums in bfloat16, or blocks of the weight that are cast wrongly, would give more."""
-    monkeypatch.setattr(fused, "BLOCK_ELEMENTS", 7 * H)
+    monkeypatch.setattr(lm_head, "BLOCK_ELEMENTS", 7 * H)
     hidden, weight, labels = (
         one.to(torch.bfloat16).double() if one.is_floating_point() else one for one in student()
     )
@@ -227,7 +227,7 @@ class Largest(TorchDispatchMode):
 def test_whole_logits_are_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason for the primitive: memory must not grow with tokens times vocabulary."""
     monkeypatch.setattr(fused, "CHUNK_BYTES", 2 * 4 * V * 10)
-    monkeypatch.setattr(fused, "BLOCK_ELEMENTS", 6 * H)
+    monkeypatch.setattr(lm_head, "BLOCK_ELEMENTS", 6 * H)
     hidden = torch.randn(200, H, dtype=torch.bfloat16, requires_grad=True)
     known = Teacher(
         torch.arange(2).expand(200, 2),
