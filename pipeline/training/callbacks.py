@@ -34,18 +34,6 @@ SHOWN = {  # logged values in the progress line
 Logs = dict[str, float]
 
 
-<<<<<<< HEAD
-=======
-class Diverged(Exception):  # noqa: N818 - not an error of the program; the stage says what to do
-    """Training cannot continue from here."""
-
-    def __init__(self, step: int, what: str):
-        super().__init__(f"step {step}: {what}")
-        self.step = step
-        self.what = what
-
-
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
 class Reporter(TrainerCallback):
     """Show progress as one line: step, loss and its parts, learning rate, tokens/s, remaining."""
 

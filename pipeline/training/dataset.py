@@ -45,92 +45,43 @@ class Rows:
     passed_over: int = 0
 
 
-<<<<<<< HEAD
 def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Rows:
-    """What is learned from, and what is held out. Limit, share and selection are of what is learned from: all arms hold out the same."""
-    arm = config.train.arms[name]
-    encoder = make_encoder(config, name, tokenizer)
-    taught: list[Example] = []
-
-    def encoded(sources: Iterable[Sample | Seed]) -> list[Example]:
-        found: list[Example] = []
-        for source in sources:
-            made = (
-                encoder.encode_target(source)
-                if isinstance(source, Seed)
-                else encoder.encode_sample(source)
-            )
-            found += made
-            taught.extend(made if isinstance(source, Sample) else ())
-        return found
-
-    kept = _sources(config, name)
-    learned, held_back = _split(kept, config.train.holdout)
-    chosen, numbers, passed_over = _chosen(config, name, encoder, kept, learned)
-    train = encoded(_mended(config, name, chosen, numbers))
-    if not train:
-        raise PipelineError(
-            f"train {name}: there is no row to learn from; see what filter dropped, or whether the seeds have ground truth"
-        )
-    kept_back = list(_mended(config, name, kept, held_back))
-    held_out = encoded(kept_back)
-    if config.train.holdout and not held_out:
-        raise PipelineError(
-            f"train {name}: train.holdout={config.train.holdout:g} holds out none of its {len(train):,} rows; raise it, or set it to 0"
-        )
-    train += canaries.rows(tokenizer, config.train.canaries, config.train.seed)
-    check_lengths([*train, *held_out], config.train.max_length)
-    if arm.method == "kd":
-        check_frames(taught, frames(config), tokenizer, vocab_size, encoder.vocabulary)
-    held_back_seeds = list({_seed_of(source).id: _seed_of(source) for source in kept_back}.values())
-    return Rows(train, held_out, held_back_seeds, encoder.same_tokenizer, passed_over)
-
-
-def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
-    """What makes an arm's rows."""
-    arm = config.train.arms[name]
-    same = arm.text == "truth" or checks.check_vocabulary(config, name, tokenizer)
-=======
-def load(job: Job, tokenizer: Tokenizer, vocab_size: int) -> Rows:
     """Load the rows that an arm is trained on, and those held out.
 
     Limit, share and selection apply to the training rows: all arms hold out the same ones. Raises
     PipelineError if there are none, or if one does not fit the student. `vocab_size` is the
     student's.
     """
-    config = job.config
-    encoder = make_encoder(job, tokenizer)
-    kept = _sources(job)
+    encoder = make_encoder(config, name, tokenizer)
+    kept = _sources(config, name)
     learned, held_back = _split(kept, config.train.holdout)
-    chosen, numbers, passed_over = _choose(job, encoder, kept, learned)
-    train, taught = _encode_all(encoder, _corrected(job, chosen, numbers))
+    chosen, numbers, passed_over = _choose(config, name, encoder, kept, learned)
+    train, taught = _encode_all(encoder, _corrected(config, name, chosen, numbers))
     if not train:
         raise PipelineError(
-            f"train {job.part}: there is no row to learn from; see what filter dropped, or whether "
+            f"train {name}: there is no row to learn from; see what filter dropped, or whether "
             "the seeds have ground truth"
         )
-    validation = list(_corrected(job, kept, held_back))
+    validation = list(_corrected(config, name, kept, held_back))
     held_out, held_out_taught = _encode_all(encoder, validation)
     if config.train.holdout and not held_out:
         raise PipelineError(
-            f"train {job.part}: train.holdout={config.train.holdout:g} holds out none of its "
+            f"train {name}: train.holdout={config.train.holdout:g} holds out none of its "
             f"{len(train):,} rows; raise it, or set it to 0"
         )
     train += canaries.rows(tokenizer, config.train.canaries, config.train.seed)
     check_lengths([*train, *held_out], config.train.max_length)
-    if config.train.arms[job.part].method == "kd":
+    if config.train.arms[name].method == "kd":
         taught += held_out_taught
-        check_frames(taught, frames(job), tokenizer, vocab_size, encoder.vocabulary)
+        check_frames(taught, frames(config), tokenizer, vocab_size, encoder.vocabulary)
     held_out_seeds = {_seed_of(source).id: _seed_of(source) for source in validation}
     return Rows(train, held_out, list(held_out_seeds.values()), encoder.same_tokenizer, passed_over)
 
 
-def make_encoder(job: Job, tokenizer: Tokenizer) -> Encoder:
+def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
     """Return the encoder of an arm's rows."""
-    config = job.config
-    arm = config.train.arms[job.part]
-    same = arm.text == "truth" or checks.check_vocabulary(config, job.part, tokenizer)
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
+    arm = config.train.arms[name]
+    same = arm.text == "truth" or checks.check_vocabulary(config, name, tokenizer)
     return Encoder(
         tokenizer,
         prompts.load(config.train.prompt),
@@ -149,37 +100,14 @@ def sample_rows(
     seed: int,
     is_wanted: Callable[[Example], bool],
 ) -> tuple[list[Example], list[Example]]:
-<<<<<<< HEAD
-    """Up to `count` rows that an arm has learned from, and as many that it could have learned from and has not: of seeds that were held
-    out, or beyond its limit or share. Drawn by `seed` from those that are wanted; the longest row of a sample stands for it."""
-    kept = _sources(config, name)
-    chosen, numbers, _ = _chosen(config, name, encoder, kept, _split(kept, config.train.holdout)[0])
-    known = {_seed_of(chosen[number]).id for number in numbers}
-    others = [number for number in range(len(kept)) if _seed_of(kept[number]).id not in known]
-
-    def drawn(sources: Sources, among: Sequence[int]) -> list[Example]:
-        taken = draw(
-            sources,
-            among,
-            count,
-            seed,
-            lambda source: any(map(is_wanted, examples(encoder, source))),
-        )[0]
-        rows = [examples(encoder, source) for source in _mended(config, name, sources, taken)]
-        return [
-            row
-            for row in (max(row, key=lambda one: len(one.input_ids)) for row in rows if row)
-            if is_wanted(row)
-        ]
-=======
     """Draw at most `count` wanted rows that an arm was trained on, and as many that it was not.
 
     The latter are of seeds that were held out, or beyond the arm's limit or share. The longest row
     of a sample stands for it.
     """
-    kept = _sources(job)
-    learned = _split(kept, job.config.train.holdout)[0]
-    chosen, numbers, _ = _choose(job, encoder, kept, learned)
+    kept = _sources(config, name)
+    learned = _split(kept, config.train.holdout)[0]
+    chosen, numbers, _ = _choose(config, name, encoder, kept, learned)
     known = {_seed_of(chosen[number]).id for number in numbers}
     others = [number for number in range(len(kept)) if _seed_of(kept[number]).id not in known]
 
@@ -189,12 +117,11 @@ def sample_rows(
     def drawn(sources: Sources, candidates: Sequence[int]) -> list[Example]:
         taken = draw(sources, candidates, count, seed, has_wanted)[0]
         longest = []
-        for source in _corrected(job, sources, taken):
+        for source in _corrected(config, name, sources, taken):
             rows = examples(encoder, source)
             if rows:
                 longest.append(max(rows, key=lambda row: len(row.input_ids)))
         return [row for row in longest if is_wanted(row)]
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
 
     return drawn(chosen, numbers), drawn(kept, others)
 
@@ -214,17 +141,10 @@ def is_held_out(seed_id: str, share: float) -> bool:
     return int(digest("held out", seed_id), 16) < share * 16**16
 
 
-<<<<<<< HEAD
 def training_seed(config: Config, name: str) -> int:
-    """What decides the order of an arm's rows, and whatever else is drawn for it."""
+    """Return the random seed of an arm: of the order of its rows, and of every other draw."""
     arm = config.train.arms[name]
     return config.train.seed if arm.seed is None else arm.seed
-=======
-def training_seed(job: Job) -> int:
-    """Return the random seed of an arm: of the order of its rows, and of every other draw."""
-    arm = job.config.train.arms[job.part]
-    return job.config.train.seed if arm.seed is None else arm.seed
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
 
 
 def draw(
@@ -254,13 +174,6 @@ def _seed_of(source: Sample | Seed) -> Seed:
     return source if isinstance(source, Seed) else source.seed
 
 
-<<<<<<< HEAD
-def _sources(config: Config, name: str) -> Sources:
-    """The samples that were kept, or the seeds whose ground truth is learned."""
-    if config.train.arms[name].text == "truth":
-        return [seed for seed in seeds.load(config.task.seeds) if seed.target is not None]
-    return Samples(samples(config))
-=======
 def _encode(encoder: Encoder, source: Sample | Seed) -> list[Example]:
     if isinstance(source, Seed):
         return encoder.encode_target(source)
@@ -281,12 +194,11 @@ def _encode_all(
     return rows, taught
 
 
-def _sources(job: Job) -> Sources:
+def _sources(config: Config, name: str) -> Sources:
     """Return the samples that were kept, or the seeds whose ground truth is learned."""
-    if job.config.train.arms[job.part].text == "truth":
-        return [seed for seed in seeds.load(job.config.task.seeds) if seed.target is not None]
-    return Samples(samples(job))
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
+    if config.train.arms[name].text == "truth":
+        return [seed for seed in seeds.load(config.task.seeds) if seed.target is not None]
+    return Samples(samples(config))
 
 
 def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
@@ -298,50 +210,30 @@ def _split(sources: Sources, holdout: float) -> tuple[list[int], list[int]]:
     return learned, held_out
 
 
-<<<<<<< HEAD
-def _chosen(
-    config: Config, name: str, encoder: Encoder, kept: Sources, learned: list[int]
-) -> tuple[Sources, list[int], int]:
-    """What an arm's selection and share leave: a folder, numbers in it, and how many samples a random draw passed over."""
-    arm, seed = config.train.arms[name], training_seed(config, name)
-=======
 def _choose(
-    job: Job, encoder: Encoder, kept: Sources, learned: list[int]
+    config: Config, name: str, encoder: Encoder, kept: Sources, learned: list[int]
 ) -> tuple[Sources, list[int], int]:
     """Apply an arm's limit, selection and share. Returns sources, the numbers chosen among them,
     and how many samples a random draw passed over."""
-    arm = job.config.train.arms[job.part]
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
+    arm = config.train.arms[name]
     learned = learned[: arm.limit]
     count = max(1, round(arm.share * len(learned)))
     if not isinstance(kept, Samples) or not learned:
         return kept, learned, 0
     if arm.selection == "random":
-<<<<<<< HEAD
-        everything = Samples(frames(config))
-        leaked = {
-            rejected.row
-            for rejected in read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
-            if rejected.reason in LEAKED
-        }
-        candidates = [
-            number for number in _split(everything, config.train.holdout)[0] if number not in leaked
-        ]
-        longest = config.train.max_length
-        return everything, *draw(
-            everything, candidates, count, seed, lambda sample: _is_usable(encoder, sample, longest)
-=======
-        return _choose_unfiltered(job, encoder, count)
+        return _choose_unfiltered(config, name, encoder, count)
     if arm.share < 1:
-        return kept, *draw(kept, learned, count, training_seed(job))
+        return kept, *draw(kept, learned, count, training_seed(config, name))
     return kept, learned, 0
 
 
-def _choose_unfiltered(job: Job, encoder: Encoder, count: int) -> tuple[Samples, list[int], int]:
+def _choose_unfiltered(
+    config: Config, name: str, encoder: Encoder, count: int
+) -> tuple[Samples, list[int], int]:
     """Draw from all samples, kept or not, except those that leak an evaluation input."""
-    train = job.config.train
-    everything = Samples(frames(job))
-    rejections = read_records(job.run_dir / "filter" / "rejected", Rejected)
+    train = config.train
+    everything = Samples(frames(config))
+    rejections = read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
     leaked = {rejected.row for rejected in rejections if rejected.reason in LEAKED}
     learned = _split(everything, train.holdout)[0]
     candidates = [number for number in learned if number not in leaked]
@@ -350,10 +242,9 @@ def _choose_unfiltered(job: Job, encoder: Encoder, count: int) -> tuple[Samples,
         rows = examples(encoder, sample)
         return bool(rows) and all(
             len(row.input_ids) <= train.max_length and set(row.labels) != {IGNORED} for row in rows
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
         )
 
-    return everything, *draw(everything, candidates, count, training_seed(job), is_usable)
+    return everything, *draw(everything, candidates, count, training_seed(config, name), is_usable)
 
 
 def _is_wrong(check: verify.Check, sample: Sample) -> bool:
@@ -366,22 +257,14 @@ def _is_wrong(check: verify.Check, sample: Sample) -> bool:
         return False
 
 
-<<<<<<< HEAD
-def _mended(
+def _corrected(
     config: Config, name: str, sources: Sources, numbers: Iterable[int]
 ) -> Iterator[Sample | Seed]:
-    """These sources; under `corrected` a seed stands in once for its samples that are wrong."""
-    arm = config.train.arms[name]
-    check, mended = verify.load_check(config.task), set()
-=======
-def _corrected(job: Job, sources: Sources, numbers: Iterable[int]) -> Iterator[Sample | Seed]:
     """Yield these sources. In an arm with `corrected`, the ground truth of a seed takes the place
     of its wrong samples, once."""
-    config = job.config
-    arm = config.train.arms[job.part]
+    arm = config.train.arms[name]
     check = verify.load_check(config.task)
     corrected = set()
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
     for number in numbers:
         source = sources[number]
         seed = _seed_of(source)

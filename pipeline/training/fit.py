@@ -43,9 +43,8 @@ def train_arm(job: Job) -> dict[str, Any]:
 
     start, revision = source.saved_model(job.run_dir / job.stage / INIT)
     tokenizer = Tokenizer(start, revision)
-    rows = load(
-        job.config, job.part, tokenizer, load_config(start, revision).get_text_config().vocab_size
-    )
+    vocab_size = load_config(start, revision).get_text_config().vocab_size
+    rows = load(job.config, job.part, tokenizer, vocab_size)
     checkpoint = last_checkpoint(job.folder / "checkpoints")
     _announce(job, rows, start, checkpoint)
 
@@ -106,19 +105,11 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     from pipeline.training.callbacks import Guard, IdleWarning, Reporter
     from pipeline.training.trainer import DistillTrainer
 
-<<<<<<< HEAD
-    settings, arm, label = job.config.train, job.config.train.arms[job.part], f"train {job.part}"
-    folder, vocabulary = (
-        TopKFolder(frames(job.config)) if arm.method == "kd" else None,
-        Vocabulary.read(tokenizer.name),
-    )
-=======
     settings = job.config.train
     arm = settings.arms[job.part]
     label = f"train {job.part}"
-    folder = TopKFolder(frames(job)) if arm.method == "kd" else None
+    folder = TopKFolder(frames(job.config)) if arm.method == "kd" else None
     vocabulary = Vocabulary.read(tokenizer.name)
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
     soft = SoftLabels.read(job.run_dir / "filter" / "kept") if arm.soft_labels else None
 
     def collator(examples: Sequence[Example], packed: bool) -> collation.Collator:
@@ -136,17 +127,10 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         guard=guard,
         held_out=held_out,
         model=model,
-<<<<<<< HEAD
         args=trl_arguments.arguments(
             settings, arm, job.folder, training_seed(job.config, job.part)
         ),
-        train_dataset=collation.dataset(
-            rows.train, settings.max_length if settings.packing else None
-        ),
-=======
-        args=trl_arguments.arguments(settings, arm, job.folder, training_seed(job)),
         train_dataset=collation.dataset(rows.train, pack_to),
->>>>>>> 8136b1c (Put TRL's private hooks behind one file, with an upper bound)
         eval_dataset=held_out.rows if held_out else None,
         data_collator=collator(rows.train, packed=settings.packing),
         processing_class=tokenizer.hf,
