@@ -1,4 +1,8 @@
-"""The loop under every stage that asks a model: claim shards, feed requests, put answers into shards, commit, seal, report."""
+"""The loop of every stage that asks a model.
+
+It claims shards, sends requests, stores the answers in the shards, commits and seals them, and
+reports progress.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,14 +16,14 @@ from pipeline.models.base import Answer, Completion, Failure, Request
 from pipeline.records import Failed, Identified
 from pipeline.storage.journal import Shard, commit_if_due, sweep
 
-FEWEST_REQUESTS = 32  # before an error rate means anything
+FEWEST_REQUESTS = 32  # an error rate of fewer says nothing
 
 T = TypeVar("T", bound=Identified)
 
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """A request, and how its completion becomes a record and, if it has logprobs, a frame."""
+    """A request, and a function that turns its completion into a record and perhaps a frame."""
 
     request: Request
     record: Callable[[Completion], tuple[T, bytes | None]]
@@ -27,21 +31,23 @@ class Question(Generic[T]):
 
 @dataclass
 class Collector(Generic[T]):
-    """Asks for every record that is missing in the shards it is given.
+    """Asks for every record that is missing in some shards.
 
-    Whatever ends this early, what was answered is made durable first. A request that fails is noted in its shard, and the run goes on
-    until more than `max_error_rate` of the requests have failed; at 0 the first failure ends it.
+    Whatever ends this early, all answers are made durable first. A request that fails is stored in
+    its shard's errors, and the run continues until more than `max_error_rate` of the requests have
+    failed; at 0 the first failure ends it.
 
     Attributes:
-        question: (id) -> what to ask. Raises PipelineError if it cannot be put together.
-        failed: (failure) -> how it is noted.
+        question: makes the question for the id of a record; may raise PipelineError.
+        failed: makes the record of a failure.
+        advice: what the message of too many failures tells the user to do.
     """
 
     question: Callable[[str], Question[T]]
     failed: Callable[[Failure], Failed]
     progress: Progress
     max_error_rate: float = 0.0
-    advice: str = "mend that, then go on with --retry-errors"
+    advice: str = "fix the cause, then continue with --retry-errors"
     errors: int = 0
     answered: int = 0
     _asked: dict[str, tuple[Question[T], Shard[T]]] = field(default_factory=dict)
@@ -51,8 +57,9 @@ class Collector(Generic[T]):
     def run(
         self, ask: Callable[[Iterator[Request]], Iterator[list[Answer]]], shards: Iterable[Shard[T]]
     ) -> None:
-        """`ask` is the model's generate or score; `shards` are claimed, and are let go when they are sealed or this ends.
+        """Ask for the missing records of `shards`, which are claimed by this process.
 
+        `ask` is the model's generate or score. A shard is released when it is sealed or this ends.
         Raises Stopped after Ctrl-C or SIGTERM.
         """
         with Stopping.watched() as self._stopping:
@@ -65,17 +72,20 @@ class Collector(Generic[T]):
                     if self._stopping.overdue or (self._stopping.signal and not self._asked):
                         break
             except (PipelineError, KeyboardInterrupt):
-                if not self._stopping.signal:  # an engine may hear of Ctrl-C as well, and go first
+                if not self._stopping.signal:  # an engine may get Ctrl-C too, and end first
                     raise
             finally:
-                self._let_go()
+                self._release()
             if self._stopping.signal:
                 raise Stopped(self._stopping.signal)
         self.progress.show({"errors": self.errors}, last=True)
         assert not self._asked, f"{len(self._asked)} requests were never answered"
 
     def _requests(self, shards: Iterable[Shard[T]]) -> Iterator[Request]:
-        """Whenever the model has room for one more. The next shard is claimed when all of the last one is in flight."""
+        """Make a request whenever the model has room for one.
+
+        The next shard is claimed when all of the last one is in flight.
+        """
         assert self._stopping is not None
         for shard in shards:
             self._open[shard.name] = shard
@@ -109,16 +119,16 @@ class Collector(Generic[T]):
         asked = self.errors + self.answered
         if asked >= FEWEST_REQUESTS and self.errors > self.max_error_rate * asked:
             raise PipelineError(
-                f"{shard.errors_path.parent}: {self.errors} of {asked} requests failed, more than generate.max_error_rate="
-                f"{self.max_error_rate:g} allows; the last one ({failure.id}) as {failure.reason}: {failure.message}; "
-                f"{self.advice}"
+                f"{shard.errors_path.parent}: {self.errors} of {asked} requests failed, more than "
+                f"generate.max_error_rate={self.max_error_rate:g} allows; the last one "
+                f"({failure.id}) as {failure.reason}: {failure.message}; {self.advice}"
             )
 
     def _seal_if_complete(self, shard: Shard[T]) -> None:
         if shard.complete and shard.name in self._open:
             self._open.pop(shard.name).seal()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         for shard in self._open.values():
             shard.commit()
             shard.release()
@@ -126,19 +136,22 @@ class Collector(Generic[T]):
 
 
 def unexpected_failure(failure: Failure) -> Failed:
-    """How a failure is noted where the first one ends the stage."""
+    """Raise AssertionError: in this stage the first failure ends the run before it is stored."""
     raise AssertionError(f"this request must be answered: {failure}")
 
 
 def claim_all(folder: Path, ids: list[str], record: type[T], shard_size: int) -> list[Shard[T]]:
-    """The unfinished shards of all that hold `ids` in order. For a stage with few records, which one process does alone."""
+    """Claim all unfinished shards of a stage that one process does alone.
+
+    The shards hold the records with these ids, `shard_size` each, in order.
+    """
     shards = []
     sweep(folder)
     for number, first in enumerate(range(0, len(ids), shard_size)):
         shard = Shard(folder, number, record)
         if shard.claim():
             shard.recover(ids[first : first + shard_size])
-            if shard.complete:  # a crash came before it was sealed
+            if shard.complete:  # a crash kept it from being sealed
                 shard.seal()
             else:
                 shards.append(shard)

@@ -1,4 +1,7 @@
-"""What generate and score share: working shards off with a model, beside other workers, and making samples of its answers."""
+"""Samples from a teacher's answers, for generate and score.
+
+A process works on the shards that no other worker holds, and reopens a model that dies.
+"""
 
 import logging
 import time
@@ -33,14 +36,21 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """One sample to be made: of which seed, by which of generate's prompts, by sampling or of `reply_ids` token ids."""
+    """One sample to make.
+
+    Attributes:
+        index: number of the sample among those of its seed.
+        prompt: number of the prompt file.
+        reply_ids: the reply to score; None: generate one.
+        finish_reason: how the reply to score ended.
+    """
 
     seed: Seed
     index: int
     prompt: int
     sampling_seed: int | None = None
     reply_ids: list[int] | None = None
-    finish_reason: FinishReason | None = None  # of what is given
+    finish_reason: FinishReason | None = None
 
 
 @dataclass
@@ -48,23 +58,26 @@ class Capture(Generic[S]):
     """One process's work on one folder of samples.
 
     Attributes:
-        ask: (item, model) -> what to ask for it.
-        answers: (model, requests) -> the model's generate or score.
-        k: top-k logprobs that every token shall have; 0 for none.
+        spec: makes the sample's specification from an item and the model.
+        answers: calls the model's generate or score with requests.
+        k: top-k logprobs of every token; 0 for none.
     """
 
     job: Job
     worker: Worker[S, Sample]
-    ask: Callable[[Item[S], Model], SampleSpec]
+    spec: Callable[[Item[S], Model], SampleSpec]
     answers: Callable[[Model, Iterator[Request]], Iterator[list[Answer]]]
     k: int
 
     def run(self, open_model: Callable[[], Model]) -> None:
-        """Ask for every sample that is not there yet, until all shards are finished, by this process or by others.
+        """Make every missing sample, until this or other processes have finished all shards.
 
-        A model that dies is opened again, teacher.restarts times; not if nothing was made since the last time.
+        A model that dies is opened again, at most teacher.restarts times, and only if it made a
+        sample since the last time.
         """
-        name, work, there = self.job.stage, self.worker.work, self.worker.count_stored()
+        name, work = self.job.stage, self.worker.work
+        teacher = self.job.config.teacher
+        stored = self.worker.count_stored()
         restarts = 0
         waiting = Progress(f"{name}: other processes have the rest", work.shards, unit="shards")
         model: Model | None = None
@@ -77,19 +90,21 @@ class Capture(Generic[S]):
                     continue
                 if model is None:
                     log.info(
-                        f"{name}: {there:,} of {work.total:,} samples are there; loading {self.job.config.teacher.model}"
+                        f"{name}: {stored:,} of {work.total:,} samples are stored; "
+                        f"loading {teacher.model}"
                     )
                     model = open_model()
                 try:
-                    self.process_shards(
-                        model, Progress(name, work.total, self.worker.count_stored())
-                    )
+                    progress = Progress(name, work.total, self.worker.count_stored())
+                    self.process_shards(model, progress)
                 except EngineError as death:
-                    before, there, restarts = there, self.worker.count_stored(), restarts + 1
-                    if there == before or restarts > self.job.config.teacher.restarts:
+                    before, stored = stored, self.worker.count_stored()
+                    restarts += 1
+                    if stored == before or restarts > teacher.restarts:
                         raise
                     log.warning(
-                        f"{death}\n{name}: now by itself, {restarts} of teacher.restarts={self.job.config.teacher.restarts}"
+                        f"{death}\n{name}: restarting the model, "
+                        f"{restarts} of teacher.restarts={teacher.restarts}"
                     )
                     dead, model = model, None
                     dead.close()
@@ -98,83 +113,21 @@ class Capture(Generic[S]):
                 model.close()
 
     def process_shards(self, model: Model, progress: Progress) -> None:
-        """Ask `model` for what is missing in all shards that are free."""
+        """Ask `model` for the missing samples of all shards that no other process holds."""
         header = self._header(model)
-        asked = [prompts.load(path) for path in prompts.stored_files(self.job.folder)]
+        prompt_files = prompts.stored_files(self.job.folder)
+        questions = _Questions(self, model, header, [prompts.load(path) for path in prompt_files])
         collector = Collector(
-            partial(self._question, model, header, asked),
+            questions.question,
             self._failed,
             progress,
             self.job.config.generate.max_error_rate,
-            answered=self.worker.count_stored(),  # a retry of what mostly fails must not pass for a run that does
+            # stored samples count as answered: otherwise a retry of lasting failures would look
+            # like a run that mostly fails
+            answered=self.worker.count_stored(),
         )
-        collector.run(
-            partial(self.answers, model), self.worker.claim(header.to_bytes() if header else b"")
-        )
-
-    def _question(
-        self, model: Model, header: topk.Header | None, asked: list[prompts.Prompt], identifier: str
-    ) -> Question[Sample]:
-        ask = self.ask(self.worker.items[identifier], model)
-        prompt = asked[ask.prompt]
-        rendered = prompt.render(
-            ask.seed, model.tokenizer.control_tokens if model.tokenizer else ()
-        )
-        token_ids = model.tokenizer.encode(rendered) if model.tokenizer else None
-        request = Request(
-            identifier,
-            rendered,
-            token_ids,
-            ask.sampling_seed,
-            tuple(prompt.front.stop),
-            ask.reply_ids,
-        )
-        return Question(
-            request,
-            partial(
-                self._sample,
-                model,
-                header,
-                prompt,
-                ask,
-                digest(token_ids or str(rendered), length=8),
-            ),
-        )
-
-    def _sample(
-        self,
-        model: Model,
-        header: topk.Header | None,
-        prompt: prompts.Prompt,
-        ask: SampleSpec,
-        prompt_digest: str,
-        completion: Completion,
-    ) -> tuple[Sample, bytes | None]:
-        self.worker.items.pop(completion.id)
-        reading = replies.read(prompt, completion, model.tokenizer)
-        sample = Sample(
-            id=completion.id,
-            seed=ask.seed,
-            index=ask.index,
-            prompt=ask.prompt,
-            teacher=self.job.config.teacher.model,
-            prompt_digest=prompt_digest,
-            sampling_seed=ask.sampling_seed,
-            token_ids=completion.token_ids,
-            text=completion.text,
-            **vars(reading),
-            finish_reason=ask.finish_reason or completion.finish_reason,
-            usage=completion.usage,
-        )
-        if header is None:
-            return sample, None
-        if completion.topk is None:
-            raise PipelineError(
-                f"{sample.teacher}: gave no logprobs; set teacher.logprobs: 0 and train sft arms only"
-            )
-        return sample, topk.encode(
-            completion.topk.ids, completion.topk.logprobs, header, int(digest(sample.id), 16)
-        )
+        shards = self.worker.claim(header.to_bytes() if header else b"")
+        collector.run(partial(self.answers, model), shards)
 
     def _failed(self, failure: Failure) -> Failed:
         item = self.worker.items.pop(failure.id)
@@ -193,8 +146,66 @@ class Capture(Generic[S]):
         return header(self.job, model, self.k, teacher.logprob_mass, teacher.logprob_threshold)
 
 
+@dataclass(frozen=True)
+class _Questions(Generic[S]):
+    """Makes the questions to one model, and samples of its completions."""
+
+    capture: Capture[S]
+    model: Model
+    header: topk.Header | None
+    prompts: Sequence[prompts.Prompt]
+
+    def question(self, identifier: str) -> Question[Sample]:
+        """Return the question for a sample. Raises PipelineError if its prompt does not render."""
+        spec = self.capture.spec(self.capture.worker.items[identifier], self.model)
+        prompt = self.prompts[spec.prompt]
+        tokenizer = self.model.tokenizer
+        rendered = prompt.render(spec.seed, tokenizer.control_tokens if tokenizer else ())
+        token_ids = tokenizer.encode(rendered) if tokenizer else None
+        request = Request(
+            identifier,
+            rendered,
+            token_ids,
+            spec.sampling_seed,
+            tuple(prompt.front.stop),
+            spec.reply_ids,
+        )
+        prompt_digest = digest(token_ids or str(rendered), length=8)
+        return Question(request, partial(self._sample, spec, prompt_digest))
+
+    def _sample(
+        self, spec: SampleSpec, prompt_digest: str, completion: Completion
+    ) -> tuple[Sample, bytes | None]:
+        self.capture.worker.items.pop(completion.id)
+        reading = replies.read(self.prompts[spec.prompt], completion, self.model.tokenizer)
+        sample = Sample(
+            id=completion.id,
+            seed=spec.seed,
+            index=spec.index,
+            prompt=spec.prompt,
+            teacher=self.capture.job.config.teacher.model,
+            prompt_digest=prompt_digest,
+            sampling_seed=spec.sampling_seed,
+            token_ids=completion.token_ids,
+            text=completion.text,
+            **vars(reading),
+            finish_reason=spec.finish_reason or completion.finish_reason,
+            usage=completion.usage,
+        )
+        if self.header is None:
+            return sample, None
+        table = completion.topk
+        if table is None:
+            raise PipelineError(
+                f"{sample.teacher}: gave no logprobs; "
+                "set teacher.logprobs: 0 and train sft arms only"
+            )
+        number = int(digest(sample.id), 16)
+        return sample, topk.encode(table.ids, table.logprobs, self.header, number)
+
+
 def header(job: Job, model: Model, k: int, mass: float, threshold: float) -> topk.Header:
-    """What a file of this teacher's frames begins with. Raises PipelineError for a server of which no tokenizer is known."""
+    """Return the header of a `.topk` file. Raises PipelineError if the tokenizer is unknown."""
     if model.tokenizer is None:
         raise PipelineError(f"{job.stage}: logprobs need the tokenizer; set teacher.tokenizer")
     return topk.Header(
@@ -214,7 +225,7 @@ def header(job: Job, model: Model, k: int, mass: float, threshold: float) -> top
 
 
 def keep_prompts(paths: Sequence[Path | str], folder: Path) -> None:
-    """Copy the prompts to prompts/0.md, 1.md, …: what samples were asked with is read from here by later stages."""
+    """Copy the prompt files to prompts/0.md, 1.md, …, where later stages read them."""
     (folder / "prompts").mkdir(exist_ok=True)
     with locked(folder / "work.lock"):  # other workers write the same
         for number, path in enumerate(paths):
@@ -222,7 +233,7 @@ def keep_prompts(paths: Sequence[Path | str], folder: Path) -> None:
 
 
 def count(folder: Path) -> dict[str, Any]:
-    """What a folder of samples holds, from its files. Raises PipelineError if all requests failed."""
+    """Count a folder's samples and failures. Raises PipelineError if all requests failed."""
     finish: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for sample in read_records(folder, Sample):
@@ -236,7 +247,8 @@ def count(folder: Path) -> dict[str, Any]:
     if not total["samples"]:
         last = f"{failures[-1].reason}: {failures[-1].message}" if failures else "nothing was asked"
         raise PipelineError(
-            f"{folder}: no request got an answer ({last}); mend that, then go on with --retry-errors"
+            f"{folder}: no request got an answer ({last}); "
+            "fix the cause, then continue with --retry-errors"
         )
     nbytes = {
         name: sum(path.stat().st_size for path in folder.glob(f"*.{name}"))
@@ -253,17 +265,20 @@ def count(folder: Path) -> dict[str, Any]:
 
 
 def summary(run_dir: Path, stage: str) -> str:
-    """One line of what was made, and one of what failed if anything did."""
-    counts, folder = read_manifest(run_dir, stage)["counts"], run_dir / stage
+    """Write one line about the samples, and one about the failures if there are any."""
+    counts = read_manifest(run_dir, stage)["counts"]
     tokens = max(counts["completion_tokens"], 1)
     line = (
-        f"{stage}: {counts['samples']:,} samples, {counts['completion_tokens']:,} tokens; {counts['with_answer']:,} with an answer, "
-        f"{counts['with_rationale']:,} with a rationale; logprobs {counts['topk_bytes'] / tokens:.1f} B a token, "
-        f"text {counts['jsonl_bytes'] / tokens:.1f} B a token"
+        f"{stage}: {counts['samples']:,} samples, {counts['completion_tokens']:,} tokens; "
+        f"{counts['with_answer']:,} with an answer, {counts['with_rationale']:,} with a rationale; "
+        f"logprobs {counts['topk_bytes'] / tokens:.1f} B/token, "
+        f"text {counts['jsonl_bytes'] / tokens:.1f} B/token"
     )
     if not counts["failed"]:
         return line
-    reasons = ", ".join(
-        f"{number:,} {reason}" for reason, number in counts["failed_by_reason"].items()
+    by_reason = counts["failed_by_reason"].items()
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in by_reason)
+    return (
+        f"{line}\n{stage}: {counts['failed']:,} requests failed ({reasons}); "
+        f"see {run_dir / stage / 'errors'}, and continue with --retry-errors"
     )
-    return f"{line}\n{stage}: {counts['failed']:,} requests failed ({reasons}); see {folder / 'errors'}, and go on with --retry-errors"

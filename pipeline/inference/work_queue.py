@@ -1,7 +1,8 @@
-"""What a stage that asks the teacher has to do, shard by shard, so that a worker holds no more of it than it works on.
+"""The samples that a stage has to make, shard by shard, so that a worker loads only its own shards.
 
-work.json is made once a run, when the seeds have been read through: how many there are, where each shard's begin, and later what is to
-be tried again. Shards are numbered: first those of the seeds in their order, then those of what --retry-errors took up.
+work.json is written once per run, when the seeds have been read through: how many there are, where
+those of each shard begin, and later which failures to retry. The first shards belong to the seeds
+in their order, the next ones to what --retry-errors retries.
 """
 
 import os
@@ -25,39 +26,44 @@ T = TypeVar("T", bound=Identified)
 class Work(BaseModel):
     """The content of work.json.
 
-    `retries`: for each extra shard (number of the seed, index) of what it holds. `taken_up`: the shards whose failures these are, until
-    their files have been moved.
+    Attributes:
+        shard_seeds: seeds per shard.
+        samples: samples per seed.
+        retries: (number of the seed, index) of every sample of an extra shard.
+        taken_up: the shards whose failures are in `retries`, until their error files are moved.
     """
 
     seeds: int
     shard_seeds: int
-    samples: int  # a seed
+    samples: int
     offsets: tuple[int, ...] = ()
     retries: list[list[tuple[int, int]]] = []
     taken_up: list[int] = []
 
     @property
     def shards(self) -> int:
+        """Count all shards, with those of retries."""
         return -(-self.seeds // self.shard_seeds) + len(self.retries)
 
     @property
     def total(self) -> int:
+        """Count the samples of the whole run."""
         return self.seeds * self.samples
 
     def size(self, shard: int) -> int:
-        """Samples of a shard."""
+        """Count the samples of a shard."""
         first = shard * self.shard_seeds
         if first >= self.seeds:
             return len(self.retries[self.retry(shard)])
         return (min(first + self.shard_seeds, self.seeds) - first) * self.samples
 
     def retry(self, shard: int) -> int:
-        """Which of `retries` a shard is."""
+        """Return the index in `retries` of an extra shard."""
         return shard - (self.shards - len(self.retries))
 
 
 def open_work(folder: Path, make: Callable[[], Work]) -> Work:
-    """Read work.json, or write what `make` finds; one process at a time."""
+    """Read work.json, or write what `make` returns; one process at a time."""
     path = folder / "work.json"
     with locked(folder / "work.lock"):
         if not path.exists():
@@ -69,9 +75,10 @@ def open_work(folder: Path, make: Callable[[], Work]) -> Work:
 
 
 def retry_errors(job: Job) -> None:
-    """Have what failed asked again by the next run. Only while no other process works in the folder.
+    """Let the next run retry all failures. Call it only while no other process uses the folder.
 
-    An unfinished shard forgets its failures; those of finished ones, which are never touched again, go to extra shards.
+    An unfinished shard drops its failures. Finished shards are never changed, so their failures go
+    to extra shards.
     """
     folder = job.folder
     path = folder / "work.json"
@@ -81,24 +88,23 @@ def retry_errors(job: Job) -> None:
     work = _move_taken_up(folder, Work.model_validate_json(path.read_bytes()))
     paths = failure_files(folder)
     sealed = [file for file in paths if sealed_path(folder, int(file.stem)).exists()]
-    again = [(failed.number, failed.index) for file in sealed for failed in read_failures(file)]
+    places = [(failed.number, failed.index) for file in sealed for failed in read_failures(file)]
     size = work.shard_seeds * work.samples
-    write_atomic(
-        path,
-        work.model_copy(
-            update={
-                "retries": work.retries
-                + [again[first : first + size] for first in range(0, len(again), size)],
-                "taken_up": [int(file.stem) for file in sealed],
-            }
-        ).model_dump_json(),
-    )
+    shards = [places[first : first + size] for first in range(0, len(places), size)]
+    update = {
+        "retries": work.retries + shards,
+        "taken_up": [int(file.stem) for file in sealed],
+    }
+    write_atomic(path, work.model_copy(update=update).model_dump_json())
     for file in paths:
         archive_file(file, folder / "errors" / "retried")
 
 
 def _move_taken_up(folder: Path, work: Work) -> Work:
-    """Finish what a crash may have kept from being moved, so that later failures of these shards are not taken for it."""
+    """Move the error files that a crash left behind.
+
+    Otherwise they would be mistaken for later failures of these shards.
+    """
     if not work.taken_up:
         return work
     for number in work.taken_up:
@@ -109,16 +115,21 @@ def _move_taken_up(folder: Path, work: Work) -> Work:
 
 
 def failure_files(folder: Path) -> list[Path]:
+    """Return the error files of all shards, in order."""
     return sorted((folder / "errors").glob("[0-9]*.jsonl"))
 
 
 def errors_path(folder: Path, shard: int) -> Path:
+    """Return the path of a shard's error file."""
     return folder / "errors" / f"{shard:05d}.jsonl"
 
 
 @dataclass(frozen=True)
 class Item(Generic[S]):
-    """One sample to be made: its id, what it is made from (a seed, or a sample to be scored), where that stands, and its index."""
+    """One sample to make, from a seed or a sample to score.
+
+    `number` is the position of that source, `index` counts the samples made from it.
+    """
 
     id: str
     source: S
@@ -127,11 +138,13 @@ class Item(Generic[S]):
 
 
 class Worker(Generic[S, T]):
-    """One process's part in a folder of shards. `items` are what is missing in the shards that it holds, by sample id.
+    """One process's part in a folder of shards.
+
+    `items` are the missing samples of the shards that it holds, by id.
 
     Args:
-        take: (first, last) -> the sources with these numbers, last left out.
-        name: (source, index) -> id of a sample.
+        take: returns the sources with the numbers `first` to `last` - 1.
+        name: makes the id of a sample from its source and index.
     """
 
     def __init__(
@@ -145,12 +158,11 @@ class Worker(Generic[S, T]):
         self.folder, self.work, self.record = folder, work, record
         self.items: dict[str, Item[S]] = {}
         self._take, self._name = take, name
-        self._elsewhere = {
-            place for shard in work.retries for place in shard
-        }  # a shard that is repaired must not have them too
+        # samples in extra shards; a shard that is repaired must not have them too
+        self._retried = {place for shard in work.retries for place in shard}
 
     def unsealed(self) -> list[int]:
-        """Numbers of the shards that are not finished."""
+        """Return the numbers of the unfinished shards."""
         names = set(os.listdir(self.folder))
         return [
             number
@@ -159,7 +171,7 @@ class Worker(Generic[S, T]):
         ]
 
     def others_hold_the_rest(self) -> bool:
-        """Whether other processes have all that is left."""
+        """Tell whether other processes hold all unfinished shards."""
         for number in self.unsealed():
             shard = Shard(self.folder, number, self.record)
             if shard.claim():
@@ -168,21 +180,19 @@ class Worker(Generic[S, T]):
         return True
 
     def count_stored(self) -> int:
-        """Samples that are on disk, finished shards not read."""
+        """Count the samples on disk, without reading finished shards."""
         sealed = set(range(self.work.shards)) - set(self.unsealed())
-        failed = sum(
-            len(read_failures(path))
-            for path in failure_files(self.folder)
-            if int(path.stem) in sealed
-        )
-        taken_up = sum(map(len, self.work.retries))
-        whole = sum(self.work.size(number) for number in sealed) - failed - taken_up
-        return whole + sum(
-            path.read_bytes().count(b"\n") for path in self.folder.glob("*.journal.jsonl")
-        )
+        count = sum(self.work.size(number) for number in sealed)
+        count -= sum(map(len, self.work.retries))
+        for path in failure_files(self.folder):
+            if int(path.stem) in sealed:
+                count -= len(read_failures(path))
+        for path in self.folder.glob("*.journal.jsonl"):
+            count += path.read_bytes().count(b"\n")
+        return count
 
     def claim(self, header: bytes) -> Iterator[Shard[T]]:
-        """Take the free shards one after the other; those that others hold are passed over."""
+        """Claim the shards that no other process holds, one after the other."""
         for number in self.unsealed():
             shard = Shard(self.folder, number, self.record)
             if shard.claim():
@@ -192,23 +202,25 @@ class Worker(Generic[S, T]):
                 yield shard
 
     def _items(self, shard: int) -> list[Item[S]]:
+        """Return the samples of a shard, without those that a later shard retries."""
         work = self.work
         first = shard * work.shard_seeds
-        if first < work.seeds:
-            sources = self._take(first, min(first + work.shard_seeds, work.seeds))
-            places = [
-                (number, index)
-                for number in range(first, first + len(sources))
-                for index in range(work.samples)
-            ]
-            places = [place for place in places if place not in self._elsewhere]
-            return [self._item(sources[number - first], number, index) for number, index in places]
-        own = work.retry(shard)
-        later = {place for places in work.retries[own + 1 :] for place in places}
-        places = [place for place in work.retries[own] if place not in later]
-        return [
-            self._item(self._take(number, number + 1)[0], number, index) for number, index in places
-        ]
+        if first >= work.seeds:
+            return self._retried_items(work.retry(shard))
+        items = []
+        sources = self._take(first, min(first + work.shard_seeds, work.seeds))
+        for number, source in enumerate(sources, start=first):
+            for index in range(work.samples):
+                if (number, index) not in self._retried:
+                    items.append(Item(self._name(source, index), source, number, index))
+        return items
 
-    def _item(self, source: S, number: int, index: int) -> Item[S]:
-        return Item(self._name(source, index), source, number, index)
+    def _retried_items(self, retry: int) -> list[Item[S]]:
+        places, *later_shards = self.work.retries[retry:]
+        later = {place for shard in later_shards for place in shard}
+        items = []
+        for number, index in places:
+            if (number, index) not in later:
+                source = self._take(number, number + 1)[0]
+                items.append(Item(self._name(source, index), source, number, index))
+        return items

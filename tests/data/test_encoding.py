@@ -1,4 +1,4 @@
-"""Encoding: the loss is on exactly the completion, and nothing misaligned gets through."""
+"""Encoding: the loss covers exactly the completion, and misaligned rows are refused."""
 
 import dataclasses
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def test_unmasked_tokens_decode_to_exactly_the_completion(
 def test_text_is_tokenised_anew_for_another_tokenizer(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """The teacher's ids mean nothing to another student; its frames neither."""
+    """The teacher's ids and frames mean nothing to a student with another tokenizer."""
     place = Frame(file="f", offset=0, nbytes=1, crc32=0)
     (example,) = encode(
         [sample(token_ids=[99_999], frame=place)], prompt, tokenizer, same_tokenizer=False
@@ -88,7 +88,7 @@ def test_text_is_tokenised_anew_for_another_tokenizer(
 def test_frames_that_fit_are_accepted(
     tmp_path: Path, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """The check must not refuse what is right."""
+    """The check must not refuse valid frames."""
     ids = tokenizer.encode_reply(" yes")
     examples = encode(
         [sample(token_ids=ids, frame=write_frames(tmp_path, ids, tokenizer.hash))],
@@ -118,7 +118,7 @@ def test_misaligned_frames_are_refused(
     vocab_size: int,
     expected: str,
 ) -> None:
-    """Other tokens, another length, another tokenizer, ids out of range: all fail closed, before training."""
+    """Frames of other tokens, length, tokenizer or ids out of range never reach training."""
     place = write_frames(tmp_path, tokenizer.encode_reply(stored), hash_ or tokenizer.hash)
     examples = encode(
         [sample(token_ids=tokenizer.encode_reply(" yes"), frame=place)],
@@ -133,7 +133,7 @@ def test_misaligned_frames_are_refused(
 def test_row_without_frame_is_refused(
     tmp_path: Path, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """KD on some rows and SFT on others, in silence, would be neither."""
+    """Otherwise KD would silently train some rows with SFT."""
     with pytest.raises(PipelineError, match="has no logprobs, and kd needs them"):
         check_frames(
             encode([sample(token_ids=[9])], prompt, tokenizer, same_tokenizer=True),
@@ -146,7 +146,7 @@ def test_row_without_frame_is_refused(
 def test_long_rows_are_refused_not_cut(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """A cut row has lost its end, and its frame no longer fits."""
+    """A cut row loses its end, and its frame no longer fits."""
     examples = encode(
         [sample(0), sample(1, text="x" * 100)], prompt, tokenizer, same_tokenizer=False
     )
@@ -159,7 +159,9 @@ def test_long_rows_are_refused_not_cut(
 
 
 PLACE = Frame(file="f", offset=0, nbytes=1, crc32=0)
-FORMS = {  # per form: of each row what the prompt begins with, what is learned, and of how many tokens the teacher's distribution is known
+# per form, for each row: the prompt's beginning, the text to learn, and the number of tokens with a
+# teacher distribution
+FORMS = {
     "whole": [("Is", " yes, it is even\n", 17)],
     "answer": [("Is", "yes\n", 3)],
     "steps": [("[answer] Is", "yes\n", 3), ("[rationale] Is", "it is even\n", 11)],
@@ -167,7 +169,7 @@ FORMS = {  # per form: of each row what the prompt begins with, what is learned,
 
 
 def read(sample: Make, tokenizer: Tokenizer, **changes: Any) -> Sample:
-    """A sample as generate leaves it: one token a character."""
+    """Return the sample as generate stores it: one token per character."""
     ids = tokenizer.encode_reply(" yes, it is even\n")[:-1]
     assert len(ids) == 17
     return sample(
@@ -179,7 +181,7 @@ def read(sample: Make, tokenizer: Tokenizer, **changes: Any) -> Sample:
 def test_forms_teach_their_part_of_the_reply(
     form: Any, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """A token taught under another token's distribution is noise; one whose distribution follows other text is known to nobody."""
+    """A token must not be trained on a distribution of another token or behind other text."""
     rows = encode([read(sample, tokenizer)], prompt, tokenizer, same_tokenizer=True, form=form)
     found = []
     for row in rows:
@@ -201,7 +203,7 @@ def test_forms_teach_their_part_of_the_reply(
 def test_rationale_is_weighted_by_its_tokens(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """Weights that slip by one token weigh the answer."""
+    """Weights that slip by one token would weight the answer."""
     (row,) = encode(
         [read(sample, tokenizer)], prompt, tokenizer, same_tokenizer=True, rationale_weight=0.5
     )
@@ -212,7 +214,7 @@ def test_rationale_is_weighted_by_its_tokens(
 def test_ground_truth_is_taught_in_every_form(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """The few-rows control and a corrected row must look like a reply."""
+    """Rows of ground truth (the few-rows control, corrected samples) must look like replies."""
     front = prompt.front.model_copy(update={"target": " {target}, it is {number}\n"})
     seed = Seed(id="a", inputs={"number": 4}, target="yes")
     for form, expected in (
@@ -220,7 +222,8 @@ def test_ground_truth_is_taught_in_every_form(
         ("answer", ["yes\n"]),
         ("steps", ["yes\n", "it is 4\n"]),
     ):
-        encoder = Encoder(tokenizer, dataclasses.replace(prompt, front=front), True, form)  # type: ignore[arg-type]
+        prompt_of_front = dataclasses.replace(prompt, front=front)
+        encoder = Encoder(tokenizer, prompt_of_front, True, form)  # type: ignore[arg-type]
         rows = encoder.encode_target(seed)
         assert [tokenizer.decode(taught(row)) for row in rows] == expected
         assert all(row.frame is None for row in rows)
@@ -232,7 +235,7 @@ def test_ground_truth_is_taught_in_every_form(
 def test_answer_that_also_occurs_in_its_rationale(
     form: Any, expected: list[str], tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """The first 36 is not the answer; rows once began there."""
+    """The first 36 is not the answer, but rows once started there."""
     spans = {
         "rationale": Span(end="The answer is"),
         "answer": Span(start="The answer is", end="\n"),
@@ -247,7 +250,7 @@ def test_answer_that_also_occurs_in_its_rationale(
 def test_text_tokenised_anew_keeps_its_parts_and_its_end(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """ "no" is not the one in "nothing"; and what was cut off has no end that could be learned."""
+    """The answer "no" is not the one in "nothing", and a truncated reply has no end to learn."""
     odd = sample(text="nothing odd here. So: no", rationale="nothing odd here.", answer="no")
     (row,) = encode([odd], prompt, tokenizer, same_tokenizer=False, form="answer")
     assert tokenizer.decode(taught(row)) == "no"
@@ -261,7 +264,7 @@ def test_text_tokenised_anew_keeps_its_parts_and_its_end(
 def test_ground_truth_without_a_readable_answer_is_refused(
     tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """No filter can mend what the prompt's own front matter writes."""
+    """No filter can fix what the prompt's own front matter writes."""
     asked = dataclasses.replace(
         prompt,
         front=prompt.front.model_copy(
@@ -277,7 +280,7 @@ def test_ground_truth_without_a_readable_answer_is_refused(
 def test_answer_that_cannot_be_read_is_refused_where_it_is_taught(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """An empty reply would teach the student to say nothing."""
+    """An empty reply would teach the student to write nothing."""
     with pytest.raises(
         PipelineError, match="no answer can be read in it, and form: answer trains on the answer"
     ):

@@ -45,16 +45,17 @@ ASKED = {
 
 
 def test_nothing_declared() -> None:
-    """A run without declarations goes on, but says so."""
+    """A run without declared licences continues, with a note."""
     report = check(None, None)
     assert report.lines == [
-        "licences: licences.teacher and licences.seeds not declared; check yourself whether training is allowed"
+        "licences: licences.teacher and licences.seeds not declared; "
+        "check yourself whether training is allowed"
     ]
     assert report.record == {}
 
 
 def test_one_declared() -> None:
-    """What is declared is judged; what is not is named."""
+    """A declared licence is checked; a missing one is named."""
     report = check("apache-2.0", None)
     assert [line[:28] for line in report.lines] == [
         "licences: licences.seeds not",
@@ -64,7 +65,7 @@ def test_one_declared() -> None:
 
 
 def test_conditions_are_told() -> None:
-    """Attribution that nobody hears of is not given."""
+    """A user who does not hear of attribution does not give it."""
     report = check("llama3.1", "CC-BY-SA-4.0")
     assert "naming" in report.lines[0]
     assert "attribution, share-alike" in report.lines[1]
@@ -76,7 +77,10 @@ def test_conditions_are_told() -> None:
     ["llama2", "llama-3", "openai-terms", "anthropic-terms", "google-terms", "tongyi-qianwen"],
 )
 def test_forbidden(name: str) -> None:
-    """A student trained against the teacher's terms may have to be thrown away; the key to set is named."""
+    """A student trained against the teacher's terms may be unusable.
+
+    The message names the key to set.
+    """
     with pytest.raises(
         PipelineError,
         match=rf"licences\.teacher: {name} forbids .*licences\.acknowledge=\[{name}\]",
@@ -86,7 +90,7 @@ def test_forbidden(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["unknown", "proprietary", "cc-by-nd-4.0", "my-own-licence"])
 def test_unknown(name: str) -> None:
-    """Not to know is not to be allowed."""
+    """An unknown licence does not count as allowed."""
     with pytest.raises(
         PipelineError, match=r"licences\.seeds: .* is not known to allow .*take other seeds"
     ):
@@ -94,13 +98,16 @@ def test_unknown(name: str) -> None:
 
 
 def test_misspelled() -> None:
-    """A slip is no refusal without a way out."""
+    """A misspelt name is refused with a suggestion."""
     with pytest.raises(PipelineError, match=r"did you mean apache-2\.0\?"):
         check("apache2.0", None)
 
 
 def test_acknowledged() -> None:
-    """It goes on, aloud, and the run's records say who took it upon themselves; another name's acknowledgement does not count."""
+    """An acknowledged licence passes with a loud line and a record.
+
+    Acknowledging another name does not help.
+    """
     report = check("llama2", "mine", ["LLaMA2", "mine"])
     assert report.lines[0].startswith("licences: !!! teacher: llama2 FORBIDS this training")
     assert report.lines[1].startswith("licences: !!! seeds: mine IS NOT KNOWN")
@@ -130,7 +137,7 @@ def test_spellings(name: str) -> None:
 
 
 def test_what_is_declared_after_generate_stops_training(workshop: Path) -> None:
-    """The gate stood before generate and score only, and a licence that was looked up later stopped nothing."""
+    """Only generate and score checked licences, so one declared later stopped nothing."""
     for each in (generate, filter_stage):
         runner.execute(each, load(workshop / "config.yaml"))
     with pytest.raises(PipelineError, match="openai-terms forbids this training"):
@@ -138,7 +145,7 @@ def test_what_is_declared_after_generate_stops_training(workshop: Path) -> None:
 
 
 def test_the_table() -> None:
-    """Every licence that was promised is there once, with its source; what has conditions names them."""
+    """Every promised licence is in the table once, with its source and its conditions."""
     assert set(KNOWN) >= ASKED
     assert len(KNOWN) == sum(len(terms.names) for terms in TABLE)
     for terms in TABLE:

@@ -1,4 +1,4 @@
-"""Seeds from every format, and what is said of bad ones."""
+"""Examples from every format, and the errors of malformed ones."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_all_formats_give_the_same_seeds(tmp_path: Path, suffix: str) -> None:
 
 
 def test_dataset_of_the_hub_is_read_from_a_local_folder(tmp_path: Path) -> None:
-    """The path of a hub dataset, with the folder that the hub would have given."""
+    """Read a hub dataset, from the folder that the hub would give."""
     write(tmp_path, "jsonl").rename(tmp_path / "train.jsonl")
     found = seeds.load(Source(dataset=str(tmp_path), limit=1))
     assert [(s.id, s.inputs, s.target) for s in found] == [("a", {"text": "one"}, "x")]
@@ -55,7 +55,7 @@ def test_dataset_of_the_hub_is_read_from_a_local_folder(tmp_path: Path) -> None:
 
 
 def test_ids_are_made_from_content(tmp_path: Path) -> None:
-    """Without ids, the same row must be the same seed wherever it stands."""
+    """Without ids, the same row must be the same seed wherever it is."""
     (tmp_path / "s.jsonl").write_text('{"q": "1"}\n{"q": "2"}\n')
     (tmp_path / "t.jsonl").write_text('{"q": "2"}\n')
     one, two = (seeds.load(Source(path=str(tmp_path / name))) for name in ("s.jsonl", "t.jsonl"))
@@ -63,7 +63,7 @@ def test_ids_are_made_from_content(tmp_path: Path) -> None:
 
 
 def test_target_is_cut_out_by_its_pattern(tmp_path: Path) -> None:
-    """Ground truth often stands at the end of a worked solution."""
+    """Ground truth is often at the end of a worked solution."""
     (tmp_path / "s.jsonl").write_text('{"q": "1+1", "answer": "1+1 is 2\\n#### 2"}\n')
     source = Source(
         path=str(tmp_path / "s.jsonl"), target_field="answer", target_pattern=r"#### (.+)"
@@ -94,7 +94,7 @@ def test_target_is_cut_out_by_its_pattern(tmp_path: Path) -> None:
 def test_bad_file_is_named_with_its_line(
     tmp_path: Path, name: str, text: str, expected: str
 ) -> None:
-    """Where, what, what to do."""
+    """The message says where, what is wrong, and what to do."""
     (tmp_path / name).write_text(text)
     with pytest.raises(PipelineError, match=expected):
         seeds.load(Source(path=str(tmp_path / name)))
@@ -103,7 +103,7 @@ def test_bad_file_is_named_with_its_line(
 
 
 def test_held_out_seed_among_the_training_seeds_is_refused(tmp_path: Path) -> None:
-    """A student that saw the test is no student."""
+    """A student that saw the test measures nothing."""
     (tmp_path / "s.jsonl").write_text('{"q": "1", "target": "a"}\n')
     source = Source(path=str(tmp_path / "s.jsonl"))
     with pytest.raises(PipelineError, match="reads like training seed"):
@@ -111,14 +111,14 @@ def test_held_out_seed_among_the_training_seeds_is_refused(tmp_path: Path) -> No
 
 
 def test_held_out_seed_needs_ground_truth(tmp_path: Path) -> None:
-    """An accuracy over unknown answers would be a made-up figure."""
+    """An accuracy without ground truth would be made up."""
     (tmp_path / "s.jsonl").write_text('{"q": "1"}\n')
     with pytest.raises(PipelineError, match="evaluate needs the ground truth"):
         seeds.load_eval([], Source(path=str(tmp_path / "s.jsonl")), text)
 
 
 def test_other_columns_do_not_hide_a_leak(tmp_path: Path) -> None:
-    """What the student sees is the same; a row number beside it must not make it another seed."""
+    """A row number beside the same text must not make it another seed."""
     (tmp_path / "s.jsonl").write_text('{"q": "One", "row": 1, "target": "a"}\n')
     (tmp_path / "e.jsonl").write_text('{"q": "one ", "row": 2, "target": "a"}\n')
     with pytest.raises(PipelineError, match="reads like training seed"):
@@ -130,7 +130,7 @@ def test_other_columns_do_not_hide_a_leak(tmp_path: Path) -> None:
 
 
 def test_bad_bytes_are_found_on_their_line(tmp_path: Path) -> None:
-    """Reading is buffered; the line must be right all the same."""
+    """Reading is buffered, and the line must still be right."""
     for name, head in (("s.jsonl", b""), ("s.csv", b"q\n")):
         row = b'{"q": "%d"}\n' if name == "s.jsonl" else b"%d\n"
         (tmp_path / name).write_bytes(
@@ -143,14 +143,14 @@ def test_bad_bytes_are_found_on_their_line(tmp_path: Path) -> None:
 
 
 def test_half_a_character_is_refused_with_its_line(tmp_path: Path) -> None:
-    """Cut messages end in half a surrogate pair, which no file can hold."""
+    """Truncated messages end in half a surrogate pair, which no file can hold."""
     (tmp_path / "s.jsonl").write_text('{"q": "hi \\ud83d"}\n')
     with pytest.raises(PipelineError, match=r"s\.jsonl:1: holds half of a surrogate pair"):
         seeds.load(Source(path=str(tmp_path / "s.jsonl")))
 
 
 def test_shipped_seeds_share_no_text_with_the_held_out_ones() -> None:
-    """Nor with the examples in the teacher's prompt."""
+    """Nor do the examples in the teacher's prompt."""
     folder = ROOT / "data" / "sms_spam"
     train, held_out = (
         [s.inputs["text"] for s in seeds.load(Source(path=str(folder / name)))]
@@ -168,7 +168,10 @@ def test_shipped_seeds_share_no_text_with_the_held_out_ones() -> None:
 
 
 def test_seeds_that_change_under_the_reader_are_refused(tmp_path: Path) -> None:
-    """Later shards would be those of other seeds, and nothing would tell. Written anew as it was, the file is the same."""
+    """Later shards would silently belong to other seeds.
+
+    A file that is written again unchanged is accepted.
+    """
     path = tmp_path / "seeds.jsonl"
     write_seeds(path, range(30))
     pinned = seeds.PinnedSource(Source(path=str(path)))
@@ -187,7 +190,7 @@ def test_seeds_that_change_under_the_reader_are_refused(tmp_path: Path) -> None:
 
 
 def test_seeds_that_changed_before_they_were_surveyed_are_refused(tmp_path: Path) -> None:
-    """Between the hash of the fingerprint and the first reading, work.json would be made of other seeds for good."""
+    """A change between fingerprint and first reading would give work.json other seeds for good."""
     path = tmp_path / "seeds.jsonl"
     write_seeds(path, range(30))
     with pytest.raises(PipelineError, match="was changed while the stage is at work on it"):

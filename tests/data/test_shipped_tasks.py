@@ -22,8 +22,14 @@ from tests.support.task import ROOT
 
 
 def test_questions_are_read_and_deduplicated() -> None:
-    """The table holds most questions several times, in other cases and spacing; two types for one wording leave no ground truth."""
-    table = "HUM:ind Who  was Galileo ?\nHUM:gr who was galileo?\nNUM:date When ?\nLOC:other When?\nABBR:exp What is IBM ?\n"
+    """The table has most questions several times in other cases and spacing.
+
+    Two types for one question leave no ground truth.
+    """
+    table = (
+        "HUM:ind Who  was Galileo ?\nHUM:gr who was galileo?\n"
+        "NUM:date When ?\nLOC:other When?\nABBR:exp What is IBM ?\n"
+    )
     rows = questions.unique(questions.read(table))
     assert [(row["text"], row["target"]) for row in rows] == [
         ("Who was Galileo ?", "person"),
@@ -69,13 +75,13 @@ def test_held_out_questions_do_not_move_with_the_other_sizes(tmp_path: Path) -> 
 
 
 def test_too_many_questions_are_refused() -> None:
-    """Parts would come out shorter than asked, in silence."""
+    """Parts would silently be smaller than requested."""
     with pytest.raises(SystemExit, match="ask for fewer"):
         questions.split([{"id": "a"}], {"eval": 2})
 
 
 def test_items_that_ask_the_same_in_another_order_are_one() -> None:
-    """Neighbouring seeds of the library share items, and a held-out one would be trained on."""
+    """Neighbouring random seeds share items, so a held-out one would be trained on."""
     found = [{"cow": 2, "ant": 1}, {"ant": 1, "cow": 2}, {"cow": 2, "ant": 3}]
     assert [row["animals"] for row in legs.unique(found, {"cow": 4, "ant": 6})] == [
         "2 cows, 1 ant",
@@ -84,7 +90,7 @@ def test_items_that_ask_the_same_in_another_order_are_one() -> None:
 
 
 def test_a_rationale_counts_rightly_and_its_answer_is_found() -> None:
-    """The reply written from a seed must be read back as the prompt reads a reply."""
+    """The prompt must be able to read the reply written from an example."""
     row = legs.row({"cow": 2, "ant": 1, "flatworm": 9}, {"cow": 4, "ant": 6, "flatworm": 0})
     assert (
         row["rationale"]
@@ -105,7 +111,7 @@ def test_a_rationale_counts_rightly_and_its_answer_is_found() -> None:
 
 
 def test_messages_to_rewrite_keep_their_parts_apart(tmp_path: Path) -> None:
-    """What settings are chosen on is not trained on, and held-out messages come from the held-out part."""
+    """Validation messages are not trained on, and held-out messages come from the held-out part."""
     subprocess.run(
         [sys.executable, str(ROOT / "data/rewriting/make.py"), "--out", str(tmp_path)],
         check=True,
@@ -120,7 +126,7 @@ def test_messages_to_rewrite_keep_their_parts_apart(tmp_path: Path) -> None:
 
 
 def test_every_arm_is_repeated_with_a_seed_of_its_own() -> None:
-    """Repeats with one seed would be one run three times."""
+    """Repeats with one random seed would be one run three times."""
     arms = {"kd": Arm(alpha=0.3), "sft": Arm(method="sft")}
     assert repeated(arms, 2, ["kd"]) == {
         "kd-0": {"alpha": 0.3, "seed": 0},

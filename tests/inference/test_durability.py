@@ -1,4 +1,4 @@
-"""The promises of docs/explanation/durability.md that take whole processes to keep; the page names the test of each."""
+"""The promises of docs/explanation/durability.md that need whole processes to test."""
 
 import gzip
 import json
@@ -34,12 +34,12 @@ def wait_until(condition: object, process: subprocess.Popen[str]) -> None:
 
 
 def is_held(path: Path, process: subprocess.Popen[str]) -> bool:
-    """Whether the process has taken the lock. Trying it would take it away from whoever is about to."""
+    """Tell whether the process has the lock, without trying to take it from others."""
     return path.exists() and path.read_text().startswith(f"{process.pid} ")
 
 
 def test_every_promise_has_its_test() -> None:
-    """A promise without a test is a wish."""
+    """Every promise on the page names a test that exists."""
     page = (ROOT / "docs" / "explanation" / "durability.md").read_text()
     named = re.findall(r"`(tests/[a-z_/]+\.py)::(test_[a-z_]+)`", page)
     assert len(named) >= 15
@@ -48,7 +48,7 @@ def test_every_promise_has_its_test() -> None:
 
 
 def test_workers_share_a_run(workshop: Path) -> None:
-    """Three at once: the result is that of one, and nobody is turned away."""
+    """Three workers together give the result of one, and none is refused."""
     whole = load(
         workshop / "config.yaml",
         [f"run_dir={workshop / 'whole'}", "generate.samples=6", "generate.shard_size=2"],
@@ -64,7 +64,7 @@ def test_workers_share_a_run(workshop: Path) -> None:
 def test_a_dead_workers_shard_is_taken_over(
     workshop: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    """The one that is left finishes what the other had begun, and keeps what that one had acknowledged."""
+    """The remaining worker finishes the other's shard and keeps its acknowledged samples."""
     folder = workshop / "run" / "generate"
     slow = start(
         workshop, "teacher.delay_s=2", "generate.shard_size=30"
@@ -89,19 +89,22 @@ def test_a_dead_workers_shard_is_taken_over(
 def test_workers_of_other_settings_are_turned_away(
     workshop: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    """Sharing a run means sharing its settings; and what others work on is not set aside under their feet."""
+    """Workers of one run share its settings; --redo does not archive a run in use."""
     folder = workshop / "run" / "generate"
     slow = start(workshop, "teacher.delay_s=3")
     started.append(slow)
     wait_until(lambda: list(folder.glob("*.journal.jsonl")), slow)
     code, words = finish(start(workshop, "teacher.temperature=0.5"))
-    assert (code, "begun from other settings" in words) == (1, True)
+    assert (code, "started from other settings" in words) == (1, True)
     code, words = finish(start(workshop, "--redo"))
     assert (code, f"process {slow.pid} on" in words) == (1, True)
 
 
 def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
-    """The shards after the edit were once made of the new seeds. With the old ones back, nothing is lost."""
+    """The shards after the edit were once made of the new seeds.
+
+    With the old file back, nothing is lost.
+    """
     write_seeds(workshop / "seeds.jsonl", range(400))
     options = ["generate.samples=1", "generate.shard_size=60"]
     slow = start(workshop, "teacher.delay_s=0.02", *options)
@@ -123,7 +126,7 @@ def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
 
 
 def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
-    """Everything before it is there; the same command goes on."""
+    """Samples from before the engine's death stay, and the same command continues."""
     folder = workshop / "run" / "generate"
     dying = [*[f" yes, reason {n}\n" for n in range(30)], "!die"]
     config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(dying)}"])
@@ -137,7 +140,7 @@ def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
 def test_engine_that_died_is_started_anew(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An engine's death at two in the morning cost the rest of the night."""
+    """An engine that died at night once cost the rest of the night."""
     config = load(workshop / "config.yaml")
     job = contract.Job(config, "generate", "", workshop / "run" / "generate")
     job.folder.mkdir(parents=True)
@@ -147,7 +150,7 @@ def test_engine_that_died_is_started_anew(
     generate.capturing(job).run(lambda: lives.pop(0))
     assert len(list(read_records(job.folder, Sample))) == 60
     assert (
-        "told to fail here\ngenerate: now by itself, 1 of teacher.restarts=2"
+        "told to fail here\ngenerate: restarting the model, 1 of teacher.restarts=2"
         in capsys.readouterr().err
     )
 
@@ -156,7 +159,7 @@ def test_engine_that_died_is_started_anew(
 def test_engine_that_dies_of_the_same_again_ends_the_stage(
     workshop: Path, restarts: int, opened: int
 ) -> None:
-    """A request that kills the engine would have it started for ever."""
+    """A request that kills the engine would restart it forever."""
     config = load(workshop / "config.yaml", [f"teacher.restarts={restarts}"])
     job = contract.Job(config, "generate", "", workshop / "run" / "generate")
     job.folder.mkdir(parents=True)
@@ -172,7 +175,7 @@ def test_engine_that_dies_of_the_same_again_ends_the_stage(
 def test_signal_drains_and_says_how_to_go_on(
     workshop: Path, number: signal.Signals, started: list[subprocess.Popen[str]]
 ) -> None:
-    """What is in flight comes in, within five seconds; a Slurm job's SIGTERM is no different."""
+    """Requests in flight are stored, within five seconds; so too after a Slurm job's SIGTERM."""
     folder = workshop / "run" / "generate"
     process = start(workshop, "teacher.delay_s=1", "generate.shard_size=30")
     started.append(process)
@@ -207,7 +210,7 @@ def test_signal_ends_a_hanging_engine(workshop: Path, started: list[subprocess.P
 
 
 def test_no_disk_keeps_what_is_there(workshop: Path, tmp_path: Path) -> None:
-    """ENOSPC in the middle: one line, exit code 1, and the same command goes on when there is room."""
+    """A full disk gives one line and exit code 1; the command continues when there is space."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -253,7 +256,7 @@ def test_no_disk_keeps_what_is_there(workshop: Path, tmp_path: Path) -> None:
 def test_score_is_as_durable_as_generate(
     workshop: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    """The same loop: killed and gone on with, it equals a run that was never killed."""
+    """A score stage that was killed and continued equals one that was never killed."""
     for run in ("run", "whole"):
         config = load(workshop / "config.yaml", [f"run_dir={workshop / run}"])
         runner.execute(generate, config)

@@ -1,4 +1,4 @@
-"""Three hundred kills at random moments: nothing acknowledged is lost, nothing is doubled, nothing is garbled."""
+"""Three hundred kills at random moments: no acknowledged sample is lost, doubled or damaged."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.support.task import ROOT, write_seeds
 
 
 def test_three_hundred_kills(workshop: Path) -> None:
-    """In the middle of a line, between frame and line, during a seal: wherever the clock says."""
+    """A kill can fall in the middle of a line, between frame and line, or during a seal."""
     write_seeds(workshop / "seeds.jsonl", range(48))
     tree = yaml.safe_load((workshop / "config.yaml").read_text())
     tree["generate"] |= {"samples": 3, "shard_size": 8}

@@ -1,4 +1,4 @@
-"""Resume: kill -9 loses nothing and doubles nothing; other settings and other inputs are refused."""
+"""Resume: kill -9 loses and doubles nothing; other settings and inputs are refused."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def lines(folder: Path) -> int:
 
 
 def test_killed_three_times_equals_never_killed(workshop: Path) -> None:
-    """The promise: kill -9 at any moment, and the same command finishes exactly the rest."""
+    """After kill -9 at any moment, the same command finishes exactly the rest."""
     whole = load(workshop / "config.yaml", [f"run_dir={workshop / 'whole'}", "generate.samples=8"])
     runner.execute(generate, whole)
     dice = random.Random(7)
@@ -75,7 +75,7 @@ def test_killed_three_times_equals_never_killed(workshop: Path) -> None:
 
 
 def test_half_an_n_sample_group_gets_only_what_it_lacks(workshop: Path) -> None:
-    """The samples of a seed that are there must be kept, byte for byte."""
+    """The stored samples of a seed must be kept, byte for byte."""
     config = load(workshop / "config.yaml")
     runner.execute(generate, config)
     folder = workshop / "run" / "generate"
@@ -99,7 +99,7 @@ def test_half_an_n_sample_group_gets_only_what_it_lacks(workshop: Path) -> None:
 
 
 def test_every_seed_has_its_samples_and_every_frame_fits(workshop: Path) -> None:
-    """Counts, ids and alignment of what generate wrote."""
+    """Counts, ids and alignment of generate's samples."""
     config = load(workshop / "config.yaml")
     runner.execute(generate, config)
     folder = workshop / "run" / "generate"
@@ -117,7 +117,7 @@ def test_every_seed_has_its_samples_and_every_frame_fits(workshop: Path) -> None
 
 
 def test_failure_keeps_what_was_answered(workshop: Path) -> None:
-    """An engine that dies must cost nothing that came before."""
+    """Samples from before an engine's death must be kept."""
     replies = [f" yes, reason {n}\n" for n in range(30)] + ["!die"]
     config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(replies)}"])
     with pytest.raises(PipelineError, match="told to fail"):
@@ -131,7 +131,7 @@ def test_failure_keeps_what_was_answered(workshop: Path) -> None:
 
 
 def test_what_a_kill_left_behind_is_no_output(workshop: Path) -> None:
-    """A half-written manifest was once listed in the next one, and downstream refused the run for ever."""
+    """A half-written manifest was listed in the next one, and later stages refused the run."""
     config = load(workshop / "config.yaml")
     runner.execute(generate, config)
     folder = workshop / "run" / "generate"
@@ -142,7 +142,7 @@ def test_what_a_kill_left_behind_is_no_output(workshop: Path) -> None:
 
 
 def test_changed_hub_dataset_is_noticed(workshop: Path) -> None:
-    """Its name is the same; its rows are not."""
+    """A hub dataset can change under the same name."""
     folder = workshop / "dataset"
     folder.mkdir()
     (folder / "train.jsonl").write_text((workshop / "seeds.jsonl").read_text())
@@ -154,7 +154,7 @@ def test_changed_hub_dataset_is_noticed(workshop: Path) -> None:
 
 
 def test_evaluate_killed_before_its_cost_was_written(workshop: Path) -> None:
-    """It once could never be finished; and a remainder's speed is not the model's."""
+    """Such a stage could never be finished; the speed over the rest is not the model's speed."""
     config = load(workshop / "config.yaml")
     for module in (generate, filter_stage, train, evaluate):
         runner.execute(module, config)
@@ -167,7 +167,7 @@ def test_evaluate_killed_before_its_cost_was_written(workshop: Path) -> None:
 
 
 def test_done_is_done(workshop: Path) -> None:
-    """Asking again must not touch a thing."""
+    """Running a finished stage again must not touch a file."""
     config = load(workshop / "config.yaml")
     assert runner.execute(generate, config)
     before = tree(workshop / "run" / "generate")
@@ -187,13 +187,13 @@ def test_changed_setting_is_refused_with_its_difference(workshop: Path, generate
     changed = load(workshop / "config.yaml", ["teacher.temperature=0.5"])
     with pytest.raises(
         PipelineError,
-        match=r"(?s)begun from other settings.*--redo\n  teacher\.temperature: 1\.0 -> 0\.5",
+        match=r"(?s)started from other settings.*--redo\n  teacher\.temperature: 1\.0 -> 0\.5",
     ):
         runner.execute(generate, changed)
 
 
 def test_edited_seeds_are_refused(workshop: Path, generated: Config) -> None:
-    """The content of outside files is part of what a run is."""
+    """The content of input files is part of a run's identity."""
     path = workshop / "seeds.jsonl"
     path.write_text(path.read_text().replace('"number": 3,', '"number": 33,'))
     with pytest.raises(PipelineError, match=r"seeds\.jsonl: [0-9a-f]{12}… -> "):
@@ -201,7 +201,7 @@ def test_edited_seeds_are_refused(workshop: Path, generated: Config) -> None:
 
 
 def test_regenerated_upstream_is_refused(workshop: Path, generated: Config) -> None:
-    """Kept rows of samples that are no longer there would be trained on."""
+    """Otherwise kept rows of samples that no longer exist would be trained on."""
     runner.execute(filter_stage, generated)
     again = load(workshop / "config.yaml", ["generate.seed=5"])
     runner.execute(generate, again, prepare=runner.archive)
@@ -211,7 +211,7 @@ def test_regenerated_upstream_is_refused(workshop: Path, generated: Config) -> N
 
 
 def test_stage_before_its_upstream_is_refused(workshop: Path) -> None:
-    """It says what to run first."""
+    """The message says what to run first."""
     with pytest.raises(
         PipelineError,
         match="filter needs generate, which is not finished; run pipeline generate first",
@@ -220,7 +220,7 @@ def test_stage_before_its_upstream_is_refused(workshop: Path) -> None:
 
 
 def test_upstream_with_a_file_cut_is_refused(workshop: Path, generated: Config) -> None:
-    """Reading on past a shortened shard would drop rows in silence."""
+    """Reading on past a shortened shard would silently drop rows."""
     path = workshop / "run" / "generate" / "00001.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(PipelineError, match=r"00001\.jsonl\.gz: is not as generate left it"):
@@ -244,7 +244,7 @@ def test_filter_counts_add_up_and_say_why(workshop: Path, generated: Config) -> 
 
 
 def test_empty_result_names_the_filter_that_ate_it(workshop: Path) -> None:
-    """'0 rows' without a reason is the question that users of every tool ask."""
+    """ "0 rows" without a reason leaves the user to guess which filter rejected everything."""
     config = load(workshop / "config.yaml", ["filter.max_tokens=2"])
     runner.execute(generate, config)
     with pytest.raises(

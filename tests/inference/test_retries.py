@@ -1,4 +1,7 @@
-"""What fails: it costs itself, has its reason in errors/, and is taken up by --retry-errors; with repairs between."""
+"""Failed requests and their retries.
+
+Each failure is stored in errors/ with its reason and retried by --retry-errors, also after repairs.
+"""
 
 import json
 from pathlib import Path
@@ -26,7 +29,7 @@ REFUSING = [
 
 
 def answering(config: Config) -> contract.Job:
-    """The same run, with a teacher that refuses nothing any more."""
+    """Return the job of the same run with a teacher that refuses nothing."""
     teacher = config.teacher.model_copy(update={"replies": GOOD})
     return contract.Job(
         config.model_copy(update={"teacher": teacher}),
@@ -45,7 +48,10 @@ def failures(folder: Path) -> dict[str, str]:
 
 
 def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
-    """A poison row costs itself; once mended, --retry-errors asks just for it, and what was there stays as it is."""
+    """A bad row fails alone.
+
+    --retry-errors asks for it alone, and the other samples stay as they are.
+    """
     folder = workshop / "run" / "generate"
     rows = [json.loads(line) for line in (workshop / "seeds.jsonl").read_text().splitlines()]
     rows[7]["number"] = "x" * 4000
@@ -70,7 +76,7 @@ def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
 
 
 def test_retried_errors_can_succeed(workshop: Path) -> None:
-    """Refused at first, answered later: every sample is there once, in shards behind the others, and downstream takes them."""
+    """Every retried sample is stored once, in shards behind the others, and read later."""
     folder = workshop / "run" / "generate"
     config = load(workshop / "config.yaml", REFUSING)
     runner.execute(generate, config)
@@ -89,7 +95,7 @@ def test_retried_errors_can_succeed(workshop: Path) -> None:
 
 
 def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
-    """A shard that is opened again must leave what failed in it to the shard that took it up."""
+    """A repaired shard must leave its failed samples to the shard that retried them."""
     folder = workshop / "run" / "generate"
     config = load(workshop / "config.yaml", REFUSING)
     runner.execute(generate, config)
@@ -109,7 +115,7 @@ def test_repair_does_not_double_what_was_retried(workshop: Path) -> None:
 
 
 def test_retry_of_many_lasting_failures_ends(workshop: Path) -> None:
-    """Few of all failed; asked again alone they would look like a run that mostly fails, and could never be finished."""
+    """A retry of lasting failures alone would look like a run that mostly fails, and never end."""
     rows = [
         {"id": f"n{n}", "number": n if n < 280 else "x" * 4000, "target": "yes"} for n in range(300)
     ]
@@ -133,7 +139,7 @@ def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop:
     config = load(workshop / "config.yaml", REFUSING)
     runner.execute(generate, config)
     before = failures(workshop / "run" / "generate")
-    with pytest.raises(PipelineError, match="begun from other settings"):
+    with pytest.raises(PipelineError, match="started from other settings"):
         runner.execute(
             generate,
             load(workshop / "config.yaml", ["teacher.top_p=0.5"]),
@@ -144,7 +150,7 @@ def test_retry_under_other_settings_is_refused_before_anything_is_done(workshop:
 
 
 def test_settings_can_change_while_all_has_failed(workshop: Path) -> None:
-    """The first try of a new task: nothing was made, so nothing is refused, and old failures do not stick to the new settings."""
+    """After a try without samples, other settings are accepted and old failures dropped."""
     with pytest.raises(PipelineError, match="requests failed"):
         runner.execute(generate, load(workshop / "config.yaml", ['teacher.replies=["!refuse"]']))
     assert runner.execute(generate, load(workshop / "config.yaml", ["task.seeds.limit=20"]))
@@ -152,7 +158,7 @@ def test_settings_can_change_while_all_has_failed(workshop: Path) -> None:
 
 
 def test_template_error_is_one_rows_error(workshop: Path) -> None:
-    """A row without the prompt's input, late in the file."""
+    """A row without the prompt's input, late in the file, fails alone."""
     path = workshop / "seeds.jsonl"
     path.write_text(path.read_text().replace('"number": 25', '"nummer": 25'))
     assert runner.execute(generate, load(workshop / "config.yaml"))
@@ -163,7 +169,7 @@ def test_template_error_is_one_rows_error(workshop: Path) -> None:
 
 
 def test_mostly_failing_run_stops_early(workshop: Path) -> None:
-    """A wrong setting must not burn a night: the first rows tell."""
+    """A wrong setting must not cost a night: the first rows show it."""
     write_seeds(workshop / "seeds.jsonl", range(5000))
     config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]'])
     with pytest.raises(
@@ -174,7 +180,7 @@ def test_mostly_failing_run_stops_early(workshop: Path) -> None:
 
 
 def test_run_in_which_all_fails_is_no_success(workshop: Path) -> None:
-    """Too few rows for a rate; nothing at all came back."""
+    """Too few rows for an error rate, and no answer at all, must still be an error."""
     config = load(workshop / "config.yaml", ['teacher.replies=["!refuse"]', "task.seeds.limit=3"])
     with pytest.raises(PipelineError, match=r"no request got an answer \(refused"):
         runner.execute(generate, config)
@@ -182,7 +188,10 @@ def test_run_in_which_all_fails_is_no_success(workshop: Path) -> None:
 
 @pytest.mark.parametrize("damaged", ["the seeds' own", "the first retry", "the second retry"])
 def test_repair_of_what_was_retried_twice(workshop: Path, damaged: str) -> None:
-    """A sample that failed twice has a place in three shards; only the last of them may have it, whichever is opened again."""
+    """A sample that failed twice has a place in three shards.
+
+    Only the last may store it, whichever is repaired.
+    """
     folder = workshop / "run" / "generate"
     config = load(workshop / "config.yaml", REFUSING)
     runner.execute(generate, config)

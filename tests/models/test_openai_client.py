@@ -1,4 +1,8 @@
-"""ServerModel alone, against a small server on loopback: who is waited for, what is sent again, what is given up, and what is read."""
+"""ServerModel alone, without a stage, against a small server on loopback.
+
+The tests say whom it waits for, what it sends again, what it gives up, and what it reads. Whole
+stages are in test_openai_runs.py.
+"""
 
 import socket
 import threading
@@ -35,7 +39,7 @@ def poisoned(reply: Reply) -> Callable[[Any, int], Reply]:
 
 
 def first(*replies: Reply | None) -> Callable[[Any, int], Reply | None]:
-    """These to the first times that a prompt comes, then good ones."""
+    """Give these replies to the first times that a prompt comes, then good ones."""
     return lambda body, times: replies[times - 1] if times <= len(replies) else good()
 
 
@@ -67,7 +71,7 @@ def request(number: int, **changes: Any) -> Request:
 
 
 def ask(url: str, number: int = 16, flight: int = 8, **settings: Any) -> dict[int, Answer]:
-    """Requests 0 to `number`, by their number. Each is answered once."""
+    """Send the requests 0 to `number` - 1, and return the answers by number; each has one."""
     requests = (request(n) for n in range(number))
     answers = [
         a
@@ -89,7 +93,7 @@ def free_port() -> int:
 
 
 def test_server_that_comes_up_late_costs_nothing() -> None:
-    """A refused connection is not the request's fault, whatever `retries` says."""
+    """A refused connection is not the request's fault, whatever `retries` is."""
     port, over = free_port(), threading.Event()
 
     def later() -> None:
@@ -107,14 +111,14 @@ def test_server_that_comes_up_late_costs_nothing() -> None:
 
 
 def test_lost_connections_cost_nothing() -> None:
-    """A server that dies takes all that is in flight with it."""
+    """A server that dies breaks all requests in flight."""
     with serving(first(None)) as server:
         assert not failures(ask(server.url, number=8, retries=0))
     assert set(server.seen.values()) == {2}
 
 
 def test_patience_ends() -> None:
-    """A server that nobody started would be waited for for ever."""
+    """The client would wait forever for a server that nobody started."""
     began = time.monotonic()
     with pytest.raises(
         PipelineError, match=r"no answer .*is the server up\? What is finished is kept"
@@ -124,7 +128,7 @@ def test_patience_ends() -> None:
 
 
 def test_overload_for_ever_ends_the_stage() -> None:
-    """A quota that is used up looks like overload."""
+    """An exhausted quota looks like overload."""
     with (
         serving(lambda body, times: bad(429)) as server,
         pytest.raises(PipelineError, match="answers 429: not now; is the server up"),
@@ -133,7 +137,10 @@ def test_overload_for_ever_ends_the_stage() -> None:
 
 
 def test_overload_of_one_is_waited_for_while_others_are_answered() -> None:
-    """A rate limit hits requests by turns; one that was unlucky for long is no sign of a lost server."""
+    """A rate limit hits requests by turns.
+
+    A request that is unlucky for long is no sign of a lost server.
+    """
     overloaded = time.monotonic() + 1.5
 
     def reply(body: Any, times: int) -> Reply:
@@ -157,7 +164,7 @@ def test_overload_does_not_count_as_failure(status: int) -> None:
 
 
 def test_retry_after_is_kept_to() -> None:
-    """Who asks sooner is banned by some servers. It may be seconds or a date."""
+    """Some servers ban clients that retry sooner. The header holds seconds or a date."""
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
     began = time.monotonic()
     with serving(
@@ -171,13 +178,13 @@ def test_retry_after_is_kept_to() -> None:
 
 
 def test_long_retry_after_is_cut_to_patience() -> None:
-    """A server that says "tomorrow" would hold the stage until then."""
+    """A server that asks for a day would hold the stage for a day."""
     with serving(first(bad(429, Retry_After="86400"))) as server:
         assert not failures(ask(server.url, number=1, patience_s=0.7))
 
 
 def test_one_poisoned_request_fails_alone() -> None:
-    """One prompt that breaks the server's code once ended a night's run."""
+    """One prompt that breaks the server's code once ended a run over night."""
     with serving(poisoned(bad(500, "kaboom"))) as server:
         failed = failures(ask(server.url, retries=1))
     assert [(number, failure.reason) for number, failure in failed.items()] == [
@@ -188,7 +195,7 @@ def test_one_poisoned_request_fails_alone() -> None:
 
 
 def test_request_that_breaks_its_connection_fails_alone() -> None:
-    """A prompt that kills the server's worker looked like a server that is gone, and once it was the last one it ended the stage."""
+    """A prompt that kills the server's worker looked like a lost server and ended the stage."""
     with serving(lambda body, times: None if body["prompt"][0] == POISON else good()) as server:
         failed = failures(ask(server.url, retries=1, patience_s=2.0))
     assert [(number, failure.reason) for number, failure in failed.items()] == [
@@ -199,7 +206,7 @@ def test_request_that_breaks_its_connection_fails_alone() -> None:
 
 
 def test_request_that_breaks_its_connection_while_others_are_answered() -> None:
-    """Others that go on and on would have it sent for ever."""
+    """While others are answered, it would be sent forever."""
 
     def reply(body: Any, times: int) -> Reply | None:
         time.sleep(0.05)
@@ -212,7 +219,7 @@ def test_request_that_breaks_its_connection_while_others_are_answered() -> None:
 
 
 def test_server_that_dies_again_and_again_is_waited_for() -> None:
-    """Broken connections of a server that is not there to look at are nobody's fault."""
+    """Connections that a server breaks while it is down are not the request's fault."""
 
     def reply(body: Any, times: int) -> Reply | None:
         server.there = times > 3
@@ -224,13 +231,13 @@ def test_server_that_dies_again_and_again_is_waited_for() -> None:
 
 
 def test_passing_error_is_tried_again() -> None:
-    """A 500 now and then is a server's daily life."""
+    """A 500 now and then is normal for a server."""
     with serving(first(bad(500))) as server:
         assert not failures(ask(server.url, number=8, retries=1))
 
 
 def test_time_out_fails_one_request() -> None:
-    """A reply that never ends would hold its place for ever."""
+    """A reply that never ends would hold its place forever."""
     over = threading.Event()
 
     def reply(body: Any, times: int) -> Reply:
@@ -255,7 +262,8 @@ def test_time_out_fails_one_request() -> None:
         (413, "request entity too large", "refused"),
         (
             400,
-            "This model's maximum context length is 64 tokens. However, your prompt contains 90 input tokens",
+            "This model's maximum context length is 64 tokens. "
+            "However, your prompt contains 90 input tokens",
             "too_long",
         ),
         (400, "prompt (90) is longer than the maximum model length of 64", "too_long"),
@@ -263,7 +271,7 @@ def test_time_out_fails_one_request() -> None:
     ],
 )
 def test_refused_request_is_not_sent_again(status: int, message: str, reason: str) -> None:
-    """The second answer would be the first; and the server's words say what to mend."""
+    """The second answer would be the same, and the server's message says what to fix."""
     with serving(poisoned(bad(status, message))) as server:
         failed = failures(ask(server.url))
     assert [(number, failure.reason) for number, failure in failed.items()] == [(POISON, reason)]
@@ -317,13 +325,13 @@ def test_what_is_wrong_for_all_ends_the_stage(status: int, hint: str) -> None:
     ],
 )
 def test_wrong_server_ends_the_stage(reply: Reply, expected: str) -> None:
-    """No row is to blame for a server that does not speak as vLLM does."""
+    """A server that does not answer as vLLM does is no fault of a row."""
     with serving(lambda body, times: reply) as server, pytest.raises(PipelineError, match=expected):
         ask(server.url)
 
 
 def test_room_is_kept_to() -> None:
-    """More in flight than the user allows is what brings small servers down."""
+    """More requests in flight than the user allows overload small servers."""
 
     def reply(body: Any, times: int) -> Reply:
         time.sleep(0.02)
@@ -335,7 +343,7 @@ def test_room_is_kept_to() -> None:
 
 
 def test_two_hundred_at_once() -> None:
-    """A pool of connections smaller than max_in_flight would be the true limit, unseen."""
+    """A connection pool smaller than max_in_flight would be the real limit, unnoticed."""
     together = threading.Barrier(200, timeout=10)
 
     def reply(body: Any, times: int) -> Reply:
@@ -347,7 +355,7 @@ def test_two_hundred_at_once() -> None:
 
 
 def test_requests_are_drawn_in_the_callers_thread() -> None:
-    """What the caller does while it makes them (claiming shards) would race with what it does with answers."""
+    """Drawing requests claims shards, which would race with storing answers in another thread."""
     threads = set()
 
     def requests() -> Iterator[Request]:
@@ -362,7 +370,7 @@ def test_requests_are_drawn_in_the_callers_thread() -> None:
 
 
 def test_closing_does_not_wait_for_answers() -> None:
-    """Ctrl-C would hang for as long as a slow server does."""
+    """Ctrl-C would hang as long as a slow server does."""
     over = threading.Event()
 
     def reply(body: Any, times: int) -> Reply:
@@ -380,7 +388,10 @@ def test_closing_does_not_wait_for_answers() -> None:
 
 
 def test_what_is_sent_and_read() -> None:
-    """A field that goes astray changes every sample in silence; entries in the server's order would misplace the tail."""
+    """A lost field silently changes every sample.
+
+    Entries in the server's order would misplace the tail.
+    """
     changed = {
         "token_logprobs": [-0.5, -7.0, -9999.0],
         "top_logprobs": choice()["logprobs"]["top_logprobs"],
@@ -432,7 +443,7 @@ def test_empty_reply_has_an_empty_table() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "http:/127.0.0.1/v1", "http://host:port/v1"])
 def test_url_that_is_none_is_refused_at_once(url: str) -> None:
-    """It would be waited for as a server that is away."""
+    """The client would wait for it as for a server that is away."""
     with pytest.raises(PipelineError, match=r"teacher\.base_url: .* is no URL"):
         model(url)
 
@@ -445,7 +456,10 @@ GIVEN_ROWS = [
 
 
 def score(rows: Any) -> tuple[Answer, Any]:
-    """The answer for the text [70, 71] after the prompt [1, 5], and what was sent."""
+    """Score the text [70, 71] after the prompt [1, 5].
+
+    Return the answer and the JSON that was sent.
+    """
     with serving(lambda body, times: good(prompt_logprobs=rows)) as server:
         ((answer,),) = [
             batch for batch in model(server.url).score([request(1, reply_ids=[70, 71])], K) if batch
@@ -454,7 +468,7 @@ def score(rows: Any) -> tuple[Answer, Any]:
 
 
 def test_score_reads_the_given_tokens() -> None:
-    """The rows of the prompt come first; one off, and every distribution belongs to its neighbour."""
+    """The prompt's rows come first; one off, and every token has its neighbour's distribution."""
     answer, sent = score([*PROMPT_ROWS, *GIVEN_ROWS])
     assert {
         "prompt": [1, 5, 70, 71],
@@ -487,7 +501,7 @@ def test_score_reads_the_given_tokens() -> None:
     ids=["shifted", "short", "null"],
 )
 def test_misaligned_score_is_a_failure(rows: Any) -> None:
-    """Distributions of other tokens train a student to nonsense, without an error."""
+    """Distributions of other tokens would silently train the student on nonsense."""
     answer, _ = score(rows)
     assert isinstance(answer, Failure)
     assert answer.reason == "misaligned"

@@ -1,4 +1,7 @@
-"""The openai backend against a small server on loopback that speaks as vLLM does, and as it does when things go wrong."""
+"""Whole generate stages against a small server on loopback.
+
+It answers as vLLM does, or with typical errors. test_openai_client.py tests the client alone.
+"""
 
 import json
 import shutil
@@ -27,7 +30,11 @@ KEY = "secret-of-the-test"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by `mode`: ok, no_ids, busy (503 once a prompt), down (500 for ever), wrong (400), page (HTML), empty (no choices), odd."""
+    """Answers by `mode`.
+
+    The modes: ok, no_ids, busy (503 once per prompt), down (always 500), wrong (400), page (HTML),
+    empty (no choices), odd (unknown finish reason).
+    """
 
     mode: ClassVar[str] = "ok"
     seen: ClassVar[Counter[str]] = Counter()
@@ -137,7 +144,7 @@ def run(workshop: Path, url: str, *overrides: str) -> list[Sample]:
 
 
 def test_ids_and_logprobs_come_by_id(workshop: Path) -> None:
-    """Keyed by text, ids that decode alike would collapse."""
+    """Keyed by text, ids that decode to the same text would collapse."""
     with serving("ok") as url:
         samples = run(workshop, url)
     assert len(samples) == 60
@@ -155,7 +162,7 @@ def test_ids_and_logprobs_come_by_id(workshop: Path) -> None:
 
 
 def test_passing_trouble_is_tried_again(workshop: Path) -> None:
-    """A 503 now and then is a server's daily life."""
+    """A 503 now and then is normal for a server."""
     with serving("busy") as url:
         assert len(run(workshop, url)) == 60
     assert max(Handler.seen.values()) > 1
@@ -172,13 +179,13 @@ def test_passing_trouble_is_tried_again(workshop: Path) -> None:
     ],
 )
 def test_lasting_trouble_is_one_clear_error(workshop: Path, mode: str, expected: str) -> None:
-    """Status and words of the server, and nothing that was made is lost."""
+    """The message has the server's status and words, and no sample is lost."""
     with serving(mode) as url, pytest.raises(PipelineError, match=expected):
         run(workshop, url)
 
 
 def test_server_that_is_not_there(workshop: Path) -> None:
-    """The commonest mistake of all; and once the server is there, the same command goes on."""
+    """The most common mistake: the message asks whether the server is up."""
     with serving("ok") as url:
         pass
     with pytest.raises(PipelineError, match=r"no answer .*is the server up\?"):
@@ -203,13 +210,13 @@ def test_text_only_server(workshop: Path) -> None:
 
 
 def test_unknown_finish_reason_is_an_unfinished_reply(workshop: Path) -> None:
-    """Servers have words of their own; the filter must see that it was no plain stop."""
+    """Servers have finish reasons of their own; filters must not take them for a normal stop."""
     with serving("odd") as url:
         assert {sample.finish_reason for sample in run(workshop, url)} == {"error"}
 
 
 def test_changed_tokenizer_folder_is_noticed(workshop: Path) -> None:
-    """Its name is the same; half of the samples would have been made from other token ids."""
+    """Under the same name, half of the samples would have been made from other token ids."""
     folder = workshop / "tokenizer"
     shutil.copytree(TOKENIZER, folder)
     with serving("ok") as url:

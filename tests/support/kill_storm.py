@@ -1,8 +1,11 @@
-"""A storm of SIGKILLs over `generate`: python -m tests.support.kill_storm CONFIG KILLS SEED
+"""Kill `generate` at random moments, many times.
 
-Each child is a fork of this process, which has everything imported, so that a life is short. It is killed after a random time; what it had
-acknowledged (whole lines on disk) must be there, unchanged, after every later kill, and a run that gets to its end must equal, byte for
-byte, one that was never killed. Prints counts as JSON; fails on the first broken promise.
+    python -m tests.support.kill_storm CONFIG KILLS SEED
+
+Each child is a fork of this process, which has everything imported, so that a life is short. After
+every kill, the samples that were acknowledged before (whole lines on disk) must still be there,
+unchanged. A run that reaches its end must equal, byte for byte, one that was never killed. Prints
+counts as JSON; fails on the first difference.
 """
 
 import gzip
@@ -56,7 +59,7 @@ def _folder(config: Config, name: str) -> Path:
 
 
 def _live(config: Config, folder: Path, seconds: float) -> bool:
-    """One life of a generate process; whether it got to its end before it was killed."""
+    """Run one generate process for `seconds` at most; tell whether it finished before."""
     pid = os.fork()
     if pid == 0:
         silence = os.open(os.devnull, os.O_WRONLY)
@@ -82,7 +85,10 @@ def _live(config: Config, folder: Path, seconds: float) -> bool:
 
 
 def _acknowledged(folder: Path) -> dict[str, str]:
-    """Id and text of every sample on a whole line, sealed or not. An id that is there twice in one file is a broken promise."""
+    """Return id and text of every sample on a whole line, sealed or not.
+
+    Ids must be unique in a file.
+    """
     found: dict[str, str] = {}
     for path in sorted([*folder.glob("0*.jsonl"), *folder.glob("0*.jsonl.gz")]):
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

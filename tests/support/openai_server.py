@@ -19,7 +19,7 @@ class Handler(BaseHTTPRequestHandler):
     server: "Server"
 
     def do_GET(self) -> None:
-        """What tells that the server is there."""
+        """Answer 200 if the server counts as up, else 503."""
         self.send_response(200 if self.server.there else 503)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -44,7 +44,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Answers with `reply(body, times)`; times counts how often that prompt has come. None hangs up without a word."""
+    """Answers with `reply(body, times)`, where `times` counts how often the prompt has come.
+
+    A reply of None closes the connection.
+    """
 
     request_queue_size = 512
 
@@ -62,7 +65,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignore clients that hang up: they are part of the tests."""
 
     def asked(self, body: Any) -> Reply | None:
         number = body["prompt"][0] if "prompt" in body else -1
@@ -109,7 +112,7 @@ def good(body: Any = None, times: int = 1, **changes: Any) -> Reply:
 
 
 def row(*entries: tuple[int, float]) -> dict[str, Any]:
-    """One position of prompt_logprobs."""
+    """Return one position of prompt_logprobs."""
     return {
         str(token): {"logprob": value, "rank": rank, "decoded_token": "x"}
         for rank, (token, value) in enumerate(entries, 1)
