@@ -1,9 +1,10 @@
-"""How sure the teacher is of what it wrote, and whether rightly so: what its distributions can teach beyond its text.
+"""Measures how sure the teacher is of its own text, compared with how often its answers are right.
 
     .venv/bin/python benchmarks/confidence.py RUN
 
-RUN is a run folder whose generate stage is finished with logprobs. Prints how the stored probabilities of the written tokens are spread,
-and, where seeds have ground truth, how many answers are right among those that it is so sure of (the product over an answer's tokens).
+RUN is a run folder whose generate stage is finished with logprobs. Prints the spread of the stored
+probabilities of the written tokens. For examples with ground truth it also prints the share of
+right answers among those with a similar probability, the product over the answer's tokens.
 """
 
 import sys
@@ -24,43 +25,35 @@ BINS = (0.0, 0.5, 0.7, 0.9, 0.97, 0.99, 1.0)
 
 
 def report(run_dir: Path) -> list[str]:
-    """The lines to be printed."""
+    """Return the lines to print."""
     task = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"]).task
-    samples = (rows := Samples(run_dir / "generate")).take(0, len(rows))
+    check = verify.load_check(task)
+    samples = Samples(run_dir / "generate")
     frames = TopKFolder(run_dir / "generate")
-    written = [np.exp(frames.topk_of(sample).logprobs[:, 0]) for sample in samples]  # (T,) each
-    every = np.concatenate(written)
+    token_probabilities = []
+    answer_probabilities = []
+    scores = []
+    for sample in samples.take(0, len(samples)):
+        probabilities = np.exp(frames.topk_of(sample).logprobs[:, 0])  # (T,)
+        token_probabilities.append(probabilities)
+        if sample.seed.target is not None and sample.answer_tokens:
+            answer_probabilities.append(probabilities[slice(*sample.answer_tokens)].prod())
+            scores.append(verify.score(check, sample.answer, str(sample.seed.target)).value)
+    tokens = np.concatenate(token_probabilities)
     lines = [
-        f"tokens written: {len(every):,}, below probability 0.9: {(every < 0.9).mean():.1%}, below 0.99: {(every < 0.99).mean():.1%}; "
-        f"mean surprise {-np.log(every).mean():.3f} nat"
+        f"tokens written: {len(tokens):,}, below probability 0.9: {(tokens < 0.9).mean():.1%}, "
+        f"below 0.99: {(tokens < 0.99).mean():.1%}; "
+        f"mean surprise {-np.log(tokens).mean():.3f} nat"
     ]
-    judged = [
-        (s, p)
-        for s, p in zip(samples, written, strict=True)
-        if s.seed.target is not None and s.answer_tokens
-    ]
-    if judged:
-        sure = np.array(
-            [
-                probability[slice(*(sample.answer_tokens or (0, 0)))].prod()
-                for sample, probability in judged
-            ]
-        )
-        how = verify.load_check(task)
-        right = np.array(
-            [
-                verify.score(how, sample.answer, str(sample.seed.target)).value
-                for sample, _ in judged
-            ]
-        )
-        lines += calibration(sure, right)
+    if scores:
+        lines += calibration(np.array(answer_probabilities), np.array(scores))
     return lines
 
 
 def calibration(
     sure: NDArray[np.float64], right: NDArray[np.float64], bins: Sequence[float] = BINS
 ) -> list[str]:
-    """(N,) probabilities of answers and whether they are right: both, by bins of probability."""
+    """Return the share of right answers (N,) by bins of their probability (N,), as lines."""
     lines = [
         f"answers: {len(sure):,}, mean probability {sure.mean():.3f}, right {right.mean():.3f}"
     ]
@@ -68,7 +61,8 @@ def calibration(
         inside = (sure >= low) & ((sure < high) | (high == bins[-1]))
         if inside.any():
             lines.append(
-                f"  {low:.2f} to {high:.2f}: {inside.sum():>5,} answers, sure {sure[inside].mean():.3f}, right {right[inside].mean():.3f}"
+                f"  {low:.2f} to {high:.2f}: {inside.sum():>5,} answers, "
+                f"sure {sure[inside].mean():.3f}, right {right[inside].mean():.3f}"
             )
     return lines
 

@@ -304,8 +304,8 @@ def questions() -> Domain:
     return apart("questions", held_out, clean)
 
 
-ROWS_OF = {"found": found, "rate": rate}
+MEASUREMENTS = {"found": found, "rate": rate}
 
 
 if __name__ == "__main__":
-    sys.exit(main(ROWS_OF, sys.argv[1:]))
+    sys.exit(main(MEASUREMENTS, sys.argv[1:]))

@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks import duplicate_libraries as libraries
 from benchmarks.duplicate_libraries import SIZE, THRESHOLD, shingles
-from benchmarks.table import Row, main, middle, python, spread
+from benchmarks.table import Row, main, median, run_python, spread
 from pipeline.filters import measures
 from pipeline.filters.dedup import duplicates
 from pipeline.filters.measures import Batch, Ragged, join_columns
@@ -172,13 +172,13 @@ def beside(
     recall, said = found(flags)
     bar = ">= 1" if recall >= RECALL else ""
     figure = f"{spread(sorted(ratios), 2)}; it does {spread(sorted(rates), 0)}/s, finds {recall:.1%}{said}"
-    return Row(what, bar, figure, not bar or middle(sorted(ratios)) >= 1)
+    return Row(what, bar, figure, not bar or median(sorted(ratios)) >= 1)
 
 
 def alone(what: str, bar: int, texts: list[str], ours: Callable[[Any], Flags]) -> Row:
     batches = samples(texts)
     rates = sorted(timed(ours, batches, len(texts))[0] for _ in range(2 * TURNS))
-    return Row(what, f">= {bar // 1000}k", spread(rates, 0), middle(rates) >= bar)
+    return Row(what, f">= {bar // 1000}k", spread(rates, 0), median(rates) >= bar)
 
 
 def exact(folder: Path) -> Iterator[Row]:
@@ -262,7 +262,9 @@ def quality(folder: Path) -> Iterator[Row]:
 def memory(folder: Path) -> Iterator[Row]:
     """A fresh process judges a million rows whose shingles lie in a file."""
     said = json.loads(
-        python("-m", "benchmarks.duplicates", "judge", str(folder / "sets.npy")).splitlines()[-1]
+        run_python("-m", "benchmarks.duplicates", "judge", str(folder / "sets.npy")).splitlines()[
+            -1
+        ]
     )
     yield Row(
         "near: judging a million rows, memory of its own",
@@ -310,7 +312,7 @@ def anonymous() -> int:
     )
 
 
-ROWS_OF = {"exact": exact, "quality": quality, "near": near, "memory": memory}
+MEASUREMENTS = {"exact": exact, "quality": quality, "near": near, "memory": memory}
 
 
 if __name__ == "__main__":
@@ -318,4 +320,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["judge"]:
         judge(Path(sys.argv[2]))
     else:
-        sys.exit(main(ROWS_OF, sys.argv[1:]))
+        sys.exit(main(MEASUREMENTS, sys.argv[1:]))

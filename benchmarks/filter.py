@@ -1,11 +1,12 @@
-"""Does the filter stage keep its bars? Prints a table of bar and figure, and exits 1 on a miss.
+"""Measures the filter stage against its bars and against other libraries. Exits 1 on a miss.
 
-    make bench-filter                                  # all rows, with the libraries that are its peers
-    .venv/bin/python -m benchmarks.filter ROW …        # only some of: duplicates contamination verifiers scale
+    make bench-filter                               # all rows, with the other libraries installed
+    .venv/bin/python -m benchmarks.filter ROW …     # duplicates contamination verifiers scale
 
-Each of the first three is a benchmark of its own, in a process of its own; see benchmarks/README.md.
+Each of the first three is another benchmark in a process of its own; see benchmarks/README.md.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -13,32 +14,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import table
-from benchmarks.table import Measurement, Row, python
+from benchmarks.table import Measurement, Row, last_line
 
 SAMPLES = int(os.environ.get("SAMPLES", "1000000"))
-GIB = 1e9 / 2**30
+GIB = 1e9 / 2**30  # a GB in GiB
 
 
-def rows_of(name: str) -> Measurement:
-    """The rows of another benchmark."""
+def in_a_process(name: str) -> Measurement:
+    """Return a measurement that runs another benchmark in a process of its own."""
 
     def measure(folder: Path) -> Iterator[Row]:
-        yield from (
-            Row(**row)
-            for row in json.loads(
-                python("-m", "benchmarks.filter", "rows", name, str(folder)).splitlines()[-1]
-            )
-        )
+        rows = json.loads(last_line("-m", "benchmarks.filter", "rows", name, str(folder)))
+        for row in rows:
+            yield Row(**row)
 
     return measure
 
 
 def scale(folder: Path) -> Iterator[Row]:
-    """The default filters on made-up samples of 1.3 kB: half as many, then all."""
-    half, whole = (
-        json.loads(python("-m", "benchmarks.filter_scale", str(number)).splitlines()[-1])
-        for number in (SAMPLES // 2, SAMPLES)
-    )
+    """Run the default filters on half of the made-up samples of 1.3 kB, then on all."""
+    half = json.loads(last_line("-m", "benchmarks.filter_scale", str(SAMPLES // 2)))
+    whole = json.loads(last_line("-m", "benchmarks.filter_scale", str(SAMPLES)))
     peak = max(half["peak_gib"], whole["peak_gib"])
     yield Row(
         f"default filters, {SAMPLES:,} samples: memory of all processes",
@@ -47,8 +43,9 @@ def scale(folder: Path) -> Iterator[Row]:
         peak <= 2 * GIB,
     )
     growth = whole["seconds"] / half["seconds"]
-    rates = f"{growth:.2f} times that of half as many ({SAMPLES / whole['seconds']:,.0f} samples/s)"
-    yield Row(f"default filters, {SAMPLES:,} samples: time", "<= 2.2", rates, growth <= 2.2)
+    rate = SAMPLES / whole["seconds"]
+    figure = f"{growth:.2f} times that of half as many ({rate:,.0f} samples/s)"
+    yield Row(f"default filters, {SAMPLES:,} samples: time", "<= 2.2", figure, growth <= 2.2)
     share = whole["again_seconds"] / whole["seconds"]
     yield Row(
         "a changed threshold, share of the first time",
@@ -58,25 +55,24 @@ def scale(folder: Path) -> Iterator[Row]:
     )
 
 
-def rows(name: str, folder: Path) -> None:
-    """Print the rows of one benchmark as JSON, for a process that has not loaded its libraries."""
-    import importlib
+def print_rows(name: str, folder: Path) -> None:
+    """Print the rows of one benchmark as JSON."""
+    rows = []
+    for measurement in importlib.import_module(f"benchmarks.{name}").MEASUREMENTS.values():
+        rows += [vars(row) | {"met": bool(row.met)} for row in measurement(folder)]
+    print(json.dumps(rows))
 
-    module = importlib.import_module(f"benchmarks.{name}")
-    found = [row for measurement in module.ROWS_OF.values() for row in measurement(folder)]
-    print(json.dumps([vars(row) | {"met": bool(row.met)} for row in found]))
 
-
-ROWS: dict[str, Measurement] = {
-    "duplicates": rows_of("duplicates"),
-    "contamination": rows_of("contamination"),
-    "verifiers": rows_of("verifiers"),
+MEASUREMENTS: dict[str, Measurement] = {
+    "duplicates": in_a_process("duplicates"),
+    "contamination": in_a_process("contamination"),
+    "verifiers": in_a_process("verifiers"),
     "scale": scale,
 }
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["rows"]:
-        rows(sys.argv[2], Path(sys.argv[3]))
+        print_rows(sys.argv[2], Path(sys.argv[3]))
     else:
-        sys.exit(table.main(ROWS, sys.argv[1:]))
+        sys.exit(table.main(MEASUREMENTS, sys.argv[1:]))

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks import million, table
-from benchmarks.table import Measurement, Row, middle, python, spread
+from benchmarks.table import Measurement, Row, median, run_python, spread
 
 SAMPLES = int(os.environ.get("SAMPLES", "1000000"))
 FINISHED = 1_000_000
@@ -28,13 +28,13 @@ def throughput(folder: Path) -> Iterator[Row]:
     """Against raw LLM.generate, in a process of its own, since it holds an engine."""
     # an engine can abort the interpreter on its way out, after all is measured
     code = "import json, os; from benchmarks import generate_speed as s; print(json.dumps(s.main([0, 20])), flush=True); os._exit(0)"
-    ratios = json.loads(python("-c", code).splitlines()[-1])
+    ratios = json.loads(run_python("-c", code).splitlines()[-1])
     for k, bar in (("0", 0.97), ("20", 0.95)):
         yield Row(
             f"output tokens/s against raw LLM.generate, k = {k}",
             f">= {bar}",
             spread(ratios[k]),
-            middle(ratios[k]) >= bar,
+            median(ratios[k]) >= bar,
         )
 
 
@@ -53,9 +53,9 @@ def storage(folder: Path) -> Iterator[Row]:
     }
     for name, (bar, options) in runs.items():
         run_dir = folder / name.replace(" ", "-")
-        python("-m", "pipeline", "generate", QUICKSTART, f"run_dir={run_dir}", *options)
+        run_python("-m", "pipeline", "generate", QUICKSTART, f"run_dir={run_dir}", *options)
         code = f"import json; from benchmarks import fidelity as f; print(json.dumps(vars(f.measure({str(run_dir)!r}))))"
-        found = json.loads(python("-c", code).splitlines()[-1])
+        found = json.loads(run_python("-c", code).splitlines()[-1])
         size = found["bytes_a_token"]
         entries = f"{size:.1f} ({found['entries_a_token']:.1f} entries)"
         yield Row(
@@ -75,13 +75,13 @@ def storage(folder: Path) -> Iterator[Row]:
 def at_scale(folder: Path) -> Iterator[Row]:
     """A million samples by an engine that only pretends."""
     code = f"from pathlib import Path; from benchmarks import million as m; print(m.cores(Path({str(folder / 'cores')!r})))"
-    cores = float(python("-c", code).splitlines()[-1])
+    cores = float(run_python("-c", code).splitlines()[-1])
     yield Row(
         "client's cores at 10,000 tokens/s with top-20", "<= 0.5", f"{cores:.2f}", cores <= 0.5
     )
     path = str(folder / "million")
     code = f"from pathlib import Path; from benchmarks import million as m; print(*m.memory(Path({path!r}), {SAMPLES}))"
-    peak, growth = map(float, python("-c", code).splitlines()[-1].split())
+    peak, growth = map(float, run_python("-c", code).splitlines()[-1].split())
     flat = f"{peak:.2f} GiB, {growth:+.0f} MiB from a quarter on"
     yield Row(
         f"driver's memory over {SAMPLES:,} samples x top-20",
@@ -96,7 +96,7 @@ def at_scale(folder: Path) -> Iterator[Row]:
         f"resume of {FINISHED:,} finished samples, to the first request",
         "<= 2 s",
         f"{spread(times, 2)} s",
-        middle(times) <= 2.0,
+        median(times) <= 2.0,
     )
 
 
@@ -107,7 +107,7 @@ def kills(folder: Path) -> Iterator[Row]:
     config["generate"] |= {"samples": 3, "shard_size": 8}
     (folder / "storm.yaml").write_text(yaml.safe_dump(config))
     counts = json.loads(
-        python(
+        run_python(
             "-m", "tests.support.kill_storm", str(folder / "storm.yaml"), str(KILLS), "7"
         ).splitlines()[-1]
     )
@@ -115,7 +115,7 @@ def kills(folder: Path) -> Iterator[Row]:
     yield Row(f"{counts['kills']} random SIGKILLs", "0 broken", figure, counts["kills"] >= KILLS)
 
 
-ROWS: dict[str, Measurement] = {
+MEASUREMENTS: dict[str, Measurement] = {
     "throughput": throughput,
     "storage": storage,
     "million": at_scale,
@@ -124,4 +124,4 @@ ROWS: dict[str, Measurement] = {
 
 
 if __name__ == "__main__":
-    sys.exit(table.main(ROWS, sys.argv[1:]))
+    sys.exit(table.main(MEASUREMENTS, sys.argv[1:]))

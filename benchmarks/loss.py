@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import table
-from benchmarks.table import Measurement, Row, python, spread
+from benchmarks.table import Measurement, Row, run_python, spread
 from pipeline.losses.distillation import Objective, Teacher, distillation_loss
 from pipeline.losses.divergences import forward_kl
 
@@ -74,7 +74,7 @@ def memory(folder: Path) -> Iterator[Row]:
 def extra(tokens: int, k: int, name: str) -> float:
     """MiB, measured in a fresh process."""
     code = f"from benchmarks.loss import peak; print(peak({tokens}, {k}, {name!r}))"
-    return float(python("-c", code))
+    return float(run_python("-c", code))
 
 
 def peak(tokens: int, k: int, name: str) -> float:
@@ -117,7 +117,7 @@ def seconds(folder: Path) -> Iterator[Row]:
             figure = f"{spread(ratios, 2)}, {statistics.median(times[side]) * 1000:.0f} ms"
             what = f"time of {side} / {against}, {name}, {SCORED} tokens"
             yield Row(
-                what, f"<= {bar}" if bar else "", figure, bar is None or table.middle(ratios) <= bar
+                what, f"<= {bar}" if bar else "", figure, bar is None or table.median(ratios) <= bar
             )
 
 
@@ -209,9 +209,9 @@ def dense(
     )
 
 
-ROWS: dict[str, Measurement] = {"memory": memory, "time": seconds, "error": error}
+MEASUREMENTS: dict[str, Measurement] = {"memory": memory, "time": seconds, "error": error}
 
 
 if __name__ == "__main__":
     print(f"{DEVICE}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
-    sys.exit(table.main(ROWS, sys.argv[1:]))
+    sys.exit(table.main(MEASUREMENTS, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""A table of bars and figures, as every `make bench-…` prints it."""
+"""The table of bars and figures that every `make bench-…` prints."""
 
 import os
 import shutil
@@ -12,6 +12,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
+    """A measured figure and its bar. An empty bar sets no target."""
+
     what: str
     bar: str
     figure: str
@@ -24,17 +26,18 @@ class Row:
 Measurement = Callable[[Path], Iterator[Row]]  # given a folder to work in
 
 
-def spread(found: Sequence[float], digits: int = 3) -> str:
-    """The middle of sorted figures, and from where to where they go."""
-    return f"{middle(found):.{digits}f} ({found[0]:.{digits}f} to {found[-1]:.{digits}f})"
+def spread(figures: Sequence[float], digits: int = 3) -> str:
+    """Return median and range of sorted figures as text."""
+    return f"{median(figures):.{digits}f} ({figures[0]:.{digits}f} to {figures[-1]:.{digits}f})"
 
 
-def middle(found: Sequence[float]) -> float:
-    return found[len(found) // 2]
+def median(figures: Sequence[float]) -> float:
+    """Return the middle one of sorted figures."""
+    return figures[len(figures) // 2]
 
 
-def python(*arguments: str) -> str:
-    """Run Python here, showing what it says of its progress; returns its output."""
+def run_python(*arguments: str) -> str:
+    """Run Python in this folder, with its progress shown, and return its output."""
     path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.run(
@@ -42,31 +45,35 @@ def python(*arguments: str) -> str:
     ).stdout
 
 
+def last_line(*arguments: str) -> str:
+    """Run Python as `run_python` does, and return the last line of its output."""
+    return run_python(*arguments).splitlines()[-1]
+
+
 def main(measurements: Mapping[str, Measurement], names: Sequence[str]) -> int:
-    """Print the rows of the measurements named, of all if none is. Returns 1 if a bar is missed."""
+    """Print the rows of the named measurements, by default of all. Returns 1 if a bar is missed."""
     folder = Path(tempfile.mkdtemp(prefix="bench."))
     rows: list[Row] = []
     try:
         for name in names or measurements:
-            for row in _measured(name, measurements[name], folder):
+            for row in _measure(name, measurements[name], folder):
                 print(row, flush=True)
                 rows.append(row)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    barred = [row.met for row in rows if row.bar]
-    missed = barred.count(False)
-    print("\n" + "\n".join(map(str, rows)) + f"\n{len(barred) - missed} of {len(barred)} bars met")
-    return 1 if missed else 0
+    met = [row.met for row in rows if row.bar]
+    print()
+    for row in rows:
+        print(row)
+    print(f"{sum(met)} of {len(met)} bars met")
+    return 0 if all(met) else 1
 
 
-def _measured(name: str, measurement: Measurement, folder: Path) -> Iterator[Row]:
-    """One that breaks is a miss, and the others are measured all the same."""
+def _measure(name: str, measurement: Measurement, folder: Path) -> Iterator[Row]:
+    """Yield the rows of a measurement. One that fails is a miss, and the others still run."""
     try:
         yield from measurement(folder)
     except subprocess.CalledProcessError as error:
-        yield Row(
-            name,
-            "runs",
-            f"broke off with exit code {error.returncode}: {' '.join(error.cmd[1:])[:80]} (its words are above)",
-            False,
-        )
+        command = " ".join(error.cmd[1:])[:80]
+        figure = f"failed with exit code {error.returncode}: {command} (its output is above)"
+        yield Row(name, "runs", figure, False)

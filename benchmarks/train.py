@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import loss, table
-from benchmarks.table import Measurement, Row, middle, python, spread
+from benchmarks.table import Measurement, Row, median, run_python, spread
 
 QUICKSTART = "configs/quickstart.yaml"
 EQUAL = {  # what must not change a loss, and the tests that say so
@@ -26,21 +26,23 @@ EQUAL = {  # what must not change a loss, and the tests that say so
 def step(folder: Path) -> Iterator[Row]:
     """Time, memory and loading of a step on the quickstart's rows, against TRL."""
     found = json.loads(
-        python("-m", "benchmarks.train_step", str(_run(folder, "generate", "filter", "train/init")))
+        run_python(
+            "-m", "benchmarks.train_step", str(_run(folder, "generate", "filter", "train/init"))
+        )
     )
     ratio = found["kd / TRL sft"]
     yield Row(
         "time of a kd step / TRL's fused SFT step",
         "<= 1.05",
         spread(ratio, 2),
-        middle(ratio) <= 1.05,
+        median(ratio) <= 1.05,
     )
     ratio = found["TRL gkd / kd"]
     yield Row(
         "time of a step of TRL's GKD, live teacher / kd step",
         ">= 2",
         spread(ratio, 2),
-        middle(ratio) >= 2,
+        median(ratio) >= 2,
     )
     kd, gkd = found["GiB"]["kd"], found["GiB"]["TRL gkd"]
     yield Row(
@@ -50,14 +52,14 @@ def step(folder: Path) -> Iterator[Row]:
         kd < gkd,
     )
     loading = found["loading"]
-    yield Row("data loading, share of a kd step", "< 0.05", spread(loading), middle(loading) < 0.05)
+    yield Row("data loading, share of a kd step", "< 0.05", spread(loading), median(loading) < 0.05)
 
 
 def angle(folder: Path) -> Iterator[Row]:
     """The gradient from stored frames against that of the whole distributions, at the lm_head."""
     run_dir = _run(folder, "generate")
     code = f"import json; from benchmarks import fidelity as f; print(json.dumps(vars(f.measure({str(run_dir)!r}))))"
-    found = json.loads(python("-c", code).splitlines()[-1])
+    found = json.loads(run_python("-c", code).splitlines()[-1])
     for student in ("untrained", "half_trained"):
         degrees, positions = found[student], found["positions"]
         what = f"angle to the whole gradient, {student.replace('_', '-')} student"
@@ -72,7 +74,7 @@ def angle(folder: Path) -> Iterator[Row]:
 def equal(folder: Path) -> Iterator[Row]:
     """Losses that must agree to 1e-5, by the tests that compare them."""
     for what, tests in EQUAL.items():
-        output = python("-m", "pytest", "-o", "addopts=", "-q", *tests.split())
+        output = run_python("-m", "pytest", "-o", "addopts=", "-q", *tests.split())
         yield Row(what, "1e-5", output.splitlines()[-1], " passed" in output)
 
 
@@ -83,7 +85,7 @@ def _run(folder: Path, *parts: str) -> Path:
         if not (run_dir / part / "manifest.json").exists():
             stage, _, name = part.partition("/")
             command = ["-m", "pipeline", stage, QUICKSTART, f"run_dir={run_dir}"]
-            python(*command) if name != "init" else python(
+            run_python(*command) if name != "init" else run_python(
                 "-c", _INIT.format(config=QUICKSTART, run_dir=run_dir)
             )
     return run_dir
@@ -96,7 +98,7 @@ from pipeline.stages import train
 runner.execute(train, config.load({config!r}, ["run_dir={run_dir}"]), ["init"])
 """
 
-ROWS: dict[str, Measurement] = {
+MEASUREMENTS: dict[str, Measurement] = {
     "step": step,
     "memory": loss.memory,
     "error": loss.error,
@@ -106,4 +108,4 @@ ROWS: dict[str, Measurement] = {
 
 
 if __name__ == "__main__":
-    sys.exit(table.main(ROWS, sys.argv[1:]))
+    sys.exit(table.main(MEASUREMENTS, sys.argv[1:]))

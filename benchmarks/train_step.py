@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.loss import status
-from benchmarks.table import python
+from benchmarks.table import run_python
 from pipeline.config import Arm, Config
 from pipeline.data import prompts
 from pipeline.data.encoding import IGNORED, Encoder
@@ -164,7 +164,7 @@ def peak(run_dir: Path, name: str) -> float:
 def peaks(run_dir: Path) -> dict[str, float]:
     """GiB of each side, each in a process of its own."""
     return {
-        name: float(python("-m", "benchmarks.train_step", str(run_dir), name).splitlines()[-1])
+        name: float(run_python("-m", "benchmarks.train_step", str(run_dir), name).splitlines()[-1])
         for name in SIDES
     }
 

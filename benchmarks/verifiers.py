@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.table import Row, main, middle, spread
+from benchmarks.table import Row, main, median, spread
 from pipeline.errors import UnknownError
 from pipeline.verifiers.verify import Check, verify
 
@@ -170,7 +170,7 @@ def math(folder: Path) -> Iterator[Row]:
         "math, checks/s a core, in the sandbox over without it",
         f">= {SHARE}",
         spread(ratios),
-        middle(ratios) >= SHARE,
+        median(ratios) >= SHARE,
     )
     yield Row(
         "math, the same by the clock",
@@ -239,8 +239,8 @@ def ordinary(random: random.Random, number: int) -> list[tuple[str, str]]:
     return found
 
 
-ROWS_OF = {"hangs": hangs, "math": math, "code": code}
+MEASUREMENTS = {"hangs": hangs, "math": math, "code": code}
 
 
 if __name__ == "__main__":
-    sys.exit(main(ROWS_OF, sys.argv[1:]))
+    sys.exit(main(MEASUREMENTS, sys.argv[1:]))
