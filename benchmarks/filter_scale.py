@@ -1,6 +1,9 @@
-"""The filter stage at scale: time, memory of all its processes, and what a changed threshold costs, on samples of 1.3 kB.
+"""Measures the filter stage at scale, on made-up samples of 1.3 kB.
 
-.venv/bin/python -m benchmarks.filter_scale [SAMPLES] [KEY=VALUE …]
+    .venv/bin/python -m benchmarks.filter_scale [SAMPLES] [KEY=VALUE …]
+
+Prints the time of a first run and of one with another threshold, the peak memory of all processes
+together, and how many rows are kept. KEY=VALUE overrides the config.
 """
 
 import gzip
@@ -12,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import psutil
@@ -23,12 +27,12 @@ from pipeline.records import Sample, Seed, Usage
 from pipeline.storage.files import write_json
 
 SHARD = 10_000
-POOL = 500  # different sentences
+SENTENCES = 500  # different ones
 PROMPT = "---\nformat: completion\n---\n{{ question }}\n"
 
 
 def make(folder: Path, samples: int) -> Path:
-    """A finished generate of made-up replies, no two alike, and the config of its run. Returns the config's path."""
+    """Make a finished generate stage of different replies, and return the path of its config."""
     generate = folder / "run" / "generate"
     (generate / "prompts").mkdir(parents=True)
     (generate / "prompts" / "0.md").write_text(PROMPT)
@@ -41,13 +45,8 @@ def make(folder: Path, samples: int) -> Path:
     for number, first in enumerate(range(0, samples, SHARD)):
         numbers = range(first, min(first + SHARD, samples))
         path = generate / f"{number:05d}.jsonl.gz"
-        path.write_bytes(
-            gzip.compress(
-                b"".join(_sample(row, sentences).to_line() for row in numbers),
-                compresslevel=1,
-                mtime=0,
-            )
-        )
+        lines = b"".join(_sample(row, sentences).to_line() for row in numbers)
+        path.write_bytes(gzip.compress(lines, compresslevel=1, mtime=0))
         files[path.name] = {
             "sha256": f"{number:064x}",
             "nbytes": path.stat().st_size,
@@ -68,7 +67,10 @@ def make(folder: Path, samples: int) -> Path:
 
 
 def measure(config: Path, overrides: Sequence[str]) -> tuple[float, float, int]:
-    """(seconds, peak GiB of this process and its children, rows kept) of the filter stage; what was measured before is used."""
+    """Run the filter stage. Returns seconds, peak GiB of all processes, and kept rows.
+
+    Stored measures are used.
+    """
     from pipeline.config import load
     from pipeline.execution.runner import archive
     from pipeline.stages import filter as stage
@@ -84,10 +86,10 @@ def measure(config: Path, overrides: Sequence[str]) -> tuple[float, float, int]:
     thread = threading.Thread(target=watch)
     thread.start()
     settings = load(config, overrides)
-    began = time.perf_counter()
+    started = time.perf_counter()
     try:
         execute(stage, settings, prepare=archive)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
     finally:
         done.set()
         thread.join()
@@ -95,7 +97,7 @@ def measure(config: Path, overrides: Sequence[str]) -> tuple[float, float, int]:
 
 
 def _resident() -> int:
-    """Proportional share of the memory of this process and its children, bytes: what they share counts once."""
+    """Return the memory of this process and its children in bytes; shared memory counts once."""
     total = 0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
@@ -107,15 +109,14 @@ def _resident() -> int:
 
 def _sentences() -> list[str]:
     draw = random.Random(0)
-    syllables = [
-        a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "in")
-    ]
+    ends = ("a", "e", "i", "o", "u", "an", "er", "in")
+    syllables = [first + end for first, end in product("bdfgklmnprstv", ends)]
     words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(20_000)]
-    return [" ".join(draw.choices(words, k=14)).capitalize() + "." for _ in range(POOL)]
+    return [" ".join(draw.choices(words, k=14)).capitalize() + "." for _ in range(SENTENCES)]
 
 
 def _sample(row: int, sentences: list[str]) -> Sample:
-    """Sentences in an order of its own, filled up to the size."""
+    """Return a sample with sentences in an order of its own."""
     draw = random.Random(row)
     text = " ".join(draw.sample(sentences, 6)) + f" So it is {row}."
     return Sample(
@@ -132,7 +133,7 @@ def _sample(row: int, sentences: list[str]) -> Sample:
 
 
 def main(samples: int, overrides: Sequence[str]) -> dict[str, float]:
-    """Seconds of a first time and of one with another threshold, peak memory, rows kept."""
+    """Return the seconds of both runs, the peak memory, and the number of kept rows."""
     folder = Path(tempfile.mkdtemp(prefix="filter."))
     try:
         config = make(folder, samples)
