@@ -1,10 +1,11 @@
-"""The driver at scale, with an engine that only pretends: its memory over a million samples with top-20 logprobs, what it costs in cores
-at 10,000 tokens/s, and how soon a run with a million finished samples asks its next question.
+"""Measures the driver of generate over a million samples, with an engine that only pretends.
 
     .venv/bin/python benchmarks/million.py [SAMPLES]
 
-The pretended engine hands out ready-made completions in the form in which vLLM does, flat lists and all; everything else is what
-`pipeline generate` runs: seeds from a file, prompts rendered and tokenised, frames, fsynced journals, sealed shards.
+It measures memory with top-20 logprobs, the cores that 10,000 tokens/s take, and the time until a
+run with a million finished samples sends its next request. The pretended engine hands out
+ready-made completions in vLLM's own form, as flat lists. All else is what `pipeline generate` runs:
+examples from a file, prompts rendered and tokenised, frames, fsynced journals, sealed shards.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -37,13 +39,23 @@ from pipeline.stages import generate
 
 K = 20
 TEXT = " spam, it promises a prize to whoever calls a number"  # a token a character
-BATCH = 32  # completions that come back together
-SECONDS = 30.0  # of the measurement of cores
-PROMPT = '---\nformat: completion\nstop: ["\\n"]\nanswer: {end: [",", "\\n"]}\nrationale: {start: ",", end: "\\n"}\n---\n{{ text }}\nLabel:'
+BATCH = 32  # completions returned together
+SECONDS = 30.0  # how long cores are measured
+PROMPT = r"""---
+format: completion
+stop: ["\n"]
+answer: {end: [",", "\n"]}
+rationale: {start: ",", end: "\n"}
+---
+{{ text }}
+Label:"""
 
 
 class Pretended(NothingToRelease):
-    """Answers of `tokens` tokens each, at most `rate` tokens/s."""
+    """Gives completions of `tokens` tokens, at most `rate` tokens/s.
+
+    It calls `asked` before each batch.
+    """
 
     def __init__(
         self, tokens: int, rate: float = float("inf"), asked: Callable[[], None] = lambda: None
@@ -65,11 +77,13 @@ class Pretended(NothingToRelease):
         )
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
-        waiting, began, made = iter(requests), time.perf_counter(), 0
+        waiting = iter(requests)
+        started = time.perf_counter()
+        made = 0
         while batch := list(islice(waiting, BATCH)):
             self._asked()
             made += len(batch) * len(self._ids)
-            time.sleep(max(0.0, began + made / self._rate - time.perf_counter()))
+            time.sleep(max(0.0, started + made / self._rate - time.perf_counter()))
             yield [self._completion(request) for request in batch]
 
     def score(self, requests: Iterable[Request], k: int) -> Iterator[list[Answer]]:
@@ -89,90 +103,92 @@ class Pretended(NothingToRelease):
 
 
 def prepare(folder: Path, samples: int, tokens: int) -> Config:
-    """Seeds and a config; what generate writes is in folder/run/generate."""
+    """Write examples and a prompt, and return a config whose run folder is folder/run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "prompt.md").write_text(PROMPT)
     with (folder / "seeds.jsonl").open("w") as file:
         for number in range(samples):
-            file.write(
-                json.dumps(
-                    {
-                        "id": f"seed-{number}",
-                        "text": f"message {number} of a long night",
-                        "target": "spam",
-                    }
-                )
-                + "\n"
-            )
+            text = f"message {number} of a long night"
+            example = {"id": f"seed-{number}", "text": text, "target": "spam"}
+            file.write(json.dumps(example) + "\n")
+    return configure(folder, tokens)
+
+
+def configure(folder: Path, tokens: int) -> Config:
+    """Return the config of a prepared folder."""
     options = [
         f"task.seeds={folder / 'seeds.jsonl'}",
         f"generate.prompt={folder / 'prompt.md'}",
         f"run_dir={folder / 'run'}",
-    ]
-    options += [
         "teacher.backend=fake",
         "teacher.model=pretended",
         "teacher.replies=[x]",
         f"teacher.logprobs={K}",
         "student={model: random}",
+        f"teacher.max_tokens={tokens}",
+        "generate.shard_size=512",
+        "teacher.temperature=1",
     ]
-    return load(
-        "configs/quickstart.yaml",
-        [
-            *options,
-            f"teacher.max_tokens={tokens}",
-            "generate.shard_size=512",
-            "teacher.temperature=1",
-        ],
-    )
+    return load("configs/quickstart.yaml", options)
 
 
 def job_of(config: Config) -> Job:
+    """Return the job of the generate stage."""
     folder = Path(config.run_dir) / "generate"
     folder.mkdir(parents=True, exist_ok=True)
     return Job(config, "generate", "", folder)
 
 
 def work(config: Config, model: Pretended, progress: Progress) -> None:
+    """Generate all samples."""
     keep_prompts(config.generate.prompt, job_of(config).folder)
     generate.capturing(job_of(config)).process_shards(model, progress)
 
 
 def cores(folder: Path, rate: float = 10_000.0, tokens: int = 100) -> float:
-    """CPU seconds a second that everything but the engine takes at `rate` tokens/s."""
+    """Return the CPU seconds a second that all but the engine takes at `rate` tokens/s."""
     config = prepare(folder, int(SECONDS * rate / tokens), tokens)
     model = Pretended(tokens, rate)
     with open(os.devnull, "w") as silence:
-        begun, cpu = time.perf_counter(), time.process_time()
+        started = time.perf_counter()
+        cpu_started = time.process_time()
         work(config, model, Progress("generate", 1, stream=silence))
-        return (time.process_time() - cpu) / (time.perf_counter() - begun)
+        return (time.process_time() - cpu_started) / (time.perf_counter() - started)
 
 
 def memory(folder: Path, samples: int, tokens: int = 12) -> tuple[float, float]:
-    """(peak GiB, growth of the resident set in MiB from a quarter of the samples to all of them) of a process that makes them all."""
+    """Return this process's peak in GiB, and its growth in MiB after a quarter of the samples."""
     config = prepare(folder, samples, tokens)
     sizes: list[int] = []
     asked = 0
 
-    def look() -> None:
+    def record_size() -> None:
         nonlocal asked
         asked += BATCH
         if asked % (BATCH * 256) == 0:
             sizes.append(psutil.Process().memory_info().rss)
 
     with open(os.devnull, "w") as silence:
-        work(config, Pretended(tokens, asked=look), Progress("generate", samples, stream=silence))
+        work(
+            config,
+            Pretended(tokens, asked=record_size),
+            Progress("generate", samples, stream=silence),
+        )
     quarter = sizes[len(sizes) // 4] if sizes else 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return peak / 2**30, (sizes[-1] - quarter) / 2**20 if sizes else 0.0
 
 
 def finish(config: Config) -> None:
-    """Make a finished run in no time: its first shard is made, and every other is a link to it."""
+    """Finish a run at once: generate its first shard, and link every other one to it."""
     folder = job_of(config).folder
     capturing = generate.capturing(job_of(config))
-    claimed = capturing.worker.claim
-    capturing.worker.claim = lambda header: islice(claimed(header), 1)  # type: ignore[method-assign]
+    claim = capturing.worker.claim
+
+    def claim_first(header: bytes) -> Iterator[Any]:
+        return islice(claim(header), 1)
+
+    capturing.worker.claim = claim_first  # type: ignore[method-assign]
     with open(os.devnull, "w") as silence:
         keep_prompts(config.generate.prompt, folder)
         capturing.process_shards(
@@ -184,50 +200,36 @@ def finish(config: Config) -> None:
 
 
 def resume(config: Config, rounds: int = 5) -> list[float]:
-    """Seconds from the start of the process to its first request, for a run of which only the middle shard is missing; the time in which
-    the model is opened is left out."""
+    """Return the seconds from the start of a process to its first request, sorted.
+
+    Only the middle shard of the run is missing. The time to open the model does not count.
+    """
     folder = job_of(config).folder
     shards = sorted(folder.glob("0*.jsonl.gz"))
     middle = shards[len(shards) // 2]
     for path in (middle, middle.with_name(middle.name.replace("jsonl.gz", "topk"))):
         path.unlink()
-    code = f"import benchmarks.million as m; m.first_request({str(folder.parent.parent)!r}, {config.teacher.max_tokens})"
+    prepared = str(folder.parent.parent)
+    code = (
+        "from benchmarks import million; "
+        f"million.first_request({prepared!r}, {config.teacher.max_tokens})"
+    )
     times = []
     for _ in range(rounds):
-        began = time.time()
-        out = subprocess.run(
+        started = time.time()
+        process = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.split()
-        asked, opening = float(out[-2]), float(out[-1])
-        times.append(asked - began - opening)
+        )
+        asked, opening = map(float, process.stdout.split()[-2:])
+        times.append(asked - started - opening)
     return sorted(times)
 
 
 def first_request(folder: str, tokens: int) -> None:
-    """Print when the first request is asked for, and how long the model took to open; then stop, leaving everything as it is."""
+    """Print the time of the first request and how long the model took to open, then exit."""
     from pipeline.execution import fingerprint
 
-    options = [
-        f"task.seeds={folder}/seeds.jsonl",
-        f"generate.prompt={folder}/prompt.md",
-        f"run_dir={folder}/run",
-        "teacher.backend=fake",
-    ]
-    options += [
-        "teacher.model=pretended",
-        "teacher.replies=[x]",
-        f"teacher.logprobs={K}",
-        "student={model: random}",
-    ]
-    config = load(
-        "configs/quickstart.yaml",
-        [
-            *options,
-            f"teacher.max_tokens={tokens}",
-            "generate.shard_size=512",
-            "teacher.temperature=1",
-        ],
-    )
+    config = configure(Path(folder), tokens)
     fingerprint.fingerprint(generate, config, "")
     capturing = generate.capturing(job_of(config))
     capturing.worker.count_stored()
@@ -244,22 +246,23 @@ def _report(opening: float) -> None:
 
 
 def main(samples: int) -> None:
+    """Measure and print all three figures."""
     folder = Path(tempfile.mkdtemp(prefix="million."))
     try:
         print(f"cores at 10,000 tokens/s with top-{K}: {cores(folder / 'cores'):.2f}", flush=True)
-        began = time.perf_counter()
+        started = time.perf_counter()
         peak, growth = memory(folder / "memory", samples)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         print(
-            f"{samples:,} samples in {seconds:,.0f} s: peak {peak:.2f} GiB, growth from a quarter on {growth:+.0f} MiB",
+            f"{samples:,} samples in {seconds:,.0f} s: peak {peak:.2f} GiB, "
+            f"growth from a quarter on {growth:+.0f} MiB",
             flush=True,
         )
         config = prepare(folder / "resume", samples, 12)
         finish(config)
         times = resume(config)
-        print(
-            f"resume: first request after {times[len(times) // 2]:.2f} s ({times[0]:.2f} to {times[-1]:.2f})"
-        )
+        middle = times[len(times) // 2]
+        print(f"resume: first request after {middle:.2f} s ({times[0]:.2f} to {times[-1]:.2f})")
     finally:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
