@@ -173,6 +173,11 @@ def load_eval(train: Iterable[Seed], source: Source, text: Callable[[Seed], str]
     return held_out
 
 
+def files(source: Source) -> list[Path]:
+    """Return the file of the seeds, if they come from one."""
+    return [Path(source.path)] if source.path else []
+
+
 def identities(source: Source) -> dict[str, str]:
     """Return a digest of a hub dataset's seeds, for fingerprints; a file is hashed as a file."""
     if not source.dataset:

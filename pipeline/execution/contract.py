@@ -41,8 +41,10 @@ class Job:
 class Stage(Protocol):
     """A stage: a module of pipeline/stages with the names below, run by execution/runner.
 
-    A stage may also have two hooks:
+    A stage may also have these three:
 
+    summary(config: Config) -> str
+        Return what its command prints when all parts are done. Reads files, writes none.
     reopen(job: Job) -> None
         Have a finished part run again for something that is not its output, such as its speed.
     finish(config: Config) -> None
@@ -87,8 +89,4 @@ class Stage(Protocol):
 
     def run(self, job: Job) -> dict[str, Any]:
         """Make what is missing of a part. Return its counts, recomputed from the files."""
-        ...
-
-    def summary(self, config: Config) -> str:
-        """Return what to print when all parts are done. Reads files, writes none."""
         ...

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
+from pipeline.data import seeds
 from pipeline.execution.contract import Job
 from pipeline.records import Identified
 from pipeline.storage.files import write_atomic
@@ -72,6 +73,21 @@ def open_work(folder: Path, make: Callable[[], Work]) -> Work:
         work = _move_taken_up(folder, work)
     sweep(folder)
     return work
+
+
+def open_seed_work(
+    folder: Path, source: seeds.PinnedSource, shard_seeds: int, samples: int
+) -> tuple[Work, seeds.Cursor]:
+    """Open the work of `samples` samples for each seed. Return it and a cursor over the seeds."""
+
+    def survey() -> Work:
+        found = seeds.survey(source, shard_seeds)
+        return Work(
+            seeds=found.seeds, shard_seeds=found.stride, samples=samples, offsets=found.offsets
+        )
+
+    work = open_work(folder, survey)
+    return work, seeds.Cursor(source, seeds.Survey(work.seeds, work.shard_seeds, work.offsets))
 
 
 def retry_errors(job: Job) -> None:

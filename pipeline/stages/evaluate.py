@@ -1,9 +1,12 @@
-"""evaluate: teacher, untouched student and every arm on the same held-out seeds, by the same path, greedy."""
+"""The evaluate stage: teacher, base student and every arm answer the same held-out seeds, greedily.
 
-import dataclasses
+All of them take the same path. Beside its answers, each part has cost.json: size, speed, load.
+"""
+
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config import Config, Load
 from pipeline.data import prompts, replies, seeds
 from pipeline.data.prompts import Prompt
 from pipeline.errors import PipelineError
@@ -30,6 +33,7 @@ from pipeline.models.weights import size_of
 from pipeline.records import Range, Scored, Seed, digest
 from pipeline.storage import topk
 from pipeline.storage.files import read_json, sha256, write_json
+from pipeline.storage.journal import Shard
 from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
 from pipeline.verifiers import verify
@@ -42,6 +46,7 @@ NOTES = frozenset({"cost.json"})
 DISPOSABLE = frozenset({"cost.json"})
 SHARED = False
 SHARD_SIZE = 512
+TEACHER_KEYS = ("backend", "model", "revision", "tokenizer", "replies", "engine")
 
 
 def parts(config: Config) -> list[str]:
@@ -50,16 +55,10 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     task = ["task.eval_seeds", "task.metric", "task.labels", "task.verifier", "evaluate.max_tokens"]
-    if part == TEACHER:
-        task += ["evaluate.fidelity"] if config.evaluate.fidelity else []
-        return [
-            *task,
-            *(
-                f"teacher.{name}"
-                for name in ("backend", "model", "revision", "tokenizer", "replies", "engine")
-            ),
-        ]
-    return [*task, "evaluate.backend", "evaluate.engine", f"train.arms.{part}.form"]
+    if part != TEACHER:
+        return [*task, "evaluate.backend", "evaluate.engine", f"train.arms.{part}.form"]
+    fidelity_too = ["evaluate.fidelity"] if config.evaluate.fidelity else []
+    return [*task, *fidelity_too, *(f"teacher.{name}" for name in TEACHER_KEYS)]
 
 
 def reads(config: Config, part: str) -> list[str]:
@@ -67,51 +66,51 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    source = [Path(config.task.eval_seeds.path)] if config.task.eval_seeds.path else []
-    return [*source, Path(_prompt_path(config, part)), *verify.files(config.task)]
+    held_out = seeds.files(config.task.eval_seeds)
+    return [*held_out, Path(_prompt_path(config, part)), *verify.files(config.task)]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    found = seeds.identities(config.task.eval_seeds)
+    identities = seeds.identities(config.task.eval_seeds)
     if part == BASE:
-        found |= student_source.identities(config)
+        identities |= student_source.identities(config)
     if part == TEACHER and config.teacher.backend == "vllm":
-        found["teacher"] = resolve.identity(config.teacher.model, config.teacher.revision)
-    return found
+        identities["teacher"] = resolve.identity(config.teacher.model, config.teacher.revision)
+    return identities
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Ask one model every held-out seed that it has not answered, and score the answers."""
+    """Ask one model all held-out seeds that it has not answered, and score the answers."""
     config = job.config
     _check_as_trained(job)
-    seen = prompts.load(config.train.prompt)
+    student_prompt = prompts.load(config.train.prompt)
     held_out = seeds.load_eval(
-        seeds.load(config.task.seeds), config.task.eval_seeds, lambda seed: str(seen.render(seed))
+        seeds.load(config.task.seeds),
+        config.task.eval_seeds,
+        lambda seed: str(student_prompt.render(seed)),
     )
     prompts.check(_prompt(config, job.part), held_out)
-    wanted = {digest(job.part, seed.id): seed for seed in held_out}
-    shards = claim_all(job.folder, list(wanted), Scored, SHARD_SIZE)
-    there = len(wanted) - sum(len(shard.missing) for shard in shards)
+    by_id = {digest(job.part, seed.id): seed for seed in held_out}
+    shards = claim_all(job.folder, list(by_id), Scored, SHARD_SIZE)
+    done = len(by_id) - sum(len(shard.missing) for shard in shards)
     if not (job.folder / "cost.json").exists():
         _write_cost(job, None, None)
-    if there < len(wanted) or _lacks_load(job):
-        log.info(
-            f"evaluate {job.part}: {there:,} of {len(wanted):,} answers are there; loading the model"
-        )
+    if done < len(by_id) or _missing_load(job):
+        log.info(f"evaluate {job.part}: {done:,} of {len(by_id):,} answers done; loading the model")
         model = _open(job)
         try:
-            if there < len(wanted):
-                _ask(job, model, wanted, shards, there)
-            if _lacks_load(job):
-                _measure_load(job, model, wanted)
+            if done < len(by_id):
+                _ask(job, model, by_id, shards, done)
+            if load := _missing_load(job):  # also if the answers have just replaced cost.json
+                _measure_load(job, model, by_id, load)
         finally:
             model.close()
     return {"answers": sum(1 for _ in read_records(job.folder, Scored))}
 
 
 def reopen(job: Job) -> None:
-    """Have a finished part run again if the load is to be measured and was not, or was another."""
-    if job.manifest.exists() and _lacks_load(job):
+    """Have a finished part run again if evaluate.load was not measured, or was another load."""
+    if job.manifest.exists() and _missing_load(job):
         job.manifest.unlink()
 
 
@@ -146,154 +145,157 @@ def _prompt_path(config: Config, part: str) -> str:
 
 
 def _prompt(config: Config, part: str) -> Prompt:
-    """What the model is asked with: the teacher by its own prompt, a student in the form that it was trained for."""
+    """Return the teacher's prompt, or the students' prompt in the form that one was trained for."""
     arm = config.train.arms.get(part)
     return prompts.load(_prompt_path(config, part)).in_form(arm.form if arm else "whole")
 
 
 def _check_as_trained(job: Job) -> None:
-    """A student must be asked as it was taught. Raises PipelineError if its form or its prompt is another than in training."""
+    """Raise PipelineError if an arm was trained with another form or prompt than it now has."""
     arm = job.config.train.arms.get(job.part)
     if arm is None:
         return
     training = begun(job.run_dir, trained(job.part))
     path = Path(job.config.train.prompt)
-    taught = read_json(training)["config"]["train"]["arms"][job.part]["form"]
-    if taught != arm.form:
+    form = read_json(training)["config"]["train"]["arms"][job.part]["form"]
+    if form != arm.form:
         raise PipelineError(
-            f"evaluate {job.part}: was trained with form: {taught}, and is now {arm.form}; put it back, or train it again"
+            f"evaluate {job.part}: was trained with form: {form}, and the config now has "
+            f"{arm.form}; put it back, or train the arm again"
         )
     if input_digest(training, path) != sha256(path):
         raise PipelineError(
-            f"evaluate {job.part}: was trained with another prompt than {path} now holds; put it back, or train it again"
+            f"evaluate {job.part}: was trained with another prompt than {path} now holds; "
+            "put it back, or train the arm again"
         )
 
 
 def _open(job: Job) -> Model:
     config = job.config
     if job.part == TEACHER:
-        return open_teacher(
-            config.teacher.model_copy(update={"logprobs": _logprobs(config, TEACHER)}),
-            job.engine_log,
-        )
+        teacher = config.teacher.model_copy(update={"logprobs": _logprobs(config, TEACHER)})
+        return open_teacher(teacher, job.engine_log)
     path, revision = _student(job)
-    return open_student(
-        config.evaluate, path, revision, config.teacher.replies or [], job.engine_log
-    )
+    replies = config.teacher.replies or []
+    return open_student(config.evaluate, path, revision, replies, job.engine_log)
 
 
 def _student(job: Job) -> tuple[str, str | None]:
-    """(folder or hub id, revision) of the student that this part asks."""
+    """Return (folder or hub id, revision) of the student of this part."""
     return student_source.saved_model(trained_model(job.run_dir, job.part))
 
 
-def _ask(job: Job, model: Model, wanted: Mapping[str, Seed], shards: Any, there: int) -> None:
+def _ask(
+    job: Job,
+    model: Model,
+    by_id: Mapping[str, Seed],
+    shards: Sequence[Shard[Scored]],
+    done: int,
+) -> None:
+    """Ask the missing questions and store the scored answers. `done` answers are stored."""
     sampling = Sampling(job.config.evaluate.max_tokens, logprobs=_logprobs(job.config, job.part))
-    examiner = _Examiner(
-        job,
-        model,
-        _prompt(job.config, job.part),
-        wanted,
-        verify.load_check(job.config.task),
-        _header(job, model),
-    )
+    examiner = _examiner(job, model, by_id, _header(job, model))
     if examiner.header:
         for shard in shards:
             shard.recover(shard.order, examiner.header.to_bytes())
-    progress = Progress(f"evaluate {job.part}", len(wanted), there, unit="answers")
-    began = time.monotonic()
+    progress = Progress(f"evaluate {job.part}", len(by_id), done, unit="answers")
+    started = time.monotonic()
     Collector(examiner.question, unexpected_failure, progress).run(
         lambda requests: model.generate(requests, sampling), shards
     )
-    seconds = time.monotonic() - began
-    _write_cost(
-        job,
-        model.facts.engine,
-        None if there else (progress.tokens / seconds, len(wanted) / seconds),
-    )
+    seconds = time.monotonic() - started
+    # the speed of a remainder would be that of a cold start
+    rates = None if done else (progress.tokens / seconds, len(by_id) / seconds)
+    _write_cost(job, model.facts.engine, rates)
 
 
 def _logprobs(config: Config, part: str) -> int:
-    """k of the top-k logprobs that this model is asked for: of the teacher what fidelity needs, of others the token's own. None of a server
-    that is not known to give them."""
+    """Return k of the top-k logprobs that a model is asked for.
+
+    The teacher gives what fidelity needs, other models the token's own logprob. A server is asked
+    for none unless the config says that it gives some.
+    """
+    teacher = config.teacher
     if part != TEACHER:
         return 1
     if config.evaluate.fidelity:
         return config.evaluate.fidelity.logprobs
-    asked = config.teacher.backend != "openai" or (
-        config.teacher.tokenizer is not None and config.teacher.logprobs > 0
-    )
-    return int(asked)
+    if teacher.backend != "openai":
+        return 1
+    return int(teacher.tokenizer is not None and teacher.logprobs > 0)
 
 
 def _header(job: Job, model: Model) -> topk.Header | None:
-    """Of the frames that are kept: the teacher's whole top k, no draws, since what is measured on them is not linear in them."""
-    if job.part != TEACHER or job.config.evaluate.fidelity is None:
+    """Return the header of the teacher's frames, if fidelity needs them.
+
+    They hold the whole top k without draws: the figures measured on them are not linear in them.
+    """
+    settings = job.config.evaluate.fidelity
+    if job.part != TEACHER or settings is None:
         return None
-    return teacher_samples.header(
-        job, model, job.config.evaluate.fidelity.logprobs, mass=1.0, threshold=0.0
-    )
+    return teacher_samples.header(job, model, settings.logprobs, mass=1.0, threshold=0.0)
 
 
-def _lacks_load(job: Job) -> bool:
-    """Whether latency and speed at the load that the config asks for are still to be measured."""
-    wanted = job.config.evaluate.load
-    found = read_json(job.folder / "cost.json").get("load") or {}
-    return wanted is not None and (wanted.requests, wanted.concurrency) != (
-        found.get("asked"),
-        found.get("concurrency"),
-    )
+def _missing_load(job: Job) -> Load | None:
+    """Return the load of the config if latency and speed at it are still to be measured."""
+    load = job.config.evaluate.load
+    if load is None:
+        return None
+    measured = read_json(job.folder / "cost.json").get("load") or {}
+    same = (load.requests, load.concurrency) == (measured.get("asked"), measured.get("concurrency"))
+    return None if same else load
 
 
-def _measure_load(job: Job, model: Model, wanted: Mapping[str, Seed]) -> None:
-    config = job.config
-    asked = config.evaluate.load
-    assert asked is not None
-    examiner = _Examiner(
-        job, model, _prompt(config, job.part), wanted, verify.load_check(config.task), None
-    )
-    requests = [
-        examiner.question(identifier).request for identifier in islice(wanted, asked.requests + 1)
-    ]
-    log.info(f"evaluate {job.part}: latency and speed, {asked.concurrency} requests at once")
-    figures = latency.measure(model, requests, config.evaluate.max_tokens, asked.concurrency)
-    load = {"asked": asked.requests, **figures.model_dump(exclude_unset=True)}
+def _measure_load(job: Job, model: Model, by_id: Mapping[str, Seed], load: Load) -> None:
+    examiner = _examiner(job, model, by_id, None)
+    requests = [examiner.question(name).request for name in islice(by_id, load.requests + 1)]
+    log.info(f"evaluate {job.part}: latency and speed, {load.concurrency} requests at once")
+    figures = latency.measure(model, requests, job.config.evaluate.max_tokens, load.concurrency)
+    measured = {"asked": load.requests, **figures.model_dump(exclude_unset=True)}
     cost = read_json(job.folder / "cost.json")
-    write_json(job.folder / "cost.json", {**cost, "engine": model.facts.engine, "load": load})
+    write_json(job.folder / "cost.json", {**cost, "engine": model.facts.engine, "load": measured})
 
 
 def _write_cost(job: Job, engine: str | None, rates: tuple[float, float] | None) -> None:
-    """Sizes, and (tokens/s, answers/s) if all answers were measured in one go; a remainder alone would measure its cold start."""
+    """Write the model's size, and its (tokens/s, answers/s) if they were measured."""
     config = job.config
-    name, revision = (
-        (config.teacher.model, config.teacher.revision) if job.part == TEACHER else _student(job)
-    )
-    backend = config.teacher.backend if job.part == TEACHER else config.evaluate.backend
+    if job.part == TEACHER:
+        backend: str = config.teacher.backend
+        name, revision = config.teacher.model, config.teacher.revision
+    else:
+        backend = config.evaluate.backend
+        name, revision = _student(job)
     size = size_of(resolve.model_path(name), revision) if backend == "vllm" else None
-    write_json(
-        job.folder / "cost.json",
-        {
-            "engine": engine or backend,
-            "tokens_per_s": round(rates[0], 1) if rates else None,
-            "answers_per_s": round(rates[1], 2) if rates else None,
-            **(dataclasses.asdict(size) if size else {"parameters": None, "nbytes": None}),
-        },
-    )
+    cost = {
+        "engine": engine or backend,
+        "tokens_per_s": round(rates[0], 1) if rates else None,
+        "answers_per_s": round(rates[1], 2) if rates else None,
+        "parameters": size.parameters if size else None,
+        "nbytes": size.nbytes if size else None,
+    }
+    write_json(job.folder / "cost.json", cost)
 
 
-@dataclasses.dataclass(frozen=True)
+def _examiner(
+    job: Job, model: Model, by_id: Mapping[str, Seed], header: topk.Header | None
+) -> "_Examiner":
+    check = verify.load_check(job.config.task)
+    return _Examiner(job.part, model, _prompt(job.config, job.part), by_id, check, header)
+
+
+@dataclass(frozen=True)
 class _Examiner:
     """Puts the questions to one model, and scores its answers."""
 
-    job: Job
+    part: str
     model: Model
     prompt: Prompt
-    wanted: Mapping[str, Seed]
+    by_id: Mapping[str, Seed]
     check: Check
-    header: topk.Header | None  # of the frames, if they are kept
+    header: topk.Header | None  # of the frames, if they are stored
 
     def question(self, identifier: str) -> Question[Scored]:
-        seed, tokenizer = self.wanted[identifier], self.model.tokenizer
+        seed, tokenizer = self.by_id[identifier], self.model.tokenizer
         rendered = self.prompt.render(seed, tokenizer.control_tokens if tokenizer else ())
         token_ids = tokenizer.encode(rendered) if tokenizer else None
         request = Request(identifier, rendered, token_ids, stop=tuple(self.prompt.front.stop))
@@ -307,7 +309,7 @@ class _Examiner:
             seed_id=seed.id,
             group=seed.group,
             target=seed.target,
-            model=self.job.part,
+            model=self.part,
             text=completion.text,
             finish_reason=completion.finish_reason,
             usage=completion.usage,
@@ -318,17 +320,17 @@ class _Examiner:
             return scored, None
         if completion.topk is None:
             raise PipelineError(
-                f"evaluate {self.job.part}: its server gives no logprobs, which evaluate.fidelity needs; leave that out"
+                f"evaluate {self.part}: its server gives no logprobs, "
+                "which evaluate.fidelity needs; leave that out"
             )
         ids, logprobs = completion.topk.ids, completion.topk.logprobs
         tails = [float(f"{mass:.3g}") for mass in topk.tail_mass(ids, logprobs)]
-        return scored.model_copy(
-            update={"token_ids": completion.token_ids, "tails": tails}
-        ), topk.encode(ids, logprobs, self.header, 0)
+        scored = scored.model_copy(update={"token_ids": completion.token_ids, "tails": tails})
+        return scored, topk.encode(ids, logprobs, self.header, 0)
 
 
 def _confidence(completion: Completion, tokens: Range | None) -> float | None:
-    """The probability of the answer's tokens, all together."""
+    """Return the joint probability of the answer's tokens; None where it is not known."""
     if completion.topk is None or tokens is None or tokens[0] == tokens[1]:
         return None
     logprobs = completion.topk.logprobs[slice(*tokens), 0].astype(np.float64)

@@ -1,7 +1,8 @@
-"""fidelity: how near the untouched student and every arm are to the teacher, on the teacher's own answers to the held-out seeds.
+"""The fidelity stage: how close the base student and every arm are to the teacher.
 
-A part of `pipeline evaluate`, where evaluate.fidelity is set. A student reads what the teacher wrote, behind its own prompt and in the form
-that it was taught, and its distributions are held against the stored ones; its own greedy text is held against the teacher's.
+`pipeline evaluate` runs it where evaluate.fidelity is set. A student reads the teacher's answers to
+the held-out seeds, behind its own prompt and in the form that it was trained for. Its token
+distributions are compared with the stored ones, and its own greedy text with the teacher's.
 """
 
 from collections.abc import Mapping
@@ -41,8 +42,8 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    source = [Path(config.task.eval_seeds.path)] if config.task.eval_seeds.path else []
-    return [*source, Path(config.train.prompt), Path(config.generate.prompt[0])]
+    prompt_files = [Path(config.train.prompt), Path(config.generate.prompt[0])]
+    return [*seeds.files(config.task.eval_seeds), *prompt_files]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -52,30 +53,28 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Measure one student on every answer of the teacher's that it was not measured on yet."""
-    answers = {answer.seed_id: answer for answer in read_records(job.run_dir / TEACHERS, Scored)}
+    """Measure one student on every answer of the teacher that it was not measured on yet."""
+    answers = _by_seed(job.run_dir / TEACHERS)
     shards = claim_all(job.folder, list(answers), Faithful, SHARD_SIZE)
-    there = len(answers) - sum(len(shard.missing) for shard in shards)
+    done = len(answers) - sum(len(shard.missing) for shard in shards)
     if shards:
-        own = {
-            answer.seed_id: answer
-            for answer in read_records(job.run_dir / "evaluate" / job.part, Scored)
-        }
+        own = _by_seed(job.run_dir / "evaluate" / job.part)
         reader = Reader.of(job, trained(job.part), TEACHERS, list(answers.values()))
-        progress = Progress(f"fidelity {job.part}", len(answers), there, unit="answers")
+        progress = Progress(f"fidelity {job.part}", len(answers), done, unit="answers")
         for shard in shards:
             _fill(shard, reader, answers, own, progress)
         progress.show(last=True)
-    found = list(read_records(job.folder, Faithful))
+    records = list(read_records(job.folder, Faithful))
     return {
-        "answers": len(found),
-        "tokens": sum(one.tokens for one in found),
-        "left_out": sum(not one.tokens for one in found),
+        "answers": len(records),
+        "tokens": sum(record.tokens for record in records),
+        "left_out": sum(not record.tokens for record in records),
     }
 
 
-def summary(config: Config) -> str:
-    return f"{NAME}: {', '.join(parts(config))}"
+def _by_seed(folder: Path) -> dict[str, Scored]:
+    """Return the answers of one model by the id of their seed."""
+    return {answer.seed_id: answer for answer in read_records(folder, Scored)}
 
 
 def _fill(
@@ -85,18 +84,12 @@ def _fill(
     own: Mapping[str, Scored],
     progress: Progress,
 ) -> None:
+    """Measure the missing answers of one shard and seal it."""
     try:
         for sums in reader.measure([answers[name] for name in shard.missing]):
             for name, (tokens, nats, same) in sums.items():
-                shard.add(
-                    Faithful(
-                        id=name,
-                        tokens=tokens,
-                        nats=nats,
-                        same=same,
-                        **reader.overlap(own[name], answers[name]),
-                    )
-                )
+                overlap = reader.overlap(own[name], answers[name])
+                shard.add(Faithful(id=name, tokens=tokens, nats=nats, same=same, **overlap))
                 progress.add(1, tokens)
             commit_if_due([shard])
             progress.show()

@@ -1,4 +1,4 @@
-"""generate: ask the teacher; responses, rationales and top-k logprobs, durable as they come."""
+"""The generate stage: ask the teacher for responses, rationales and top-k logprobs."""
 
 import logging
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pipeline.execution.contract import Job
 from pipeline.execution.fingerprint import input_digest
 from pipeline.inference import teacher_samples, work_queue
 from pipeline.inference.teacher_samples import Capture, SampleSpec, keep_prompts
-from pipeline.inference.work_queue import Item, Work, Worker
+from pipeline.inference.work_queue import Item, Worker
 from pipeline.models import resolve
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Model, Sampling
@@ -40,8 +40,7 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    source = [Path(config.task.seeds.path)] if config.task.seeds.path else []
-    return [*source, *map(Path, config.generate.prompt)]
+    return [*seeds.files(config.task.seeds), *map(Path, config.generate.prompt)]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -49,7 +48,10 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Ask for every sample that is not there yet, then count what is. Raises PipelineError if a licence forbids training on it."""
+    """Ask for every missing sample, then count all of them.
+
+    Raises PipelineError if a licence forbids training on them.
+    """
     terms = licences.check_declared(job.config.licences)
     log.info("\n".join(terms.lines))
     keep_prompts(job.config.generate.prompt, job.folder)
@@ -58,15 +60,17 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def capturing(job: Job) -> Capture[Seed]:
-    """This process's work on the folder."""
+    """Return the work of this process on the folder."""
     config, teacher = job.config, job.config.teacher
     pinned = seeds.PinnedSource(config.task.seeds, input_digest(job.begun, config.task.seeds.path))
-    todo = work_queue.open_work(job.folder, lambda: _survey(config, pinned))
-    cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
+    samples = config.generate.samples * len(config.generate.prompt)
+    work, cursor = work_queue.open_seed_work(
+        job.folder, pinned, config.generate.shard_size, samples
+    )
     sampling = Sampling(
         teacher.max_tokens, teacher.temperature, teacher.top_p, teacher.top_k, teacher.logprobs
     )
-    worker = Worker(job.folder, todo, Sample, cursor.take, sample_id)
+    worker = Worker(job.folder, work, Sample, cursor.take, sample_id)
     return Capture(
         job,
         worker,
@@ -81,13 +85,8 @@ def summary(config: Config) -> str:
 
 
 def sample_id(seed: Seed, index: int) -> str:
+    """Return the id of a seed's sample number `index`."""
     return f"{seed.id}/{index}"
-
-
-def _survey(config: Config, pinned: seeds.PinnedSource) -> Work:
-    found = seeds.survey(pinned, config.generate.shard_size)
-    samples = config.generate.samples * len(config.generate.prompt)
-    return Work(seeds=found.seeds, shard_seeds=found.stride, samples=samples, offsets=found.offsets)
 
 
 def _ask(config: Config, item: Item[Seed], model: Model) -> SampleSpec:

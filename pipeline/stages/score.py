@@ -1,11 +1,11 @@
-"""score: what the teacher thinks of text that is already there; top-k logprobs by prefill, in the same files as generate's."""
+"""The score stage: top-k logprobs of existing text, by prefill, in the same files as generate."""
 
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, Teacher
 from pipeline.data import licences, prompts, seeds
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
@@ -31,6 +31,12 @@ DISPOSABLE = frozenset({"prompts"})
 SHARED = True
 KEPT, TARGETS = "kept", "targets"
 SHARD_ROWS = 512
+# fmt: off
+TEACHER_KEYS = (
+    "backend", "model", "revision", "tokenizer", "replies", "engine",
+    "logprob_mass", "logprob_threshold",
+)
+# fmt: on
 
 
 def parts(config: Config) -> list[str]:
@@ -39,17 +45,7 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     seeds_too = ["task.seeds"] if config.score.source == TARGETS else []
-    model = (
-        "backend",
-        "model",
-        "revision",
-        "tokenizer",
-        "replies",
-        "engine",
-        "logprob_mass",
-        "logprob_threshold",
-    )
-    return ["score", *seeds_too, *(f"teacher.{name}" for name in model)]
+    return ["score", *seeds_too, *(f"teacher.{name}" for name in TEACHER_KEYS)]
 
 
 def reads(config: Config, part: str) -> list[str]:
@@ -57,12 +53,12 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    asked = [Path(path) for path in config.generate.prompt]
+    prompt_files = [Path(path) for path in config.generate.prompt]
     if config.score.source == KEPT:
-        return []  # generate's own copies, which its manifest vouches for
+        return []  # the prompts are generate's copies, which its manifest lists
     if config.score.source == TARGETS:
-        return asked + ([Path(config.task.seeds.path)] if config.task.seeds.path else [])
-    return [*asked, Path(config.score.source) / "generate" / "manifest.json"]
+        return prompt_files + seeds.files(config.task.seeds)
+    return [*prompt_files, Path(config.score.source) / "generate" / "manifest.json"]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -73,21 +69,22 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Score every row that is not scored yet, then count what is there."""
+    """Score every row that is not scored yet, then count all of them."""
     config = job.config
     log.info("\n".join(licences.check_declared(config.licences).lines))
     teacher = config.teacher.model_copy(update={"logprobs": config.score.logprobs})
     keep_prompts(_prompts(job), job.folder)
-    ask: Callable[[Item[Any], Model], SampleSpec]
-    worker: Worker[Any, Sample]
-    ask, worker = _targets(job) if config.score.source == TARGETS else _samples(job)
-    Capture[Any](
+    work: tuple[Callable[[Item[Any], Model], SampleSpec], Worker[Any, Sample]]
+    work = _targets(job) if config.score.source == TARGETS else _samples(job)
+    ask, worker = work
+    capture = Capture[Any](
         job,
         worker,
         ask,
         lambda model, requests: model.score(requests, teacher.logprobs),
         teacher.logprobs,
-    ).run(lambda: open_teacher(teacher, job.engine_log))
+    )
+    capture.run(lambda: open_teacher(teacher, job.engine_log))
     return teacher_samples.count(job.folder)
 
 
@@ -96,7 +93,7 @@ def summary(config: Config) -> str:
 
 
 def _prompts(job: Job) -> list[Path]:
-    """What kept rows were asked with, whatever the config says now; for other text, the config's prompts."""
+    """Return the prompts of the kept rows as they were, or for other text the config's prompts."""
     if job.config.score.source != KEPT:
         return [Path(path) for path in job.config.generate.prompt]
     return prompts.stored_files(job.run_dir / "generate")
@@ -105,80 +102,73 @@ def _prompts(job: Job) -> list[Path]:
 def _samples(
     job: Job,
 ) -> tuple[Callable[[Item[Sample], Model], SampleSpec], Worker[Sample, Sample]]:
-    """The kept rows of this run, or all of another run's. Token ids are used again only if they are the teacher's."""
+    """Score the kept rows of this run, or all rows of another run.
+
+    Their token ids are reused only if the tokenizer is the teacher's.
+    """
     source = job.config.score.source
     own = source == KEPT
     rows = Samples(job.run_dir / "filter" / "kept" if own else Path(source) / "generate")
-    asked = _prompts(job)
-    todo = work_queue.open_work(
-        job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1)
-    )
+    prompt_files = _prompts(job)
     same = _same_tokenizer(job.config, job.run_dir if own else Path(source))
 
     def ask(item: Item[Sample], model: Model) -> SampleSpec:
         sample = item.source
-        given = sample.token_ids if same else None
-        if given is None:
-            stops = tuple(prompts.load(asked[sample.prompt if own else 0]).front.stop)
-            given = _tokenised(
-                model,
-                sample.text,
-                sample.finish_reason == "stop" and not sample.text.endswith(stops),
-            )
+        prompt = sample.prompt if own else 0
+        reply_ids = sample.token_ids if same else None
+        if reply_ids is None:
+            stops = tuple(prompts.load(prompt_files[prompt]).front.stop)
+            ended = sample.finish_reason == "stop" and not sample.text.endswith(stops)
+            reply_ids = _tokenise(model, sample.text, ended)
         return SampleSpec(
             sample.seed,
             sample.index,
-            sample.prompt if own else 0,
-            reply_ids=given,
+            prompt,
+            reply_ids=reply_ids,
             finish_reason=sample.finish_reason,
         )
 
-    return ask, Worker(job.folder, todo, Sample, rows.take, lambda sample, _: sample.id)
+    work = work_queue.open_work(
+        job.folder, lambda: Work(seeds=len(rows), shard_seeds=SHARD_ROWS, samples=1)
+    )
+    return ask, Worker(job.folder, work, Sample, rows.take, lambda sample, _: sample.id)
 
 
 def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], SampleSpec], Worker[Seed, Sample]]:
-    """The ground truth of every seed, put as the first prompt asks for it."""
+    """Score the ground truth of every seed, in the form that the first prompt asks for."""
     config = job.config
     pinned = seeds.PinnedSource(config.task.seeds, input_digest(job.begun, config.task.seeds.path))
-
-    def survey() -> Work:
-        found = seeds.survey(pinned, SHARD_ROWS)
-        return Work(seeds=found.seeds, shard_seeds=found.stride, samples=1, offsets=found.offsets)
-
-    todo = work_queue.open_work(job.folder, survey)
+    work, cursor = work_queue.open_seed_work(job.folder, pinned, SHARD_ROWS, samples=1)
     prompt = prompts.load(config.generate.prompt[0])
 
     def ask(item: Item[Seed], model: Model) -> SampleSpec:
         if item.source.target is None:
             raise PipelineError(f"seed {item.source.id} has no ground truth that could be scored")
         text = prompt.front.target_reply(item.source)
-        return SampleSpec(
-            item.source,
-            0,
-            0,
-            reply_ids=_tokenised(model, text, not text.endswith(tuple(prompt.front.stop))),
-            finish_reason="stop",
-        )
+        ended = not text.endswith(tuple(prompt.front.stop))
+        reply_ids = _tokenise(model, text, ended)
+        return SampleSpec(item.source, 0, 0, reply_ids=reply_ids, finish_reason="stop")
 
-    cursor = seeds.Cursor(pinned, seeds.Survey(todo.seeds, todo.shard_seeds, todo.offsets))
     return ask, Worker(
-        job.folder, todo, Sample, cursor.take, lambda seed, index: f"{seed.id}/{index}"
+        job.folder, work, Sample, cursor.take, lambda seed, index: f"{seed.id}/{index}"
     )
 
 
-def _tokenised(model: Model, text: str, ended: bool) -> list[int]:
+def _tokenise(model: Model, text: str, ended: bool) -> list[int]:
+    """Return the token ids of a reply, with the end of turn if it `ended` there."""
     assert model.tokenizer is not None
     ids = model.tokenizer.encode_reply(text)
     return ids if ended else ids[:-1]
 
 
 def _same_tokenizer(config: Config, run_dir: Path) -> bool:
-    """Whether another run's token ids are this teacher's."""
+    """Return whether the token ids of a run are those of this teacher's tokenizer."""
     settings = read_json(begun(run_dir, "generate"))["config"]["teacher"]
     other = config.teacher.model_validate(settings)
-    known = other.backend != "openai" or other.tokenizer is not None
-    return (
-        known
-        and Tokenizer(tokenizer_path(other), other.revision).hash
-        == Tokenizer(tokenizer_path(config.teacher), config.teacher.revision).hash
-    )
+    if other.backend == "openai" and other.tokenizer is None:
+        return False
+    return _tokenizer_hash(other) == _tokenizer_hash(config.teacher)
+
+
+def _tokenizer_hash(teacher: Teacher) -> str:
+    return Tokenizer(tokenizer_path(teacher), teacher.revision).hash
