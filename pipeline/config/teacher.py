@@ -146,7 +146,7 @@ class Teacher(Section):
 
 
 class Licences(Section):
-    """Terms of what a student is made from, held against the table of pipeline/data/licences.py; what is not declared is not judged."""
+    """Terms of what a student is made from, held against the table of pipeline/data/licences.yaml; what is not declared is not judged."""
 
     teacher: str | None = runtime(
         None,

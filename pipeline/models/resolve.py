@@ -59,8 +59,17 @@ def model_path(name: str) -> str:
     distribution = name.removeprefix("package:").partition("/")[0]
     folder = cache_folder() / f"{distribution}-{version}-{file.stem}"
     if not (folder / "config.json").is_file():
-        make = _unpack if file.suffix == ".zip" else _dequantise
-        make(file, folder)
+        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
+        if file.suffix == ".zip":
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(partial)
+        else:
+            log.info(f"{file.name}: converting to bfloat16 in {folder} (once)")
+            _dequantise(file, partial)
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
     return str(folder)
 
 
@@ -114,14 +123,13 @@ def _packaged(name: str) -> tuple[Path, str]:
 
 
 def _dequantise(file: Path, folder: Path) -> None:
+    """Write the model of a GGUF file as a folder of bfloat16 weights."""
     import torch
     from transformers import AutoTokenizer, GgufConfig
 
     from pipeline.models.weights import load_weights
 
     os.environ.setdefault("TQDM_DISABLE", "1")
-    log.info(f"{file.name}: converting to bfloat16 in {folder} (once)")
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
     model = load_weights(
         str(file.parent),
         None,
@@ -129,23 +137,8 @@ def _dequantise(file: Path, folder: Path) -> None:
         gguf_file=file.name,
         quantization_config=GgufConfig(dequantize=True),
     )
-    model.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(partial)
-    _move(partial, folder)
-
-
-def _unpack(file: Path, folder: Path) -> None:
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-    with zipfile.ZipFile(file) as archive:
-        archive.extractall(partial)
-    _move(partial, folder)
-
-
-def _move(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(partial)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
 
 
 def _folder_hash(folder: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.models.weights import not_loaded
 from pipeline.records import Rendered, digest
 
 BROKEN = "\ufffd"  # a part of a character is decoded to this
@@ -24,11 +25,7 @@ class Tokenizer:
                 name, revision=revision, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise PipelineError(
-                f"{name}: its tokenizer cannot be loaded ({first}); "
-                "check the name, or fetch it to a folder first"
-            ) from None
+            raise not_loaded(name, "tokenizer cannot be loaded", error) from None
         self.name = name
         self._decoded: dict[int, str] = {}
         self._pieces: dict[int, str] = {}

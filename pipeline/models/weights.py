@@ -30,7 +30,7 @@ def load_weights(path: str, revision: str | None, dtype: Any, **options: Any) ->
             path, revision=revision, dtype=dtype, trust_remote_code=False, **options
         )
     except (OSError, ValueError) as error:
-        raise _not_loaded(path, "weights cannot be loaded", error) from None
+        raise not_loaded(path, "weights cannot be loaded", error) from None
 
 
 def load_config(path: str, revision: str | None) -> Any:
@@ -40,7 +40,7 @@ def load_config(path: str, revision: str | None) -> Any:
     try:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _not_loaded(path, "config cannot be read", error) from None
+        raise not_loaded(path, "config cannot be read", error) from None
 
 
 def size_of(path: str, revision: str | None) -> Size | None:
@@ -59,7 +59,8 @@ def size_of(path: str, revision: str | None) -> Size | None:
     return Size(parameters, sum(file.stat().st_size for file in files))
 
 
-def _not_loaded(path: str, problem: str, error: Exception) -> PipelineError:
+def not_loaded(path: str, problem: str, error: Exception) -> PipelineError:
+    """Return the error of a model whose files transformers cannot load."""
     first = str(error).strip().splitlines()[0]
     return PipelineError(
         f"{path}: its {problem} ({first}); check the name, or fetch it to a folder first"
