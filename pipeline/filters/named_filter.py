@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.filters.measure_cache import MeasureCache
-from pipeline.filters.measures import Measure
-from pipeline.filters.verdict import Verdict
+from pipeline.filters.measures import Column, Measure
+from pipeline.filters.verdict import Verdict, reject_as_measured
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,8 @@ class NamedFilter:
     judge: Callable[..., dict[int, Verdict]]
     ask: Callable[[Path, NDArray[np.int64]], Any] | None = None
     after: Callable[[Outcome], Mapping[str, Any]] | None = None
+
+    @classmethod
+    def by_measure(cls, name: str, function: Callable[..., Column], **settings: Any) -> Self:
+        """Return a filter whose measure already holds reason and value of each rejection."""
+        return cls(name, (Measure(function, settings),), reject_as_measured)

@@ -1,4 +1,4 @@
-"""Which decontamination filters a config turns on."""
+"""The decontamination filters that a config turns on."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,14 +11,13 @@ from pipeline.filters.named_filter import NamedFilter
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
-    """What must stay unseen, before any other reason: ablate draws from what was turned down for those."""
-    settings = config.filter
-    if settings.contamination:
-        others = [Source(path=path) for path in settings.contamination.files]
-        how = partial(contamination.contaminated, near=settings.contamination.near)
-        yield NamedFilter(
-            "contamination", (contamination.measure(config.task.eval_seeds, others),), how
-        )
+    """Yield the filter on texts that must stay unseen."""
+    settings = config.filter.contamination
+    if settings:
+        others = [Source(path=path) for path in settings.files]
+        measure = contamination.measure(config.task.eval_seeds, others)
+        judge = partial(contamination.contaminated, near=settings.near)
+        yield NamedFilter("contamination", (measure,), judge)
 
 
 def files(config: Config) -> list[Path]:

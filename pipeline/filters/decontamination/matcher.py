@@ -86,7 +86,7 @@ class Hit:
 
 
 class Index:
-    """Held-out items, each a name and a text. Items of equal words count once, by the first name."""
+    """Held-out items, each a name and a text; of items with equal words the first counts."""
 
     def __init__(self, items: Iterable[tuple[str, str]]):
         named: dict[Item, str] = {}

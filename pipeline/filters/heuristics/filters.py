@@ -1,4 +1,4 @@
-"""Which heuristic filters a config turns on."""
+"""The heuristic filters that a config turns on."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Config, Filter
+from pipeline.config import Config
+from pipeline.config.filter import Format, Language
 from pipeline.data import prompts
 from pipeline.data.prompts import prompt_files
 from pipeline.filters.heuristics import (
@@ -27,63 +28,41 @@ from pipeline.records import Seed
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
-    """What can be seen of a reply by itself."""
+    """Yield the filters that look at each reply by itself."""
     settings, task = config.filter, config.task
     if settings.finished:
-        yield NamedFilter("finished", (Measure(completeness.finished),), reject_as_measured)
+        yield NamedFilter.by_measure("finished", completeness.finished)
     if settings.min_tokens > 0 or settings.max_tokens is not None:
-        bounds = partial(completeness.length, least=settings.min_tokens, most=settings.max_tokens)
-        yield NamedFilter("length", (Measure(completeness.tokens),), bounds)
+        judge = partial(completeness.length, least=settings.min_tokens, most=settings.max_tokens)
+        yield NamedFilter("length", (Measure(completeness.tokens),), judge)
     if settings.refusal:
-        yield NamedFilter(
-            "refusal",
-            (Measure(phrases.first_phrases),),
-            partial(phrases.contains, reason="refused"),
-        )
+        yield _phrases("refusal", "refused")
     if settings.boilerplate:
-        yield NamedFilter(
-            "boilerplate",
-            (Measure(phrases.first_phrases),),
-            partial(phrases.contains, reason="boilerplate"),
-        )
+        yield _phrases("boilerplate", "boilerplate")
     if settings.parseable:
-        reasoned = [prompts.load(path).asks_for_rationale for path in prompt_files(config)]
-        known = {"metric": task.metric, "labels": task.labels, "reasoned": reasoned}
-        yield NamedFilter(
-            "parseable", (Measure(completeness.parseable, known),), reject_as_measured
+        yield NamedFilter.by_measure(
+            "parseable",
+            completeness.parseable,
+            metric=task.metric,
+            labels=task.labels,
+            reasoned=[prompts.load(path).asks_for_rationale for path in prompt_files(config)],
         )
     if settings.format:
-        measures = tuple(_formats(settings))
-        yield NamedFilter("format", measures, _any)
+        yield NamedFilter("format", tuple(_formats(settings.format)), _reject_by_any)
     if settings.language:
-        parts = settings.language.parts
-        told = {
-            "allowed": settings.language.allowed,
-            "parts": parts,
-            "min_letters": settings.language.min_letters,
-        }
-        yield NamedFilter(
-            "language",
-            (Measure(language.likelihood, told),),
-            partial(language.other, parts=parts, least=settings.language.least),
-        )
+        yield _language(settings.language)
     if settings.repetition:
-        repeats = settings.repetition
-        most = (repeats.lines, repeats.words, repeats.loop, repeats.run)
-        yield NamedFilter(
-            "repetition", (Measure(repetition.measure),), partial(repetition.repeated, most=most)
-        )
+        limits = settings.repetition
+        most = (limits.lines, limits.words, limits.loop, limits.run)
+        judge = partial(repetition.repeated, most=most)
+        yield NamedFilter("repetition", (Measure(repetition.measure),), judge)
     if settings.answer_before_rationale:
-        yield NamedFilter(
-            "answer_before_rationale", (Measure(answer_leak.answered_first),), reject_as_measured
-        )
+        yield NamedFilter.by_measure("answer_before_rationale", answer_leak.answered_first)
     if settings.leak:
-        yield NamedFilter(
-            "leak",
-            (Measure(answer_leak.leaked, {"fields": settings.leak.fields}),),
-            reject_as_measured,
-        )
-    yield from _custom(config)
+        yield NamedFilter.by_measure("leak", answer_leak.leaked, fields=settings.leak.fields)
+    for name in settings.custom:
+        function = name.partition(":")[2]
+        yield NamedFilter(f"custom.{function}", (custom.measure(name),), reject_as_measured)
 
 
 def check(config: Config, seeds: Sequence[Seed]) -> None:
@@ -103,29 +82,30 @@ def files(config: Config) -> list[Path]:
     return paths
 
 
-def _formats(settings: Filter) -> Iterator[Measure]:
-    assert settings.format is not None
-    if settings.format.pattern is not None:
-        yield Measure(answer_format.matches, {"pattern": settings.format.pattern})
-    if settings.format.schema_file is not None:
-        yield Measure(
-            answer_format.valid, {"schema": answer_format.read_schema(settings.format.schema_file)}
-        )
-    if settings.format.choices is not None:
-        yield Measure(answer_format.listed, {"choices": settings.format.choices})
+def _phrases(name: str, reason: phrases.Reason) -> NamedFilter:
+    judge = partial(phrases.contains, reason=reason)
+    return NamedFilter(name, (Measure(phrases.first_phrases),), judge)
 
 
-def _custom(config: Config) -> Iterator[NamedFilter]:
-    """Filters of one's own."""
-    for name in config.filter.custom:
-        yield NamedFilter(
-            f"custom.{name.partition(':')[2]}", (custom.measure(name),), reject_as_measured
-        )
+def _language(settings: Language) -> NamedFilter:
+    measure_settings = settings.model_dump(include={"allowed", "parts", "min_letters"})
+    judge = partial(language.other, parts=settings.parts, least=settings.least)
+    return NamedFilter("language", (Measure(language.likelihood, measure_settings),), judge)
 
 
-def _any(left: NDArray[np.int64], *found: Sequence[Any]) -> dict[int, Verdict]:
-    """The first objection of several measures."""
+def _formats(settings: Format) -> Iterator[Measure]:
+    if settings.pattern is not None:
+        yield Measure(answer_format.matches, {"pattern": settings.pattern})
+    if settings.schema_file is not None:
+        schema = answer_format.read_schema(settings.schema_file)
+        yield Measure(answer_format.valid, {"schema": schema})
+    if settings.choices is not None:
+        yield Measure(answer_format.listed, {"choices": settings.choices})
+
+
+def _reject_by_any(rows: NDArray[np.int64], *columns: Sequence[Any]) -> dict[int, Verdict]:
+    """Reject what a measure rejects; the first of several measures gives the reason."""
     verdicts: dict[int, Verdict] = {}
-    for column in found:
-        verdicts = reject_as_measured(left, column) | verdicts
+    for column in columns:
+        verdicts = reject_as_measured(rows, column) | verdicts
     return verdicts

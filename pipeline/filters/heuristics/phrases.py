@@ -45,174 +45,92 @@ THING = (
     r"|analysis|classification|output)"
 )
 
-# (expression, without regard to case, ' for every apostrophe; an example that it finds)
-PHRASES: dict[tuple[Reason, Place], tuple[tuple[str, str], ...]] = {
-    ("refused", "opening"): (
-        (
-            rf"(?:i'm|i am) (?:very |so |truly |really )?sorry[,.!]? (?:but |however,? )*(?:as an "
-            rf"ai|i {UNABLE})",
-            "I'm sorry, but I can't help with that.",
-        ),
-        (rf"sorry[,.!]? (?:but )?(?:i {UNABLE}|as an ai)", "Sorry, but I cannot share that."),
-        (
-            r"i (?:must )?apologi[sz]e,? but (?:i|as an|this|that|there)\b",
-            "I apologize, but I am not able to continue.",
-        ),
-        (
-            rf"(?:unfortunately,? )?i(?: {UNABLE}|{UNABLE}) (?:to )?{DEED}\b",
-            "I cannot assist with this.",
-        ),
-        (
-            r"i do not feel comfortable|i don't feel comfortable|i(?: am|'m) not comfortable",
-            "I don't feel comfortable writing that.",
-        ),
-        (r"as an ai\b", "As an AI, I have no opinion."),
-        (
-            r"i(?:'m| am) (?:just |only )?an? (?:ai|language model|large language model)\b(?! "
-            r"\w+er\b)",
-            "I am an AI and have no feelings.",
-        ),
-        (
-            r"(?:es )?tut mir leid,? aber ich kann|als (?:ki|künstliche intelligenz"
-            r"|sprachmodell)\b",
-            "Es tut mir leid, aber ich kann das nicht.",
-        ),
-        (
-            r"(?:je suis )?désolée?,? (?:mais )?je ne (?:peux|suis)|en tant qu'(?:ia|intelligence "
-            r"artificielle)\b",
-            "Je suis désolé, mais je ne peux pas.",
-        ),
-        (
-            r"lo siento,? (?:pero )?no puedo|como (?:una )?(?:ia|inteligencia artificial|modelo "
-            r"de lenguaje)\b",
-            "Lo siento, pero no puedo ayudar.",
-        ),
-        (
-            r"(?:desculpe|sinto muito|lamento),? (?:mas )?(?:eu )?não posso",
-            "Desculpe, mas não posso ajudar.",
-        ),
-        (r"mi dispiace,? (?:ma )?non posso", "Mi dispiace, ma non posso."),
-        (
-            r"(?:很|非常)?(?:抱歉|对不起|對不起)[\uff0c,]?\s*(?:但)?我(?:无法|無法|不能)|作为(?:一个|一名)?(?:AI|人工智能|语言模型)",
-            "抱歉\uff0c我无法回答。",
-        ),
-        (
-            r"申し訳(?:ありません|ございません)が、?.{0,20}(?:できません|できかねます)",
-            "申し訳ありませんが、お手伝いできません。",
-        ),
-    ),
-    ("boilerplate", "sentence"): (
-        (
-            r"as an ai(?: language)?(?: model| assistant)?,? i\b",
-            "It is hot there. As an AI language model, I cannot feel it.",
-        ),
-        (r"as a (?:large )?language model,? i\b", "As a large language model, I was not there."),
-    ),
-    ("boilerplate", "anywhere"): (
-        (
-            r"\bi(?:'m| am) (?:just |only )?an? ai (?:language model|assistant|model)\b",
-            "Remember that I'm just an AI model.",
-        ),
-        (
-            r"\bi was (?:trained|created|developed) by (?:openai|anthropic|google|meta|alibaba"
-            r"|deepseek|mistral)\b",
-            "I was created by OpenAI.",
-        ),
-        (
-            r"\bmy (?:knowledge cut-?off|training (?:data|cut-?off))\b",
-            "That is beyond my knowledge cutoff.",
-        ),
-        (
-            r"\bas of my (?:last|latest|most recent) (?:knowledge |training )?(?:update|cut-?off"
-            r"|training)\b",
-            "As of my last update, it is open.",
-        ),
-        (
-            r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id"
-            r"|start_header_id|end_header_id|user|assistant"
-            r"|system|end|start|channel|message|return|endofprompt|eot|bos|eos|pad)\|>",
-            "spam<|im_end|>",
-        ),
-        (
-            r"<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS"
-            r"|TOOL_CALLS)\]",
-            "[/INST] spam",
-        ),
-        (r"<\uff5c[^\uff5c<>]{1,30}\uff5c>", "<\uff5cend▁of▁sentence\uff5c>"),
-        (r"(?:</s>|<eos>)\s*\Z", "spam</s>"),
-        (r"^#{2,3} ?(?:instruction|response|input|human|assistant):?\s*$", "### Response:\nspam"),
-        (
-            r"\[(?:insert|enter|add|your|recipient's|sender's|customer's|client's) [a-z' /]{1,30}\]"
-            r"|\[(?:company|recipient|sender) (?:name|address)\]",
-            "Dear [Your Name],",
-        ),
-    ),
-    ("boilerplate", "opening"): (
-        (
-            r"(?:sure|certainly|of course|absolutely|gladly|okay|ok|great|no problem)(?: "
-            r"thing)?[,.!:]+ (?:here(?:'s| is| are)\b"
-            r"|i(?:'d| would) be|i(?:'ll| can| will) (?:help|be happy|gladly)|let(?:'s| me)\b"
-            r"|happy to)",
-            "Sure, here's the answer.",
-        ),
-        (r"(?:certainly|absolutely|gladly|sure)!", "Certainly! The label is spam."),
-        (
-            r"(?:what |that's |that is )?(?:an? )?(?:great|good|excellent|interesting|fantastic) "
-            r"question[!.]",
-            "Great question! Let us see.",
-        ),
-        (
-            r"thank(?:s| you) for (?:your (?:question|query|request|message)|asking|reaching out"
-            r"|providing)\b",
-            "Thank you for your question.",
-        ),
-        (
-            r"i(?:'d| would) be (?:happy|glad|delighted) to\b|i'm (?:happy|glad|here) to (?:help"
-            r"|assist)",
-            "I'd be happy to help you.",
-        ),
-        (
-            rf"(?:here(?:'s| is| are)|below is) (?:the |your |a |an |my )?(?:{MADE} (?:\w+ "
-            rf"){{0,2}}\w+|{THING})\b[^.!?\n]{{0,60}}:\s",
-            "Here is the rewritten text:\nHe left.",
-        ),
-        (
-            r"based on the (?:information|context|text|passage|message|details) (?:provided|given"
-            r"|above|you)",
-            "Based on the information provided, it is 4.",
-        ),
-    ),
-    ("boilerplate", "close"): (
-        (
-            r"(?:i )?hope (?:this|that|it) (?:helps|was helpful|is helpful|clarifies|answers)",
-            "It is 4. I hope this helps!",
-        ),
-        (
-            r"(?:please )?let me know if (?:you(?:'d| would) like|you (?:have|need|want|require)"
-            r"|there(?:'s| is) anything|i can"
-            r"|this (?:helps|works)|anything)",
-            "It is 4. Let me know if you need anything else.",
-        ),
-        (
-            r"(?:please )?(?:feel free to|don't hesitate to|do not hesitate to) (?:ask|reach out"
-            r"|contact|let me know)",
-            "Feel free to ask me more.",
-        ),
-        (
-            r"if you have any (?:other |more |further |additional )?(?:questions|concerns)",
-            "If you have any further questions, just ask.",
-        ),
-        (
-            r"(?:is there anything else|what else can i|how else can i|would you like me to|do "
-            r"you want me to)",
-            "Is there anything else I can do for you?",
-        ),
-        (
-            r"(?:i'm |i am )?(?:always )?happy to (?:help|assist)(?: you)?(?: further| more| "
-            r"with)?[.!]",
-            "Happy to help!",
-        ),
-    ),
+# expression (without regard to case, ' for every apostrophe): an example that it finds
+PHRASES: dict[tuple[Reason, Place], dict[str, str]] = {
+    ("refused", "opening"): {
+        rf"(?:i'm|i am) (?:very |so |truly |really )?sorry[,.!]? (?:but |however,? )*"
+        rf"(?:as an ai|i {UNABLE})": "I'm sorry, but I can't help with that.",
+        rf"sorry[,.!]? (?:but )?(?:i {UNABLE}|as an ai)": "Sorry, but I cannot share that.",
+        r"i (?:must )?apologi[sz]e,? but "
+        r"(?:i|as an|this|that|there)\b": "I apologize, but I am not able to continue.",
+        rf"(?:unfortunately,? )?i(?: {UNABLE}|{UNABLE}) "
+        rf"(?:to )?{DEED}\b": "I cannot assist with this.",
+        r"i do not feel comfortable|i don't feel comfortable|i(?: am|'m) "
+        r"not comfortable": "I don't feel comfortable writing that.",
+        r"as an ai\b": "As an AI, I have no opinion.",
+        r"i(?:'m| am) (?:just |only )?an? (?:ai|language model|large language "
+        r"model)\b(?! \w+er\b)": "I am an AI and have no feelings.",
+        r"(?:es )?tut mir leid,? aber ich kann|als "
+        r"(?:ki|künstliche intelligenz"
+        r"|sprachmodell)\b": "Es tut mir leid, aber ich kann das nicht.",
+        r"(?:je suis )?désolée?,? (?:mais )?je ne (?:peux|suis)|en tant qu'"
+        r"(?:ia|intelligence artificielle)\b": "Je suis désolé, mais je ne peux pas.",
+        r"lo siento,? (?:pero )?no puedo|como (?:una )?"
+        r"(?:ia|inteligencia artificial|modelo de lenguaje)\b": "Lo siento, pero no puedo ayudar.",
+        r"(?:desculpe|sinto muito|lamento),? (?:mas )?"
+        r"(?:eu )?não posso": "Desculpe, mas não posso ajudar.",
+        r"mi dispiace,? (?:ma )?non posso": "Mi dispiace, ma non posso.",
+        r"(?:很|非常)?(?:抱歉|对不起|對不起)[\uff0c,]?\s*(?:但)?我(?:无法|無法|不能)|作为(?:一个|一名)?"
+        r"(?:AI|人工智能|语言模型)": "抱歉\uff0c我无法回答。",
+        r"申し訳(?:ありません|ございません)が、?.{0,20}(?:できません|できかねます)": "申し訳ありませんが、お手伝いできません。",
+    },
+    ("boilerplate", "sentence"): {
+        r"as an ai(?: language)?"
+        r"(?: model| assistant)?,? i\b": "It is hot. As an AI language model, I cannot feel it.",
+        r"as a (?:large )?language model,? i\b": "As a large language model, I was not there.",
+    },
+    ("boilerplate", "anywhere"): {
+        r"\bi(?:'m| am) (?:just |only )?an? ai "
+        r"(?:language model|assistant|model)\b": "Remember that I'm just an AI model.",
+        r"\bi was (?:trained|created|developed) by (?:openai|anthropic|google|meta|alibaba"
+        r"|deepseek|mistral)\b": "I was created by OpenAI.",
+        r"\bmy (?:knowledge cut-?off|training "
+        r"(?:data|cut-?off))\b": "That is beyond my knowledge cutoff.",
+        r"\bas of my (?:last|latest|most recent) (?:knowledge |training )?"
+        r"(?:update|cut-?off|training)\b": "As of my last update, it is open.",
+        r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id"
+        r"|start_header_id|end_header_id|user|assistant|system|end|start|channel|message|return"
+        r"|endofprompt|eot|bos|eos|pad)\|>": "spam<|im_end|>",
+        r"<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?"
+        r"(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]": "[/INST] spam",
+        r"<\uff5c[^\uff5c<>]{1,30}\uff5c>": "<\uff5cend▁of▁sentence\uff5c>",
+        r"(?:</s>|<eos>)\s*\Z": "spam</s>",
+        r"^#{2,3} ?(?:instruction|response|input|human|assistant):?\s*$": "### Response:\nspam",
+        r"\[(?:insert|enter|add|your|recipient's|sender's|customer's|client's) [a-z' /]{1,30}\]|\["
+        r"(?:company|recipient|sender) (?:name|address)\]": "Dear [Your Name],",
+    },
+    ("boilerplate", "opening"): {
+        r"(?:sure|certainly|of course|absolutely|gladly|okay|ok|great|no problem)"
+        r"(?: thing)?[,.!:]+ (?:here(?:'s| is| are)\b|i(?:'d| would) be|i(?:'ll| can| will) "
+        r"(?:help|be happy|gladly)|let(?:'s| me)\b|happy to)": "Sure, here's the answer.",
+        r"(?:certainly|absolutely|gladly|sure)!": "Certainly! The label is spam.",
+        r"(?:what |that's |that is )?(?:an? )?(?:great|good|excellent|interesting"
+        r"|fantastic) question[!.]": "Great question! Let us see.",
+        r"thank(?:s| you) for (?:your (?:question|query|request|message)|asking|reaching "
+        r"out|providing)\b": "Thank you for your question.",
+        r"i(?:'d| would) be (?:happy|glad|delighted) to\b|i'm (?:happy|glad|here) to "
+        r"(?:help|assist)": "I'd be happy to help you.",
+        rf"(?:here(?:'s| is| are)|below is) (?:the |your |a |an |my )?"
+        rf"(?:{MADE} (?:\w+ ){{0,2}}\w+"
+        rf"|{THING})\b[^.!?\n]{{0,60}}:\s": "Here is the rewritten text:\nHe left.",
+        r"based on the (?:information|context|text|passage|message|details) "
+        r"(?:provided|given|above|you)": "Based on the information provided, it is 4.",
+    },
+    ("boilerplate", "close"): {
+        r"(?:i )?hope (?:this|that|it) (?:helps|was helpful|is helpful"
+        r"|clarifies|answers)": "It is 4. I hope this helps!",
+        r"(?:please )?let me know if (?:you(?:'d| would) like|you (?:have|need|want|require)|there"
+        r"(?:'s| is) anything|i can|this "
+        r"(?:helps|works)|anything)": "It is 4. Let me know if you need anything else.",
+        r"(?:please )?(?:feel free to|don't hesitate to|do not hesitate to) "
+        r"(?:ask|reach out|contact|let me know)": "Feel free to ask me more.",
+        r"if you have any (?:other |more |further |additional )?"
+        r"(?:questions|concerns)": "If you have any further questions, just ask.",
+        r"(?:is there anything else|what else can i|how else can i|would you like me to|do "
+        r"you want me to)": "Is there anything else I can do for you?",
+        r"(?:i'm |i am )?(?:always )?happy to (?:help|assist)(?: you)?"
+        r"(?: further| more| with)?[.!]": "Happy to help!",
+    },
 }
 PLACES = {
     "opening": r"\A[\W_]*(?:{})",
@@ -222,8 +140,8 @@ PLACES = {
 }
 
 
-def _compiled(place: Place, phrases: Sequence[tuple[str, str]]) -> re.Pattern[str]:
-    alternatives = "|".join(f"(?:{expression})" for expression, _ in phrases)
+def _compiled(place: Place, phrases: Iterable[str]) -> re.Pattern[str]:
+    alternatives = "|".join(f"(?:{expression})" for expression in phrases)
     return re.compile(PLACES[place].format(alternatives), re.IGNORECASE | re.MULTILINE)
 
 

@@ -111,7 +111,7 @@ def test_repetition_is_measured(sample: Make) -> None:
 
 @pytest.mark.parametrize(
     ("key", "shape", "example"),
-    [(key, *row) for key, rows in phrases.PHRASES.items() for row in rows],
+    [(key, *row) for key, rows in phrases.PHRASES.items() for row in rows.items()],
 )
 def test_every_phrase_finds_its_example(
     sample: Make, key: tuple[Any, Any], shape: str, example: str
