@@ -27,10 +27,11 @@ from pipeline.execution.progress import Progress
 from pipeline.filters import measures as columns
 from pipeline.filters.measures import Batch, Column, Measure
 from pipeline.records import Sample
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_json, write_json
 from pipeline.storage.shards import read_lines
 from pipeline.storage.topk import TopKFolder
 
+ORDER_FILE = "filters.json"
 FEW = 2000  # samples that take less time than starting a process, unless a measure is slow
 
 
@@ -100,6 +101,20 @@ class MeasureCache:
     def _path(self, measure: str, shard: Shard) -> Path:
         shard_name = shard.path.name.removesuffix(".jsonl.gz")
         return self.cache / measure / f"{shard_name}-{shard.content}.npz"
+
+
+def write_order(folder: Path, filters: Iterable[tuple[str, Iterable[Measure]]]) -> None:
+    """Write to the filter stage's folder which filters ran, in order, by which measures."""
+    order = []
+    for name, measures in filters:
+        order.append([name, [measure.name for measure in measures]])
+    write_json(folder / ORDER_FILE, order)
+
+
+def read_order(folder: Path) -> list[tuple[str, list[str]]]:
+    """Return the filters that ran, in order, with their measures; empty if none has run."""
+    path = folder / ORDER_FILE
+    return [(name, measures) for name, measures in read_json(path)] if path.exists() else []
 
 
 def worker_count(settings: Filter) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.data import prompts
 from pipeline.errors import PipelineError
-from pipeline.filters.measure_cache import MeasureCache
+from pipeline.filters.measure_cache import MeasureCache, read_order
 from pipeline.inference.work_queue import failure_files
 from pipeline.inspection.lookup import find_samples, is_judged, unknown_id
 from pipeline.records import Failed, Rejected, Sample
@@ -174,7 +174,7 @@ def _verdicts(run_dir: Path, row: int, rejection: Rejected | None) -> Iterator[s
     """Yield what each filter measured and decided, in order."""
     yield "filters:"
     cache = MeasureCache(run_dir)
-    for name, measures in read_json(run_dir / "filter" / "filters.json"):
+    for name, measures in read_order(run_dir / "filter"):
         if rejection and name == rejection.filter:
             yield f"  {name:<14} rejected: {rejection.reason}: {rejection.value}"
             yield "  (later filters did not see it)"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
-from pipeline.filters.measure_cache import MeasureCache, Shard
+from pipeline.filters.measure_cache import MeasureCache, Shard, read_order
 from pipeline.inspection.lookup import is_judged
 from pipeline.inspection.tokens import load_teacher_tokenizer
 from pipeline.records import Rejected, Sample, Score
@@ -151,7 +151,7 @@ class _Grades:
             read_json(run_dir / "generate" / "begun.json")["config"]
         ).task
         self._measured = MeasureCache(run_dir) if _judged(run_dir) else None
-        order = read_json(path) if (path := run_dir / "filter" / "filters.json").exists() else []
+        order = read_order(run_dir / "filter")
         self._measure = next((measures[0] for name, measures in order if name == "correct"), None)
         self._found: Any = None
 

@@ -18,7 +18,13 @@ from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
 from pipeline.filters import build
-from pipeline.filters.measure_cache import MeasureCache, worker_count
+from pipeline.filters.measure_cache import (
+    ORDER_FILE,
+    MeasureCache,
+    read_order,
+    worker_count,
+    write_order,
+)
 from pipeline.filters.measures import SAMPLE_IDS
 from pipeline.filters.named_filter import NamedFilter, Outcome
 from pipeline.filters.verdict import Verdict
@@ -28,9 +34,8 @@ from pipeline.storage.samples import keep, kept_rows
 from pipeline.storage.shards import read_records, write_shards
 
 NAME = "filter"
-ORDER = "filters.json"  # the filters that ran, in order, each with the names of its measures
-NOTES = frozenset({ORDER, *(f"{name}.json" for name in build.NOTES)})
-DISPOSABLE = frozenset({ORDER, "rejected"})
+NOTES = frozenset({ORDER_FILE, *(f"{name}.json" for name in build.NOTES)})
+DISPOSABLE = frozenset({ORDER_FILE, "rejected"})
 SHARED = False
 
 
@@ -65,7 +70,7 @@ def run(job: Job) -> dict[str, Any]:
     measures = [measure for filter_ in chosen for measure in filter_.measures]
     measured.fill([SAMPLE_IDS, *measures], worker_count(job.config.filter))
     result = _judge(job, measured, chosen)
-    _write_order(job.folder, chosen)
+    write_order(job.folder, [(filter_.name, filter_.measures) for filter_ in chosen])
     _write_rejected(job.folder, measured.column(SAMPLE_IDS), result.rejected)
     if result.complaint:
         raise PipelineError(result.complaint)
@@ -125,7 +130,7 @@ def count(job: Job) -> dict[str, Any]:
     assert given == kept + reasons.total(), (
         f"{given} samples in, {kept} kept, {reasons.total()} rejected"
     )
-    order = [name for name, _ in read_json(job.folder / ORDER)]
+    order = [name for name, _ in read_order(job.folder)]
     taken = sorted(reasons.items(), key=lambda item: order.index(item[0].rpartition(".")[0]))
     notes = {}
     for name in build.NOTES:
@@ -145,14 +150,6 @@ def summary(config: Config) -> str:
         f"  {describe(counts[name])}" for name, describe in build.NOTES.items() if counts.get(name)
     ]
     return "\n".join(lines)
-
-
-def _write_order(folder: Path, chosen: Sequence[NamedFilter]) -> None:
-    """Write which filters ran, each with the names of its measures."""
-    order = []
-    for filter_ in chosen:
-        order.append([filter_.name, [measure.name for measure in filter_.measures]])
-    write_json(folder / ORDER, order)
 
 
 def _write_rejected(folder: Path, ids: Any, rejected: Mapping[int, tuple[str, Verdict]]) -> None:
