@@ -1,4 +1,4 @@
-"""The filters that a config turns on: their order, and that every setting reaches the filter that it is for."""
+"""The filters that a config turns on: their order, and the settings that each one reads."""
 
 import re
 from pathlib import Path
@@ -56,11 +56,11 @@ def generated(workshop: Path) -> Path:
 def reasons(config: Config) -> list[str]:
     runner.execute(filter_stage, config, prepare=runner.archive)
     found = read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
-    return sorted({f"{one.filter}.{one.reason}" for one in found})
+    return sorted({f"{rejected.filter}.{rejected.reason}" for rejected in found})
 
 
 def only(workshop: Path, *overrides: str) -> list[str]:
-    """The reasons of a run with nothing on but these."""
+    """Return the reasons of a run with no other filters than these."""
     off = [
         f"filter.{name}={'null' if name in ('repetition', 'contamination') else 'false'}"
         for name in PLAIN
@@ -69,13 +69,13 @@ def only(workshop: Path, *overrides: str) -> list[str]:
 
 
 def test_the_order_is_the_documented_one(generated: Path) -> None:
-    """docs/reference/filters.md lists the filters in the order in which they run, each of them, and no other."""
+    """docs/reference/filters.md lists all filters, in the order in which they run."""
     (generated / "encoder").mkdir()
     (generated / "encoder" / "config.json").write_text("{}")
     folder = {"RUN": str(generated / "run"), "FOLDER": str(generated / "encoder")}
     overrides = [re.sub("RUN|FOLDER", lambda match: folder[match.group()], text) for text in ALL]
     overrides.append(f"generate.prompt=[{generated / 'prompt.md'}, {generated / 'prompt.md'}]")
-    names = [one.name for one in build.active(load(generated / "config.yaml", overrides))]
+    names = [filter_.name for filter_ in build.active(load(generated / "config.yaml", overrides))]
     rows = re.findall(
         r"^\| `(\w+)` \|", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.MULTILINE
     )
@@ -83,7 +83,7 @@ def test_the_order_is_the_documented_one(generated: Path) -> None:
 
 
 def test_every_reason_has_a_case() -> None:
-    """A reason that no test brings about may be one that no sample can get."""
+    """A reason that no test produces may be one that no sample can get."""
     page = (ROOT / "docs" / "reference" / "filters.md").read_text()
     table = [
         row.split("|")[-2]
@@ -125,12 +125,12 @@ def test_every_reason_has_a_case() -> None:
 def test_a_setting_reaches_its_filter(
     generated: Path, overrides: list[str], expected: list[str]
 ) -> None:
-    """A section that is read and not handed on is a dead option."""
+    """A section that is read but not passed on is a dead option."""
     assert only(generated, *overrides) == expected
 
 
 def test_the_worst_tenth_is_a_tenth(generated: Path) -> None:
-    """A bound in per cent is a quantile from the end where the worst are, for least and for most alike."""
+    """A bound in per cent is a quantile from the worse end, for lower and upper bounds alike."""
     for bound in ("min_mean_logprob", "max_entropy"):
         only(generated, f"filter.confidence={{{bound}: 10%}}")
         counts = manifest.read_manifest(generated / "run", "filter")["counts"]
@@ -138,7 +138,7 @@ def test_the_worst_tenth_is_a_tenth(generated: Path) -> None:
 
 
 def test_another_runs_rows_count_as_earlier_ones(generated: Path) -> None:
-    """What a student has learnt already is not kept again, exactly or nearly so; the value names the run."""
+    """Rows that a student was trained on are rejected as duplicates; the value names the run."""
     assert only(generated, "filter.duplicate=true") == ["duplicate.same_as"]
     (generated / "run").rename(generated / "before")
     runner.execute(generate, load(generated / "config.yaml", ["generate.seed=1"]))
@@ -148,14 +148,12 @@ def test_another_runs_rows_count_as_earlier_ones(generated: Path) -> None:
         "filter.duplicate=true",
         "generate.seed=1",
     )
-    values = [
-        str(one.value) for one in read_records(generated / "run" / "filter" / "rejected", Rejected)
-    ]
-    assert any(value.startswith("before:n") for value in values)
+    rejected = read_records(generated / "run" / "filter" / "rejected", Rejected)
+    assert any(str(sample.value).startswith("before:n") for sample in rejected)
 
 
 def test_teachers_that_disagree(generated: Path) -> None:
-    """An answer that the other teacher does not share; the other run's samples are measured in its own folder."""
+    """The other teacher gives another answer; its samples are measured in its own folder."""
     (generated / "run").rename(generated / "other")
     runner.execute(generate, load(generated / "config.yaml", ["generate.seed=5"]))
     overrides = [f"filter.teachers_agree={{run: {generated / 'other'}}}", "generate.seed=5"]
@@ -178,14 +176,17 @@ def test_teachers_that_disagree(generated: Path) -> None:
         ("filter.near={treshold: 0.9}", "did you mean filter.near.threshold?"),
     ],
 )
-def test_what_makes_no_sense_is_refused(generated: Path, override: str, expected: str) -> None:
-    """A section that does nothing, or cannot, is a mistake of its writer."""
+def test_settings_without_effect_are_refused(generated: Path, override: str, expected: str) -> None:
+    """A section that has no effect, or cannot work, is a mistake in the config."""
     with pytest.raises(PipelineError, match=re.escape(expected)):
         load(generated / "config.yaml", [override])
 
 
 def test_difficulty_by_a_students_loss(generated: Path) -> None:
-    """The loss is the other run's, found by the sample's id: all are too hard below the least of them, none above the greatest."""
+    """The loss is found in the other run by the sample's id.
+
+    All samples are too hard below the least loss, none above the greatest.
+    """
     student = [
         f"score.source={generated / 'run'}",
         f"run_dir={generated / 'student'}",

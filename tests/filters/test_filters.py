@@ -1,4 +1,4 @@
-"""One case a reason, and a sample that each filter keeps."""
+"""Filters as a config turns them on, custom filters, and the cache of measures."""
 
 import json
 import os
@@ -21,6 +21,7 @@ from pipeline.filters.correctness import ground_truth
 from pipeline.filters.heuristics import completeness, custom
 from pipeline.filters.measure_cache import MeasureCache
 from pipeline.filters.measures import Batch, Measure, Ragged
+from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, Usage
 from pipeline.stages import filter as filter_stage
@@ -50,7 +51,7 @@ def test_finished(sample: Make, changes: dict[str, Any], said: tuple[str, str] |
 
 
 def test_length(sample: Make) -> None:
-    """Bounds are in completion tokens, both ends inclusive."""
+    """Bounds are in completion tokens, both inclusive."""
     column = completeness.tokens(
         batch(*(sample(usage=tokens(number)) for number in (5, 1, 99, 2, 50)))
     )
@@ -72,7 +73,7 @@ def test_length(sample: Make) -> None:
     ],
 )
 def test_parseable(sample: Make, changes: dict[str, Any], metric: str, reason: str | None) -> None:
-    """What the prompt asked for must be there to be trained on."""
+    """What the prompt asks for must be there to be trained on."""
     assert reasons(completeness.parseable(batch(sample(**changes)), [True], metric, LABELS)) == [
         reason
     ]
@@ -112,7 +113,7 @@ def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
         "secrets",
         "duplicate",
     ]
-    assert [one.name for one in build.active(load(workshop / "config.yaml"))] == on
+    assert [filter_.name for filter_ in build.active(load(workshop / "config.yaml"))] == on
     off = [
         f"filter.{name}={'null' if name in ('contamination', 'repetition', 'secrets') else 'false'}"
         for name in on
@@ -131,15 +132,15 @@ def odd_numbers(sample: Sample):
 
 @pytest.fixture
 def made(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A finished generate, in whose folder the command is given."""
+    """Run generate, in the working directory of the command."""
     monkeypatch.chdir(workshop)
     config = load(workshop / "config.yaml")
     runner.execute(generate, config)
     return config
 
 
-def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
-    """A function from a file beside the config has its reason in the waterfall like any other, and a change in it counts."""
+def test_a_custom_filter(workshop: Path, made: Config) -> None:
+    """A custom function has its reason in the waterfall, and a change to it is noticed."""
     (workshop / "mine.py").write_text(CUSTOM)
     config = load(workshop / "config.yaml", ["filter.custom=[mine:odd_numbers]"])
     runner.execute(filter_stage, config)
@@ -154,10 +155,13 @@ def test_a_filter_of_ones_own(workshop: Path, made: Config) -> None:
         runner.execute(filter_stage, config)
 
 
-def test_what_a_filter_of_ones_own_imports_counts(
+def test_a_change_in_an_import_of_a_custom_filter_is_noticed(
     workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list of words has no __module__; a change in the file that it came from was not seen, and old verdicts were taken."""
+    """A change in an imported file was not noticed, and old verdicts were used.
+
+    A list of words has no __module__ that would name its file.
+    """
     monkeypatch.chdir(workshop)
     (workshop / "words_deep.py").write_text("MORE = ['rude']\n")
     (workshop / "words_bad.py").write_text("import json\nfrom words_deep import MORE as BAD\n")
@@ -176,7 +180,7 @@ def test_what_a_filter_of_ones_own_imports_counts(
 
 
 def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What docs/reference/filters.md shows must work as it stands there."""
+    """The example in docs/reference/filters.md must work as it is."""
     example = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "filters.md").read_text(), re.DOTALL
     )
@@ -217,10 +221,10 @@ def test_the_documented_example(workshop: Path, monkeypatch: pytest.MonkeyPatch)
         ("bad_c:f", "def f(sample): raise KeyError('x')", "fails on sample n0/0: KeyError"),
     ],
 )
-def test_a_bad_filter_of_ones_own_is_named(
+def test_a_bad_custom_filter_is_named(
     workshop: Path, made: Config, name: str, code: str, expected: str
 ) -> None:
-    """A mistake in one's own function must say which, and on which sample."""
+    """A mistake in a custom function must name the function and the sample."""
     (workshop / f"{name.strip(chr(39)).partition(':')[0] or 'none'}.py").write_text(code)
     with pytest.raises(PipelineError, match=expected):
         runner.execute(filter_stage, load(workshop / "config.yaml", [f"filter.custom=[{name}]"]))
@@ -230,8 +234,12 @@ def pids(batch: Batch) -> np.ndarray:
     return np.full(len(batch.samples), os.getpid())
 
 
+def correct(config: Config) -> NamedFilter:
+    return next(filter_ for filter_ in build.active(config) if filter_.name == "correct")
+
+
 def test_few_samples_of_a_slow_measure_take_all_cores(workshop: Path, made: Config) -> None:
-    """2,000 programs and their tests were run one after the other, by one core of many."""
+    """One core of many once ran 2,000 programs and their tests, one after the other."""
     measured = MeasureCache(Path(made.run_dir))
     quick, slow = Measure(pids), Measure(pids, {}, slow=True)
     measured.fill([quick], 2)
@@ -239,22 +247,23 @@ def test_few_samples_of_a_slow_measure_take_all_cores(workshop: Path, made: Conf
     shutil.rmtree(measured.cache / quick.name)
     measured.fill([slow], 2)
     assert os.getpid() not in np.asarray(measured.column(slow))
-    assert [one.measures[0].slow for one in build.active(made) if one.name == "correct"] == [False]
+    assert not correct(made).measures[0].slow
     code = load(
         workshop / "config.yaml",
         ["task.metric=code", "task.labels=null", "train.arms={sft: {method: sft}}"],
     )
-    assert [one.measures[0].slow for one in build.active(code) if one.name == "correct"] == [True]
+    assert correct(code).measures[0].slow
 
 
 def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
-    """Two processes write the bytes that one writes."""
+    """Two processes write the same bytes as one."""
     found = []
     for workers in (1, 2):
         code = (
             "from pipeline.filters import measure_cache; measure_cache.FEW = 0;"
             "from pipeline.execution import runner; from pipeline.config import load;"
-            f"from pipeline.stages import filter as f; runner.execute(f, load('config.yaml', ['filter.workers={workers}']))"
+            "from pipeline.stages import filter as stage;"
+            f"runner.execute(stage, load('config.yaml', ['filter.workers={workers}']))"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
         found.append(
@@ -276,7 +285,7 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
 
 
 def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config) -> None:
-    """What was found out once is kept for the next filter command."""
+    """The next filter command reuses what was measured."""
     runner.execute(filter_stage, made)
     before = {
         path: path.stat().st_mtime_ns for path in (workshop / "run" / "measured").rglob("*.npz")
@@ -291,7 +300,7 @@ def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config
 
 
 def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
-    """Arrays, lists and ragged rows, over shards."""
+    """Arrays, lists and ragged rows, over several shards."""
     parts: list[Any] = [np.array([1.5, 2.0]), np.array([3.0])]
     for number, part in enumerate(parts):
         measures.save_column(tmp_path / f"{number}.npz", part)
@@ -314,7 +323,7 @@ def test_columns_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_a_measure_is_known_by_what_decides_it() -> None:
-    """Another setting would give other values; they must not be taken for these."""
+    """Another setting gives other values, so it needs another name."""
     known = Measure(completeness.finished, {"a": 1})
     assert known.name == Measure(completeness.finished, {"a": 1}).name
     assert (

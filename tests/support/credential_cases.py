@@ -1,6 +1,7 @@
 """Sentences that hold a secret, by kind, and sentences that only look as if they did.
 
-The secrets are drawn from a seeded generator, since a file that held them would be stopped by every scanner of repositories.
+The secrets come from a seeded generator, since scanners of repositories would reject a file that
+held them.
 """
 
 import random

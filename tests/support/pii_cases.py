@@ -1,7 +1,7 @@
 """Sentences that hold personal data, by kind, and sentences that only look as if they did.
 
-Numbers are the ones that standards and payment companies publish as examples, or made up so that their check digits hold; names and
-mailboxes are invented.
+Numbers are examples that standards and payment companies publish, or made up with valid check
+digits; names and mailboxes are invented.
 """
 
 HELD: list[tuple[str, str]] = [

@@ -1,6 +1,7 @@
-"""What a sandbox is for: `python -m tests.support.sandboxed_worker PARENT ARGUMENT` answers requests, or does worse.
+"""A process that misbehaves on request: `python -m tests.support.sandboxed_worker PARENT ARGUMENT`.
 
-A request is what to do. ARGUMENT "family" starts a process beside it first, which outlives it unless it is killed.
+A request names what to do. ARGUMENT "family" starts a second process first, which outlives this one
+unless it is killed.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""A sandbox goes on whatever its process does, and leaves no process behind."""
+"""The sandbox survives whatever its process does, and leaves no process behind."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def gone(pid: int) -> bool:
-    """Within some seconds; one that nobody has waited for yet is gone as well."""
+    """Return whether the process ends within some seconds; a zombie has ended."""
     for _ in range(500):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
@@ -37,7 +37,7 @@ def gone(pid: int) -> bool:
 
 
 def test_one_process_answers_many_requests(sandbox: Sandbox) -> None:
-    """Starting one a request would cost half a second each."""
+    """Starting a process for each request would take half a second each."""
     first = sandbox.ask("pid")
     large = {"text": "ü" * 100_000, "none": None}
     assert [sandbox.ask("pid"), sandbox.ask(large), sandbox.ask("print"), sandbox.ask("pid")] == [
@@ -50,7 +50,7 @@ def test_one_process_answers_many_requests(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("doing", ["hang", "deaf", "dribble"])
 def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
-    """A time-out that needs the other side's help does not come."""
+    """A time-out that needs the help of the process that hangs would not come."""
     sandbox = Sandbox("tests.support.sandboxed_worker", "", 1.5, 300)
     pid = sandbox.ask("pid")
     with pytest.raises(UnknownError, match="took too long"):
@@ -74,7 +74,7 @@ def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
 def test_what_breaks_is_unknown_and_the_next_is_answered(
     sandbox: Sandbox, doing: str, why: str
 ) -> None:
-    """A crash that is taken for an answer, or that ends the run. A fork is refused, so it breaks as well."""
+    """A crash must neither count as an answer nor end the run; a fork is refused, so it crashes."""
     with pytest.raises(ProcessLostError, match=why):
         sandbox.ask(doing)
     assert sandbox.pid is None
@@ -82,13 +82,13 @@ def test_what_breaks_is_unknown_and_the_next_is_answered(
 
 
 def test_a_request_does_not_pay_for_those_before_it(sandbox: Sandbox) -> None:
-    """Memory that others left behind would make its outcome a matter of the order."""
+    """Memory that earlier requests left behind would make the outcome depend on the order."""
     assert sandbox.ask("anything") == "anything"
     assert sandbox.ask("once only") == "fresh"
 
 
 def test_what_a_sandboxed_process_started_ends_with_it() -> None:
-    """A grandchild that goes on computing, and holds the pipe open so that nobody sees its parent's end."""
+    """A grandchild could go on computing, and keep the pipe open so that nobody notices the end."""
     sandbox = Sandbox("tests.support.sandboxed_worker", "family", 60.0, 300)
     relative = sandbox.ask("relative")
     with pytest.raises(ProcessLostError, match="exit code 3"):
@@ -101,7 +101,8 @@ def test_a_sandboxed_process_ends_with_its_parent(
     last: str, started: list[subprocess.Popen[str]]
 ) -> None:
     """A parent that is killed cannot clean up: busy processes would fill the machine."""
-    code = "import time; from pipeline.verifiers.sandbox.sandbox import Sandbox; sandbox = Sandbox('tests.support.sandboxed_worker', '', 600.0, 300)\n"
+    code = "import time; from pipeline.verifiers.sandbox.sandbox import Sandbox\n"
+    code += "sandbox = Sandbox('tests.support.sandboxed_worker', '', 600.0, 300)\n"
     code += f"print(sandbox.ask('pid'), flush=True); sandbox.ask({last!r}); time.sleep(600)"
     env: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen(
@@ -133,7 +134,7 @@ def test_a_fork_starts_a_process_of_its_own(sandbox: Sandbox) -> None:
 
 
 def test_what_cannot_start_says_why() -> None:
-    """A library that is missing would make every answer unknown."""
+    """A missing library would make every answer unknown."""
     with pytest.raises(PipelineError, match="absent: does not start: no such library"):
         Sandbox("tests.support.sandboxed_worker", "absent", 60.0, 300).ask("pid")
     with pytest.raises(PipelineError, match="ended with exit code 1"):
@@ -157,10 +158,11 @@ TRIES = {
 
 @pytest.mark.parametrize("doing", TRIES)
 def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
-    """Each of these is a way out."""
+    """Each of these calls is a way out of the sandbox."""
     path = tmp_path / "precious"
     path.write_text("text")
-    code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\nassert confinement.forbid_system_calls(allow_writing=False)\n"
+    code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\n"
+    code += "assert confinement.forbid_system_calls(allow_writing=False)\n"
     code += f"try:\n    {TRIES[doing]}\nexcept PermissionError:\n    print('refused')\n"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert (
@@ -172,8 +174,11 @@ def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
     assert path.read_text() == "text"
 
 
-def test_the_filter_is_whole() -> None:
-    """A jump past the end, or a call named without its number, and the kernel refuses the filter or lets the wrong call through."""
+def test_the_system_call_filter_is_complete() -> None:
+    """With a jump past the end, or a call without its number, the kernel refuses the filter.
+
+    Or it lets the wrong call through.
+    """
     for writing in (True, False):
         lines = confinement._instructions(writing)
         assert all(len(line) == 8 for line in lines)

@@ -1,4 +1,4 @@
-"""Scores and intervals."""
+"""Scorers: right, wrong and unreadable answers; and bootstrap intervals."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_number(text: str, expected: float | None) -> None:
 
 
 def test_bootstrap_interval_covers_like_the_normal_one() -> None:
-    """For many items the percentile interval is the textbook one."""
+    """For many items the percentile interval equals the textbook one."""
     values = np.random.default_rng(0).binomial(1, 0.8, 400).astype(float).tolist()
     interval = bootstrap(values)
     error = 1.96 * np.std(values) / 20

@@ -1,4 +1,4 @@
-"""Each verifier: right, wrong, unparsable, empty; and what becomes of answers that cannot be checked."""
+"""Each verifier: right, wrong, unparsable, empty; and answers that cannot be checked."""
 
 import json
 import tempfile
@@ -32,7 +32,7 @@ def check(verifier: str, **changes: Any) -> Check:
 
 @pytest.fixture
 def impatient() -> Iterator[float]:
-    """A time limit of its own, so that the other tests' processes are not this one's."""
+    """Return a short time limit, for which the sandbox has processes of its own."""
     yield 1.5
     for verifier in ("math", "json"):
         verifiers_verify._sandbox(verifier, 1.5, 1024).close()
@@ -58,7 +58,7 @@ def test_plain_verifiers_are_the_scorers(
 @pytest.mark.parametrize("verifier", sorted(verifiers_verify.VERIFIERS))
 @pytest.mark.parametrize("answer", [None, ""])
 def test_no_answer_is_wrong(verifier: str, answer: str | None) -> None:
-    """What is not there needs no checking."""
+    """A missing answer needs no check."""
     assert verify(check(verifier, labels=["spam", "normal"]), answer, "spam").value == 0.0
 
 
@@ -80,7 +80,7 @@ def test_no_answer_is_wrong(verifier: str, answer: str | None) -> None:
     ],
 )
 def test_math_right(answer: str, target: str) -> None:
-    """Other ways to write the same thing."""
+    """Different notations of the same value."""
     assert verify(check("math"), answer, target).value == 1.0
 
 
@@ -102,13 +102,13 @@ def test_math_wrong_or_unparsable(answer: str, target: str, why: str) -> None:
 
 
 def test_math_without_a_target_is_unknown() -> None:
-    """An answer cannot be wrong by a ground truth that says nothing."""
+    """An answer cannot be wrong if the ground truth holds no expression."""
     with pytest.raises(UnknownError, match="no expression in the target"):
         verify(check("math"), "3", "see the appendix")
 
 
 def test_a_tower_of_powers_is_unknown_and_the_next_is_right(impatient: float) -> None:
-    """One such answer has held up whole runs for days."""
+    """One such answer has stopped whole runs for days."""
     how = check("math", timeout_s=impatient)
     with pytest.raises(UnknownError, match="took too long"):
         verify(how, "9^{9^{9^{9}}}", "2")
@@ -137,7 +137,7 @@ def test_a_tower_of_powers_is_unknown_and_the_next_is_right(impatient: float) ->
     ],
 )
 def test_json(answer: str, target: str, value: float, why: str) -> None:
-    """Keys have no order, numbers have a value, and true is not 1."""
+    """Keys have no order, numbers compare by value, and true is not 1."""
     found = verify(check("json"), answer, target)
     assert (found.value, found.explanation) == (value, why)
 
@@ -147,13 +147,13 @@ def test_json(answer: str, target: str, value: float, why: str) -> None:
     [("[" * 90_000, "[]", "nested too deep"), ("1", "oops", "the target is not JSON")],
 )
 def test_json_unknown(answer: str, target: str, why: str) -> None:
-    """Neither depth nor a bad ground truth makes an answer wrong."""
+    """Neither nesting nor a bad ground truth makes an answer wrong."""
     with pytest.raises(UnknownError, match=why):
         verify(check("json"), answer, target)
 
 
 def test_json_schema(impatient: float) -> None:
-    """A misfit is named, and a pattern that backtracks for ever is ended."""
+    """The explanation names the misfit, and a pattern that backtracks without end is stopped."""
     schema = {
         "type": "object",
         "properties": {"n": {"type": "integer"}, "t": {"pattern": "^(a+)+$"}},
@@ -217,7 +217,7 @@ TESTS = "assert double(2) == 4\nassert double(-3) == -6\n"
     ],
 )
 def test_code(answer: str, target: str, value: float, why: str) -> None:
-    """Tests are counted, and a program that leaves early has passed none."""
+    """Tests are counted, and a program that exits early has passed none."""
     found = verify(check("code"), answer, target)
     assert (found.value, found.explanation) == (value, why)
 
@@ -236,13 +236,14 @@ def test_code(answer: str, target: str, value: float, why: str) -> None:
         ("open(PATH)", "PermissionError"),
         ("import os; os.remove(PATH)", "PermissionError"),
         (
-            "import os\nfor n in range(3, 64):\n    try: os.write(n, b'\\0\\0\\0\\x02{}')\n    except OSError: pass",
+            "import os\nfor n in range(3, 64):\n"
+            "    try: os.write(n, b'\\0\\0\\0\\x02{}')\n    except OSError: pass",
             "invalid reply",
         ),
     ],
 )
 def test_code_unknown(answer: str, why: str, tmp_path: Path) -> None:
-    """What a lock stops, or what is not installed, was not tested; and nobody's files are touched."""
+    """A refused call or a missing library is no test of the answer; no file may be touched."""
     path = tmp_path / "precious"
     path.write_text("text")
     with pytest.raises(UnknownError, match=why):
@@ -254,13 +255,13 @@ def test_code_unknown(answer: str, why: str, tmp_path: Path) -> None:
     ("target", "why"), [("assert (", "the tests are not Python"), ("x = 1", "holds no test")]
 )
 def test_code_without_tests_is_unknown(target: str, why: str) -> None:
-    """A program is not right because nothing was asked of it."""
+    """A program is not right because nothing was tested."""
     with pytest.raises(UnknownError, match=why):
         verify(check("code"), "x = 1", target)
 
 
 def test_code_that_hangs_is_unknown() -> None:
-    """Also where it catches everything."""
+    """Also if it catches every exception."""
     forever = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
     with pytest.raises(UnknownError, match="took too long"):
         verify(check("code", timeout_s=1.0), forever, TESTS)
@@ -270,9 +271,10 @@ def test_code_that_hangs_is_unknown() -> None:
 def test_a_program_that_digs_deep_ends_nothing(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders in folders, deeper than a recursion or a path may go, once ended the whole stage when they were cleaned up."""
+    """Deeply nested folders once ended the whole stage when they were removed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dig = f"import os\nfor _ in range(1500):\n    os.mkdir({name!r}); os.chdir({name!r}); open('file', 'w').close()\n"
+    dig = "import os\nfor _ in range(1500):\n"
+    dig += f"    os.mkdir({name!r}); os.chdir({name!r}); open('file', 'w').close()\n"
     found = verify(check("code"), dig + "os.mkdir('shut', 0)\ndef double(x): return 2 * x", TESTS)
     assert found.value == 1.0
     assert list(tmp_path.iterdir()) == []
@@ -285,7 +287,7 @@ def test_too_long_is_not_even_tried() -> None:
 
 
 def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[..., Sample]) -> None:
-    """Right, half right, unknown, and a seed without ground truth; thresholds are the judge's."""
+    """Right, half right, unknown, and a seed without ground truth; the judge has the thresholds."""
     seed = Seed(id="n", inputs={}, target=TESTS)
     answers = ["def double(x): return 2 * x", "def double(x): return 4", "import numpy"]
     samples = [
@@ -314,7 +316,7 @@ def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[...
 
 
 def test_the_config_gives_the_schema(workshop: Path) -> None:
-    """A schema that is none would turn every answer down, hours later."""
+    """With an invalid schema the filter would reject every answer, hours later."""
     changes = [
         "task.metric=json",
         "task.labels=null",
@@ -334,7 +336,10 @@ def test_the_config_gives_the_schema(workshop: Path) -> None:
 
 
 def test_the_filter_stage_checks_by_the_metric_of_the_task(workshop: Path) -> None:
-    """The words of the config must reach the verifier: here the same word is right, and another cannot be compared as mathematics."""
+    """The config must reach the verifier.
+
+    Here the same word is right, and another cannot be compared as mathematics.
+    """
     changes = ["task.metric=math", "task.labels=null", "filter.duplicate=false"]
     runner.execute(generate, load(workshop / "config.yaml", changes))
     runner.execute(filter_stage, load(workshop / "config.yaml", changes))

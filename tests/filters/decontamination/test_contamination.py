@@ -1,4 +1,4 @@
-"""What counts as a copy of a held-out text, and what only looks like one."""
+"""Which texts are copies of a held-out text, and which only look like one."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,10 @@ from pipeline.storage.topk import TopKFolder
 
 Make = Callable[..., Sample]
 Judge = Callable[..., list[Verdict | None]]
-LONG = "Which wealthy collector of old clocks bequeathed his whole workshop to the museum in Basel, and in which year did it open?"
+LONG = (
+    "Which wealthy collector of old clocks bequeathed his whole workshop to the museum in Basel, "
+    "and in which year did it open?"
+)
 HELD_OUT = [
     "What is gold?",
     "Shall i come to get pickle",
@@ -38,7 +41,7 @@ HELD_OUT = [
 
 @pytest.fixture
 def judge(sample: Make, tmp_path: Path) -> Judge:
-    """Verdicts on samples of these inputs (text) or replies, against held-out texts q0, q1, …"""
+    """Return the verdicts on samples with these inputs or replies, for held-out texts q0, q1, …"""
 
     def judged(
         *inputs: str, replies: list[str] | None = None, held_out: list[str] = HELD_OUT
@@ -66,7 +69,7 @@ def reasons(verdicts: list[Verdict | None]) -> list[str | None]:
 
 
 def test_the_verdict_shows_item_and_span(judge: Judge) -> None:
-    """Without them nobody can tell whether the filter is right; a long span must not flood the report."""
+    """Without them nobody can check the filter; a long excerpt must not flood the report."""
     short, long = judge("So: Shall I come,\nto get pickle?!", f"Now tell me: {LONG}")
     assert short == Verdict("holds_held_out", "eval q1: 'Shall I come, to get pickle?!'")
     assert long is not None
@@ -89,11 +92,11 @@ def test_the_verdict_shows_item_and_span(judge: Judge) -> None:
     ],
 )
 def test_short_items(judge: Judge, text: str, reason: str | None) -> None:
-    """A matcher of 13 words finds none of them; one of few words finds them everywhere."""
+    """A matcher of 13 words finds no short item; one of few words finds them everywhere."""
     assert reasons(judge(text)) == [reason]
 
 
-def test_a_label_in_a_reply_is_nothing(judge: Judge) -> None:
+def test_a_label_in_a_reply_is_not_a_copy(judge: Judge) -> None:
     """Every reply of a label task holds some held-out target."""
     assert judge(replies=["spam", "It offers a prize, so it is spam. What is gold? A metal."]) == [
         None,
@@ -115,12 +118,12 @@ def test_a_label_in_a_reply_is_nothing(judge: Judge) -> None:
     ],
 )
 def test_changed_copies_are_found(judge: Judge, text: str) -> None:
-    """Case, punctuation, invisible characters, and a word put in, dropped, moved or replaced do not make another question."""
+    """Case, punctuation, invisible characters and a changed word make no new question."""
     assert reasons(judge(text))[0] in ("holds_held_out", "near_held_out")
 
 
 def test_a_long_run_of_a_longer_item_is_found(judge: Judge) -> None:
-    """Half of a question gives it away; other questions share a few words with it."""
+    """Half of a question reveals it; other questions share only a few words with it."""
     part = " ".join(LONG.split()[2:17])
     assert reasons(judge(f"Once more about a {part} or so")) == ["holds_held_out"]
     assert judge("Which wealthy collector of old coins sold his whole house to the museum?") == [
@@ -130,7 +133,7 @@ def test_a_long_run_of_a_longer_item_is_found(judge: Judge) -> None:
 
 @pytest.mark.parametrize("script", [6, 7])
 def test_scripts_without_spaces(judge: Judge, script: int) -> None:
-    """A whole Chinese or Thai sentence is one word to a split at spaces."""
+    """A split at spaces makes one word of a whole Chinese or Thai sentence."""
     text = HELD_OUT[script]
     changed = text[:4] + "真" + text[5:]
     assert reasons(judge(f"{text}。", f"你说。{text}。好的")) == ["holds_held_out"] * 2
@@ -139,13 +142,13 @@ def test_scripts_without_spaces(judge: Judge, script: int) -> None:
 
 
 def test_arithmetic_signs_make_a_difference(judge: Judge) -> None:
-    """3 * 4 is no copy of 3 + 4, though all their words and numbers are the same."""
+    """3 * 4 is no copy of 3 + 4, although words and numbers are the same."""
     assert reasons(judge("Add 3+4.", "Add 3 * 4", "Add 4 + 3")) == ["holds_held_out", None, None]
 
 
 @pytest.mark.parametrize("before", ["1" + " " * 20_000, "1 \n" * 9, ", " * 50_000])
 def test_long_gaps_beside_a_hit(judge: Judge, before: str) -> None:
-    """Whether a hit is part of a list was once looked for in all of the text, in time cubic in the length of a gap."""
+    """The search for a list around a hit once took cubic time in the length of a gap."""
     item = "I have 3 dogs and a large garden"
     assert reasons(
         judge(f"{before} {item}", f"{item} {before} x", f"1 cat,  \n {item}", held_out=[item])
@@ -157,7 +160,7 @@ def test_long_gaps_beside_a_hit(judge: Judge, before: str) -> None:
 
 
 def test_a_sentence_behind_a_long_gap() -> None:
-    """As above."""
+    """The search for the ends of a sentence must not take that long either."""
     text = "x" + " " * 200_000 + "y. What is it? x" + " " * 200_000
     assert is_sentence(text, text.index("What"), text.index("?"))
     assert not is_sentence(text, text.index("What") + 5, text.index("?"))
@@ -168,7 +171,7 @@ KINDS = ["ants", "dogs", "birds", "crabs", "cats", "flatworms", "hens", "bees"]
 
 
 def test_other_numbers_or_slots_are_another_item(judge: Judge) -> None:
-    """Items of one template share nearly all their words; training on their siblings is the purpose."""
+    """Items of one template share most words; training on their siblings is the purpose."""
     held_out = [
         TEMPLATE.format(f"{n % 7 + 2} {kind}, {n % 5 + 2} {KINDS[(n + 3) % 8]}")
         for n, kind in enumerate(KINDS * 4)
@@ -195,7 +198,7 @@ def test_other_numbers_or_slots_are_another_item(judge: Judge) -> None:
 
 
 def test_long_targets_and_fields_are_looked_for(sample: Make, tmp_path: Path) -> None:
-    """A reply that repeats a held-out answer leaks it; a field that many rows share is an instruction, not a leak."""
+    """A reply may leak a held-out answer; a field that many rows share is an instruction."""
     rule = "Rewrite the message below so that it is polite and clear."
     targets = {0: LONG, 1: "Please be so kind and send me eight words"}
     rows = [
@@ -214,7 +217,7 @@ def test_long_targets_and_fields_are_looked_for(sample: Make, tmp_path: Path) ->
 
 
 def test_other_files_and_changes_to_them(sample: Make, tmp_path: Path) -> None:
-    """A cached column of other held-out texts must not be taken, nor one be made from half of them."""
+    """A cached column of other held-out texts must not be used, nor one of half of them."""
     (tmp_path / "eval.jsonl").write_text('{"id": "a", "text": "of no concern"}\n')
     plain = tmp_path / "bench.txt"
     plain.write_text(f"nothing here\n{LONG}\n")
@@ -231,8 +234,8 @@ def test_other_files_and_changes_to_them(sample: Make, tmp_path: Path) -> None:
         contamination.measure(sources[0], [Source(path=str(tmp_path / "none.txt"))])
 
 
-def test_the_threshold_is_the_judges(sample: Make) -> None:
-    """Rows turned down before are not judged again; a near copy below the threshold stays."""
+def test_the_threshold_applies_to_stored_scores(sample: Make) -> None:
+    """Rejected rows are not judged again; a near copy below the threshold is kept."""
     column = [(1.0, "eval a", "x"), None, (0.7, "eval b", "y"), (0.7, "eval b", "y")]
     assert contamination.contaminated(np.array([1, 2]), column, 0.62) == {
         2: Verdict("near_held_out", "eval b: 'y'")
@@ -253,11 +256,11 @@ def test_the_threshold_is_the_judges(sample: Make) -> None:
     ],
 )
 def test_words_and_their_places_agree(text: str) -> None:
-    """The span that is shown is found by counting words a second time."""
+    """The excerpt is located by counting words a second time."""
     assert [word for word, _, _ in words_with_spans(text)] == words(text)
     assert all(0 <= first < last <= len(text) for _, first, last in words_with_spans(text))
 
 
-def test_units() -> None:
-    """Ten Chinese characters are no ten words."""
+def test_length_in_words() -> None:
+    """A Chinese character counts for half a word."""
     assert length_in_words(words("黄金 is gold")) == 3

@@ -1,4 +1,4 @@
-"""Answers held against a pattern, a schema and a list; and that neither a bad one nor a bad answer stops the run."""
+"""Answers compared with a pattern, a schema and a list, and bad ones that must not stop the run."""
 
 import json
 from collections.abc import Callable
@@ -30,12 +30,12 @@ SCHEMA = {
     ],
 )
 def test_pattern(sample: Make, answer: str | None, reason: str | None) -> None:
-    """The whole answer must match, not a part of it; a missing one is for the filter `parseable`."""
+    """The whole answer must match, not part of it; `parseable` rejects a missing answer."""
     assert reasons(answer_format.matches(batch(sample(answer=answer)), r"\d+-\d\d")) == [reason]
 
 
 def test_a_pattern_without_end_is_stopped(sample: Make) -> None:
-    """Nested repetitions take time exponential in the answer's length; without a limit the filter would never end."""
+    """Nested repetitions take exponential time; without a limit the filter would never end."""
     answer = "a" * 60 + "!"
     assert reasons(answer_format.matches(batch(sample(answer=answer)), r"(?:a|aa)+b")) == [
         "format_timed_out"
@@ -58,12 +58,12 @@ def test_a_pattern_without_end_is_stopped(sample: Make) -> None:
     ],
 )
 def test_schema(sample: Make, answer: str | None, reason: str | None) -> None:
-    """What no parser of the task can read must not be learnt; an answer made to break the parser is only wrong."""
+    """No parser could read such an answer; one made to break the parser is only wrong."""
     assert reasons(answer_format.valid(batch(sample(answer=answer)), SCHEMA)) == [reason]
 
 
 def test_schema_says_where(sample: Make) -> None:
-    """'invalid' alone would not help to mend the prompt."""
+    """'invalid' alone would not help to fix the prompt."""
     assert answer_format.valid(batch(sample(answer='{"n": "4"}')), SCHEMA) == [
         ("breaks_schema", "$.n: '4' is not of type 'integer'")
     ]
@@ -81,7 +81,7 @@ def test_schema_says_where(sample: Make) -> None:
     ],
 )
 def test_a_schema_that_cannot_be_used(schema: str, message: str, tmp_path: Path) -> None:
-    """A mistake in the schema must be told before a million answers are read."""
+    """A mistake in the schema must be reported before a million answers are read."""
     path = tmp_path / "schema.json"
     path.write_text(schema)
     with pytest.raises(PipelineError, match=rf"schema\.json: .*{message}"):
@@ -90,7 +90,7 @@ def test_a_schema_that_cannot_be_used(schema: str, message: str, tmp_path: Path)
 
 @pytest.mark.parametrize("answer", ["1e400", "1" + 400 * "0"])
 def test_a_number_beyond_all_floats_breaks_a_schema(sample: Make, answer: str) -> None:
-    """No float is made of it for multipleOf; the error once ended the stage."""
+    """multipleOf cannot make a float of it; the error once ended the stage."""
     assert reasons(
         answer_format.valid(batch(sample(answer=answer)), {"type": "number", "multipleOf": 0.01})
     ) == ["breaks_schema"]
@@ -103,7 +103,10 @@ def test_a_number_beyond_all_floats_breaks_a_schema(sample: Make, answer: str) -
 def test_the_schema_names_its_draft(
     sample: Make, draft: str | None, reason: str | None, tmp_path: Path
 ) -> None:
-    """filter.format and the metric json must not read one file by two drafts; draft 7 has no prefixItems."""
+    """filter.format and the metric json must read a file by the same draft.
+
+    Draft 7 has no prefixItems.
+    """
     path = tmp_path / "schema.json"
     path.write_text(
         json.dumps({"prefixItems": [{"type": "string"}], **({"$schema": draft} if draft else {})})
@@ -114,13 +117,13 @@ def test_the_schema_names_its_draft(
 
 
 def test_nothing_is_fetched_for_a_schema(sample: Make) -> None:
-    """A $ref to elsewhere would ask the network for every answer."""
+    """A $ref to a URL would send a request for every answer."""
     with pytest.raises(PipelineError, match="must stay within the schema"):
         answer_format.valid(batch(sample(answer="1")), {"$ref": "https://example.org/other.json"})
 
 
 def test_pattern_that_is_none() -> None:
-    """A bracket too few must not end in a traceback of a worker process."""
+    """A missing bracket must not end in a traceback of a worker process."""
     with pytest.raises(PipelineError, match=r"filter\.format: '\(' is not a regular expression"):
         answer_format.check_pattern("(")
 
@@ -130,7 +133,7 @@ def test_pattern_that_is_none() -> None:
     [("Billing.", None), ("billing or access", "not_listed"), ("", "not_listed"), (None, None)],
 )
 def test_listed(sample: Make, answer: str | None, reason: str | None) -> None:
-    """Case and a full stop are no other answer."""
+    """Case and a full stop do not make another answer."""
     assert reasons(answer_format.listed(batch(sample(answer=answer)), ["billing", "access"])) == [
         reason
     ]

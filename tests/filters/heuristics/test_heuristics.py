@@ -1,4 +1,4 @@
-"""Language, repetition, stock phrases and early answers: each with what it must find and what it must leave alone."""
+"""Language, repetition, stock phrases and early answers: what each must find, and must not."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,10 @@ Make = Callable[..., Sample]
 
 GERMAN = "Die Nachricht verspricht einen Gewinn und bittet um einen Anruf."
 ENGLISH = "The message promises a prize and asks the reader to call."
-SENTENCE = "The shop sold {} red apples on Monday and {} green ones on Tuesday, which makes {} in all, a good week for it. "
+SENTENCE = (
+    "The shop sold {} red apples on Monday and {} green ones on Tuesday, which makes {} in all, "
+    "a good week for it. "
+)
 
 
 def said(sample: Sample) -> dict[str, str]:
@@ -42,7 +45,7 @@ def test_language(sample: Make, text: str, reason: str | None) -> None:
 
 
 def test_language_of_each_part(sample: Make) -> None:
-    """The value says which part is in which language; rows that are gone already are not judged."""
+    """The value names the part and its language; rejected rows are not judged again."""
     samples = [
         sample(rationale=ENGLISH, answer=GERMAN),
         sample(rationale=GERMAN, answer="ja"),
@@ -59,7 +62,10 @@ def test_language_of_each_part(sample: Make) -> None:
 
 
 def test_related_languages_stay_apart_from_others(sample: Make) -> None:
-    """Spanish shares its likelihood with its neighbours, so a threshold on the likeliest language alone would let it pass as English."""
+    """Spanish shares its likelihood with similar languages.
+
+    A threshold on the most likely language alone would let it pass as English.
+    """
     text = "Primero sumamos los dos números y luego dividimos."
     shares = [
         language.likelihood(batch(sample(answer=text)), [code], ["answer"], 20)["share"][0, 0]
@@ -69,7 +75,7 @@ def test_related_languages_stay_apart_from_others(sample: Make) -> None:
 
 
 def test_unknown_language() -> None:
-    """'english' would match nothing, and turn every sample down."""
+    """'english' would match nothing, so the filter would reject every sample."""
     with pytest.raises(PipelineError, match=r"filter\.language: no language 'english'.* en,"):
         language.check(["de", "english"])
 
@@ -95,14 +101,14 @@ def test_unknown_language() -> None:
     ],
 )
 def test_repetition(sample: Make, text: str, reason: str | None) -> None:
-    """A reply that goes round in circles teaches to do so; tables, zeros and sentences of one form do not."""
+    """A student imitates loops; tables, zeros and similar sentences are no loops."""
     column = repetition.measure(batch(sample(text=text)))
     verdicts = repetition.repeated(np.arange(1), column, (0.3, 0.3, 12, 24))
     assert [verdict.reason for verdict in verdicts.values()] == ([reason] if reason else [])
 
 
 def test_repetition_is_measured(sample: Make) -> None:
-    """Shares count what an earlier part equals, not the first of its kind; the unit of a loop is a word."""
+    """Shares count what repeats, not its first occurrence; the unit of a loop is a word."""
     words = [f"w{n}" for n in range(45)]
     texts = ["a\na\nb\nb", " ".join([*words, *words[:15]]), "x y x y x y x y"]
     column = repetition.measure(batch(*(sample(text=text) for text in texts)))
@@ -116,7 +122,7 @@ def test_repetition_is_measured(sample: Make) -> None:
 def test_every_phrase_finds_its_example(
     sample: Make, key: tuple[Any, Any], shape: str, example: str
 ) -> None:
-    """An expression that matches nothing would stand in the table for ever."""
+    """An expression that matches nothing would stay in the table unnoticed."""
     assert re.search(phrases.PLACES[key[1]].format(shape), example, re.IGNORECASE | re.MULTILINE)
     assert key[0] in said(sample(text=example, rationale=None, answer=None))
 
@@ -130,7 +136,7 @@ def test_every_phrase_finds_its_example(
     ],
 )
 def test_refusal(sample: Make, text: str) -> None:
-    """Refusals would be learnt as answers, with typographic apostrophes and asterisks, too."""
+    """Students learn refusals as answers, also with typographic apostrophes and asterisks."""
     assert "refused" in said(sample(text=text, answer=None))
     assert "refused" in said(sample(answer=text))
 
@@ -163,12 +169,12 @@ def test_refusal(sample: Make, text: str) -> None:
     ],
 )
 def test_plain_words_are_left_alone(sample: Make, text: str) -> None:
-    """A filter that is too keen eats good rows."""
+    """A filter that matches too much rejects good rows."""
     assert said(sample(text=text, rationale=None, answer=None)) == {}
 
 
 def test_phrases_of_the_input_are_the_tasks_own(sample: Make) -> None:
-    """A letter to be rewritten may well close with "Let me know if you have any questions"."""
+    """A letter to be rewritten may close with "Let me know if you have any questions"."""
     letter = "We open at 9. Let me know if you have any questions."
     assert "boilerplate" in said(sample(text=letter))
     assert (
@@ -178,7 +184,7 @@ def test_phrases_of_the_input_are_the_tasks_own(sample: Make) -> None:
 
 
 def test_a_phrase_of_the_input_hides_no_other(sample: Make) -> None:
-    """Only the first phrase was looked at, and the input's own let a chat token behind it pass."""
+    """Only the first phrase was compared with the input, so a chat token after it passed."""
     mail = Seed(id="n", inputs={"mail": "Dear [Your Name], the {{ mail }} of {{ other }}"})
     assert said(sample(text="Dear [Your Name], we open at 9.<|im_end|>", seed=mail)) == {
         "boilerplate": "<|im_end|>"
@@ -189,13 +195,13 @@ def test_a_phrase_of_the_input_hides_no_other(sample: Make) -> None:
 
 
 def test_placeholders_of_the_prompt(sample: Make) -> None:
-    """A teacher that repeats its template has not seen the input; other double braces are somebody's code."""
+    """A teacher that repeats its template has not seen the input; other braces may be code."""
     assert said(sample(text="Is {{ number }} even?")) == {"boilerplate": "{{ number }}"}
     assert said(sample(text="Is {{ other }} even?")) == {}
 
 
 def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
-    """Each of the two filters can be off without hiding the other; rows that are gone already are passed over."""
+    """Turning one of the two filters off must not hide the other; rejected rows are skipped."""
     column = phrases.first_phrases(
         batch(
             sample(),
@@ -232,7 +238,7 @@ def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
     ],
 )
 def test_answer_before_rationale(sample: Make, rationale: str, answer: str, found: bool) -> None:
-    """Reasons that follow an answer do not lead to it, and a student learns to guess first."""
+    """Reasons after an answer do not lead to it, and a student learns to guess first."""
     made = sample(
         text=f"{rationale} <answer>{answer}</answer>", rationale=rationale or None, answer=answer
     )
@@ -242,7 +248,7 @@ def test_answer_before_rationale(sample: Make, rationale: str, answer: str, foun
 
 
 def test_answer_first_prompts_are_meant_so(sample: Make) -> None:
-    """Where the prompt asks for the label and then the reason, every sample would be turned down."""
+    """If the prompt asks for the label first, the filter would reject every sample."""
     reply = {
         "text": "spam. Spam because it sells",
         "rationale": "Spam because it sells",
@@ -271,13 +277,13 @@ def test_answer_first_prompts_are_meant_so(sample: Make) -> None:
 def test_answer_in_input(
     sample: Make, inputs: dict[str, Any], fields: list[str] | None, reason: str | None
 ) -> None:
-    """A solution that was left in a column is copied, not worked out; 36 is not in 360."""
+    """A student copies a solution that was left in a column; 36 is not in 360."""
     made = sample(seed=Seed(id="n", inputs=inputs, target="36"))
     assert reasons(answer_leak.leaked(batch(made), fields)) == [reason]
 
 
 def test_leak_without_ground_truth(sample: Make) -> None:
-    """The teacher's answer stands in; where there is neither, nothing can leak."""
+    """The teacher's answer is used instead; without it, nothing can leak."""
     seed = Seed(id="n", inputs={"q": "yes or no?"})
     assert reasons(
         answer_leak.leaked(batch(sample(seed=seed), sample(seed=seed, answer=None)), None)

@@ -1,4 +1,4 @@
-"""Personal data and secrets: what is held, what only looks like it, and that neither is ever shown whole."""
+"""Personal data and secrets: what is found, what only looks like it, and how values are masked."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,25 +25,25 @@ def pii(sample: Sample, **settings: Any) -> Any:
 
 @pytest.mark.parametrize(("kind", "text"), pii_cases.HELD)
 def test_personal_data_is_found(kind: str, text: str) -> None:
-    """Each kind by itself: a card that passes as a phone number would hide that cards are not found."""
+    """Each kind alone: a card found as a phone number would hide that no card is found."""
     asked = [kind] if kind in personal.KINDS else ["national_id"]
     assert kind in [found for found, _ in personal.find(text, asked, ["US"])]
 
 
 @pytest.mark.parametrize("text", pii_cases.CLEAN)
 def test_numbers_are_left_alone(text: str) -> None:
-    """Sums, versions, dates and ids of things are what tasks consist of."""
+    """Tasks consist of sums, versions, dates and ids of things."""
     assert list(personal.find(text, personal.KINDS, ["US"])) == []
 
 
 def test_beginnings_of_a_web_token_one_after_the_other() -> None:
-    """Each was once read to the end of the text; a reply of this kind took minutes."""
+    """Each was once read to the end of the text, which took minutes."""
     assert list(credentials.find("eyJ-" * 200_000)) == []
 
 
 @pytest.mark.parametrize(("kind", "text"), credential_cases.HELD)
 def test_secrets_are_found(kind: str, text: str) -> None:
-    """A key that a student learns by heart is a key that it tells."""
+    """A student reveals a key that it has memorised."""
     assert kind in [found for found, _ in credentials.find(text)]
 
 
@@ -55,7 +55,7 @@ def test_talk_of_secrets_is_left_alone(text: str) -> None:
 
 @pytest.mark.parametrize(("kind", "text"), [*pii_cases.HELD, *credential_cases.HELD])
 def test_what_decided_is_masked(sample: Make, kind: str, text: str) -> None:
-    """Rejected samples are read and passed on; their reasons must not hold what they were turned down for."""
+    """People read and share rejected samples; the reasons must not repeat the data."""
     whole = dict([*personal.find(text, personal.KINDS, ["US"]), *credentials.find(text)])[kind]
     shown = scan.masked(whole)
     assert whole not in shown
@@ -69,7 +69,7 @@ def test_short_values_are_masked_whole() -> None:
 
 
 def test_all_parts_are_looked_at(sample: Make) -> None:
-    """Where a model's thoughts are cut out of the reply, they are still stored and trained on."""
+    """A rationale that is cut out of the reply is still stored and trained on."""
     assert pii(sample()) is None
     for part in ("text", "rationale", "answer"):
         assert reasons([pii(sample(**{part: MAIL}))]) == ["holds_pii"]
@@ -77,7 +77,7 @@ def test_all_parts_are_looked_at(sample: Make) -> None:
 
 
 def test_what_the_input_holds_is_the_tasks_own(sample: Make) -> None:
-    """An extraction task repeats the address that it was given, however it is spelled; one that it was not given is the teacher's."""
+    """An extraction task repeats the address of its input, in any spelling; others are rejected."""
     given = Seed(id="n", inputs={"mail": {"from": ["Maria.Lopez82@gmail.com", "(212) 736 5000"]}})
     assert pii(sample(text=MAIL, seed=given)) is None
     assert pii(sample(text="Call 212-736-5000.", seed=given)) is None
@@ -85,7 +85,7 @@ def test_what_the_input_holds_is_the_tasks_own(sample: Make) -> None:
 
 
 def test_inputs_can_be_looked_at_too(sample: Make) -> None:
-    """Students are trained on prompts' replies, but the data set may be given to others as it is."""
+    """Students are trained on replies, but the data set may be shared with its inputs."""
     given = Seed(id="n", inputs={"mail": MAIL})
     assert pii(sample(seed=given)) is None
     assert reasons([pii(sample(seed=given), inputs=True)]) == ["holds_pii"]
@@ -93,14 +93,14 @@ def test_inputs_can_be_looked_at_too(sample: Make) -> None:
 
 
 def test_kinds_and_regions(sample: Make) -> None:
-    """Who wants phone numbers only must not lose what holds an address; a national number needs its country."""
+    """A filter on phone numbers must keep addresses; a national number needs its country."""
     assert pii(sample(text=MAIL), kinds=["phone"]) is None
     assert pii(sample(text="Ring 020 7946 0958."), regions=["US"]) is None
     assert reasons([pii(sample(text="Ring 020 7946 0958."), regions=["US", "GB"])]) == ["holds_pii"]
 
 
 def test_holds_secret(sample: Make) -> None:
-    """The filter's own reason and value; a key that the input shows is the task's own."""
+    """The filter has its own reason and value; a key in the input belongs to the task."""
     ((reason, value),) = filter(None, scan.secrets(batch(sample(text=KEY), sample()), inputs=False))
     assert (reason, str(value)[:17]) == ("holds_secret", "github_token g**_")
     assert scan.secrets(
