@@ -1,6 +1,7 @@
 """Build the student's first weights: cut layers, trim the vocabulary, or start at random."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.models import resolve
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
-from pipeline.records import Sample
+from pipeline.records import Rendered, Sample, Seed
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
 from pipeline.students import layers, vocabulary_trimming
@@ -25,19 +26,23 @@ from pipeline.students.source import source
 
 log = logging.getLogger(__name__)
 
-MEASURED_SEEDS = 64  # prompts on which choose: importance measures
+IMPORTANCE_PROMPTS = 64  # for student.choose: importance
 
 
 @dataclass(frozen=True)
 class Start:
-    """What `build` made: `model` is a folder or hub id of elsewhere where nothing had to be made; `counts` is for the manifest."""
+    """The student's start. `model`: its folder or hub id if nothing had to be made; `counts`: for
+    the manifest."""
 
     model: str | None
     counts: dict[str, Any] = field(default_factory=dict)
 
 
 def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
-    """Make the student's first weights in `folder`. `rows` and `frames` are where the training rows and their top-k logprobs are."""
+    """Make the student's first weights in `folder`.
+
+    rows, frames: the folders of the training rows and of their top-k logprobs.
+    """
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -50,7 +55,8 @@ def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
         name = resolve.model_path(name)
         if student.layers is None and student.keep_layers is None and not student.trim_vocabulary:
             return Start(name)
-        model, tokenizer = load_weights(name, revision, "auto"), Tokenizer(name, revision)
+        model = load_weights(name, revision, "auto")
+        tokenizer = Tokenizer(name, revision)
     counts = _cut_layers(config, model, name, tokenizer)
     if student.trim_vocabulary:
         counts |= _trim(config, model, tokenizer, folder, rows, frames)
@@ -67,21 +73,21 @@ def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
 def load_student(
     config: Config, start: str, revision: str | None, dtype: Any, arithmetic: Any = None
 ) -> Any:
-    """The model to be trained: its first weights and, under student.lora, adapters on them frozen.
+    """Load the model to be trained: its first weights, or under student.lora these frozen with
+    adapters on them.
 
-    `dtype`: of the weights; under quantise: 4bit of those that stay whole. `arithmetic`: of 4-bit weights, None for `dtype` as well.
+    dtype: of the weights; under quantise: 4bit of those that are not quantised.
+    arithmetic: of 4-bit weights, `dtype` if None.
     """
     lora = config.student.lora
     if lora is None:
         return load_weights(start, revision, dtype)
-    return adapters.attach(
-        load_weights(start, revision, dtype, **adapters.load_options(lora, arithmetic or dtype)),
-        lora,
-    )
+    options = adapters.load_options(lora, arithmetic or dtype)
+    return adapters.attach(load_weights(start, revision, dtype, **options), lora)
 
 
 def random_config(shape: Shape, tokenizer: Tokenizer) -> Any:
-    """The configuration of a random student."""
+    """Return the configuration of a random student."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -108,71 +114,68 @@ def _random(shape: Shape, tokenizer: Tokenizer, seed: int) -> Any:
 
 
 def _cut_layers(config: Config, model: Any, name: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Leave the model the layers that the config asks for. Returns which they are, and the scores that decided."""
+    """Remove the layers that the config does not keep. Returns those kept, and the scores that
+    chose them."""
     student = config.student
     if student.layers is None and student.keep_layers is None:
         return {}
-    there = len(layers.layers_of(model, name))
-    layers.check(name, there, student.layers, student.keep_layers)
-    scores: list[float] = []
+    total = len(layers.layers_of(model, name))
+    layers.check(name, total, student.layers, student.keep_layers)
+    counts: dict[str, Any] = {}
+    shown = ""
     if student.keep_layers is not None:
         kept = student.keep_layers
     elif student.choose == "importance":
-        scores = layers.importance(model, name, _measured_prompts(config, tokenizer))
-        kept = layers.highest(scores, student.layers or there)
+        scores = layers.importance(model, name, _importance_prompts(config, tokenizer))
+        kept = layers.highest(scores, student.layers or total)
+        counts["importance"] = scores
+        shown = "; block influence " + ", ".join(f"{score:.3f}" for score in scores)
     else:
-        kept = layers.even(there, student.layers or there)
+        kept = layers.even(total, student.layers or total)
     layers.keep(model, name, kept)
-    shown = f"; block influence {', '.join(f'{score:.3f}' for score in scores)}" if scores else ""
-    log.info(f"train init: layers {', '.join(map(str, kept))} of {there}{shown}")
-    return {"layers": kept, **({"importance": scores} if scores else {})}
+    log.info(f"train init: layers {', '.join(map(str, kept))} of {total}{shown}")
+    return {"layers": kept, **counts}
 
 
-def _measured_prompts(config: Config, tokenizer: Tokenizer) -> list[list[int]]:
-    """Token ids of the student's prompt for seeds spread evenly over all of them."""
-    found = seeds.load(config.task.seeds)
+def _importance_prompts(config: Config, tokenizer: Tokenizer) -> list[list[int]]:
+    """Return the student's prompt, as token ids, for seeds spread evenly over all of them."""
+    all_seeds = seeds.load(config.task.seeds)
     prompt = prompts.load(config.train.prompt)
-    some = [found[index] for index in layers.even(len(found), min(MEASURED_SEEDS, len(found)))]
-    return [tokenizer.encode(prompt.render(seed, tokenizer.control_tokens)) for seed in some]
+    indices = layers.even(len(all_seeds), min(IMPORTANCE_PROMPTS, len(all_seeds)))
+    rendered = [prompt.render(all_seeds[index], tokenizer.control_tokens) for index in indices]
+    return [tokenizer.encode(prompt) for prompt in rendered]
 
 
 def _trim(
     config: Config, model: Any, tokenizer: Tokenizer, folder: Path, rows: Path, frames: Path
 ) -> dict[str, Any]:
-    """Leave model and tokenizer the tokens that the data uses; the tokenizer goes to `folder`."""
+    """Remove the tokens that the data does not use from the model and the tokenizer, which is saved
+    in `folder`."""
     check_untrimmed(tokenizer)
     same = same_tokenizer(config, tokenizer)
     samples = list(Samples(rows))
     prompt = prompts.load(config.train.prompt)
-    found = seeds.load(config.task.seeds)
-    forms = [
-        replace(prompt, prefix=prefix)
-        for prefix in ("", prompt.front.prefixes.answer, prompt.front.prefixes.rationale)
-    ]
-    asked = [form.render(seed, tokenizer.control_tokens) for form in forms for seed in found]
-    used = vocabulary_trimming.special_ids(model)
-    used |= {
-        token
-        for seed in found
-        if seed.target
-        for token in tokenizer.encode_reply(prompt.front.target_reply(seed))
-    }
-    used |= {token for rendered in asked for token in tokenizer.encode(rendered)}
+    all_seeds = list(seeds.load(config.task.seeds))
+    rendered = _all_prompts(prompt, all_seeds, tokenizer)
+    replies = [sample.text for sample in samples]
     encoder = Encoder(tokenizer, prompt, same)
-    used |= {
-        token
-        for sample in samples
-        for example in encoder.encode_sample(sample)
-        for token in example.input_ids
-    }
-    used |= {token for sample in samples for token in tokenizer.encode_reply(sample.text)}
+
+    used = vocabulary_trimming.special_ids(model)
+    for seed in all_seeds:
+        if seed.target:
+            used.update(tokenizer.encode_reply(prompt.front.target_reply(seed)))
+    for text in rendered:
+        used.update(tokenizer.encode(text))
+    for sample in samples:
+        used.update(tokenizer.encode_reply(sample.text))
+        for example in encoder.encode_sample(sample):
+            used.update(example.input_ids)
     if same:
         used |= _exact_entries(samples, frames)
+
     kept = vocabulary_trimming.vocabulary(tokenizer, used)
     trimmed = vocabulary_trimming.save_tokenizer(tokenizer, kept, folder)
-    vocabulary_trimming.check_same(
-        tokenizer, trimmed, kept, asked, [sample.text for sample in samples]
-    )
+    vocabulary_trimming.check_same(tokenizer, trimmed, kept, rendered, replies)
     before = tokenizer.vocab_size
     saved = vocabulary_trimming.trim(model, tokenizer.name, kept)
     kept.write(folder)
@@ -182,12 +185,24 @@ def _trim(
     return {"tokens": len(kept.kept), "tokens_before": before, "parameters_saved": saved}
 
 
+def _all_prompts(
+    prompt: prompts.Prompt, all_seeds: Sequence[Seed], tokenizer: Tokenizer
+) -> list[Rendered]:
+    """Render the student's prompt for all seeds, with each prefix that a form may use."""
+    prefixes = ("", prompt.front.prefixes.answer, prompt.front.prefixes.rationale)
+    rendered = []
+    for prefix in prefixes:
+        form = replace(prompt, prefix=prefix)
+        rendered += [form.render(seed, tokenizer.control_tokens) for seed in all_seeds]
+    return rendered
+
+
 def _exact_entries(samples: list[Sample], frames: Path) -> set[int]:
-    """The ids of all entries that are no draws, over all rows that have logprobs."""
+    """Return the ids of all entries that are not draws, over all rows that have logprobs."""
     folder = TopKFolder(frames)
-    found: set[int] = set()
+    ids: set[int] = set()
     for sample in samples:
         if sample.frame is not None:
             topk = folder.topk_of(sample)
-            found |= set(topk.ids[np.arange(topk.ids.shape[1]) < topk.exact[:, None]].tolist())
-    return found
+            ids |= set(topk.ids[np.arange(topk.ids.shape[1]) < topk.exact[:, None]].tolist())
+    return ids

@@ -1,4 +1,4 @@
-"""Checks of a student against the teacher and the config."""
+"""Checks of a student against the teacher and the config, without its weights."""
 
 from typing import Any
 
@@ -11,34 +11,34 @@ from pipeline.students import layers, lora, vocabulary_trimming
 
 
 def check_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
-    """Whether the teacher's token ids are the student's, or were before its vocabulary was trimmed.
-
-    Raises PipelineError if they are not and the arm is kd.
-    """
+    """Return whether the student's token ids are the teacher's, or were before its vocabulary was
+    trimmed. Raises PipelineError if they are not and the arm is kd."""
     same = same_tokenizer(config, student)
     if not same and config.train.arms[arm].method == "kd":
         raise PipelineError(
-            f"train {arm}: the tokenizer of {student.name} differs from that of the teacher {config.teacher.model}; kd needs the same "
-            "vocabulary. Choose a student of the teacher's family, or train this one with method: sft"
+            f"train {arm}: the tokenizer of {student.name} differs from that of the teacher "
+            f"{config.teacher.model}; kd needs the same vocabulary. Choose a student of the "
+            "teacher's family, or train this one with method: sft"
         )
     return same
 
 
 def check_fidelity(config: Config, student: Tokenizer) -> None:
-    """Raise PipelineError under evaluate.fidelity if teacher and student have not the same vocabulary, a trimmed one aside."""
+    """Raise PipelineError if evaluate.fidelity is on and teacher and student have different
+    vocabularies. A trimmed one is not different."""
     if config.evaluate.fidelity and not same_tokenizer(config, student):
         raise PipelineError(
-            f"evaluate.fidelity: the tokenizer of {student.name} differs from that of the teacher {config.teacher.model}, so their "
-            "distributions cannot be compared; leave it out, or choose a student of the teacher's family"
+            f"evaluate.fidelity: the tokenizer of {student.name} differs from that of the teacher "
+            f"{config.teacher.model}, so their distributions cannot be compared; leave it out, or "
+            "choose a student of the teacher's family"
         )
 
 
 def check(config: Config, name: str, model_config: Any, tokenizer: Tokenizer) -> None:
-    """What can be told of a student without its weights. Raises PipelineError for the first key that does not fit the model."""
+    """Raise PipelineError for the first key of `student` that does not fit the model `name`."""
     student = config.student
-    layers.check(
-        name, model_config.get_text_config().num_hidden_layers, student.layers, student.keep_layers
-    )
+    total = model_config.get_text_config().num_hidden_layers
+    layers.check(name, total, student.layers, student.keep_layers)
     if student.trim_vocabulary:
         check_untrimmed(tokenizer)
         vocabulary_trimming.check(tokenizer)
@@ -48,16 +48,18 @@ def check(config: Config, name: str, model_config: Any, tokenizer: Tokenizer) ->
 
 
 def same_tokenizer(config: Config, student: Tokenizer) -> bool:
+    """Return whether the student's tokenizer is the teacher's, perhaps trimmed. That of a server
+    without teacher.tokenizer is unknown."""
     teacher = config.teacher
+    if teacher.backend == "openai" and teacher.tokenizer is None:
+        return False
     trimmed = Vocabulary.read(student.name)
-    known = teacher.backend != "openai" or teacher.tokenizer is not None
-    return known and Tokenizer(tokenizer_path(teacher), teacher.revision).hash == (
-        trimmed.tokenizer if trimmed else student.hash
-    )
+    expected = trimmed.tokenizer if trimmed else student.hash
+    return Tokenizer(tokenizer_path(teacher), teacher.revision).hash == expected
 
 
 def meta_model(model_config: Any) -> Any:
-    """The model without memory for its weights."""
+    """Make the model without memory for its weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -66,7 +68,9 @@ def meta_model(model_config: Any) -> Any:
 
 
 def check_untrimmed(tokenizer: Tokenizer) -> None:
+    """Raise PipelineError if the tokenizer is trimmed already."""
     if Vocabulary.read(tokenizer.name) is not None:
         raise PipelineError(
-            f"student.trim_vocabulary: {tokenizer.name} is trimmed already; set it to false, or start from the model it was made from"
+            f"student.trim_vocabulary: {tokenizer.name} is trimmed already; set it to false, or "
+            "start from the model it was made from"
         )

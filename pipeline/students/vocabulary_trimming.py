@@ -1,8 +1,9 @@
-"""Students with fewer tokens: what their task's data uses, and what spells every other text byte by byte.
+"""Students with fewer tokens: those that their task's data uses, and single bytes for other text.
 
-A byte-level BPE tokenizer without some of its tokens encodes a text into the same pieces as before if every merge that the text needs is
-still there: merges are tried in a fixed order, and one that was never used takes nothing away by being gone. So with a token that the data
-uses, all pieces that it is merged from stay. docs/decisions/0007 has the argument.
+A byte-level BPE tokenizer without some of its tokens still encodes a text into the same pieces if
+every merge that the text needs remains: merges are tried in a fixed order, so removing one that was
+never used changes nothing. Therefore all pieces that a used token is merged from are kept. The
+argument is in docs/decisions/0007.
 """
 
 import itertools
@@ -26,7 +27,8 @@ def check(tokenizer: Tokenizer) -> None:
 
 
 def vocabulary(tokenizer: Tokenizer, used: Iterable[int]) -> Vocabulary:
-    """What is kept: the tokens `used`, the pieces they are merged from, single bytes, added and special tokens."""
+    """Return the vocabulary to keep: the tokens `used`, the pieces they are merged from, single
+    bytes, added and special tokens."""
     tree = _read(tokenizer)
     ids: dict[str, int] = tree["model"]["vocab"]
     texts = {token: text for text, token in ids.items()}
@@ -41,7 +43,8 @@ def vocabulary(tokenizer: Tokenizer, used: Iterable[int]) -> Vocabulary:
 
 
 def save_tokenizer(tokenizer: Tokenizer, vocabulary: Vocabulary, folder: Path) -> Tokenizer:
-    """Write the tokenizer with the kept tokens under their new ids; everything else about it stays. Returns it as it is read back."""
+    """Write the tokenizer with the kept tokens under their new ids, otherwise unchanged. Returns it
+    as read back from `folder`."""
     tree = _read(tokenizer)
     new = {old: token for token, old in enumerate(vocabulary.kept)}
     model = tree["model"]
@@ -67,7 +70,7 @@ def check_same(
     prompts: Iterable[Rendered],
     replies: Iterable[str],
 ) -> None:
-    """Raise PipelineError if the trimmed tokenizer breaks one of the texts into other pieces."""
+    """Raise PipelineError if the trimmed tokenizer encodes one of the texts into other pieces."""
     pairs = itertools.chain(
         ((str(prompt), before.encode(prompt), after.encode(prompt)) for prompt in prompts),
         ((reply, before.encode_reply(reply), after.encode_reply(reply)) for reply in replies),
@@ -75,18 +78,19 @@ def check_same(
     for text, old, new in pairs:
         if [vocabulary.kept[token] for token in new] != old:
             raise PipelineError(
-                f"student.trim_vocabulary: {before.name} encodes {text[:60]!r} into other pieces once trimmed; "
-                "its tokenizer has a part that is not known here: set it to false"
+                f"student.trim_vocabulary: {before.name} encodes {text[:60]!r} into other pieces "
+                "once trimmed; its tokenizer has an unsupported part: set it to false"
             )
 
 
 def special_ids(model: Any) -> set[int]:
-    """The ids that the model's configs name: begin, end, padding."""
-    return {token for _, _, tokens in _special(model) for token in tokens}
+    """Return the ids that the model's configs name: begin, end, padding."""
+    return set(itertools.chain.from_iterable(ids for _, _, ids in _special(model)))
 
 
 def trim(model: Any, name: str, vocabulary: Vocabulary) -> int:
-    """Leave the model only the rows of the kept tokens in its embeddings and lm_head. Returns how many parameters that saves."""
+    """Keep only the rows of the kept tokens in the model's embeddings and lm_head. Returns how many
+    parameters that saves."""
     import torch
     from torch import nn
 
@@ -100,13 +104,16 @@ def trim(model: Any, name: str, vocabulary: Vocabulary) -> int:
     ]
     if others:
         raise PipelineError(
-            f"student.trim_vocabulary: {name} also has {others[0]} a token, which is not known here; set it to false"
+            f"student.trim_vocabulary: {name} also has {others[0]} per token, which is not "
+            "supported; set it to false"
         )
     if vocabulary.kept[-1] >= rows:
         raise PipelineError(
-            f"student.trim_vocabulary: token {vocabulary.kept[-1]} of {name} has no row in its {rows:,} embeddings; set it to false"
+            f"student.trim_vocabulary: token {vocabulary.kept[-1]} of {name} has no row in its "
+            f"{rows:,} embeddings; set it to false"
         )
-    kept, tied = torch.tensor(vocabulary.kept), head.weight is embeddings.weight
+    kept = torch.tensor(vocabulary.kept)
+    tied = head.weight is embeddings.weight
     embeddings.weight = nn.Parameter(embeddings.weight.data[kept])
     head.weight = embeddings.weight if tied else nn.Parameter(head.weight.data[kept])
     if getattr(head, "bias", None) is not None:
@@ -114,74 +121,62 @@ def trim(model: Any, name: str, vocabulary: Vocabulary) -> int:
     embeddings.num_embeddings = head.out_features = len(kept)
     new = {old: token for token, old in enumerate(vocabulary.kept)}
     for config, name, tokens in _special(model):
-        ids = [
-            new[token] for token in tokens if token in new
-        ]  # some configs name ids that no token has
-        setattr(
-            config, name, ids if isinstance(getattr(config, name), list) else next(iter(ids), None)
-        )
+        ids = [new[token] for token in tokens if token in new]  # some name ids that no token has
+        is_list = isinstance(getattr(config, name), list)
+        setattr(config, name, ids if is_list else next(iter(ids), None))
     model.config.get_text_config().vocab_size = len(kept)
     return int(before - model.num_parameters())
 
 
 def _read(tokenizer: Tokenizer) -> dict[str, Any]:
-    """tokenizer.json of a byte-level BPE tokenizer. Raises PipelineError for any other."""
+    """Return tokenizer.json of a byte-level BPE tokenizer. Raises PipelineError for any other."""
     backend = getattr(tokenizer.hf, "backend_tokenizer", None)
     tree: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
     model = tree.get("model", {})
-    whole = model.get("byte_fallback") or any(
-        "ByteLevel" in json.dumps(tree.get(part)) for part in ("pre_tokenizer", "normalizer")
-    )
-    plain = not any(
-        model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
-    )
-    if model.get("type") != "BPE" or not whole or not plain:
+    byte_parts = [json.dumps(tree.get(part)) for part in ("pre_tokenizer", "normalizer")]
+    has_bytes = model.get("byte_fallback") or any("ByteLevel" in part for part in byte_parts)
+    extras = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
+    if model.get("type") != "BPE" or not has_bytes or any(model.get(name) for name in extras):
         kind = model.get("type") or "not of the tokenizers library"
         raise PipelineError(
-            f"student.trim_vocabulary: the tokenizer of {tokenizer.name} is no byte-level BPE ({kind}), and only those can be trimmed; "
-            "set it to false, or choose another student"
+            f"student.trim_vocabulary: the tokenizer of {tokenizer.name} is no byte-level BPE "
+            f"({kind}), and only those can be trimmed; set it to false, or choose another student"
         )
     return tree
 
 
 def _merges(tree: Mapping[str, Any]) -> list[Pair]:
-    return [
-        (a, b)
-        for a, b in (
-            merge.split(" ") if isinstance(merge, str) else merge
-            for merge in tree["model"]["merges"]
-        )
-    ]
+    """Return the merges, which older files write as one text each."""
+    merges = tree["model"]["merges"]
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+    return [(left, right) for left, right in pairs]
 
 
 def _bytes(ids: Mapping[str, int]) -> list[str]:
-    """The tokens that stand for one byte each, by either convention."""
+    """Return the tokens that stand for one byte each, in either notation."""
     from tokenizers.pre_tokenizers import ByteLevel
 
-    return [
-        text
-        for text in (*ByteLevel.alphabet(), *(f"<0x{byte:02X}>" for byte in range(256)))
-        if text in ids
-    ]
+    hexadecimal = [f"<0x{byte:02X}>" for byte in range(256)]
+    return [text for text in (*ByteLevel.alphabet(), *hexadecimal) if text in ids]
 
 
 def _pieces(text: str, ranks: Mapping[Pair, int]) -> set[str]:
-    """Every piece that byte-pair encoding makes on its way to the token `text`, characters first."""
+    """Return every piece that byte-pair encoding makes on its way to the token `text`, characters
+    first."""
     parts = list(text)
-    seen = set(parts)
+    pieces = set(parts)
     while True:
-        found = [
-            (ranks[pair], at) for at, pair in enumerate(itertools.pairwise(parts)) if pair in ranks
-        ]
-        if not found:
-            return seen
-        at = min(found)[1]
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        seen.add(parts[at])
+        pairs = enumerate(itertools.pairwise(parts))
+        merges = [(ranks[pair], place) for place, pair in pairs if pair in ranks]
+        if not merges:
+            return pieces
+        place = min(merges)[1]
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+        pieces.add(parts[place])
 
 
 def _renumber(processor: Any, new: Mapping[int, int]) -> None:
-    """Put new ids into what a post-processor adds to every text."""
+    """Replace the ids that a post-processor adds to every text."""
     if not processor:
         return
     for inner in processor.get("processors", ()):
@@ -196,15 +191,12 @@ def _renumber(processor: Any, new: Mapping[int, int]) -> None:
 
 
 def _special(model: Any) -> list[tuple[Any, str, list[int]]]:
-    """(config, name, ids) of everything called …_token_id in the model's configs."""
-    configs = {
-        id(config): config
-        for config in (model.config, model.config.get_text_config(), model.generation_config)
-        if config
-    }
-    return [
-        (config, name, list(value) if isinstance(value, list) else [value])
-        for config in configs.values()
-        for name, value in vars(config).items()
-        if name.endswith("_token_id") and value is not None
-    ]
+    """Return (config, name, ids) of every field …_token_id in the model's configs."""
+    configs = [model.config, model.config.get_text_config(), model.generation_config]
+    distinct = {id(config): config for config in configs if config}
+    fields = []
+    for config in distinct.values():
+        for name, value in vars(config).items():
+            if name.endswith("_token_id") and value is not None:
+                fields.append((config, name, list(value) if isinstance(value, list) else [value]))
+    return fields

@@ -1,7 +1,8 @@
-"""Several processes that train one student: started, watched and ended together.
+"""Several processes that train one student: started, watched and stopped together.
 
-torch.distributed.run is not used: its stores listen on every interface of the machine and trust whoever connects. The workers are children
-of the stage's own process, find one another through a file, and talk over loopback only.
+torch.distributed.run is not used: its stores listen on every interface of the machine and trust
+whoever connects. The workers are children of the stage's own process, find one another through a
+file, and communicate over loopback only.
 """
 
 import os
@@ -21,59 +22,53 @@ from pipeline.errors import PipelineError, Stopped
 from pipeline.storage.files import read_json, write_json
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 5.0  # for the others, when one has ended or all are asked to
+GRACE_SECONDS = 5.0  # for the others to end after one has, or after a signal
 JOB, RESULT, RENDEZVOUS = "job.json", "result.json", "rendezvous"
-PLACES = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-)  # environment variables of torch's
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # read by torch
 
 
 def run_workers(module: str, job: dict[str, Any], processes: int, label: str) -> Any:
-    """Run `python -m module FOLDER` in so many processes, with RANK and the others of torch's variables set; FOLDER holds `job` and takes
-    the result of the first. Raises PipelineError if one of them fails, Stopped on Ctrl-C and SIGTERM; none is left behind."""
+    """Run `python -m module FOLDER` in several processes, with torch's rank variables set, and
+    return the result of the first. FOLDER holds `job`.
+
+    Raises PipelineError if a process fails, Stopped on Ctrl-C and SIGTERM. No process is left.
+    """
     with tempfile.TemporaryDirectory() as folder, _signals() as caught:
         write_json(Path(folder) / JOB, job)
         workers = [_start(module, folder, rank, processes) for rank in range(processes)]
         try:
-            while (
-                any(worker.poll() is None for worker in workers)
-                and not any(worker.poll() for worker in workers)
-                and not caught
-            ):
+            while not caught and _are_running(workers):
                 time.sleep(POLL_SECONDS)
             if not caught:
-                _wait(
-                    workers
-                )  # one that failed may have taken the others with it, each with its own words
+                _wait(workers)  # each of the others may fail too and say why
         finally:
             _end(workers)
         if caught:
             raise Stopped(caught[0])
-        _complain(Path(folder), workers, label)
+        _check(Path(folder), workers, label)
         return read_json(Path(folder) / RESULT)
 
 
 def rank() -> int:
-    """Which of the processes this one is; 0 where there is one, whatever a cluster has put into RANK."""
+    """Return the number of this process, 0 if it trains alone, whatever a cluster has set in RANK."""
     import torch
 
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def clear_environment() -> None:
-    """Forget what a cluster has put into the environment: this process trains by itself, and accelerate would wait for others."""
-    for name in PLACES:
+    """Remove a cluster's rank variables: this process trains alone, and accelerate would wait for
+    others."""
+    for name in RANK_VARIABLES:
         os.environ.pop(name, None)
 
 
 def serve(folder: Path, work: Any) -> int:
-    """The other side: do `work(job)` with the others. Returns the exit code; ends at once if the parent does."""
+    """Run `work(job)` in a worker and return its exit code. The worker ends as soon as the parent
+    does."""
     import torch
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     number = int(os.environ["RANK"])
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
@@ -95,21 +90,28 @@ def serve(folder: Path, work: Any) -> int:
 
 def _start(module: str, folder: str, number: int, processes: int) -> subprocess.Popen[bytes]:
     threads = max(1, (os.cpu_count() or 1) // processes)
+    ranks = map(str, (number, number, processes, processes))
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         **os.environ,
-        **dict(zip(PLACES, map(str, (number, number, processes, processes)), strict=True)),
+        **dict(zip(RANK_VARIABLES, ranks, strict=True)),
     }
-    # a session of their own, so that Ctrl-C comes to the parent alone; the pipe tells them when it has gone
+    # in a new session Ctrl-C reaches the parent alone; the pipe closes when the parent ends
     command = [sys.executable, "-m", module, folder]
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     sys.stdin.read()
     os._exit(1)
+
+
+def _are_running(workers: list[subprocess.Popen[bytes]]) -> bool:
+    """Return whether some worker still runs and none has failed."""
+    codes = [worker.poll() for worker in workers]
+    return None in codes and not any(codes)
 
 
 def _wait(workers: list[subprocess.Popen[bytes]]) -> None:
@@ -119,32 +121,34 @@ def _wait(workers: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _end(workers: list[subprocess.Popen[bytes]]) -> None:
-    for how in (subprocess.Popen.terminate, subprocess.Popen.kill):
+    for stop in (subprocess.Popen.terminate, subprocess.Popen.kill):
         for worker in workers:
             if worker.poll() is None:
-                how(worker)
+                stop(worker)
         _wait(workers)
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.close()
 
 
-def _complain(folder: Path, workers: list[subprocess.Popen[bytes]], label: str) -> None:
-    for path in sorted(folder.glob("error-*.json")):
-        raise PipelineError(read_json(path))
-    # one that was ended from here has a negative code as well, but never went first
-    failed = [number for number, worker in enumerate(workers) if worker.returncode]
-    if failed:
-        codes = ", ".join(f"{number} with code {workers[number].returncode}" for number in failed)
+def _check(folder: Path, workers: list[subprocess.Popen[bytes]], label: str) -> None:
+    """Raise PipelineError if a worker failed, with its own words if it left any."""
+    errors = sorted(folder.glob("error-*.json"))
+    if errors:
+        raise PipelineError(read_json(errors[0]))
+    # workers that were stopped from here have codes too, but only after another one failed
+    failed = {number: worker.returncode for number, worker in enumerate(workers)}
+    codes = ", ".join(f"{number} with code {code}" for number, code in failed.items() if code)
+    if codes:
         raise PipelineError(
-            f"{label}: of its {len(workers)} processes ended {codes}; what they printed stands above. "
-            "Mend that, and the same command goes on from the last checkpoint"
+            f"{label}: of {len(workers)} processes failed {codes}; see what they printed above. "
+            "Fix that; the same command continues from the last checkpoint"
         )
 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """The numbers of the signals that came in the meantime, SIGINT and SIGTERM."""
+    """Collect the numbers of SIGINT and SIGTERM that arrive in the meantime."""
     caught: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:

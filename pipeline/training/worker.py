@@ -1,4 +1,4 @@
-"""One of several processes that train an arm; only pipeline/training/distributed.py starts it.
+"""One of several processes that train an arm, started by pipeline/training/distributed.py alone.
 
 Command: python -m pipeline.training.worker FOLDER
 """
@@ -14,6 +14,7 @@ from pipeline.training import distributed, fit
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
+    """Train the arm of a job; returns the counts of its manifest."""
     return fit.train_arm(
         Job(Config.model_validate(job["config"]), "train", job["part"], Path(job["folder"]))
     )
