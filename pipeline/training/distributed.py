@@ -138,11 +138,11 @@ def _check(folder: Path, workers: list[subprocess.Popen[bytes]], label: str) -> 
         raise PipelineError(read_json(errors[0]))
     # workers that were stopped from here have codes too, but only after another one failed
     failed = {number: worker.returncode for number, worker in enumerate(workers)}
-    codes = ", ".join(f"{number} with code {code}" for number, code in failed.items() if code)
+    codes = ", ".join(f"rank {number} with code {code}" for number, code in failed.items() if code)
     if codes:
         raise PipelineError(
-            f"{label}: of {len(workers)} processes failed {codes}; see what they printed above. "
-            "Fix that; the same command continues from the last checkpoint"
+            f"{label}: a process failed ({codes}, of {len(workers)} processes); see what it printed "
+            "above. Fix that; the same command continues from the last checkpoint"
         )
 
 

@@ -418,7 +418,7 @@ def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
         distributed.run_workers("tests.support.training_worker", {"do": "refuse"}, 2, "train kd")
     with pytest.raises(
         PipelineError,
-        match=r"of 2 processes failed .*1 with code 9; .* continues from the last checkpoint",
+        match=r"failed \(.*rank 1 with code 9, of 2 processes\); .* continues from the last checkpoint",
     ):
         distributed.run_workers("tests.support.training_worker", {"do": "die"}, 2, "train kd")
 
