@@ -1,1 +1,1 @@
-"""Is the curation worth it, and would more data help: several students on parts of the rows."""
+"""Train students on parts of the rows: is curation worth it, and would more data help?"""

@@ -18,8 +18,12 @@ SHARED = ("generate", "filter")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained: `config` is that of RUN/ablate, `overrides` make it of the run's own, `groups` are names of arms, by set and repeat;
-    `shares` says how much of the kept samples each curated set has."""
+    """The arms to train.
+
+    `config` is that of RUN/ablate, and `overrides` turn the run's own config into it. `groups` has
+    the arms of each set, one per repeat. `shares` has the share of the kept samples in each curated
+    set.
+    """
 
     config: Config
     overrides: list[str]
@@ -33,72 +37,71 @@ class Plan:
 
     @property
     def arms(self) -> list[str]:
-        """Repeat by repeat, so that each round is a whole comparison."""
+        """All arms, repeat by repeat, so that each round is a whole comparison."""
         return [name for names in zip(*self.groups.values(), strict=True) for name in names]
 
 
 def plan(
     path: Path, overrides: Sequence[str], arm: str | None, repeats: int, shares: Sequence[float]
 ) -> Plan:
-    """What `pipeline ablate` would do. Raises PipelineError if the arm (None: the first of the config) cannot be ablated, or filter is not
-    finished or was run with other settings."""
+    """Return the plan of an ablation of one arm; None means the first arm of the config.
+
+    Raises PipelineError if that arm cannot be ablated, or if filter is unfinished or was run with
+    other settings.
+    """
     config = load(path, overrides)
     name = arm or next(iter(config.train.arms))
     _check(config, name)
     base = config.train.arms[name]
-    sets = {CURATED: base, RANDOM: base.model_copy(update={"selection": "random"})}
-    sizes = {
-        CURATED: 1.0,
-        **{
-            f"{CURATED}{100 * share:g}".replace(".", "_"): share
-            for share in sorted(set(shares), reverse=True)
-        },
-    }
     epochs = base.epochs or config.train.epochs
-    sets |= {
-        group: base.model_copy(update={"share": base.share * share, "epochs": epochs / share})
-        for group, share in sizes.items()
-        if share < 1
-    }
-    arms = {
-        f"{group}-{seed}": _given(settings, seed)
-        for seed in range(repeats)
-        for group, settings in sets.items()
-    }
+    sets = {CURATED: base, RANDOM: base.model_copy(update={"selection": "random"})}
+    sizes = {CURATED: 1.0}
+    for share in sorted(set(shares), reverse=True):
+        group = f"{CURATED}{100 * share:g}".replace(".", "_")
+        sizes[group] = share
+        # fewer samples, more epochs: the same number of steps
+        smaller = {"share": base.share * share, "epochs": epochs / share}
+        sets[group] = base.model_copy(update=smaller)
+    groups = {group: [f"{group}-{seed}" for seed in range(repeats)] for group in sets}
+    arms: dict[str, dict[str, Any]] = {}
+    for seed in range(repeats):
+        for group, settings in sets.items():
+            arms[f"{group}-{seed}"] = _with_seed(settings, seed)
     added = [
         f"run_dir={Path(config.run_dir) / NAME}",
         "train.rows=filter",
         "evaluate.load=null",
         f"train.arms={json.dumps(arms)}",
     ]
-    groups = {group: [f"{group}-{seed}" for seed in range(repeats)] for group in sets}
     return Plan(load(path, [*overrides, *added]), [*overrides, *added], name, groups, sizes)
 
 
 def _check(config: Config, name: str) -> None:
+    """Raise PipelineError if the effect of filter on this arm cannot be measured."""
     arms, run_dir = config.train.arms, Path(config.run_dir)
     if name not in arms:
         raise PipelineError(f"ablate: there is no arm '{name}'; there are {', '.join(arms)}")
     arm = arms[name]
-    where = f"ablate: arm {name}"
+    reason = None
     if arm.text == "truth":
-        raise PipelineError(
-            f"{where}: learns from the ground truth, which no filter touches; name another with --arm"
+        reason = "learns from the ground truth, which no filter touches; choose another with --arm"
+    elif arm.selection == "random":
+        reason = "is itself drawn at random; choose another with --arm"
+    elif config.train.rows == "score" and config.score.source != "kept":
+        reason = (
+            f"learns from score.source={config.score.source}, which filter did not choose; "
+            "set train.rows=filter"
         )
-    if arm.selection == "random":
-        raise PipelineError(f"{where}: is itself drawn at random; name another with --arm")
-    if config.train.rows == "score" and config.score.source != "kept":
-        raise PipelineError(
-            f"{where}: learns from score.source={config.score.source}, which filter did not choose; set train.rows=filter"
+    elif config.train.rows == "score" and arm.method == "kd":
+        reason = (
+            "is kd, and score has logprobs of the kept samples alone; choose an sft arm with --arm"
         )
-    if config.train.rows == "score" and arm.method == "kd":
-        raise PipelineError(
-            f"{where}: is kd, and score has logprobs of the kept samples alone; name an sft arm with --arm"
-        )
+    if reason:
+        raise PipelineError(f"ablate: arm {name}: {reason}")
     for upstream in SHARED:
         fingerprint.outputs(run_dir, upstream, NAME)
     runner.is_done(filter_stage, config)
 
 
-def _given(arm: Arm, seed: int) -> dict[str, Any]:
+def _with_seed(arm: Arm, seed: int) -> dict[str, Any]:
     return {**arm.model_dump(exclude_defaults=True), "seed": seed}

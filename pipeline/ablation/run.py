@@ -1,8 +1,10 @@
-"""ablate: what curation is worth, and whether more data would help, by students trained on it and on less or other data.
+"""ablate: train students on curated, random and smaller sets of rows, and compare their scores.
 
-RUN/ablate is a run folder of its own: it shares RUN/generate and RUN/filter by links, and its arms are repeats of one arm of the config on
-the kept samples, on as many drawn at random from all, and on shares of the kept ones. Every arm makes as many optimiser steps, so that sets
-differ in their samples and not in how long was trained on them. Repeat n has training seed n, which also draws its samples.
+RUN/ablate is itself a run folder. It links to RUN/generate and RUN/filter. Its arms are repeats of
+one arm of the config: on the kept samples, on an equal number drawn at random from all samples, and
+on shares of the kept ones. Every arm makes the same number of optimiser steps, so the sets differ
+in their samples and not in the amount of training. Repeat n has training seed n, which also draws
+its samples.
 """
 
 import logging
@@ -22,18 +24,17 @@ from pipeline.storage.locks import Lock
 
 log = logging.getLogger(__name__)
 
-Do = Callable[
-    [str, str], object
-]  # runs one arm of a stage, in a process of its own: ("train", "curated-0")
+RunArm = Callable[[str, str], object]  # runs one arm of a stage: ("train", "curated-0")
 
 
-def run(planned: Plan, do: Do, redo: bool = False) -> bool:
-    """Train and evaluate every arm that is not there yet. Returns whether there was one. Says how long the rest will take.
+def run(plan: Plan, run_arm: RunArm, redo: bool = False) -> bool:
+    """Train and evaluate every arm that is not finished; return whether there was one.
 
-    With `redo` what is there is set aside first. Raises PipelineError if another process does the same. An arm's checkpoints are dropped
-    when it has been evaluated: a dozen students would fill a disk with them.
+    With `redo`, existing results are archived first. An arm's checkpoints are deleted once it is
+    evaluated: a dozen students would fill a disk with them. Raises PipelineError if another process
+    runs the same ablation.
     """
-    folder = planned.folder
+    folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder / "lock")
     if not lock.take():
@@ -42,45 +43,45 @@ def run(planned: Plan, do: Do, redo: bool = False) -> bool:
         )
     try:
         if redo:
-            _archive(planned)
+            _archive(plan)
         _link(folder)
-        left = [name for name in planned.arms if not _is_done(planned, name)]
-        _make(planned, left, do)
+        remaining = [arm for arm in plan.arms if not _is_done(plan, arm)]
+        _run_arms(plan, remaining, run_arm)
     finally:
         lock.release()
-    return bool(left)
+    return bool(remaining)
 
 
-def write(planned: Plan) -> str:
-    """Write results.json, and return what to print."""
-    figures = results(planned)
-    path = planned.folder / "results.json"
+def write(plan: Plan) -> str:
+    """Write results.json, and return the text to print."""
+    figures = results(plan)
+    path = plan.folder / "results.json"
     figures.write(path)
     return f"{report(figures)}\n{path}"
 
 
-def _make(planned: Plan, left: Sequence[str], do: Do) -> None:
-    arms = len(planned.arms)
-    if left:
-        log.info(f"ablate: {arms} students of {planned.method_of}, {arms - len(left)} of them done")
-    for remaining, name in zip(reversed(range(len(left))), left, strict=True):
-        do(train.NAME, name)
-        do(evaluate.NAME, name)
-        shutil.rmtree(planned.folder / train.NAME / name / "checkpoints", ignore_errors=True)
-        if remaining:
-            time_left = clock(remaining * _seconds(planned))
-            log.info(f"ablate: {name} done, {arms - remaining} of {arms}; about {time_left} left")
+def _run_arms(plan: Plan, remaining: Sequence[str], run_arm: RunArm) -> None:
+    total = len(plan.arms)
+    finished = total - len(remaining)
+    if remaining:
+        log.info(f"ablate: {total} students of {plan.method_of}, {finished} of them done")
+    for done, arm in enumerate(remaining, start=finished + 1):
+        run_arm(train.NAME, arm)
+        run_arm(evaluate.NAME, arm)
+        shutil.rmtree(plan.folder / train.NAME / arm / "checkpoints", ignore_errors=True)
+        if done < total:
+            time = clock((total - done) * _seconds(plan))
+            log.info(f"ablate: {arm} done, {done} of {total}; about {time} remaining")
 
 
-def _archive(planned: Plan) -> None:
-    folder = planned.folder
+def _archive(plan: Plan) -> None:
     for name in SHARED:
-        (folder / name).unlink(missing_ok=True)
-    runner.archive_folder(folder.parent, folder)
+        (plan.folder / name).unlink(missing_ok=True)
+    runner.archive_folder(plan.folder.parent, plan.folder)
 
 
 def _link(folder: Path) -> None:
-    """Let a run folder below the run have what the run has. Relative, so that a run can be moved."""
+    """Link to the run's own stages, by relative paths, so that the run folder can be moved."""
     for name in SHARED:
         link = folder / name
         if link.is_symlink():
@@ -89,22 +90,22 @@ def _link(folder: Path) -> None:
             link.symlink_to(Path("..") / name)
         except OSError as error:
             raise PipelineError(
-                f"{link}: cannot be made a symbolic link ({error.strerror}); use a run_dir on another file system"
+                f"{link}: cannot be made a symbolic link ({error.strerror}); "
+                "use a run_dir on another file system"
             ) from None
 
 
-def _is_done(planned: Plan, name: str) -> bool:
-    return all(runner.is_done(module, planned.config, [name]) for module in (train, evaluate))
+def _is_done(plan: Plan, arm: str) -> bool:
+    return all(runner.is_done(stage, plan.config, [arm]) for stage in (train, evaluate))
 
 
-def _seconds(planned: Plan) -> float:
-    """What an arm takes, on average of those that are done; all make as many steps."""
-    seconds = [
-        sum(
-            manifest.read_manifest(planned.folder, f"{module.NAME}/{name}")["seconds"]
-            for module in (train, evaluate)
-        )
-        for name in planned.arms
-        if (planned.folder / evaluate.NAME / name / "manifest.json").exists()
-    ]
-    return float(np.mean(seconds))
+def _seconds(plan: Plan) -> float:
+    """Return the mean time of a finished arm; all arms make the same number of steps."""
+    times = []
+    for arm in plan.arms:
+        if (plan.folder / evaluate.NAME / arm / "manifest.json").exists():
+            parts = [f"{stage.NAME}/{arm}" for stage in (train, evaluate)]
+            times.append(
+                sum(manifest.read_manifest(plan.folder, part)["seconds"] for part in parts)
+            )
+    return float(np.mean(times))

@@ -85,7 +85,7 @@ class Load(Section):
 
 
 class Memorisation(Section):
-    """Whether a student says its training rows word by word, when it is given how they begin, and knows the secrets of train.canaries."""
+    """Whether a student says its training rows word for word, when it is given how they begin, and knows the secrets of train.canaries."""
 
     rows: int = Field(
         100,

@@ -1,1 +1,1 @@
-"""What the answers to held-out seeds say: each model's figures, what separates models, whether the student is good enough to ship."""
+"""What the answers to held-out examples show: figures, differences between models, the gate."""

@@ -1,6 +1,7 @@
-"""lm-eval on one model: python -m pipeline.evaluation.lm_eval_process JOB RESULT LOG. Started by the stage `forgotten` only.
+"""Run lm-eval on one model: python -m pipeline.evaluation.lm_eval_process JOB RESULT LOG.
 
-A process of its own, since the harness changes settings of torch and of the random generators, and keeps what it has loaded.
+Only pipeline/stages/lm_eval.py starts it. It is a separate process because lm-eval changes settings
+of torch and of the random generators, and keeps in memory what it has loaded.
 """
 
 import os
@@ -10,36 +11,37 @@ from typing import Any
 
 from pipeline.storage.files import read_json, write_json
 
-BOOTSTRAPS = 1000  # of metrics that have no formula for their standard error
+BOOTSTRAPS = 1000  # for metrics without a formula of the standard error
 
 
 def main(job: Path, result: Path, log: Path) -> int:
-    """Write {"figures"} or {"error"} to `result`. What the harness prints goes to `log`."""
+    """Write {"figures": …} or {"error": …} to `result`, and lm-eval's output to `log`."""
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     try:
         write_json(result, {"figures": figures(measure(read_json(job))["results"])})
-    except Exception as error:  # whatever a task of somebody else's raises
+    except Exception as error:  # a custom task may raise anything
         write_json(result, {"error": (str(error).strip() or type(error).__name__).splitlines()[0]})
         raise
     return 0
 
 
 def measure(job: dict[str, Any]) -> Any:
-    """What lm-eval finds."""
+    """Return the results of lm-eval's simple_evaluate."""
     import torch
     from lm_eval import simple_evaluate
 
-    place = {
-        "pretrained": job["model"],
-        "revision": job["revision"] or "main",
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-    }
     return simple_evaluate(
         "hf",
-        model_args={**place, "trust_remote_code": False, "batch_size": job["batch_size"]},
+        model_args={
+            "pretrained": job["model"],
+            "revision": job["revision"] or "main",
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "trust_remote_code": False,
+            "batch_size": job["batch_size"],
+        },
         tasks=job["tasks"],
         num_fewshot=job["examples"],
         limit=job["limit"],
@@ -50,32 +52,34 @@ def measure(job: dict[str, Any]) -> Any:
 
 
 def _manager(tasks: list[str], include_path: str | None) -> Any:
-    """Where the tasks are looked up. The harness's own thousands are read only where one of them is asked for."""
+    """Return where tasks are looked up; lm-eval's own thousands are read only if needed."""
     from lm_eval.tasks import TaskManager
 
     if include_path:
-        own = TaskManager(include_path=include_path, include_defaults=False)
-        if set(tasks) <= set(own.all_tasks):
-            return own
+        custom = TaskManager(include_path=include_path, include_defaults=False)
+        if set(tasks) <= set(custom.all_tasks):
+            return custom
     return TaskManager(include_path=include_path)
 
 
 def figures(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """{task: {metric: {value, stderr}}} of the harness's {task: {"metric,filter": value, "metric_stderr,filter": value}}. A metric's name
-    has its filter where that is not "none"; stderr is None where there is none."""
-    found: dict[str, dict[str, Any]] = {}
+    """Return {task: {metric: {value, stderr}}}.
+
+    lm-eval has {task: {"metric,filter": value, "metric_stderr,filter": value}}. The metric's name
+    keeps its filter unless that is "none". stderr is None if lm-eval gives none.
+    """
+    tasks: dict[str, dict[str, Any]] = {}
     for task, values in results.items():
-        found[task] = {}
+        tasks[task] = {}
         for key, value in values.items():
-            metric, comma, used = key.partition(",")
+            metric, comma, filter_ = key.partition(",")
             if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
-                error = values.get(f"{metric}_stderr,{used}")
-                name = metric if used == "none" else key
-                found[task][name] = {
+                error = values.get(f"{metric}_stderr,{filter_}")
+                tasks[task][metric if filter_ == "none" else key] = {
                     "value": float(value),
                     "stderr": float(error) if isinstance(error, int | float) else None,
                 }
-    return found
+    return tasks
 
 
 if __name__ == "__main__":

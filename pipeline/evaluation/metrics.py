@@ -1,4 +1,4 @@
-"""Metrics beside the task's own, from stored answers alone."""
+"""Metrics in addition to the task's own, computed from stored answers."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,39 +13,44 @@ from pipeline.verifiers import json_answers, verify
 from pipeline.verifiers.code_fence import unfenced
 from pipeline.verifiers.scorers import SCORERS, normalise
 
-Field = tuple[
-    str, str, Any
-]  # of a leaf of a JSON value its path, its type (true is not 1) and itself
+Field = tuple[str, str, Any]  # path, type (true is not 1) and value of a leaf of a JSON value
 
 
 def further(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
-    """The metrics of evaluate.also, and those of the kind of task, by name. They see the answer as the task's own metric read it; one that
-    could not be read counts 0."""
-    found = {
-        name: bootstrap([_value(name, answer) for answer in answers])
-        for name in config.evaluate.also
-        if name != config.task.metric
-    }
-    return found | (_of_json(config, answers) if config.task.metric == "json" else {})
+    """Return the metrics of evaluate.also, and those for JSON tasks, by name.
+
+    They see the answer as the task's own metric read it. An unreadable answer counts 0.
+    """
+    intervals: dict[str, Interval] = {}
+    for name in config.evaluate.also:
+        if name != config.task.metric:
+            intervals[name] = bootstrap([_value(name, answer) for answer in answers])
+    if config.task.metric == "json":
+        intervals |= _json_metrics(config, answers)
+    return intervals
 
 
 def macro_f1(answers: Sequence[Scored], labels: Sequence[str]) -> float:
-    """The mean over labels of 2 right / (said + meant), 0 for one that is neither; unreadable answers are said to be none."""
-    said = [normalise(answer.score.answer or "") for answer in answers]
-    meant = [normalise(answer.target or "") for answer in answers]
-    found = []
+    """Return the mean over labels of 2 right / (answered + true).
+
+    It is 0 for a label that occurs in neither. An unreadable answer counts for no label.
+    """
+    answered = [normalise(answer.score.answer or "") for answer in answers]
+    true = [normalise(answer.target or "") for answer in answers]
+    scores = []
     for label in map(normalise, labels):
-        right = sum(a == b == label for a, b in zip(said, meant, strict=True))
-        either = said.count(label) + meant.count(label)
-        found.append(2 * right / either if either else 0.0)
-    return float(np.mean(found))
+        right = sum(a == b == label for a, b in zip(answered, true, strict=True))
+        either = answered.count(label) + true.count(label)
+        scores.append(2 * right / either if either else 0.0)
+    return float(np.mean(scores))
 
 
 def shared_fields(answer: str | None, target: str) -> tuple[int, int]:
-    """(2 x the fields that both have, the fields of either counted together): the two parts of an F1 to be summed over answers.
+    """Return (2 x shared fields, fields of both): numerator and denominator of an F1.
 
-    A field is a leaf of the JSON value with the keys on the way to it. The order of a list does not count, nor where in it a leaf stands;
-    leaves are counted as often as they stand there. Numbers are compared by value, and {} and [] are leaves. What is no JSON has none.
+    A field is a leaf of the JSON value with the keys that lead to it; {} and [] are leaves. Order
+    and position in a list are ignored, but equal leaves count as often as they occur. Numbers are
+    compared by value. Text that is not JSON has no fields.
     """
     given, wanted = _fields_of(answer), _fields_of(target)
     return 2 * (given & wanted).total(), given.total() + wanted.total()
@@ -55,12 +60,12 @@ def _value(name: str, answer: Scored) -> float:
     return SCORERS[name](answer.score.answer, str(answer.target), None).value
 
 
-def _of_json(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
-    """Validity: the share of answers that are JSON and fit the schema, if any. Field F1: over the fields of all answers together."""
-    how = verify.load_check(config.task)
-    # held against itself, an answer is right if it can be read and fits
+def _json_metrics(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
+    """Return the share of answers that fit the schema, and the F1 over all their fields."""
+    check = verify.load_check(config.task)
+    # compared with itself, an answer is right if it is JSON and fits the schema
     valid = [
-        verify.score(how, answer.score.answer, answer.score.answer or "").value
+        verify.score(check, answer.score.answer, answer.score.answer or "").value
         for answer in answers
     ]
     fields = [shared_fields(answer.score.answer, str(answer.target)) for answer in answers]

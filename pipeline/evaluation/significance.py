@@ -1,6 +1,6 @@
-"""Whether two models differ, by their scores on the same held-out seeds: paired, two-sided tests.
+"""Paired, two-sided tests: do two models differ on the same held-out examples?
 
-Dimension names: I held-out seeds, R repeats of a model (training seeds).
+Dimension names: I held-out examples, R repeats of a model (training seeds).
 """
 
 from collections.abc import Iterator
@@ -9,28 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLIPS = 10_000
-BLOCK = 1 << 22  # signs that are held at once
-ALIKE = 1e-9  # two sums of the same numbers in another order are no further apart, relatively
+BLOCK = 1 << 22  # random signs held in memory at once
+ROUNDING = 1e-9  # relative difference between sums of the same numbers in another order
 
 
-def p_value(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """How likely a mean difference as large as that of `one` (R, I) and `other` (R', I), or larger, is if both models are equally good.
+def p_value(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return how likely a mean difference this large is if both models are equally good.
 
-    Exact McNemar where each side is one run of values 0 and 1; otherwise a sign-flip permutation test of what the repeats' means differ in,
-    seed by seed. So p speaks of other held-out seeds, and takes the repeats for all that there are: what other training seeds would change
-    is in the interval (`scoring.bootstrap_repeats`), not in p.
+    `first` is (R, I), `second` (R', I). The test is exact McNemar where each side is one run of
+    values 0 and 1; else a sign-flip permutation test of the differences between the repeats' means,
+    example by example. So p covers other held-out examples, but no other training seeds: those are
+    in the interval (`bootstrap.bootstrap_repeats`).
     """
-    if (
-        len(one) == len(other) == 1
-        and np.isin(one, (0.0, 1.0)).all()
-        and np.isin(other, (0.0, 1.0)).all()
-    ):
-        return mcnemar(int((one > other).sum()), int((one < other).sum()))
-    return sign_flip(one.mean(axis=0) - other.mean(axis=0))
+    is_binary = np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all()
+    if len(first) == len(second) == 1 and is_binary:
+        return mcnemar(int((first > second).sum()), int((first < second).sum()))
+    return sign_flip(first.mean(axis=0) - second.mean(axis=0))
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Exact two-sided p of McNemar (1947): of `better + worse` seeds on which two models differ, each is as likely to favour either."""
+    """Return the exact two-sided p of McNemar (1947).
+
+    Under the null hypothesis, each of the `better + worse` examples on which two models differ is
+    as likely to favour either model.
+    """
     discordant = better + worse
     term, total = 1, 0
     for k in range(min(better, worse) + 1):
@@ -40,12 +42,15 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def sign_flip(differences: NDArray[np.float64], seed: int = 0) -> float:
-    """Two-sided p of a paired permutation test of the mean of (I,) differences (Fisher 1935, ch. 3): by FLIPS random sign patterns, with
-    the observed one counted among them, so never 0 (Phipson & Smyth 2010)."""
+    """Return the two-sided p of a paired permutation test of the mean of (I,) differences.
+
+    The test draws FLIPS random sign patterns (Fisher 1935, ch. 3). It counts the observed pattern
+    too, so p is never 0 (Phipson & Smyth 2010).
+    """
     moving = differences[differences != 0.0]
     if not len(moving):
         return 1.0
-    bar = abs(moving.sum()) - ALIKE * np.abs(moving).sum()
+    bar = abs(moving.sum()) - ROUNDING * np.abs(moving).sum()
     as_large = sum(
         int((np.abs(signs @ moving) >= bar).sum()) for signs in _signs(len(moving), seed)
     )
@@ -53,11 +58,9 @@ def sign_flip(differences: NDArray[np.float64], seed: int = 0) -> float:
 
 
 def _signs(items: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """FLIPS rows of `items` signs, some rows at a time."""
+    """Yield FLIPS rows of `items` random signs, in blocks."""
     random = np.random.default_rng(seed)
     rows = max(1, BLOCK // items)
     for first in range(0, FLIPS, rows):
-        yield (
-            2.0 * random.integers(2, size=(min(rows, FLIPS - first), items)).astype(np.float64)
-            - 1.0
-        )
+        bits = random.integers(2, size=(min(rows, FLIPS - first), items))
+        yield 2.0 * bits.astype(np.float64) - 1.0

@@ -1,4 +1,4 @@
-"""A student that reads what the teacher wrote: its distributions against the stored ones, its own text against the teacher's."""
+"""Teacher forcing: have a student read the teacher's answers and compare their distributions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from pipeline.students import checks, source
 from pipeline.training import dataset
 from pipeline.verifiers import scorers
 
-Sums = dict[str, tuple[int, float, int]]  # by seed: tokens, nats, tokens with the same likeliest
+Sums = dict[str, tuple[int, float, int]]  # by example: tokens, nats, equal top-1 tokens
 
 
 class _Frames(TopKFolder):
-    """The frames of the teacher's answers, with the tails that they had before they were rounded."""
+    """Frames of the teacher's answers, with the tail masses as they were before quantisation."""
 
     def __init__(self, folder: Path, answers: Sequence[Scored]):
         super().__init__(folder)
@@ -39,7 +39,7 @@ class _Frames(TopKFolder):
 
 @dataclass(frozen=True)
 class Reader:
-    """One student that reads the teacher's answers."""
+    """A student that reads the teacher's answers."""
 
     job: Job
     model: Any
@@ -50,8 +50,10 @@ class Reader:
 
     @classmethod
     def of(cls, job: Job, trained: str, teachers: Path, answers: Sequence[Scored]) -> "Reader":
-        """`trained` is where in the run the student is, `teachers` where the teacher's `answers` are. Raises PipelineError if they have
-        not the same tokenizer."""
+        """Load the student in `trained`, to read the `answers` in `teachers` (folders of the run).
+
+        Raises PipelineError if student and teacher have different tokenizers.
+        """
         import torch
 
         from pipeline.training.model_checks import check_logits, logits_of
@@ -61,11 +63,8 @@ class Reader:
         student = Tokenizer(path, revision)
         checks.check_fidelity(config, student)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = (
-            load_weights(path, revision, "auto" if device == "cuda" else torch.float32)
-            .to(device)
-            .eval()
-        )
+        dtype = "auto" if device == "cuda" else torch.float32
+        model = load_weights(path, revision, dtype).to(device).eval()
         check_logits(model, logits_of(model))
         arm = config.train.arms.get(job.part)
         encoder = Encoder(
@@ -80,41 +79,43 @@ class Reader:
         return cls(job, model, encoder, teacher, held_out, _Frames(job.run_dir / teachers, answers))
 
     def measure(self, answers: Sequence[Scored]) -> Iterator[Sums]:
-        """A batch of answers at a time, those of about one length together; what cannot be measured comes first, with 0 tokens."""
-        rows = [(answer, self._examples(answer)) for answer in answers]
-        yield {answer.seed_id: (0, 0.0, 0) for answer, examples in rows if not examples}
-        left = sorted(
-            (pair for pair in rows if pair[1]),
-            key=lambda pair: max(len(example.input_ids) for example in pair[1]),
-        )
+        """Yield the sums of one batch of answers at a time; a batch has answers of similar length.
+
+        Answers that the student cannot read come first, with 0 tokens.
+        """
         fidelity = self.job.config.evaluate.fidelity
         assert fidelity is not None
-        for first in range(0, len(left), fidelity.batch_size):
-            batch = left[first : first + fidelity.batch_size]
-            yield self._sums(
-                [(answer.seed_id, example) for answer, examples in batch for example in examples]
-            )
+        rows = {answer.seed_id: self._examples(answer) for answer in answers}
+        yield {name: (0, 0.0, 0) for name, examples in rows.items() if not examples}
+
+        def longest(name: str) -> int:
+            return max(len(example.input_ids) for example in rows[name])
+
+        readable = sorted((name for name, examples in rows.items() if examples), key=longest)
+        for first in range(0, len(readable), fidelity.batch_size):
+            batch = readable[first : first + fidelity.batch_size]
+            yield self._sums([(name, example) for name in batch for example in rows[name]])
 
     def overlap(self, own: Scored, teacher: Scored) -> dict[str, float]:
-        """How much of the teacher's wording comes back; of the answer alone, where the student was not taught the rest."""
+        """Return ROUGE-L and chrF of the student's text to the teacher's.
+
+        A student that was taught the answer alone is compared on that alone.
+        """
         if self.encoder.form == "whole":
-            mine, theirs = own.text.strip(), teacher.text.strip()
+            texts = own.text.strip(), teacher.text.strip()
         else:
-            mine, theirs = own.score.answer or "", teacher.score.answer or ""
-        return {
-            name: scorers.SCORERS[name](mine, theirs, None).value for name in ("rouge_l", "chrf")
-        }
+            texts = own.score.answer or "", teacher.score.answer or ""
+        return {name: scorers.SCORERS[name](*texts, None).value for name in ("rouge_l", "chrf")}
 
     def _examples(self, answer: Scored) -> list[Example]:
-        """The answer as rows of this student; none where its form or its vocabulary has no place for it."""
-        if not answer.token_ids or (
-            self._kept is not None and not self._kept.issuperset(answer.token_ids)
-        ):
+        """Encode the answer for this student; empty if its form or vocabulary cannot express it."""
+        is_trimmed = self._kept is not None and not self._kept.issuperset(answer.token_ids or ())
+        if not answer.token_ids or is_trimmed:
             return []
         completion = Completion(
             answer.seed_id, answer.text, answer.token_ids, answer.finish_reason, answer.usage
         )
-        reading = replies.read(self._asked, completion, self.teacher)
+        reading = replies.read(self._teacher_prompt, completion, self.teacher)
         sample = Sample(
             id=answer.seed_id,
             seed=self.seeds[answer.seed_id],
@@ -131,8 +132,8 @@ class Reader:
         return dataset.examples(self.encoder, sample)
 
     @cached_property
-    def _asked(self) -> Prompt:
-        """What the teacher was asked with, which says how its replies are read."""
+    def _teacher_prompt(self) -> Prompt:
+        """The prompt that the teacher answered; it defines how the answers are read."""
         return prompts.load(self.job.config.generate.prompt[0])
 
     @cached_property
@@ -154,7 +155,7 @@ class Reader:
             list(collation.dataset(examples))
         )
         batch = {name: value.to(self.model.device) for name, value in collated.items()}
-        bearing = collation.loss_mask(batch)  # (B, T - 1)
+        in_loss = collation.loss_mask(batch)  # (B, T - 1)
         teacher = collation.stored_teacher(batch)
         assert teacher is not None
         with torch.no_grad():
@@ -163,17 +164,16 @@ class Reader:
                 attention_mask=batch["attention_mask"],
                 use_cache=False,
             )
-            hidden = states.last_hidden_state[:, :-1][bearing][teacher.known].float()  # (N, H)
+            hidden = states.last_hidden_state[:, :-1][in_loss][teacher.known].float()  # (N, H)
             known = Teacher(*(tensor[teacher.known] for tensor in vars(teacher).values()))
             head, logits = lora.head(self.model), logits_of(self.model)
             nats = token_kl(hidden, head, known, logits)
-            same = (
-                most_likely(hidden, head, logits) == known.ids[:, 0]
-            )  # greedy: what the teacher wrote is what it found likeliest
-        owners = bearing.nonzero()[:, 0][teacher.known].tolist()
+            # decoding was greedy, so the teacher's most likely token is the one it wrote
+            same = most_likely(hidden, head, logits) == known.ids[:, 0]
+        owners = in_loss.nonzero()[:, 0][teacher.known].tolist()
         sums: Sums = dict.fromkeys((name for name, _ in rows), (0, 0.0, 0))
-        for owner, loss, alike in zip(owners, nats.tolist(), same.tolist(), strict=True):
+        for owner, kl, is_same in zip(owners, nats.tolist(), same.tolist(), strict=True):
             name = rows[owner][0]
-            tokens, total, agreed = sums[name]
-            sums[name] = tokens + 1, total + loss, agreed + alike
+            tokens, total, equal = sums[name]
+            sums[name] = tokens + 1, total + kl, equal + is_same
         return sums

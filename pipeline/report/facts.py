@@ -1,16 +1,17 @@
-"""Everything that a report says, as plain records: page and Markdown are written from these and from nothing else.
+"""Everything that a report says, as plain records; the page and report.md are written from these.
 
-Figures that are read stand here as the very strings that are shown; those that are drawn as numbers.
+Figures in tables and sentences are strings, as they are shown. Figures in charts are numbers.
 """
 
 from dataclasses import dataclass
 
 from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.results_model import Bin
 
 
 @dataclass(frozen=True)
 class Table:
-    """`rows` have as many cells as `head`; the first cell of each says what it is about."""
+    """A head and rows of as many cells; the first cell of a row names it."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -18,7 +19,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to make of the run. `ships` is the gate's word (None: there is none), `failed` its lines, `figures` (what, value)."""
+    """The conclusion; `ships` is the gate's decision (None without a gate), `failed` its lines.
+
+    `figures` are pairs of (text, value).
+    """
 
     ships: bool | None
     title: str
@@ -29,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Step:
-    """One station on the way from seeds to figures."""
+    """One step of the flow from inputs to figures, with its count."""
 
     name: str
     count: str
@@ -39,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not there yet, how far it is, which command makes it."""
+    """An unfinished part, its state, and the command that makes it."""
 
     what: str
     state: str
@@ -48,7 +52,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Waterfall:
-    """Samples that came to the filters, (reason, number) of those turned down in the filters' order, samples that were kept."""
+    """Samples before the filters, (reason, count) of the rejected in filter order, samples kept."""
 
     given: int
     drops: tuple[tuple[str, int], ...]
@@ -57,7 +61,10 @@ class Waterfall:
 
 @dataclass(frozen=True)
 class Curve:
-    """(step, value) of one arm; `name` tells it from the arm's others in the panel, `points_only` is for what is measured now and then."""
+    """(step, value) of one arm; `name` tells the curves of an arm apart.
+
+    `points_only` is for values that are measured now and then.
+    """
 
     arm: str
     name: str
@@ -67,7 +74,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share an axis; `unit` is "" or "%", for values of 0 to 1."""
+    """Curves that share an axis; `unit` is "" or "%", for values from 0 to 1."""
 
     title: str
     caption: str
@@ -77,7 +84,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Point:
-    """A model's score at what it costs."""
+    """A model's score at its cost."""
 
     model: str
     cost: float
@@ -86,7 +93,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Cost:
-    """Quality against one measure of cost, in `unit`."""
+    """Score over one measure of cost, in `unit`."""
 
     title: str
     unit: str
@@ -95,7 +102,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval; `says` is what follows from it."""
+    """A figure with its interval, and in `says` its text."""
 
     name: str
     interval: Interval
@@ -104,7 +111,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Group:
-    """A slice of the held-out seeds, and each model's score on it."""
+    """A group of held-out examples, and each model's score on it."""
 
     name: str
     held_out: int
@@ -112,17 +119,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Answers of like confidence: how sure the model was, how often it was right."""
-
-    confidence: float
-    accuracy: float
-    count: int
-
-
-@dataclass(frozen=True)
 class Reliability:
-    """How far a model's confidence can be believed; `says` has its calibration error in figures."""
+    """A model's reliability curve; `says` has its calibration error."""
 
     model: str
     says: str
@@ -131,7 +129,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What came out of pipeline ablate."""
+    """The results of `pipeline ablate`."""
 
     sets: tuple[Estimate, ...]
     says: tuple[str, ...]
@@ -140,7 +138,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Settings:
-    """What was run: settings that are not their defaults, all of them as YAML, versions, times, commands that make it again."""
+    """Changed settings, all of them as YAML, versions, times, and commands that repeat the run."""
 
     changed: Table
     config: str
@@ -151,7 +149,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Facts:
-    """A run, as far as it went; what it has not is empty or None."""
+    """A run, as far as it is; absent facts are empty or None."""
 
     run: str
     task: str

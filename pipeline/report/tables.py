@@ -17,7 +17,7 @@ from pipeline.evaluation.results_model import (
     TaskMetric,
 )
 from pipeline.execution.paths import BASE, TEACHER
-from pipeline.report.facts import Bin, Cost, Estimate, Group, Point, Reliability, Table
+from pipeline.report.facts import Cost, Estimate, Group, Point, Reliability, Table
 
 Cells = dict[str, str | None]  # by column; None where the model lacks the figure
 METRICS = {
@@ -199,9 +199,9 @@ def reliability(results: Results) -> Iterator[Reliability]:
     for name, model in results.models.items():
         calibration = model.calibration
         if calibration and calibration.bins:
-            bins = [Bin(one.confidence, one.accuracy, one.count) for one in calibration.bins]
             error = f"calibration error {calibration.ece:.3f}"
-            yield Reliability(name, f"{error} over {calibration.answers:,} answers", tuple(bins))
+            text = f"{error} over {calibration.answers:,} answers"
+            yield Reliability(name, text, tuple(calibration.bins))
 
 
 def memorisation(results: Results) -> Table | None:

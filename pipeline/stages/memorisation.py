@@ -1,4 +1,4 @@
-"""memorisation: what the untouched student and every arm can be made to say word by word of the rows that they were trained on.
+"""memorisation: what the untouched student and every arm can be made to say word for word of the rows that they were trained on.
 
 Runs behind `pipeline evaluate`, where evaluate.memorisation is set. A student is given the prompt of a training row and the first part of
 what it was taught to reply, and goes on greedily (Carlini et al. 2021, "Extracting Training Data from Large Language Models"). Text that is

@@ -1,4 +1,4 @@
-"""pipeline ablate: who learns from which samples, what is made only once, and what the figures may claim."""
+"""pipeline ablate: which samples each arm gets, what is done only once, what results claim."""
 
 import json
 import os
@@ -17,13 +17,13 @@ from click.testing import CliRunner
 from pipeline.ablation import plan as ablation_plan
 from pipeline.ablation import results, run
 from pipeline.ablation.plan import Plan
-from pipeline.ablation.results_model import AblationResults
-from pipeline.ablation.run import Do
+from pipeline.ablation.results_model import AblationResults, Curve, TrainingSet
+from pipeline.ablation.run import RunArm
 from pipeline.cli.main import cli
 from pipeline.config import Config, load
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
-from pipeline.evaluation.bootstrap import bootstrap_sum
+from pipeline.evaluation.bootstrap import Interval, bootstrap_sum
 from pipeline.execution import runner
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
@@ -39,7 +39,7 @@ from tests.support.students import bpe, tiny
 
 
 def filtered(workshop: Path, *overrides: str) -> Config:
-    """A run up to its filter, which keeps about a third."""
+    """Run generate and filter, which keeps about a third."""
     config = load(workshop / "config.yaml", overrides)
     for module in (generate, filter_stage):
         runner.execute(module, config)
@@ -56,27 +56,24 @@ def planned(
     return ablation_plan.plan(workshop / "config.yaml", overrides, arm, repeats, shares)
 
 
-def here(plan: Plan, log: list[str]) -> Do:
-    """Stages run in this process; `log` takes what was asked for."""
+def in_process(plan: Plan, log: list[str]) -> RunArm:
+    """Run stages in this process, and append each call to `log`."""
 
-    def do(name: str, part: str) -> None:
-        log.append(f"{name} {part}")
-        runner.execute(
-            *(
-                (train, plan.config, ["init", part])
-                if name == "train"
-                else (evaluate, plan.config, [part])
-            )
-        )
+    def run_arm(stage: str, arm: str) -> None:
+        log.append(f"{stage} {arm}")
+        if stage == "train":
+            runner.execute(train, plan.config, ["init", arm])
+        else:
+            runner.execute(evaluate, plan.config, [arm])
 
-    return do
+    return run_arm
 
 
-def stopping_before(arm: str, do: Do) -> Do:
-    def until(name: str, part: str) -> None:
-        if part == arm:
+def stopping_before(last: str, run_arm: RunArm) -> RunArm:
+    def until(stage: str, arm: str) -> None:
+        if arm == last:
             raise PipelineError("not this one")
-        do(name, part)
+        run_arm(stage, arm)
 
     return until
 
@@ -86,7 +83,7 @@ def files(folder: Path) -> dict[Path, int]:
 
 
 def scores(folder: Path, arm: str) -> list[float]:
-    return [one.score.value for one in read_records(folder / "evaluate" / arm, Scored)]
+    return [answer.score.value for answer in read_records(folder / "evaluate" / arm, Scored)]
 
 
 def kept_tokens(config: Config) -> set[int]:
@@ -97,12 +94,12 @@ def kept_tokens(config: Config) -> set[int]:
 
 def arms(**settings: dict[str, Any]) -> str:
     return "train.arms=" + json.dumps(
-        {name: {"method": "sft", **one} for name, one in settings.items()}
+        {name: {"method": "sft", **changes} for name, changes in settings.items()}
     )
 
 
 def rows(config: Config, arm: str) -> Rows:
-    """What an arm would learn from."""
+    """Return the training rows of an arm."""
     start, revision = saved_model(Path(config.run_dir) / "train" / "init")
     return load_rows(
         config,
@@ -119,14 +116,14 @@ def learned(config: Config, arm: str) -> set[str]:
 def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(
     workshop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Figures of another set's answers, or an ablation that makes the user's own students stale."""
+    """Figures of another set's answers, or an ablation that changes the user's own students."""
     config = filtered(workshop)
     run_dir = Path(config.run_dir)
     runner.execute(train, config, ["init", "sft"])
     before = files(run_dir)
     plan = planned(workshop, arm="sft")
     log: list[str] = []
-    assert run.run(plan, here(plan, log))
+    assert run.run(plan, in_process(plan, log))
     assert log[:4] == [
         "train curated-0",
         "evaluate curated-0",
@@ -134,21 +131,23 @@ def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(
         "evaluate random-0",
     ]
     assert "curated-0 done, 1 of 6; about 0:" in capsys.readouterr().out
-    said = run.write(plan)
+    text = run.write(plan)
     found = AblationResults.read(plan.folder / "results.json")
     kept = len(kept_rows(run_dir / "filter" / "kept"))
     assert {group: trained.rows for group, trained in found.sets.items()} == {
-        "curated": [kept, kept], "random": [kept, kept], "curated50": [round(kept / 2)] * 2
-    }  # fmt: skip
+        "curated": [kept, kept],
+        "random": [kept, kept],
+        "curated50": [round(kept / 2)] * 2,
+    }
     means = {
-        group: np.mean([one for name in names for one in scores(plan.folder, name)])
+        group: np.mean([scores(plan.folder, name) for name in names])
         for group, names in plan.groups.items()
     }
     assert found.curation.mean == pytest.approx(means["curated"] - means["random"])
     assert found.curve is not None
     assert found.curve.per_doubling.mean == pytest.approx(means["curated"] - means["curated50"])
-    assert "curation is worth" in said
-    assert "measure nothing" in said
+    assert "curation is worth" in text
+    assert "measure nothing" in text
     assert {
         path: at for path, at in files(run_dir).items() if plan.folder not in path.parents
     } == before
@@ -156,14 +155,14 @@ def test_figures_are_of_the_stored_answers_and_the_run_is_left_alone(
 
 
 def test_only_what_is_missing_is_made(workshop: Path) -> None:
-    """Another repeat must not cost those that are there."""
+    """Another repeat must not train the finished ones again."""
     filtered(workshop)
     log: list[str] = []
-    one = planned(workshop, arm="sft", repeats=1, shares=())
-    assert run.run(one, here(one, log))
-    assert not run.run(one, here(one, log))
-    two = planned(workshop, arm="sft", repeats=2, shares=())
-    assert run.run(two, here(two, log))
+    single = planned(workshop, arm="sft", repeats=1, shares=())
+    assert run.run(single, in_process(single, log))
+    assert not run.run(single, in_process(single, log))
+    double = planned(workshop, arm="sft", repeats=2, shares=())
+    assert run.run(double, in_process(double, log))
     assert log == [
         f"{name} {group}-{seed}"
         for seed in (0, 1)
@@ -172,11 +171,11 @@ def test_only_what_is_missing_is_made(workshop: Path) -> None:
     ]
     other = planned(workshop, "train.learning_rate=0.001", arm="sft", repeats=1, shares=())
     with pytest.raises(PipelineError, match=r"train.learning_rate: 0.0002 -> 0.001"):
-        run.run(other, here(other, log))
+        run.run(other, in_process(other, log))
 
 
 def test_random_rows_are_of_all_samples_and_of_one_number(workshop: Path) -> None:
-    """A random subset of the kept samples, or a smaller one, would be held against nothing; each seed draws its own."""
+    """A random set of only kept samples, or a smaller one, is no control; each seed draws anew."""
     config = filtered(
         workshop, arms(kept={}, a={"selection": "random"}, b={"selection": "random", "seed": 1})
     )
@@ -189,7 +188,7 @@ def test_random_rows_are_of_all_samples_and_of_one_number(workshop: Path) -> Non
 
 
 def test_random_rows_hold_no_held_out_text(workshop: Path) -> None:
-    """A random set that has the answers of the evaluation makes curation look harmful."""
+    """A random set with the answers of the evaluation would make curation look harmful."""
     config = filtered(workshop, arms(random={"selection": "random", "limit": 20}))
     runner.execute(train, config, ["init"])
     drawn = learned(config, "random")
@@ -205,7 +204,7 @@ def test_random_rows_hold_no_held_out_text(workshop: Path) -> None:
 
 
 def test_shares_lie_in_one_another(workshop: Path) -> None:
-    """A curve over sets that are drawn anew has the difference between draws in every step."""
+    """If each set of the curve were a new draw, every step would contain noise of the draw."""
     config = filtered(
         workshop,
         arms(
@@ -222,7 +221,7 @@ def test_shares_lie_in_one_another(workshop: Path) -> None:
 
 
 def test_held_out_seeds_are_in_no_draw(workshop: Path) -> None:
-    """What early stopping looks at must not be learned, and must be the same rows in every arm."""
+    """The validation split must not be trained on, and must be equal in every arm."""
     config = filtered(
         workshop,
         "train.holdout=0.3",
@@ -230,16 +229,15 @@ def test_held_out_seeds_are_in_no_draw(workshop: Path) -> None:
     )
     runner.execute(train, config, ["init"])
     found = {name: rows(config, name) for name in ("kept", "random", "half")}
-    for one in found.values():
-        assert not any(is_held_out(example.id.rpartition("/")[0], 0.3) for example in one.train)
-        assert [example.id for example in one.held_out] == [
-            example.id for example in found["kept"].held_out
-        ]
+    held_out = [example.id for example in found["kept"].held_out]
+    for arm in found.values():
+        assert not any(is_held_out(example.id.rpartition("/")[0], 0.3) for example in arm.train)
+        assert [example.id for example in arm.held_out] == held_out
     assert len(found["random"].train) == len(found["kept"].train)
 
 
 def test_what_cannot_be_learned_from_gives_way(workshop: Path) -> None:
-    """An unfiltered sample without an answer, or too long a one, once begun with, would end the arm."""
+    """An unfiltered sample that has no answer, or is too long, stopped the training of the arm."""
     replies = [" yes, it is even\n", " no, it is odd\n", " well\n", f" yes, {'very ' * 60}\n"]
     tagged = (workshop / "prompt.md").read_text().replace('[",", "\\n"]', '","')
     (workshop / "prompt.md").write_text(tagged)
@@ -263,7 +261,7 @@ def test_what_cannot_be_learned_from_gives_way(workshop: Path) -> None:
 
 
 def test_draw_goes_on_until_there_is_no_more(workshop: Path) -> None:
-    """A draw that stopped at the first unusable samples would make the smaller set."""
+    """A draw that does not replace unusable samples would make a smaller set."""
     config = filtered(workshop)
     samples = Samples(Path(config.run_dir) / "generate")
 
@@ -278,7 +276,7 @@ def test_draw_goes_on_until_there_is_no_more(workshop: Path) -> None:
 
 
 def test_vocabulary_is_trimmed_to_what_may_be_drawn(workshop: Path) -> None:
-    """One trimmed to the kept samples lacks tokens of the others, and a random arm ended with that."""
+    """A vocabulary of the kept samples alone lacks tokens of others, so a random arm failed."""
     tokenizer = bpe(workshop / "whole")
     tiny("llama", vocab_size=tokenizer.vocab_size).save_pretrained(workshop / "whole")
     replies = [" yes, it is even\n", " no, it is odd\n", " the filter of a stage\n"]
@@ -300,12 +298,12 @@ def test_vocabulary_is_trimmed_to_what_may_be_drawn(workshop: Path) -> None:
 
 
 def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[str]]) -> None:
-    """kill -9 in the second student: the first is not made again, the second goes on from its checkpoint."""
+    """After kill -9, the first student must not be retrained, and the second must resume."""
     filtered(workshop)
     settings = ["train.epochs=60", "train.save_steps=5"]
     plan = planned(workshop, *settings, arm="sft", repeats=1, shares=())
     with pytest.raises(PipelineError, match="not this one"):
-        run.run(plan, stopping_before("random-0", here(plan, [])))
+        run.run(plan, stopping_before("random-0", in_process(plan, [])))
     first = files(plan.folder / "train" / "curated-0")
     command = [
         sys.executable,
@@ -335,9 +333,8 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
     killed = psutil.Process(started[-1].pid).children(recursive=True)
     os.killpg(started[-1].pid, signal.SIGKILL)
     started[-1].wait()
-    psutil.wait_procs(
-        killed
-    )  # a process that lets go of much memory is there for a while yet, and so is its lock
+    # a process that frees much memory exists for a while after its end, and so does its lock
+    psutil.wait_procs(killed)
     assert not (plan.folder / "results.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -356,7 +353,7 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
             "learns from the ground truth, which no filter touches",
         ),
         (["train.arms={r: {selection: random}}"], "is itself drawn at random"),
-        (["train.rows=score"], "score has logprobs of the kept samples alone; name an sft arm"),
+        (["train.rows=score"], "score has logprobs of the kept samples alone; choose an sft arm"),
         (
             ["train.rows=score", "score.source=targets"],
             "which filter did not choose; set train.rows=filter",
@@ -367,7 +364,7 @@ def test_killed_ablation_goes_on(workshop: Path, started: list[subprocess.Popen[
 def test_what_cannot_be_ablated_is_refused(
     workshop: Path, options: list[str], expected: str
 ) -> None:
-    """A figure about something else than the filter of this config."""
+    """The figures would not measure the filter of this config."""
     filtered(workshop)
     done = CliRunner().invoke(cli, ["ablate", str(workshop / "config.yaml"), *options])
     assert isinstance(done.exception, PipelineError)
@@ -376,7 +373,7 @@ def test_what_cannot_be_ablated_is_refused(
 
 
 def test_unfinished_filter_is_refused(workshop: Path) -> None:
-    """Without it nobody knows what is curated."""
+    """Without a finished filter it is unknown which samples are kept."""
     with pytest.raises(
         PipelineError,
         match="ablate needs generate, which is not finished; run pipeline generate first",
@@ -394,7 +391,7 @@ def test_unfinished_filter_is_refused(workshop: Path) -> None:
     [["--share", "1"], ["--share", "0"], ["--repeats", "0"], ["--no-curve", "--share", "0.5"]],
 )
 def test_senseless_options_exit_2(workshop: Path, options: list[str]) -> None:
-    """All of the kept samples is no share of them."""
+    """A share must be less than all kept samples, and --no-curve has no shares."""
     assert (
         CliRunner().invoke(cli, ["ablate", str(workshop / "config.yaml"), *options]).exit_code == 2
     )
@@ -419,25 +416,29 @@ def test_senseless_options_exit_2(workshop: Path, options: list[str]) -> None:
     ],
 )
 def test_arms_that_cannot_draw_are_refused(workshop: Path, override: str, expected: str) -> None:
-    """A selection that is silently without effect."""
+    """A selection or share that would silently have no effect."""
     with pytest.raises(PipelineError, match=expected):
         load(workshop / "config.yaml", [override])
 
 
 def test_all_sets_make_as_many_steps(workshop: Path) -> None:
-    """Half of the samples for one pass is half of the training too, and more training is no more data."""
+    """Fewer samples with the same epochs are fewer steps, so the curve would measure those."""
     filtered(workshop)
     found = planned(
         workshop, "train.epochs=2", "train.arms.kd.alpha=0.5", shares=(0.25, 0.125)
     ).config.train.arms
-    assert {name: (arm.share, arm.epochs) for name, arm in found.items() if name.endswith("-0")} == {
-        "curated-0": (1.0, None), "random-0": (1.0, None), "curated25-0": (0.25, 8.0), "curated12_5-0": (0.125, 16.0),
-    }  # fmt: skip
+    first = {name: arm for name, arm in found.items() if name.endswith("-0")}
+    assert {name: (arm.share, arm.epochs) for name, arm in first.items()} == {
+        "curated-0": (1.0, None),
+        "random-0": (1.0, None),
+        "curated25-0": (0.25, 8.0),
+        "curated12_5-0": (0.125, 16.0),
+    }
     assert {arm.alpha for arm in found.values()} == {0.5}
 
 
 def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) -> None:
-    """Two commands on one folder, or a redo that loses what was there."""
+    """Two commands must not write one folder, and --redo must not lose old results."""
     filtered(workshop)
     plan = planned(workshop)
     wait = "import sys, pathlib; from pipeline.storage.locks import Lock; "
@@ -453,17 +454,17 @@ def test_second_ablation_at_once_is_refused_and_redo_sets_aside(workshop: Path) 
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
         with pytest.raises(PipelineError, match=f"process {other.pid} .* is at work here"):
-            run.run(plan, here(plan, []))
+            run.run(plan, in_process(plan, []))
         other.communicate("\n")
     with pytest.raises(PipelineError, match="not this one"):
-        run.run(plan, stopping_before("curated-0", here(plan, [])), redo=True)
+        run.run(plan, stopping_before("curated-0", in_process(plan, [])), redo=True)
     assert [path.name for path in (workshop / "run" / "replaced").glob("ablate-*/*")] == [
         "results.json"
     ]
 
 
 def test_slope_is_that_of_least_squares() -> None:
-    """Per doubling, whatever the shares."""
+    """The slope must be per doubling, whatever the shares are."""
     random = np.random.default_rng(0)
     runs = {
         share: random.normal(0.8 + 0.05 * np.log2(share), 0.1, (3, 200))
@@ -478,7 +479,7 @@ def test_slope_is_that_of_least_squares() -> None:
 
 
 def test_interval_of_a_sum_is_the_textbook_one() -> None:
-    """Items are shared by all sides, repeats are not."""
+    """All sides must share the resampled items, but not the repeats."""
     random = np.random.default_rng(0)
     items = random.normal(0, 3, 300)
     sides = [
@@ -494,23 +495,30 @@ def test_interval_of_a_sum_is_the_textbook_one() -> None:
 
 
 def claims(
-    curation: tuple[float, float, float],
-    slope: tuple[float, float, float],
-    last: tuple[float, float, float],
+    curation: Interval,
+    slope: Interval,
+    last: Interval,
     kept: int,
 ) -> str:
-    names = ("mean", "low", "high")
-    found: dict[str, Any] = {
-        "metric": "label", "held_out": 9, "arm": "kd", "repeats": 1, "samples": 100, "kept": kept, "note": None,
-        "sets": {"curated12_5": {"arms": ["a"], "rows": [5], "each": [0.5], "score": dict.fromkeys(names, 0.5)}},
-        "curation": dict(zip(names, curation, strict=True)),
-        "curve": {"shares": [1.0, 0.5, 0.25], "per_doubling": dict(zip(names, slope, strict=True)),
-                  "last_step": dict(zip(names, last, strict=True))},
-    }  # fmt: skip
-    return results.report(AblationResults.model_validate(found))
+    """Return the text of an ablation with these results."""
+    same = Interval(mean=0.5, low=0.5, high=0.5)
+    figures = AblationResults(
+        metric="label",
+        held_out=9,
+        arm="kd",
+        repeats=1,
+        samples=100,
+        kept=kept,
+        sets={"curated12_5": TrainingSet(arms=["a"], rows=[5], score=same, each=[0.5])},
+        curation=curation,
+        curve=Curve(shares=[1.0, 0.5, 0.25], per_doubling=slope, last_step=last),
+    )
+    return results.report(figures)
 
 
-BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0.03)
+BELOW = Interval(mean=-0.02, low=-0.03, high=-0.01)
+ROUND = Interval(mean=0.01, low=-0.02, high=0.04)
+ABOVE = Interval(mean=0.02, low=0.01, high=0.03)
 
 
 @pytest.mark.parametrize(
@@ -553,9 +561,9 @@ BELOW, ROUND, ABOVE = (-0.02, -0.03, -0.01), (0.01, -0.02, 0.04), (0.02, 0.01, 0
     ],
 )
 def test_no_more_is_claimed_than_was_seen(
-    curation: Any, slope: Any, last: Any, kept: int, expected: list[str]
+    curation: Interval, slope: Interval, last: Interval, kept: int, expected: list[str]
 ) -> None:
-    """An interval that holds 0 shows nothing, and nearly equal sets cannot."""
-    said = claims(curation, slope, last, kept)
-    assert all(words in said for words in expected), said
-    assert ("nearly the same" in said) == (kept > 95)
+    """An interval around 0 shows no difference, and nearly equal sets cannot show one."""
+    text = claims(curation, slope, last, kept)
+    assert all(words in text for words in expected), text
+    assert ("nearly the same" in text) == (kept > 95)

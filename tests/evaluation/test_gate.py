@@ -1,4 +1,4 @@
-"""The gate: a bad student is stopped, a good one is not, and the line says by what."""
+"""The gate: a bad student fails, a good one passes, and the line names the threshold."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from pipeline.records import Score, Scored, Usage
 COST = Cost(engine="vllm")
 
 
-def answers(right: str, said: str | None = None) -> list[Scored]:
-    """One held-out seed a character: 1 is right; seeds are of the groups a and b in turns."""
+def answers(right: str, wrong: str = "no") -> list[Scored]:
+    """Return one answer per character, 1 for a right one; examples alternate between two groups."""
     return [
         Scored(
             id=f"{number}",
@@ -27,14 +27,14 @@ def answers(right: str, said: str | None = None) -> list[Scored]:
             finish_reason="stop",
             usage=Usage(prompt_tokens=1, completion_tokens=1),
             score=Score(
-                value=float(value), answer="yes" if value == "1" else said or "no", explanation=""
+                value=float(value), answer="yes" if value == "1" else wrong, explanation=""
             ),
         )
         for number, value in enumerate(right)
     ]
 
 
-def judged(
+def missed_lines(
     workshop: Path, setting: str, kd: str = "1110" * 10, sft: str = "1010" * 10
 ) -> list[str]:
     config: Config = load(workshop / "config.yaml", [f"evaluate.gate={setting}"])
@@ -65,24 +65,29 @@ def judged(
     ],
 )
 def test_each_threshold(workshop: Path, setting: str, missed: str | None) -> None:
-    """On either side of the bar; a gate that never fails holds no release."""
-    lines = judged(workshop, setting)
+    """A gate that never fails, or always does: both sides of each threshold."""
+    lines = missed_lines(workshop, setting)
     assert (not lines) if missed is None else (len(lines) == 1 and missed in lines[0])
 
 
 def test_all_that_is_missed_is_named(workshop: Path) -> None:
+    """Only the first missed threshold was printed."""
     assert (
-        len(judged(workshop, "{score: 0.9, retained: 0.95, over: sft, margin: 0.3, gap: 0.1}")) == 4
+        len(
+            missed_lines(workshop, "{score: 0.9, retained: 0.95, over: sft, margin: 0.3, gap: 0.1}")
+        )
+        == 4
     )
 
 
 def test_a_gate_on_nobody(workshop: Path) -> None:
+    """A misspelt arm must not pass the gate."""
     with pytest.raises(PipelineError, match="there is no model 'kdd'; there are teacher, kd, sft"):
-        judged(workshop, "{arm: kdd, score: 0.1}")
+        missed_lines(workshop, "{arm: kdd, score: 0.1}")
 
 
 def test_figures_beside_the_score(workshop: Path) -> None:
-    """Agreement counts wrong answers that are the teacher's, macro-F1 what was said of each label, groups their own seeds."""
+    """Agreement must count wrong answers too, macro-F1 every label, a group its own examples."""
     config = load(workshop / "config.yaml")
     measured = {
         "teacher": (answers("10"), COST),

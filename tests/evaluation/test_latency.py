@@ -1,4 +1,4 @@
-"""Latency and speed at a stated load: by what they are measured, when they are measured again, what they cost."""
+"""Latency, speed and price at a stated load: how and when they are measured."""
 
 from pathlib import Path
 
@@ -52,7 +52,10 @@ def only_kd(model: ModelFigures) -> Results:
 
 
 def test_each_request_is_timed_at_the_load_asked_for() -> None:
-    """Four at once of a model that takes 20 ms a batch: two batches for the eight measured; the first request only warms up."""
+    """Another number of requests at once gives other latencies; the first only warms up.
+
+    The model takes 20 ms a batch, so eight requests, four at once, are two batches.
+    """
     model = FakeModel("fake", [" yes\n"], Engine(), delay_s=0.02)
     found = measure(model, requests(9), 8, concurrency=4)
     assert (found.requests, found.concurrency) == (8, 4)
@@ -66,19 +69,19 @@ def test_each_request_is_timed_at_the_load_asked_for() -> None:
 
 
 def test_one_held_out_seed_is_enough() -> None:
-    """The warm-up must not leave nothing to measure."""
+    """The warm-up must not use up the only request."""
     model = FakeModel("fake", [" yes\n"], Engine())
     assert measure(model, requests(1), 8, concurrency=4).requests == 1
 
 
 def test_a_request_that_fails_ends_it() -> None:
-    """A figure over those that happened to work would flatter the model."""
+    """Figures over the requests that worked would flatter the model."""
     with pytest.raises(PipelineError, match=r"failed, refused: .*set evaluate.load=null"):
         measure(FakeModel("fake", ["!refuse"], Engine()), requests(3), 8, concurrency=2)
 
 
 def test_price_of_a_thousand_requests() -> None:
-    """An hour at 3.60 in which 2 requests are answered each second: 7,200 for 3.60."""
+    """A wrong unit: at 3.60 an hour and 2 requests a second, 7,200 requests cost 3.60."""
     load = Load(answers_per_s=2.0)
     found = priced(load, 3.6)
     assert found is not None
@@ -92,7 +95,7 @@ def test_price_of_a_thousand_requests() -> None:
 
 
 def test_another_load_is_measured_without_asking_again(workshop: Path) -> None:
-    """Answers stay as they are; a load that was never measured, or was another, is made up for; the same one is left."""
+    """A new load must be measured, the same load not again, and no answer regenerated."""
     found = results(run(workshop, "evaluate.load=null"))
     assert found.models["sft"].load is None
     answers = workshop / "run" / "evaluate" / "sft" / "00000.jsonl.gz"
@@ -110,7 +113,7 @@ def test_another_load_is_measured_without_asking_again(workshop: Path) -> None:
 
 
 def test_verdicts_stand_with_the_figures(workshop: Path) -> None:
-    """A report must not have to know the config to say why a student was held back."""
+    """The report must know the gate's verdict without reading the config."""
     assert results(run(workshop)).verdicts is None
     assert results(run(workshop, "evaluate.gate={p95_s: 1000}")).verdicts == []
     verdicts = results(run(workshop, "evaluate.gate={p95_s: 1e-9}")).verdicts
@@ -129,7 +132,7 @@ def test_verdicts_stand_with_the_figures(workshop: Path) -> None:
     ],
 )
 def test_bounds_of_the_gate(workshop: Path, setting: str, missed: str | None) -> None:
-    """On either side of each."""
+    """A bound that never fails, or always does."""
     model = ModelFigures(
         score=SCORE,
         load=Load(p95_s=0.15, price_per_1000=0.5),
@@ -150,7 +153,7 @@ def test_bounds_of_the_gate(workshop: Path, setting: str, missed: str | None) ->
     ],
 )
 def test_a_gate_on_a_figure_that_is_not_there(workshop: Path, key: str, advice: str) -> None:
-    """It must not pass for want of a figure."""
+    """The gate must not pass because a figure is missing."""
     with pytest.raises(
         PipelineError, match=rf"evaluate.gate.{key}: was not measured for kd; .*{advice}"
     ):
@@ -161,7 +164,7 @@ def test_a_gate_on_a_figure_that_is_not_there(workshop: Path, key: str, advice: 
 
 
 def test_peak_is_of_now() -> None:
-    """What a process took before, for another model, is not this one's."""
+    """Memory that a process took earlier, for another model, must not count."""
     block = bytearray(200 << 20)
     high = peak_of_processes(exclude=0)
     del block

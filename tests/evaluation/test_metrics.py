@@ -1,4 +1,4 @@
-"""Overlap of texts, fields of JSON, and the figures beside the task's own metric."""
+"""Text similarity, JSON fields, calibration, and metrics in addition to the task's own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,6 @@ from pipeline.verifiers.verify import load_check, score
 def scored(
     answer: str | None, target: str, value: float = 0.0, confidence: float | None = None
 ) -> Scored:
-    usage, found = (
-        Usage(prompt_tokens=1, completion_tokens=1),
-        Score(value=value, answer=answer, explanation=""),
-    )
     return Scored(
         id="i",
         seed_id="s",
@@ -28,8 +24,8 @@ def scored(
         model="m",
         text="",
         finish_reason="stop",
-        usage=usage,
-        score=found,
+        usage=Usage(prompt_tokens=1, completion_tokens=1),
+        score=Score(value=value, answer=answer, explanation=""),
         confidence=confidence,
     )
 
@@ -47,12 +43,12 @@ def scored(
     ],
 )
 def test_rouge_l(answer: str | None, value: float) -> None:
-    """Right, nearly, in another order, wrong, without a word, empty, none: words in order count, case and marks do not."""
+    """Words in order must count; case and punctuation must not."""
     assert rouge_l(answer, "the cat sat on the mat").value == pytest.approx(value)
 
 
 def test_rouge_l_knows_other_letters() -> None:
-    """The library's own words are of a to z: elsewhere every text would be as good as none."""
+    """The library's own tokenizer knows only a to z, so every other text would score 0."""
     assert rouge_l("Größe ändern", "größe ändern").value == 1.0
     assert rouge_l("Größe lassen", "Größe ändern").value == 0.5
 
@@ -69,18 +65,18 @@ def test_rouge_l_knows_other_letters() -> None:
     ],
 )
 def test_chrf(answer: str | None, low: float, high: float) -> None:
-    """Right, nearly, wrong, unreadable, empty, none; a share of 1, not of 100."""
+    """The score must be a share of 1, not of 100, and 0 for unreadable or empty text."""
     assert low - 1e-9 <= chrf(answer, "see you at nine").value <= high + 1e-9
 
 
 def test_overlap_is_of_the_answer_to_the_target() -> None:
-    """chrF counts recall double, so the wrong way round it would praise the shorter text."""
+    """chrF counts recall double, so with its arguments swapped it would favour short texts."""
     whole, half = "see you at nine in the old harbour", "see you at nine"
     assert chrf(whole, half).value > chrf(half, whole).value
 
 
 def test_a_task_can_be_scored_by_overlap(workshop: Path) -> None:
-    """The metric goes the way of all others: config, verifier, score."""
+    """A metric that the config accepts and the verifier does not know."""
     config = load(workshop / "config.yaml", ["task.metric=chrf", "task.labels=null"])
     found = score(load_check(config.task), "yes", "yes")
     assert (round(found.value, 6), found.answer, found.explanation) == (1.0, "yes", "chrf 1.000")
@@ -102,7 +98,7 @@ def test_a_task_can_be_scored_by_overlap(workshop: Path) -> None:
     ],
 )
 def test_fields_that_are_shared(answer: str | None, parts: tuple[int, int]) -> None:
-    """Right whatever the order; wrong, missing and invented fields; true is not 1; what cannot be read has no fields."""
+    """Order must not count, true must not equal 1, and unreadable text must have no fields."""
     assert shared_fields(answer, '{"a": 1, "b": ["x", "y"]}') == parts
 
 
@@ -114,7 +110,7 @@ def of_json(workshop: Path, answers: Sequence[Scored], *settings: str) -> dict[s
 
 
 def test_json_answers_as_a_whole(workshop: Path) -> None:
-    """F1 is over all fields: 2 * 2 of (2 + 1 + 0) + (2 + 1 + 1). Unreadable answers are not valid."""
+    """F1 must be over the fields of all answers: 2 * 2 of (2 + 1 + 0) + (2 + 1 + 1)."""
     answers = [
         scored('{"a": 1, "b": 2}', '{"a": 1, "b": 2}'),
         scored('{"a": 9}', '{"a": 1}'),
@@ -129,7 +125,7 @@ def test_json_answers_as_a_whole(workshop: Path) -> None:
 
 
 def test_further_metrics_see_the_stored_answers(workshop: Path) -> None:
-    """Nobody is asked for them; the task's own is not shown twice."""
+    """Metrics must need no new answers, and the task's own must not appear twice."""
     config = load(
         workshop / "config.yaml",
         ["task.metric=exact", "task.labels=null", "evaluate.also=[rouge_l, exact, numeric]"],
@@ -147,7 +143,7 @@ def test_further_metrics_see_the_stored_answers(workshop: Path) -> None:
 
 
 def test_calibration_by_hand() -> None:
-    """One answer 0.25 less sure than right, two 0.45 surer; 1 belongs to the last bin."""
+    """Two answers too confident by 0.45, one too unsure by 0.25; 1 belongs to the last bin."""
     found = calibration(
         [scored("a", "a", 1.0, 1.0), scored("a", "b", 0.0, 0.9), scored("a", "a", 1.0, 0.75)],
         "exact",
@@ -163,7 +159,7 @@ def test_calibration_by_hand() -> None:
 
 
 def test_calibration_of_what_knows_no_probabilities() -> None:
-    """An unreadable answer, or a server without logprobs, is no answer given without confidence; degrees are no right or wrong."""
+    """An answer without a confidence must not count as one of confidence 0."""
     assert calibration([scored(None, "a"), scored("a", "a", 1.0)], "exact") is None
     assert calibration([scored("a", "a", 0.3, 0.5)], "chrf") is None
     some = calibration([scored(None, "a"), scored("a", "a", 1.0, 0.5)], "exact")

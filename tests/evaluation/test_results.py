@@ -1,4 +1,4 @@
-"""Repeats of an arm, and differences between groups of them."""
+"""Repeats of an arm, and differences between groups of repeats."""
 
 from pathlib import Path
 
@@ -17,18 +17,29 @@ COST = Cost(engine="none")
 
 def answers(values: list[float]) -> list[Scored]:
     return [
-        Scored(id=f"{n}", seed_id=f"n{n}", model="m", text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1),
-               score=Score(value=value, explanation=""))
-        for n, value in enumerate(values)
-    ]  # fmt: skip
+        Scored(
+            id=f"{number}",
+            seed_id=f"n{number}",
+            model="m",
+            text="",
+            finish_reason="stop",
+            usage=Usage(prompt_tokens=1, completion_tokens=1),
+            score=Score(value=value, explanation=""),
+        )
+        for number, value in enumerate(values)
+    ]
 
 
 def test_arms_that_differ_in_their_seed_alone_are_repeats() -> None:
-    """Another alpha, or another method, must never be averaged in."""
+    """An arm with another alpha or method must never be averaged in."""
     arms = {
-        "kd-0": Arm(seed=0), "kd-1": Arm(seed=1), "kd": Arm(alpha=0.5), "a": Arm(method="sft"), "b": Arm(method="sft", seed=3),
+        "kd-0": Arm(seed=0),
+        "kd-1": Arm(seed=1),
+        "kd": Arm(alpha=0.5),
+        "a": Arm(method="sft"),
+        "b": Arm(method="sft", seed=3),
         "few1": Arm(method="sft", limit=9),
-    }  # fmt: skip
+    }
     assert repeats(arms) == {
         "kd-0": ["kd-0", "kd-1"],
         "kd": ["kd"],
@@ -40,7 +51,7 @@ def test_arms_that_differ_in_their_seed_alone_are_repeats() -> None:
 
 
 def test_interval_over_repeats_is_the_textbook_one() -> None:
-    """The variance of a mean over crossed items and repeats is the sum of both parts, not that of I x R independent values."""
+    """Its variance has a part of the items and one of the repeats, not that of I x R values."""
     random = np.random.default_rng(0)
     runs = random.normal(0, 1, 300)[None] + random.normal(0, 0.2, 40)[:, None]
     interval = bootstrap_repeats(runs)
@@ -50,7 +61,7 @@ def test_interval_over_repeats_is_the_textbook_one() -> None:
 
 
 def test_difference_over_repeats_is_paired_by_item() -> None:
-    """Items that are hard for both sides must not widen the interval of a difference."""
+    """Items that are hard for both models must not widen the interval of a difference."""
     items = np.random.default_rng(1).normal(0, 5, 200)
     gain = bootstrap_repeats(np.stack([items + 0.3, items + 0.1]), np.stack([items, items, items]))
     assert gain.mean == pytest.approx(0.2)
@@ -58,15 +69,16 @@ def test_difference_over_repeats_is_paired_by_item() -> None:
 
 
 def test_one_repeat_is_the_plain_bootstrap() -> None:
-    """The figures of a run without repeats must stay what they were."""
-    one, other = np.random.default_rng(2).binomial(1, [[0.7], [0.5]], (2, 60)).astype(float)
-    assert bootstrap_repeats(one[None], other[None]) == bootstrap((one - other).tolist())
+    """The figures of a run without repeats must not depend on the code for repeats."""
+    first, second = np.random.default_rng(2).binomial(1, [[0.7], [0.5]], (2, 60)).astype(float)
+    assert bootstrap_repeats(first[None], second[None]) == bootstrap((first - second).tolist())
 
 
 def test_table_of_repeats(workshop: Path) -> None:
-    """Each repeat has its row, each group its mean, each difference is between groups."""
-    arms = "{kd-0: {seed: 0}, kd-1: {seed: 1}, sft-0: {method: sft, seed: 0}, sft-1: {method: sft, seed: 1}}"
-    config = load(workshop / "config.yaml", [f"train.arms={arms}"])
+    """A difference between two repeats would be taken for one between two methods."""
+    kds = "kd-0: {seed: 0}, kd-1: {seed: 1}"
+    sfts = "sft-0: {method: sft, seed: 0}, sft-1: {method: sft, seed: 1}"
+    config = load(workshop / "config.yaml", [f"train.arms={{{kds}, {sfts}}}"])
     values = {
         "teacher": [1.0, 1.0],
         "base": [0.0, 0.0],
@@ -89,7 +101,7 @@ def test_table_of_repeats(workshop: Path) -> None:
 
 
 def test_without_repeats_nothing_is_said_of_them(workshop: Path) -> None:
-    """Single arms are compared as they always were."""
+    """Single arms must be compared as arms, and the table must not mention repeats."""
     config = load(workshop / "config.yaml")
     values = {"teacher": [1.0, 1.0], "base": [0.0, 0.0], "kd": [1.0, 0.0], "sft": [0.0, 0.0]}
     found = results(config, {name: (answers(value), COST) for name, value in values.items()})

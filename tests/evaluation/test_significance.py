@@ -1,4 +1,4 @@
-"""Intervals and paired tests against scipy, and against numbers worked out by hand."""
+"""Intervals and paired tests, compared with scipy and with figures worked out by hand."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,13 @@ from pipeline.evaluation.significance import mcnemar, p_value, sign_flip
     ],
 )
 def test_mcnemar_by_hand(better: int, worse: int, p: float) -> None:
-    """Twice the smaller tail of the binomial, and never more than 1."""
+    """p is twice the smaller tail of the binomial, and never more than 1."""
     assert mcnemar(better, worse) == pytest.approx(p, rel=1e-12)
 
 
 @pytest.mark.parametrize(("better", "worse"), [(3, 12), (40, 41), (700, 560), (0, 2000)])
 def test_mcnemar_is_scipys_binomial_test(better: int, worse: int) -> None:
-    """Large counts must neither overflow nor round to 0 where scipy's do not."""
+    """Large counts must not overflow or round to 0."""
     assert mcnemar(better, worse) == pytest.approx(
         stats.binomtest(better, better + worse).pvalue, rel=1e-9
     )
@@ -35,7 +35,7 @@ def test_mcnemar_is_scipys_binomial_test(better: int, worse: int) -> None:
 
 @pytest.mark.parametrize("items", [6, 11, 60])
 def test_sign_flip_is_scipys_paired_permutation_test(items: int) -> None:
-    """Exact for few items; for many both are estimates of 10,000 draws."""
+    """A wrong null distribution; for many items both sides are estimates of 10,000 draws."""
     values = np.random.default_rng(items).normal(0.25, 1.0, items)
     theirs = stats.permutation_test(
         (values, np.zeros(items)),
@@ -48,7 +48,7 @@ def test_sign_flip_is_scipys_paired_permutation_test(items: int) -> None:
 
 
 def test_sign_flip_by_hand() -> None:
-    """Of the eight sign patterns of 1, 2 and 3 only two are as far from 0; what is equal on both sides says nothing."""
+    """Of the eight sign patterns of 1, 2 and 3 only two are as far from 0; zeros do not count."""
     assert sign_flip(np.array([1.0, 0.0, 2.0, 3.0, 0.0])) == pytest.approx(2 / 8, abs=0.015)
     assert sign_flip(np.zeros(9)) == 1.0
     assert sign_flip(np.ones(60)) == 1 / 10_001, (
@@ -57,25 +57,24 @@ def test_sign_flip_by_hand() -> None:
 
 
 def test_runs_of_right_and_wrong_are_tested_exactly_and_repeats_are_averaged() -> None:
-    """A repeat's 0 and 1 are no items of their own: that would make p smaller with every training seed."""
-    one, other = np.array([[1.0, 1, 1, 1, 1, 1, 0]]), np.array([[0.0, 0, 0, 0, 0, 0, 0]])
-    assert p_value(one, other) == 2 / 64
-    assert p_value(np.repeat(one, 50, axis=0), other) == pytest.approx(2 / 64, abs=0.006)
-    assert p_value(one / 2, other) == pytest.approx(2 / 64, abs=0.006), (
-        "values of degrees go the other way"
-    )
-    assert p_value(one, other) == p_value(other, one)
+    """If repeats counted as examples, p would shrink with every training seed."""
+    better = np.array([[1.0, 1, 1, 1, 1, 1, 0]])
+    worse = np.zeros((1, 7))
+    assert p_value(better, worse) == 2 / 64
+    assert p_value(np.repeat(better, 50, axis=0), worse) == pytest.approx(2 / 64, abs=0.006)
+    assert p_value(better / 2, worse) == pytest.approx(2 / 64, abs=0.006), "not binary: sign flip"
+    assert p_value(better, worse) == p_value(worse, better)
 
 
 def test_p_is_even_where_nothing_differs() -> None:
-    """Under no difference, p below 0.1 comes up in a tenth of the cases."""
+    """Without a difference, p must be below 0.1 in a tenth of the cases."""
     random = np.random.default_rng(3)
-    found = [p_value(*random.normal(0, 1, (2, 1, 40))) for _ in range(200)]
-    assert 0.05 < np.mean(np.array(found) < 0.1) < 0.16
+    values = np.array([p_value(*random.normal(0, 1, (2, 1, 40))) for _ in range(200)])
+    assert 0.05 < np.mean(values < 0.1) < 0.16
 
 
 def test_bootstrap_is_scipys() -> None:
-    """Percentiles of means of resamples, with another stream of random numbers."""
+    """A wrong percentile or resampling; the two use different random numbers."""
     values = np.random.default_rng(4).exponential(1.0, 80)
     ours = bootstrap(values.tolist())
     theirs = stats.bootstrap(
@@ -85,7 +84,7 @@ def test_bootstrap_is_scipys() -> None:
 
 
 def test_bootstrap_of_a_ratio_is_scipys() -> None:
-    """Sums are drawn together: a ratio of means of two separate draws has another spread."""
+    """Both sums must come from the same resample, or the ratio has another spread."""
     random = np.random.default_rng(5)
     under = random.integers(1, 9, 120).astype(float)
     over = np.minimum(under, random.integers(0, 9, 120))

@@ -1,4 +1,4 @@
-"""The report: figures are those of results.json, text stays text, nothing is loaded from anywhere, an unfinished run has one too."""
+"""The report: figures equal results.json, no markup from data, no requests, unfinished runs."""
 
 import http.client
 import itertools
@@ -30,7 +30,7 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>|[x](javascr
 
 
 class Page(HTMLParser):
-    """What a page is made of; complains of tags that do not close."""
+    """Parse a page; fail if a tag is not closed."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -61,7 +61,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def written(run: Path) -> tuple[Page, str, str]:
-    """(page, its text without markup, report.md)"""
+    """Return (page, its text without markup, report.md)."""
     text = write(run).read_text()
     page = Page(text)
     return (
@@ -72,7 +72,7 @@ def written(run: Path) -> tuple[Page, str, str]:
 
 
 def test_one_source_of_figures(run: Path) -> None:
-    """A report that computes for itself could say another thing than the file that the gate reads."""
+    """A report that computes figures itself could contradict the file that the gate reads."""
     _, page, markdown = written(run)
     found = Results.model_validate(finished_run.results())
     for model in found.models.values():
@@ -93,7 +93,7 @@ def test_one_source_of_figures(run: Path) -> None:
 
 
 def test_page_is_whole_and_needs_nothing(run: Path) -> None:
-    """One address in a page that is opened from a file is a request to a stranger; one open tag swallows what follows."""
+    """An address in the page would be a request to a third party; an open tag hides the rest."""
     page, _, _ = written(run)
     addresses = [
         value or ""
@@ -101,13 +101,13 @@ def test_page_is_whole_and_needs_nothing(run: Path) -> None:
         for key, value in attributes.items()
         if key in ("src", "href", "srcset", "action")
     ]
-    assert [one for one in addresses if not one.startswith(("#", "data:"))] == []
+    assert [url for url in addresses if not url.startswith(("#", "data:"))] == []
     text = (run / "report" / "index.html").read_text()
     assert not re.search(r"url\(|@import|https?://", text)
     policy = next(
-        one["content"] or ""
-        for one in page.of("meta")
-        if one.get("http-equiv") == "Content-Security-Policy"
+        tag["content"] or ""
+        for tag in page.of("meta")
+        if tag.get("http-equiv") == "Content-Security-Policy"
     )
     assert policy.startswith("default-src 'none'")
     assert "unsafe-inline' script" not in policy
@@ -115,21 +115,21 @@ def test_page_is_whole_and_needs_nothing(run: Path) -> None:
 
 
 def test_who_cannot_see_is_told(run: Path) -> None:
-    """Charts without words, headings out of order and tables without heads say nothing to a screen reader."""
+    """A screen reader needs labels on charts, headings in order and heads of tables."""
     page, _, _ = written(run)
-    assert all(one["role"] == "img" and one["aria-label"] for one in page.of("svg"))
+    assert all(chart["role"] == "img" and chart["aria-label"] for chart in page.of("svg"))
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    assert all(one.get("scope") for one in page.of("th"))
-    anchors = {one["href"] for one in page.of("a")}
+    assert all(head.get("scope") for head in page.of("th"))
+    anchors = {link["href"] for link in page.of("a")}
     assert anchors <= {f"#{attributes['id']}" for _, attributes in page.tags if "id" in attributes}
     assert {"main", "nav", "header", "footer"} <= {tag for tag, _ in page.tags}
 
 
 def test_names_and_values_are_text(tmp_path: Path) -> None:
-    """Groups, reasons and teachers are named by data and configs; a page that runs what stands in them is a hole."""
+    """Names of groups, reasons and tasks come from data; a page must not run them as code."""
     found = finished_run.results()
     for model in found["models"].values():
         model["groups"] = {HOSTILE: model["groups"]["short"], "other": model["groups"]["long"]}
@@ -155,7 +155,7 @@ def test_names_and_values_are_text(tmp_path: Path) -> None:
 def test_only_the_gate_speaks_of_shipping(
     tmp_path: Path, verdicts: list[str] | None, title: str
 ) -> None:
-    """Nobody asked for a threshold: nobody is told that it was reached."""
+    """Without a gate, the report must not say that a student may be shipped."""
     facts = gather(
         finished_run.make(tmp_path / "run", finished_run.results() | {"verdicts": verdicts})
     )
@@ -164,32 +164,32 @@ def test_only_the_gate_speaks_of_shipping(
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "sentence"),
     [
         (0.01, 0.05, "KD is significantly better than SFT (95 %)"),
         (-0.01, 0.05, "KD and SFT show no significant difference (95 %)"),
         (-0.05, -0.01, "KD is significantly worse than SFT (95 %)"),
     ],
 )
-def test_kd_and_sft_by_the_interval(tmp_path: Path, low: float, high: float, said: str) -> None:
-    """A mean above 0 shows nothing where the interval holds 0."""
+def test_kd_and_sft_by_the_interval(tmp_path: Path, low: float, high: float, sentence: str) -> None:
+    """A mean above 0 is no significant difference if the interval holds 0."""
     found = finished_run.results() | {
         "differences": {"kd - sft": {"mean": 0.0, "low": low, "high": high}}
     }
     says = gather(finished_run.make(tmp_path / "run", found)).verdict.says
-    assert sum(line.startswith(said) for line in says) == 1
+    assert sum(line.startswith(sentence) for line in says) == 1
 
 
 def test_gap_beside_the_teachers(run: Path) -> None:
-    """What the teacher brought is not to be blamed on the student, and noise on nobody."""
-    said = {line.partition(":")[0]: line for line in gather(run).gaps}
-    assert "amplified, the teacher's own are 0.040 apart" in said["kd"]
-    assert "inherited" in said["sft"]
-    assert "narrowed" in said["small"]
+    """The student must not be blamed for a gap of the teacher's, or for noise."""
+    lines = {line.partition(":")[0]: line for line in gather(run).gaps}
+    assert "amplified, the teacher's own are 0.040 apart" in lines["kd"]
+    assert "inherited" in lines["sft"]
+    assert "narrowed" in lines["small"]
 
 
 def test_old_results_have_a_report(tmp_path: Path) -> None:
-    """A run from before a figure was added is still looked at."""
+    """A run of an older version, without some figures, had no report."""
     added = ("metrics", "calibration", "fidelity", "load", "memorisation", "lm_eval")
     found = finished_run.results()
     found["models"] = {
@@ -208,7 +208,7 @@ def test_old_results_have_a_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("until", range(5))
 def test_unfinished(tmp_path: Path, until: int) -> None:
-    """Wherever a run stopped: what is there, and the command for what is not."""
+    """Wherever a run stopped, the report must show what exists and how to make the rest."""
     run = finished_run.make(tmp_path / "run", None, until)
     facts = gather(run)
     assert facts.verdict.title.startswith("No verdict yet")
@@ -226,7 +226,7 @@ def test_unfinished(tmp_path: Path, until: int) -> None:
 
 
 def test_an_arm_that_is_being_trained(tmp_path: Path) -> None:
-    """Its curve up to the last checkpoint, not to the first one by name."""
+    """Its curve must end at the last checkpoint by number, not by name."""
     run = finished_run.make(tmp_path / "run", None, 3)
     for step in (20, 100):
         log = [{"step": step, "loss": 1.0}]
@@ -238,14 +238,14 @@ def test_an_arm_that_is_being_trained(tmp_path: Path) -> None:
 
 
 def test_nothing_begun(tmp_path: Path) -> None:
-    """A mistyped folder gets no report of nothing."""
+    """A mistyped folder must not get an empty report."""
     with pytest.raises(PipelineError, match="no stage was started here"):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_config_makes_the_run_again(run: Path) -> None:
-    """The command in the report must be one that works."""
+    """The config that the report writes must give the same run."""
     write(run)
     tree = yaml.safe_load((run / "report" / "config.yaml").read_text())
     assert Config.model_validate(tree) == Config.model_validate(finished_run.CONFIG)
@@ -269,7 +269,7 @@ def asked(served: Any, path: str, method: str = "GET", **headers: str) -> int:
 
 
 def test_serves_the_report_alone(served: Any, run: Path) -> None:
-    """Samples can be private: no other machine, nothing beside the report, no other site's page by a name that points here."""
+    """Samples can be private: no other machine, no other file, no DNS rebinding."""
     assert served.server_address[0] == "127.0.0.1"
     assert asked(served, "/") == asked(served, "/report.md") == 200
     (run / "report" / "out").symlink_to(run / "evaluate")
@@ -287,13 +287,13 @@ def test_serves_the_report_alone(served: Any, run: Path) -> None:
 
 
 def test_a_port_that_is_taken(served: Any, tmp_path: Path) -> None:
-    """One line, no traceback."""
+    """A port that is in use gave a traceback."""
     with pytest.raises(PipelineError, match="give another with --port"):
         server(tmp_path, served.server_address[1])
 
 
 def test_labels_keep_apart() -> None:
-    """Two names on one another are none."""
+    """Two labels in the same place cannot be read."""
     points = tuple(
         Point(f"model-{number}", 10.0, Interval(mean=0.9, low=0.89, high=0.91))
         for number in range(5)
@@ -311,7 +311,7 @@ def test_labels_keep_apart() -> None:
 
 
 def test_charts_of_edges() -> None:
-    """Nothing dropped, everything dropped, figures that are all alike, one value only: no division by 0, no log of it."""
+    """Nothing or everything rejected, equal figures, one value: no division by 0, no log of 0."""
     same = Interval(mean=0.0, low=0.0, high=0.0)
     for width in (charts.WIDE, charts.NARROW):
         charts.waterfall(Waterfall(5, (), 5), width, "wide")
@@ -326,14 +326,14 @@ def test_charts_of_edges() -> None:
 
 
 def test_facts_hold_no_markup(run: Path) -> None:
-    """Markdown is written from them too."""
+    """Facts are written to Markdown too, so HTML in them would show as text."""
 
     def texts(found: Any) -> Iterator[str]:
         if isinstance(found, str):
             yield found
         elif isinstance(found, tuple):
-            for one in found:
-                yield from texts(one)
+            for item in found:
+                yield from texts(item)
 
     facts: Facts = gather(run)
     assert not [

@@ -1,4 +1,4 @@
-"""What a student says word by word of its training rows: counting, choosing rows and their control, canaries."""
+"""What a student says word for word of its training rows: counting, choosing rows and their control, canaries."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run folder as the stages leave it, with every figure that results.json can have; all of them are made up."""
+"""Make a run folder as the stages leave it, with all figures of results.json; they are made up."""
 
 import json
 from pathlib import Path
@@ -119,7 +119,8 @@ def results() -> dict[str, Any]:
             "small - sft": {**interval(-0.009, 0.019), "p": 0.412},
         },
         "verdicts": [
-            "gate: kd: its groups are 0.120 apart, more than evaluate.gate.gap=0.1 (the teacher's: 0.040)"
+            "gate: kd: its groups are 0.120 apart, more than evaluate.gate.gap=0.1 "
+            "(the teacher's: 0.040)"
         ],
         "note": None,
     }
@@ -149,7 +150,7 @@ def ablation() -> dict[str, Any]:
 
 
 def history(method: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for step in range(1, 101, 3):
         kd = (
             {
@@ -160,7 +161,7 @@ def history(method: str) -> list[dict[str, Any]]:
             if method == "kd"
             else {}
         )
-        found.append(
+        entries.append(
             {
                 "step": step,
                 "loss": sum(v for k, v in kd.items() if "loss" in k) or 2.5 / step**0.5,
@@ -169,16 +170,22 @@ def history(method: str) -> list[dict[str, Any]]:
             }
         )
         if step % 15 == 1:
-            found.append(
+            entries.append(
                 {"step": step, "eval_loss": 2.6 / step**0.45, "eval_score": 0.9 - 0.6 / step**0.5}
             )
-    return found
+    return entries
 
 
 def make(
-    run: Path, found: dict[str, Any] | None, until: int = 99, rejected: dict[str, int] | None = None
+    run: Path,
+    figures: dict[str, Any] | None,
+    until: int = 99,
+    rejected: dict[str, int] | None = None,
 ) -> Path:
-    """A run whose first `until` parts are finished and whose next one is begun; `found` becomes its results.json."""
+    """Make a run whose first `until` parts are finished and whose next one is started.
+
+    `figures` becomes its results.json.
+    """
     rejected = REJECTED if rejected is None else rejected
     counts: dict[str, dict[str, Any]] = {
         "generate": {"samples": 2000, "failed": 4, "failed_by_reason": {"timed_out": 4}},
@@ -190,7 +197,7 @@ def make(
             for name in ("teacher", "base", "kd", "sft", "small")
         },
     }
-    for number, (part, said) in enumerate(list(counts.items())[: until + 1]):
+    for number, (part, count) in enumerate(list(counts.items())[: until + 1]):
         begun = {
             "begun": f"2026-01-02T03:{number:02d}:00+00:00",
             "config": CONFIG,
@@ -203,7 +210,7 @@ def make(
                 {
                     "finished": "2026-01-02T05:00:00+00:00",
                     "seconds": 61.5,
-                    "counts": said,
+                    "counts": count,
                     "files": {},
                 },
             )
@@ -214,8 +221,8 @@ def make(
             (run / "train" / arm / "history.jsonl").write_text(
                 "".join(json.dumps(entry) + "\n" for entry in log)
             )
-    if found:
-        write(run / "evaluate" / "results.json", found)
+    if figures:
+        write(run / "evaluate" / "results.json", figures)
         write(run / "ablate" / "results.json", ablation())
     return run
 
