@@ -1,4 +1,4 @@
-"""index.html: the facts as a page that needs nothing beside it, in any browser, from a file."""
+"""Write index.html: the facts as one page that needs no other file and no network."""
 
 import base64
 import hashlib
@@ -12,49 +12,61 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.execution.paths import BASE
-from pipeline.report import charts
-from pipeline.report.facts import Estimate, Facts, Table
+from pipeline.report import charts, plots
+from pipeline.report.facts import Cost, Estimate, Facts, Group, Panel, Reliability, Table, Waterfall
 
 HERE = Path(__file__).parent
 SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
-POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'strict-dynamic' {}"
+POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+    "style-src 'unsafe-inline'; script-src 'strict-dynamic' {}"
+)
+POLICY_MARK = "POLICY-OF-THIS-PAGE"
 
 
 def page(facts: Facts, samples: Markup | None) -> str:
-    """The whole page. `samples` is the section of the samples, if there is one."""
+    """Return the whole page; `samples` is the section with the samples, None without one."""
+    text = render(
+        "index.html",
+        trim_blocks=True,
+        policy=POLICY_MARK,
+        facts=facts,
+        samples=samples,
+        style=static("style.css"),
+        script=static("theme.js"),
+        charts=_charts(facts),
+        sections=list(_sections(facts, samples)),
+    )
+    return text.replace(POLICY_MARK, _policy(text), 1)
+
+
+def render(template: str, *, trim_blocks: bool = False, **values: Any) -> str:
+    """Fill a template of this folder; an unknown name in it is an error."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        trim_blocks=trim_blocks,
+        lstrip_blocks=trim_blocks,
         undefined=StrictUndefined,
     )
-    given = {
-        "facts": facts,
-        "samples": samples,
-        "style": Markup((HERE / "static" / "style.css").read_text(encoding="utf-8")),
-        "script": Markup((HERE / "static" / "theme.js").read_text(encoding="utf-8")),
-        "charts": _charts(facts),
-        "tables": {"waterfall": _drops(facts), "groups": _groups(facts)},
-        "sections": list(_sections(facts, samples)),
-    }
-    mark = "POLICY-OF-THIS-PAGE"
-    text = environment.get_template("index.html").render(policy=mark, **given)
-    return text.replace(mark, policy(text), 1)
+    return environment.get_template(template).render(**values)
 
 
-def policy(text: str) -> str:
-    """The Content-Security-Policy of a page: nothing from any network, no script in it but those that it was written with."""
-    hashes = {
-        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        for script in SCRIPT.findall(text)
-    }
-    return POLICY.format(" ".join(f"'sha256-{one}'" for one in sorted(hashes)))
+def static(name: str) -> Markup:
+    """Return a style sheet or script of this folder."""
+    return Markup((HERE / "static" / name).read_text(encoding="utf-8"))
+
+
+def _policy(text: str) -> str:
+    """Return the Content-Security-Policy of a page: no network, and no script but its own."""
+    digests = {hashlib.sha256(script.encode()).digest() for script in SCRIPT.findall(text)}
+    hashes = sorted(base64.b64encode(digest).decode() for digest in digests)
+    return POLICY.format(" ".join(f"'sha256-{code}'" for code in hashes))
 
 
 def _sections(facts: Facts, samples: Markup | None) -> Iterator[tuple[str, str]]:
-    """(anchor, title) of what the page has."""
-    for anchor, title, there in (
+    """Yield (anchor, title) of the sections that the page has."""
+    for anchor, title, content in (
         ("verdict", "Verdict", True),
         ("missing", "Missing", facts.missing),
         ("models", "Models", facts.quality.rows),
@@ -64,97 +76,82 @@ def _sections(facts: Facts, samples: Markup | None) -> Iterator[tuple[str, str]]
         ("differences", "Differences", facts.differences),
         ("groups", "Groups", facts.groups),
         ("calibration", "Calibration", facts.reliability),
-        ("memory", "Memory", facts.memorisation or facts.canaries),
-        ("elsewhere", "Elsewhere", facts.elsewhere),
+        ("memory", "Memorisation", facts.memorisation or facts.canaries),
+        ("elsewhere", "Other tasks", facts.elsewhere),
         ("ablation", "Curation", facts.ablation),
         ("samples", "Samples", samples),
         ("settings", "Settings", True),
     ):
-        if there:
+        if content:
             yield anchor, title
 
 
 def _charts(facts: Facts) -> dict[str, Any]:
-    """Every drawing that the facts allow, with its figures where they are not in its words."""
-    arms = facts.arms
-    return {
-        "waterfall": charts.both(partial(charts.waterfall, facts.waterfall))
-        if facts.waterfall
-        else None,
-        "panels": [
-            (panel, charts.curves(panel, arms), _curves(panel.curves)) for panel in facts.panels
-        ],
+    """Return each chart for which there are facts, with a table of its data."""
+    drawn: dict[str, Any] = {
+        "panels": [(p, plots.curves(p, facts.arms), _panel_data(p)) for p in facts.panels],
         "costs": [
-            (cost, charts.scatter(cost, arms, facts.metric), _points(cost)) for cost in facts.costs
+            (cost, plots.scatter(cost, facts.arms, facts.metric), _cost_data(cost))
+            for cost in facts.costs
         ],
-        "differences": (
-            charts.both(partial(charts.estimates, _close(facts), what="Differences", zero=True)),
-            _differences(facts),
-        )
-        if facts.differences
-        else None,
-        "groups": charts.both(partial(charts.groups, facts.groups, arms)) if facts.groups else None,
         "reliability": [
-            (one, charts.reliability(one, arms), _bins(one)) for one in facts.reliability
+            (model, plots.reliability(model, facts.arms), _reliability_data(model))
+            for model in facts.reliability
         ],
-        "ablation": charts.both(
-            partial(charts.estimates, facts.ablation.sets, what="Score by set", zero=False)
-        )
-        if facts.ablation
-        else None,
     }
+    if facts.waterfall:
+        draw = partial(charts.waterfall, facts.waterfall)
+        drawn["waterfall"] = charts.both(draw), _waterfall_data(facts.waterfall)
+    if facts.differences:
+        rows = _without_base(facts.differences)
+        draw = partial(charts.estimates, rows, what="Differences", zero=True)
+        drawn["differences"] = charts.both(draw), _differences_data(facts.differences)
+    if facts.groups:
+        draw = partial(charts.groups, facts.groups, facts.arms)
+        drawn["groups"] = charts.both(draw), _groups_data(facts.groups)
+    if facts.ablation:
+        draw = partial(charts.estimates, facts.ablation.sets, what="Score by set", zero=False)
+        drawn["ablation"] = charts.both(draw)
+    return drawn
 
 
-def _close(facts: Facts) -> Sequence[Estimate]:
-    """The differences but for those against the untouched student, beside which the others would be dots."""
-    return [
-        one for one in facts.differences if not one.name.endswith(f" - {BASE}")
-    ] or facts.differences
+def _without_base(differences: Sequence[Estimate]) -> Sequence[Estimate]:
+    """Drop differences to the base student, beside which the others would be too small to see."""
+    return [row for row in differences if not row.name.endswith(f" - {BASE}")] or differences
 
 
-def _differences(facts: Facts) -> Table:
-    return Table(
-        ("difference", "mean [95 %]"), tuple((one.name, one.says) for one in facts.differences)
-    )
+def _differences_data(differences: Sequence[Estimate]) -> Table:
+    return Table(("difference", "mean [95 %]"), tuple((row.name, row.says) for row in differences))
 
 
-def _curves(curves: Any) -> Table:
+def _panel_data(panel: Panel) -> Table:
     rows = [
-        (f"{one.arm}, {one.name}", f"{step:,.0f}", f"{value:.4g}")
-        for one in curves
-        for step, value in one.points
+        (f"{curve.arm}, {curve.name}", f"{step:,.0f}", f"{value:.4g}")
+        for curve in panel.curves
+        for step, value in curve.points
     ]
     return Table(("curve", "step", "value"), tuple(rows))
 
 
-def _points(cost: Any) -> Table:
-    rows = [
-        (
-            one.model,
-            f"{one.cost:,.1f}",
-            f"{one.score.mean:.3f} [{one.score.low:.3f}, {one.score.high:.3f}]",
-        )
-        for one in cost.points
-    ]
+def _cost_data(cost: Cost) -> Table:
+    rows = []
+    for point in cost.points:
+        score = point.score
+        interval = f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]"
+        rows.append((point.model, f"{point.cost:,.1f}", interval))
     return Table(("model", cost.unit, "score [95 %]"), tuple(rows))
 
 
-def _bins(one: Any) -> Table:
-    rows = [
-        (f"{found.confidence:.3f}", f"{found.accuracy:.3f}", f"{found.count:,}")
-        for found in one.bins
-    ]
+def _reliability_data(model: Reliability) -> Table:
+    rows = [(f"{b.confidence:.3f}", f"{b.accuracy:.3f}", f"{b.count:,}") for b in model.bins]
     return Table(("confidence", "right", "answers"), tuple(rows))
 
 
-def _drops(facts: Facts) -> Table:
-    found = facts.waterfall
-    return Table(
-        ("reason", "samples"),
-        tuple((reason, f"{number:,}") for reason, number in found.drops) if found else (),
-    )
+def _waterfall_data(samples: Waterfall) -> Table:
+    rows = [(reason, f"{number:,}") for reason, number in samples.drops]
+    return Table(("reason", "samples"), tuple(rows))
 
 
-def _groups(facts: Facts) -> Table:
-    rows = [(group.name, one.name, one.says) for group in facts.groups for one in group.scores]
+def _groups_data(groups: Sequence[Group]) -> Table:
+    rows = [(group.name, score.name, score.says) for group in groups for score in group.scores]
     return Table(("group", "model", "score [95 %]"), tuple(rows))

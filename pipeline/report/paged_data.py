@@ -1,4 +1,7 @@
-"""Data beside a page that is opened from disk: scripts that hand JSON to the page, since a page from disk may fetch nothing."""
+"""Data beside a page that is opened from disk, as scripts that hand JSON to the page.
+
+A page from disk must not fetch files, but it may load scripts.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-PAGE = 256  # rows
-LINE = 96  # characters of a row in a list
+PAGE_ROWS = 256
+MAX_LINE = 96  # characters of a row in the list
 
 
 @dataclass
 class Facet:
-    """Something to choose rows by: the values there are, and the number of its value for each row."""
+    """A property to choose rows by: its values, and for each row the number of its value."""
 
     key: str
     label: str
@@ -24,20 +27,22 @@ class Facet:
         self._numbers = {value: number for number, value in enumerate(self.values)}
 
     def add(self, value: str) -> None:
+        """Add a row's value."""
         if value not in self._numbers:
             self._numbers[value] = len(self.values)
             self.values.append(value)
         self.codes.append(self._numbers[value])
 
     def to_json(self) -> dict[str, Any]:
+        """Return what the page reads."""
         return {"key": self.key, "label": self.label, "values": self.values, "codes": self.codes}
 
 
 @dataclass
 class Index:
-    """What a list shows of each row, a column each, so that it is small for many rows.
+    """What the list shows of each row, by column, which is compact for many rows.
 
-    `numbers` are what rows can be sorted by, None where a row has none. `note` says what is not among the rows.
+    `numbers` sort the rows, None where a row has none. `note` says which rows are left out.
     """
 
     facets: Sequence[Facet]
@@ -49,40 +54,48 @@ class Index:
     note: str = ""
 
     def add(self, identifier: str, head: str, line: str, number: float | None) -> None:
+        """Add a row: its id, the heading and the line that the list shows, and its number."""
         self.ids.append(identifier)
-        self.heads.append(short(head, LINE // 2))
-        self.lines.append(short(line, LINE))
+        self.heads.append(short(head, MAX_LINE // 2))
+        self.lines.append(short(line, MAX_LINE))
         self.numbers.append(None if number is None else round(number, 3))
 
     def to_json(self) -> dict[str, Any]:
-        return {"page": PAGE, **vars(self), "facets": [facet.to_json() for facet in self.facets]}
+        """Return what the page reads."""
+        return {
+            "page": PAGE_ROWS,
+            **vars(self),
+            "facets": [facet.to_json() for facet in self.facets],
+        }
 
 
 def short(text: str, most: int) -> str:
-    """One line of at most so many characters."""
+    """Return a text as one line of at most `most` characters."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
-def lined(value: Any) -> str:
-    """A seed's input as text."""
+def input_text(value: Any) -> str:
+    """Return an input of a seed as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def write_data(folder: Path, name: str, data: Any) -> None:
-    """Write `folder`/name.js, which hands `data` to the page. It is read as an object literal, so keys must not be from outside."""
+    """Write `folder`/name.js, which hands `data` to the page.
+
+    The browser reads it as an object literal, so no key may come from the user's data.
+    """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     path = folder / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        f'browse.take("{folder.name}/{name}",{text})\n'.encode("utf-8", "backslashreplace")
-    )
+    script = f'browse.take("{folder.name}/{name}",{text})\n'
+    path.write_bytes(script.encode("utf-8", "backslashreplace"))
 
 
 def in_pages(rows: Iterable[Any]) -> Iterable[tuple[str, list[Any]]]:
-    """(name, rows) of each page."""
-    waiting = iter(rows)
+    """Yield (name, rows) of each page."""
+    remaining = iter(rows)
     number = 0
-    while page := list(islice(waiting, PAGE)):
+    while page := list(islice(remaining, PAGE_ROWS)):
         yield f"{number:05d}", page
         number += 1

@@ -1,4 +1,4 @@
-"""What the teacher wrote, kept and rejected, as pages of samples and a list of them; read a shard at a time, to keep memory flat."""
+"""The teacher's samples, kept and rejected, as pages and an index; reads one shard at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from pipeline.filters.measure_cache import MeasureCache, Shard, read_order
 from pipeline.inspection.lookup import is_judged
 from pipeline.inspection.tokens import load_teacher_tokenizer
 from pipeline.records import Rejected, Sample, Score
-from pipeline.report.paged_data import Facet, Index, in_pages, lined, write_data
+from pipeline.report.paged_data import Facet, Index, in_pages, input_text, write_data
 from pipeline.report.token_probabilities import Packed, pack, to_json
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_lines, read_records, sealed_shards
 from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import scorers
 
-KEPT, REJECTED, OPEN = "kept", "rejected", "not judged yet"
+KEPT, REJECTED, OPEN = "kept", "rejected", "not filtered yet"
 RIGHT, PARTLY, WRONG, UNKNOWN = "right", "partly right", "wrong", "unknown"
 NO_GROUP = "none"
-CERTAIN = (
+SORTS = (
     ("input", "in input order"),
     ("id", "by id"),
     ("rising", "least certain first"),
@@ -33,22 +33,25 @@ CERTAIN = (
 
 @dataclass(frozen=True)
 class Row:
-    """One sample, and what is known of it."""
+    """One sample with its verdict, score and token probabilities."""
 
     sample: Sample
-    fate: str
+    verdict: str
     rejected: Rejected | None
     score: Score | None
     packed: Packed | None
-    logprob: float | None  # the teacher's, the mean of the tokens
+    logprob: float | None  # the teacher's, mean over the tokens
 
 
 def write(run_dir: Path, folder: Path, most: int) -> Index | None:
-    """Write pages of samples and of their tokens into `folder`; returns the index of what is there. None if there is no sample."""
+    """Write pages of samples and of their tokens into `folder`; return their index.
+
+    None if there is no sample yet.
+    """
     shards = _shards(run_dir)
     if not shards:
         return None
-    chosen = _chosen(run_dir, shards, most)
+    chosen = _choose(run_dir, shards, most)
     index = _index(int(chosen.sum()), len(chosen))
     tokenizer = None
     for name, rows in in_pages(_rows(run_dir, shards, chosen)):
@@ -63,10 +66,10 @@ def write(run_dir: Path, folder: Path, most: int) -> Index | None:
 
 
 def verdict_of(score: Score | None) -> str:
-    """In a word."""
+    """Return a score in a word."""
     if score is None or score.explanation.startswith(UNKNOWN):
         return UNKNOWN
-    return RIGHT if score.value == 1 else WRONG if score.value == 0 else PARTLY
+    return {1.0: RIGHT, 0.0: WRONG}.get(score.value, PARTLY)
 
 
 def _index(shown: int, samples: int) -> Index:
@@ -74,130 +77,137 @@ def _index(shown: int, samples: int) -> Index:
         Facet("verdict", "Verdict", [KEPT, REJECTED, OPEN]),
         Facet("truth", "Against ground truth", [RIGHT, PARTLY, WRONG, UNKNOWN]),
         Facet("reason", "Rejected for", [""]),
-        Facet("slice", "Slice", [NO_GROUP]),
+        Facet("slice", "Group", [NO_GROUP]),
     ]
     note = (
-        f"{shown:,} of {samples:,} samples are here: those rejected first, the others evenly drawn."
-        if shown < samples
-        else ""
+        f"{shown:,} of {samples:,} samples are here: rejected ones first, then evenly spaced ones."
     )
-    return Index(facets, sorts=CERTAIN, note=note)
+    return Index(facets, sorts=SORTS, note=note if shown < samples else "")
 
 
 def _shards(run_dir: Path) -> list[Shard]:
-    """Those that are finished, also of a stage that is not."""
-    if (run_dir / "generate" / "manifest.json").exists():
+    """Return the finished shards, also while generate is not finished."""
+    folder = run_dir / "generate"
+    if (folder / "manifest.json").exists():
         return MeasureCache(run_dir).shards
-    return [
-        Shard(path, sum(1 for _ in read_lines(path)), "")
-        for path in sealed_shards(run_dir / "generate")
-    ]
+    return [Shard(path, sum(1 for _ in read_lines(path)), "") for path in sealed_shards(folder)]
 
 
-def _judged(run_dir: Path) -> bool:
-    """Whether filter is through, with what is there now."""
-    return all(
-        (run_dir / stage / "manifest.json").exists() for stage in ("generate", "filter")
-    ) and is_judged(run_dir)
+def _filtered(run_dir: Path) -> bool:
+    """Return True if filter is finished on the samples that generate holds now."""
+    stages = ("generate", "filter")
+    return all((run_dir / stage / "manifest.json").exists() for stage in stages) and is_judged(
+        run_dir
+    )
 
 
-def _chosen(run_dir: Path, shards: list[Shard], most: int) -> NDArray[np.bool_]:
-    """(samples,) which of them are shown: what was rejected first, then the others, evenly drawn."""
+def _choose(run_dir: Path, shards: list[Shard], most: int) -> NDArray[np.bool_]:
+    """Return (samples,) which samples are shown: rejected ones first, then evenly spaced ones."""
     samples = sum(shard.records for shard in shards)
     if samples <= most:
         return np.ones(samples, bool)
+    rejected = np.zeros(samples, bool)
+    if _filtered(run_dir):
+        rows = [rejection.row for rejection in _rejections(run_dir)]
+        rejected[rows] = True
     chosen = np.zeros(samples, bool)
-    if _judged(run_dir):
-        chosen[[one.row for one in read_records(run_dir / "filter" / "rejected", Rejected)]] = True
-    for rows in (np.flatnonzero(chosen), np.flatnonzero(~chosen)):
-        room = most - int(chosen.sum())
-        if room < 0:
-            chosen[rows] = False
-            room = most
-        chosen[rows[np.linspace(0, len(rows) - 1, min(room, len(rows))).astype(np.int64)]] = True
+    for candidates in (np.flatnonzero(rejected), np.flatnonzero(~rejected)):
+        count = min(most - int(chosen.sum()), len(candidates))
+        places = np.linspace(0, len(candidates) - 1, count).astype(np.int64)
+        chosen[candidates[places]] = True
     return chosen
 
 
+def _rejections(run_dir: Path) -> Iterator[Rejected]:
+    return read_records(run_dir / "filter" / "rejected", Rejected)
+
+
 def _rows(run_dir: Path, shards: list[Shard], chosen: NDArray[np.bool_]) -> Iterator[Row]:
-    judged = _judged(run_dir)
-    frames, grade = TopKFolder(run_dir / "generate"), _Grades(run_dir)
-    rejections = read_records(run_dir / "filter" / "rejected", Rejected) if judged else iter(())
-    said = next(rejections, None)  # the next one, by row
+    filtered = _filtered(run_dir)
+    frames, scores = TopKFolder(run_dir / "generate"), _Scores(run_dir)
+    rejections = _rejections(run_dir) if filtered else iter(())
+    rejection = next(rejections, None)  # rejections are sorted by row
     row = -1
     for shard in shards:
-        grade.open(shard)
+        scores.open(shard)
         for number, line in enumerate(read_lines(shard.path)):
             row += 1
-            rejected = said if said is not None and said.row == row else None
-            said = next(rejections, None) if rejected else said
+            rejected = None
+            if rejection is not None and rejection.row == row:
+                rejected, rejection = rejection, next(rejections, None)
             if chosen[row]:
                 sample = Sample.from_line(line, f"{shard.path}:{number + 1}")
-                fate = OPEN if not judged else REJECTED if rejected else KEPT
-                yield Row(sample, fate, rejected, grade(sample, number), *_thought(frames, sample))
+                verdict = (REJECTED if rejected else KEPT) if filtered else OPEN
+                packed, logprob = _probabilities(frames, sample)
+                score = scores.score(sample, number)
+                yield Row(sample, verdict, rejected, score, packed, logprob)
 
 
-def _thought(frames: TopKFolder, sample: Sample) -> tuple[Packed | None, float | None]:
+def _probabilities(frames: TopKFolder, sample: Sample) -> tuple[Packed | None, float | None]:
     if sample.frame is None or not sample.token_ids:
         return None, None
     topk = frames.topk_of(sample)
     return pack(sample.token_ids, topk), float(topk.logprobs[:, 0].mean())
 
 
-class _Grades:
-    """Samples against the ground truth: as the filter found, or at once where that costs nothing; what would need a sandbox is unknown."""
+class _Scores:
+    """Scores of samples against the ground truth.
+
+    They are those of the filter if it is finished. Otherwise a sample is scored now, unless that
+    needs a sandbox; then its score is unknown.
+    """
 
     def __init__(self, run_dir: Path):
-        self._task = Config.model_validate(
-            read_json(run_dir / "generate" / "begun.json")["config"]
-        ).task
-        self._measured = MeasureCache(run_dir) if _judged(run_dir) else None
-        order = read_order(run_dir / "filter")
-        self._measure = next((measures[0] for name, measures in order if name == "correct"), None)
-        self._found: Any = None
+        begun = read_json(run_dir / "generate" / "begun.json")
+        self._task = Config.model_validate(begun["config"]).task
+        self._cache = MeasureCache(run_dir) if _filtered(run_dir) else None
+        filters = read_order(run_dir / "filter")
+        self._measure = next((measures[0] for name, measures in filters if name == "correct"), None)
+        self._column: Any = None
 
     def open(self, shard: Shard) -> None:
-        self._found = (
-            self._measured.shard_column(self._measure, shard)
-            if self._measured and self._measure
-            else None
-        )
+        """Read the filter's scores of a shard."""
+        self._column = None
+        if self._cache and self._measure:
+            self._column = self._cache.shard_column(self._measure, shard)
 
-    def __call__(self, sample: Sample, number: int) -> Score | None:
+    def score(self, sample: Sample, number: int) -> Score | None:
+        """Return the score of the shard's sample of this number; None if it is unknown."""
         if sample.seed.target is None:
             return None
-        if self._found is not None:
-            value, why = self._found[number]
-            return None if value is None else Score(value=value, explanation=why)
+        if self._column is not None:
+            value, explanation = self._column[number]
+            return None if value is None else Score(value=value, explanation=explanation)
         scorer = scorers.SCORERS.get(self._task.metric)
         return scorer(sample.answer, sample.seed.target, self._task.labels) if scorer else None
 
 
+def _reason(rejected: Rejected | None) -> str:
+    return f"{rejected.filter}.{rejected.reason}" if rejected else ""
+
+
 def _add(index: Index, row: Row) -> None:
-    sample, rejected = row.sample, row.rejected
-    reason = f"{rejected.filter}.{rejected.reason}" if rejected else ""
-    for facet, value in zip(
-        index.facets,
-        (row.fate, verdict_of(row.score), reason, sample.seed.group or NO_GROUP),
-        strict=True,
-    ):
+    sample = row.sample
+    group = sample.seed.group or NO_GROUP
+    values = (row.verdict, verdict_of(row.score), _reason(row.rejected), group)
+    for facet, value in zip(index.facets, values, strict=True):
         facet.add(value)
-    line = " · ".join(lined(value) for value in sample.seed.inputs.values())
-    index.add(
-        sample.id, sample.answer if sample.answer is not None else sample.text, line, row.logprob
-    )
+    head = sample.answer if sample.answer is not None else sample.text
+    line = " · ".join(input_text(value) for value in sample.seed.inputs.values())
+    index.add(sample.id, head, line, row.logprob)
 
 
 def _page_row(row: Row) -> dict[str, Any]:
     sample, rejected = row.sample, row.rejected
     return {
-        "inputs": [[key, lined(value)] for key, value in sample.seed.inputs.items()],
+        "inputs": [[key, input_text(value)] for key, value in sample.seed.inputs.items()],
         "text": sample.text,
         "rationale": sample.rationale,
         "answer": sample.answer,
         "spans": [sample.rationale_tokens, sample.answer_tokens],
         "target": sample.seed.target,
         "why": row.score.explanation if row.score else None,
-        "said": [f"{rejected.filter}.{rejected.reason}", str(rejected.value)] if rejected else None,
+        "said": [_reason(rejected), str(rejected.value)] if rejected else None,
         "ended": sample.finish_reason,
         "tokens": sample.usage.completion_tokens,
     }

@@ -1,4 +1,4 @@
-"""A report over HTTP, on this machine alone."""
+"""Serve a report over HTTP, to this machine only."""
 
 import functools
 import logging
@@ -15,15 +15,16 @@ LOOPBACK = "127.0.0.1"
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """The files of one folder, to read. No lists of folders, nothing outside, and no page of another site can ask by a name of its own."""
+    """Serves the files of one folder, read-only and without folder listings.
+
+    It refuses files outside the folder (by a link, too) and requests by another host name, by which
+    a page of another site could read the report (DNS rebinding).
+    """
 
     def send_head(self) -> Any:
         host = (self.headers.get("Host") or "").rpartition(":")[0]
-        inside = (
-            Path(self.translate_path(self.path))
-            .resolve()
-            .is_relative_to(Path(self.directory).resolve())
-        )
+        folder = Path(self.directory).resolve()
+        inside = Path(self.translate_path(self.path)).resolve().is_relative_to(folder)
         if host not in (LOOPBACK, "localhost") or not inside:
             self.send_error(HTTPStatus.NOT_FOUND)
             return None
@@ -38,15 +39,17 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Nobody reads a line a request."""
+        """Log nothing; a line for each request helps nobody."""
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Listens already; 0 is any free port. Raises PipelineError if the port is taken."""
+    """Return a server that listens already; port 0 is any free one.
+
+    Raises PipelineError if the port is taken.
+    """
+    handler = functools.partial(Handler, directory=str(folder))
     try:
-        return ThreadingHTTPServer(
-            (LOOPBACK, port), functools.partial(Handler, directory=str(folder))
-        )
+        return ThreadingHTTPServer((LOOPBACK, port), handler)
     except OSError as error:
         raise PipelineError(
             f"report: port {port} cannot be used ({error.strerror}); give another with --port"
@@ -54,7 +57,7 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 
 def serve(folder: Path, port: int) -> None:
-    """Serve until Ctrl-C."""
+    """Serve a folder until Ctrl-C."""
     with server(folder, port) as listening:
         log.info(f"http://{LOOPBACK}:{listening.server_address[1]}/ (ends with Ctrl-C)")
         listening.serve_forever()

@@ -1,14 +1,11 @@
-"""The few shapes that the charts are made of. Text is escaped; colours are the custom properties of style.css."""
+"""The shapes that the charts consist of. Text is escaped; colours are properties of style.css."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-LETTER, BOLD = 6.9, 7.8  # pixels that a letter of 12 px takes, on average
-
-Scale = Callable[[float], float]
+LETTER, BOLD = 6.9, 7.8  # average width in pixels of a letter of 12 px
 
 
 @dataclass(frozen=True)
@@ -20,7 +17,8 @@ class Box:
     right: float
     bottom: float
 
-    def meets(self, other: "Box") -> bool:
+    def overlaps(self, other: "Box") -> bool:
+        """Return True if the boxes have an area in common."""
         return (
             self.left < other.right
             and other.left < self.right
@@ -28,7 +26,8 @@ class Box:
             and other.top < self.bottom
         )
 
-    def holds(self, other: "Box") -> bool:
+    def contains(self, other: "Box") -> bool:
+        """Return True if the other box is inside this one."""
         return (
             self.left <= other.left
             and other.right <= self.right
@@ -38,21 +37,18 @@ class Box:
 
 
 def tag(name: str, *content: str, **attributes: str | float | None) -> Markup:
-    """An element. Names of attributes: class_ is class, stroke_width is stroke-width."""
-    given = [
-        Markup(' {}="{}"').format(
-            key.rstrip("_").replace("_", "-"), f"{value:.6g}" if isinstance(value, float) else value
-        )
-        for key, value in attributes.items()
-        if value is not None
-    ]
-    return Markup("<{0}{1}>{2}</{0}>").format(
-        Markup(name), Markup("").join(given), Markup("").join(content)
-    )
+    """Return an element. `class_` stands for class, `stroke_width` for stroke-width."""
+    markup = Markup("")
+    for key, value in attributes.items():
+        if value is not None:
+            shown = f"{value:.6g}" if isinstance(value, float) else value
+            markup += Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), shown)
+    inner = Markup("").join(content)
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), markup, inner)
 
 
 def drawing(width: float, height: float, title: str, kind: str, *content: str) -> Markup:
-    """A whole picture; `title` is what it says to those who do not see it."""
+    """Return a whole picture; `title` is its description for screen readers."""
     return tag(
         "svg",
         tag("title", title),
@@ -74,17 +70,17 @@ def text(
     anchor: str | None = None,
     style: str | None = None,
 ) -> Markup:
-    return tag(
-        "text", words, x=float(x), y=float(y), class_=kind or None, text_anchor=anchor, style=style
-    )
+    """Return a line of text; `anchor` is start (the default), middle or end."""
+    attributes = {"class_": kind or None, "text_anchor": anchor, "style": style}
+    return tag("text", words, x=float(x), y=float(y), **attributes)
 
 
 def line(
     x1: float, y1: float, x2: float, y2: float, kind: str | None = None, style: str | None = None
 ) -> Markup:
-    return tag(
-        "line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=kind, style=style
-    )
+    """Return a straight line."""
+    ends = {"x1": float(x1), "y1": float(y1), "x2": float(x2), "y2": float(y2)}
+    return tag("line", **ends, class_=kind, style=style)
 
 
 def bar(
@@ -95,95 +91,57 @@ def bar(
     kind: str | None = None,
     style: str | None = None,
 ) -> Markup:
-    return tag(
-        "rect",
-        x=float(x),
-        y=float(y),
-        width=float(max(width, 0.0)),
-        height=float(height),
-        rx=2.0,
-        class_=kind,
-        style=style,
-    )
+    """Return a rectangle with rounded corners; a negative width is 0."""
+    size = {"width": float(max(width, 0.0)), "height": float(height)}
+    return tag("rect", x=float(x), y=float(y), **size, rx=2.0, class_=kind, style=style)
 
 
 def path(points: Sequence[tuple[float, float]], style: str) -> Markup:
-    return tag(
-        "path", d="M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points), class_="line", style=style
-    )
+    """Return a line through the points."""
+    outline = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return tag("path", d=outline, class_="line", style=style)
 
 
 def mark(shape: int, x: float, y: float, style: str, size: float = 4.5) -> Markup:
-    """Circle, square, diamond, triangle or cross: what tells series apart where colours do not."""
+    """Return a mark: circle, square, diamond, or a triangle that points up or down.
+
+    The shape tells series apart where colours do not.
+    """
     s = size
+    if shape % 5 == 0:
+        return tag("circle", cx=float(x), cy=float(y), r=s, style=style)
     outlines = (
         "",
         f"M{x - s * 0.9:.1f},{y - s * 0.9:.1f}h{s * 1.8:.1f}v{s * 1.8:.1f}h{-s * 1.8:.1f}z",
-        f"M{x:.1f},{y - s * 1.25:.1f}l{s * 1.25:.1f},{s * 1.25:.1f}l{-s * 1.25:.1f},{s * 1.25:.1f}l{-s * 1.25:.1f},{-s * 1.25:.1f}z",
+        f"M{x:.1f},{y - s * 1.25:.1f}l{s * 1.25:.1f},{s * 1.25:.1f}"
+        f"l{-s * 1.25:.1f},{s * 1.25:.1f}l{-s * 1.25:.1f},{-s * 1.25:.1f}z",
         f"M{x:.1f},{y - s * 1.15:.1f}l{s * 1.15:.1f},{s * 2:.1f}h{-s * 2.3:.1f}z",
         f"M{x:.1f},{y + s * 1.15:.1f}l{s * 1.15:.1f},{-s * 2:.1f}h{-s * 2.3:.1f}z",
     )
-    if not outlines[shape % 5]:
-        return tag("circle", cx=float(x), cy=float(y), r=s, style=style)
     return tag("path", d=outlines[shape % 5], style=style)
 
 
-def linear(low: float, high: float, start: float, end: float) -> Scale:
-    """low..high onto start..end."""
-    span = (high - low) or 1.0
-    return lambda value: start + (value - low) / span * (end - start)
-
-
-def logarithmic(low: float, high: float, start: float, end: float) -> Scale:
-    onto = linear(math.log(low), math.log(high), start, end)
-    return lambda value: onto(math.log(value))
-
-
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round values from `low` to `high`, inclusive where they are round themselves."""
-    rough = (high - low) / about or 1.0
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def decades(low: float, high: float) -> list[float]:
-    """Values for a logarithmic axis: 1, 2, 5, 10, ... and only powers of ten where those are many."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = [10.0**power * factor for power in powers for factor in (1, 2, 5)]
-    inside = [value for value in every if low * 0.999 <= value <= high * 1.001]
-    tens = [value for value in inside if abs(math.log10(value) - round(math.log10(value))) < 1e-9]
-    return tens if len(inside) > 7 and len(tens) > 1 else inside
-
-
-def short(value: float) -> str:
-    """An axis label: 0.0005, 0.25, 1,200."""
-    if value and abs(value) < 0.001:
-        return f"{value:.0e}".replace("e-0", "e-")
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
-
-
 def width_of(words: str, letter: float = LETTER) -> float:
+    """Return the width of a text in pixels, about."""
     return len(words) * letter
 
 
 def fit(words: str, width: float, letter: float = LETTER) -> str:
-    """`words`, cut to `width` pixels with an ellipsis."""
+    """Cut a text to `width` pixels with an ellipsis."""
     letters = max(int(width / letter + 0.01), 2)
     return words if len(words) <= letters else words[: letters - 1] + "…"
 
 
 def apart(wanted: Sequence[float], distance: float, low: float, high: float) -> list[float]:
-    """Positions near the wanted ones, at least `distance` from one another, within low..high as far as there is room."""
+    """Move positions at least `distance` apart, within low..high as far as there is room."""
     order = sorted(range(len(wanted)), key=lambda number: wanted[number])
-    found = list(wanted)
-    floor = low
+    places = list(wanted)
+    lowest = low
     for number in order:
-        found[number] = floor = max(found[number], floor)
-        floor += distance
-    ceiling = high
+        places[number] = max(places[number], lowest)
+        lowest = places[number] + distance
+    highest = high
     for number in reversed(order):
-        found[number] = ceiling = min(found[number], ceiling)
-        ceiling -= distance
-    return found
+        places[number] = min(places[number], highest)
+        highest = places[number] - distance
+    return places

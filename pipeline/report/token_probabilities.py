@@ -1,4 +1,7 @@
-"""What the teacher thought of each token, for a page of samples: token ids by a table of the page's own, probabilities in thousandths."""
+"""The teacher's token probabilities of the samples on a page, as compact JSON.
+
+Token ids refer to a table of texts of the page's own; probabilities are in thousandths.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.inspection.tokens import TokenProbabilities, token_probabilities
+from pipeline.inspection.tokens import token_probabilities
 from pipeline.models.tokenizer import BROKEN, Tokenizer
 from pipeline.storage.topk import TopK
 
@@ -19,57 +22,56 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Packed:
-    """One sample: T tokens written, M others that were likely, those of a token one after the other."""
+    """One sample: its T tokens and M other likely tokens, those of a place side by side."""
 
     ids: Ints  # (T,)
-    parts: Ints  # (T,) their probability, of PARTS
-    counts: Ints  # (T,) of others
+    parts: Ints  # (T,) their probabilities in 1 / PARTS
+    counts: Ints  # (T,) number of other tokens at each place
     others: Ints  # (M,) ids
     others_parts: Ints  # (M,)
 
 
 def pack(token_ids: Sequence[int], topk: TopK) -> Packed:
-    found: TokenProbabilities = token_probabilities(topk, TOP)
-    parts = np.rint(found.others * PARTS).astype(np.int64)
-    some = parts > 0
+    """Return a sample's probabilities in whole parts, without other tokens of 0 parts."""
+    probabilities = token_probabilities(topk, TOP)
+    parts = np.rint(probabilities.others * PARTS).astype(np.int64)
+    visible = parts > 0
     return Packed(
         np.array(token_ids, np.int64),
-        np.rint(found.written * PARTS).astype(np.int64),
-        some.sum(axis=1),
-        found.ids[some],
-        parts[some],
+        np.rint(probabilities.written * PARTS).astype(np.int64),
+        visible.sum(axis=1),
+        probabilities.ids[visible],
+        parts[visible],
     )
 
 
 def to_json(page: Sequence[Packed | None], tokenizer: Tokenizer) -> dict[str, Any]:
-    """`pieces`: texts; `rows`: of each sample [tokens, parts, counts, others, parts of others], tokens and others as numbers of pieces, and
-    [place, text] where a character is spread over several tokens."""
-    known = [one for one in page if one is not None]
-    ids = np.unique(
-        np.concatenate(
-            [np.empty(0, np.int64), *(part for one in known for part in (one.ids, one.others))]
-        )
-    )
+    """Return {"pieces": texts of tokens, "rows": one for each sample}.
+
+    A row is [tokens, parts, counts, others, parts of others, whole characters], with tokens as
+    numbers of pieces. The last is [place, text] where a character is spread over several tokens.
+    """
+    samples = [sample for sample in page if sample is not None]
+    used = [np.concatenate([sample.ids, sample.others]) for sample in samples]
+    ids = np.unique(np.concatenate([np.empty(0, np.int64), *used]))
     pieces = {int(token): tokenizer.piece(int(token)) for token in ids}
     broken = {token for token, piece in pieces.items() if BROKEN in piece}
-    rows = [None if one is None else _row(one, ids, broken, tokenizer) for one in page]
+    rows = [None if sample is None else _row(sample, ids, broken, tokenizer) for sample in page]
     return {"pieces": list(pieces.values()), "rows": rows}
 
 
-def _row(one: Packed, ids: Ints, broken: set[int], tokenizer: Tokenizer) -> list[Any]:
-    tokens = one.ids.tolist()
-    row = [
-        np.searchsorted(ids, one.ids),
-        one.parts,
-        one.counts,
-        np.searchsorted(ids, one.others),
-        one.others_parts,
+def _row(sample: Packed, ids: Ints, broken: set[int], tokenizer: Tokenizer) -> list[Any]:
+    tokens = sample.ids.tolist()
+    whole: list[tuple[int, str]] = []
+    if not broken.isdisjoint(tokens):
+        for place, text in enumerate(tokenizer.pieces(tokens)):
+            if text != tokenizer.piece(tokens[place]):
+                whole.append((place, text))
+    return [
+        np.searchsorted(ids, sample.ids).tolist(),
+        sample.parts.tolist(),
+        sample.counts.tolist(),
+        np.searchsorted(ids, sample.others).tolist(),
+        sample.others_parts.tolist(),
+        whole,
     ]
-    mended: list[tuple[int, str]] = []
-    if broken and not broken.isdisjoint(tokens):
-        mended = [
-            (place, text)
-            for place, text in enumerate(tokenizer.pieces(tokens))
-            if text != tokenizer.piece(tokens[place])
-        ]
-    return [*(column.tolist() for column in row), mended]

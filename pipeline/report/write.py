@@ -1,4 +1,4 @@
-"""Write RUN/report: index.html, report.md, config.yaml and the pages of samples."""
+"""Write RUN/report: index.html, samples/, report.md and config.yaml."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,14 +8,13 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MAX_SAMPLES = 200_000  # samples that a browser looks through with ease
+MAX_SAMPLES = 200_000  # the browser stays fast up to here
 
 
 def write(run_dir: Path, most: int = MAX_SAMPLES) -> Path:
-    """Write index.html, samples/ with at most `most` samples to look through, report.md and config.yaml (all settings, to make the run
-    again); returns the page's path.
+    """Write the report, with at most `most` samples to browse, and return the page's path.
 
-    Raises PipelineError if nothing was begun in `run_dir`.
+    config.yaml holds all settings, to repeat the run. Raises PipelineError if no stage was started.
     """
     from pipeline.report.build import gather
     from pipeline.report.html import page
@@ -32,7 +31,7 @@ def write(run_dir: Path, most: int = MAX_SAMPLES) -> Path:
 
 
 def _samples(run_dir: Path, folder: Path, most: int) -> "Markup | None":
-    """The section of the samples. Where they cannot be read, the rest of the report is still worth having: the section says why."""
+    """Return the section of the samples; if they cannot be read, it says why."""
     from markupsafe import Markup
 
     from pipeline.report import sample_browser
@@ -40,4 +39,4 @@ def _samples(run_dir: Path, folder: Path, most: int) -> "Markup | None":
     try:
         return sample_browser.write(run_dir, folder, most)
     except PipelineError as error:
-        return Markup("<p>{}</p>").format(f"They cannot be shown: {error}")
+        return Markup("<p>The samples cannot be shown: {}</p>").format(str(error))

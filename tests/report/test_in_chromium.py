@@ -1,4 +1,7 @@
-"""The report in headless Chromium: opened from disk, looked through, by mouse and by keyboard. Screenshots are left in pytest's folder."""
+"""The report in headless Chromium, opened from disk and browsed by mouse and by keyboard.
+
+Screenshots are left in pytest's folder.
+"""
 
 import json
 import re
@@ -35,7 +38,7 @@ from pipeline.storage.shards import read_records, write_shards
 from pipeline.storage.topk import TopKFolder
 from tests.support.task import PROMPT, write_seeds
 
-PATIENCE_MS = 40_000  # two cores that do other things besides
+PATIENCE_MS = 40_000  # on two cores that are busy
 HOSTILE = '<img src=x onerror="document.title=1"></script><script>document.title=2</script>'
 REPLIES = [" yes, it is even\n", " no, it is odd\n", " perhaps ☃, who knows\n"]
 MANY = 100_000
@@ -45,7 +48,7 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, which make test installs where it may. Skips without one."""
+    """Debian's Chromium, which `make test` installs if it may. Skips without one."""
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("there is no chromium; install it: apt-get install chromium")
@@ -60,7 +63,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose teacher says right, wrong and unreadable things, with a student of made-up answers, and its report."""
+    """A run with right, wrong and unreadable replies and made-up answers, and its report."""
     folder = tmp_path_factory.mktemp("browsed")
     write_seeds(folder / "eval.jsonl", range(100, 112))
     rows = [
@@ -103,25 +106,25 @@ def _config(folder: Path) -> Path:
 
 
 def _student(config: Config) -> None:
-    """The arm kd, as if it had been trained: it gives the opposite of what the teacher says."""
+    """Write answers of an arm kd that gets the opposite score of the teacher on each seed."""
     folder = Path(config.run_dir) / "evaluate"
     shutil.copytree(folder / "teacher", folder / "kd")
-    turned = []
-    for one in read_records(folder / "teacher", Scored):
-        score = one.score.model_copy(
-            update={"value": 1.0 - one.score.value, "explanation": "turned round"}
+    answers = []
+    for answer in read_records(folder / "teacher", Scored):
+        score = answer.score.model_copy(
+            update={"value": 1.0 - answer.score.value, "explanation": "opposite"}
         )
-        turned.append(
-            one.model_copy(update={"model": "kd", "score": score, "text": "the student says"})
+        answers.append(
+            answer.model_copy(update={"model": "kd", "score": score, "text": "the student says"})
         )
-    write_shards(folder / "kd", turned)
+    write_shards(folder / "kd", answers)
 
 
 @pytest.fixture
 def opened(chromium: Browser, run_dir: Path, tmp_path: Path) -> Iterator[Open]:
-    """Opens the report in a window of its own. At the end no network was asked, nothing complained, and a screenshot is left."""
+    """Opens the report in a window; checks at the end that it used no network and had no error."""
     errors: list[Error] = []
-    heard: list[tuple[BrowserContext, list[Request], list[ConsoleMessage]]] = []
+    windows: list[tuple[BrowserContext, list[Request], list[ConsoleMessage]]] = []
 
     def open_report(
         page: Path = run_dir / "report" / "index.html", address: str = "", **settings: Any
@@ -132,24 +135,23 @@ def opened(chromium: Browser, run_dir: Path, tmp_path: Path) -> Iterator[Open]:
         context.set_default_timeout(PATIENCE_MS)
         context.route(re.compile("^(?!file:|data:)"), lambda route: route.abort())
         window = context.new_page()
-        asked: list[Request] = []
-        said: list[ConsoleMessage] = []
-        window.on("request", lambda request: asked.append(request))
-        window.on("console", lambda message: said.append(message))
+        requests: list[Request] = []
+        messages: list[ConsoleMessage] = []
+        window.on("request", lambda request: requests.append(request))
+        window.on("console", lambda message: messages.append(message))
         window.on("pageerror", lambda error: errors.append(error))
-        heard.append((context, asked, said))
+        windows.append((context, requests, messages))
         window.goto(page.as_uri() + address)
         if settings.get("java_script_enabled", True):
             expect(window.locator(".detail:visible h3")).to_be_visible()
         return window
 
     yield open_report
-    for number, (context, asked, said) in enumerate(heard):
+    for number, (context, requests, messages) in enumerate(windows):
         context.pages[0].screenshot(path=tmp_path / f"{number}.png")
-        assert [
-            request.url for request in asked if not request.url.startswith(("file:", "data:"))
-        ] == []
-        assert [message.text for message in said if message.type in ("error", "warning")] == []
+        urls = [request.url for request in requests]
+        assert [url for url in urls if not url.startswith(("file:", "data:"))] == []
+        assert [m.text for m in messages if m.type in ("error", "warning")] == []
         context.close()
     assert errors == []
 
@@ -168,7 +170,7 @@ def heading(window: Page) -> Any:
 
 
 def test_opens_from_a_file(opened: Open, samples: list[Sample]) -> None:
-    """A report that has to be served, or that asks a network, cannot be sent to anyone."""
+    """A report that needs a server or a network cannot be sent to a colleague."""
     window = opened()
     status(window).to_have_text(f"{len(samples)} samples")
     heading(window).to_contain_text(samples[0].id)
@@ -176,22 +178,22 @@ def test_opens_from_a_file(opened: Open, samples: list[Sample]) -> None:
 
 
 def test_search_reads_what_the_list_does_not_show(opened: Open, samples: list[Sample]) -> None:
-    """Rationales are in pages that are only loaded for it; Esc gives everything back."""
+    """The search loads pages to read rationales, too; Esc clears it."""
     window = opened()
     window.keyboard.press("/")
     window.keyboard.type("KNOWS who")
-    found = [sample.id for sample in samples if "who knows" in sample.text]
-    status(window).to_have_text(f"{len(found)} of {len(samples)} samples")
-    heading(window).to_contain_text(found[0])
+    matches = [sample.id for sample in samples if "who knows" in sample.text]
+    status(window).to_have_text(f"{len(matches)} of {len(samples)} samples")
+    heading(window).to_contain_text(matches[0])
     window.keyboard.press("Escape")
     status(window).to_have_text(f"{len(samples)} samples")
 
 
 def test_filters_narrow_one_another(opened: Open, run_dir: Path, samples: list[Sample]) -> None:
-    """Counts beside a choice that are not what it would give mislead."""
+    """The count beside a choice is the number of rows that it would list."""
     window = opened()
     rejected = list(read_records(run_dir / "filter" / "rejected", Rejected))
-    reasons = [f"{one.filter}.{one.reason}" for one in rejected]
+    reasons = [f"{rejection.filter}.{rejection.reason}" for rejection in rejected]
     window.get_by_role("button", name=re.compile("^rejected")).click()
     status(window).to_have_text(f"{len(rejected)} of {len(samples)} samples")
     menu = window.get_by_label("Rejected for")
@@ -199,18 +201,16 @@ def test_filters_narrow_one_another(opened: Open, run_dir: Path, samples: list[S
     expect(option).to_have_text(f"{reasons[0]} ({reasons.count(reasons[0])})")
     menu.select_option(option.get_attribute("value"))
     status(window).to_have_text(f"{reasons.count(reasons[0])} of {len(samples)} samples")
-    first = next(one for one, reason in zip(rejected, reasons, strict=True) if reason == reasons[0])
-    heading(window).to_contain_text(first.id)
-    expect(window.locator(".why")).to_have_text(f"{reasons[0]}: {first.value}")
+    heading(window).to_contain_text(rejected[0].id)
+    expect(window.locator(".why")).to_have_text(f"{reasons[0]}: {rejected[0].value}")
     window.get_by_role("button", name="Show all").click()
     window.get_by_role("button", name=re.compile("^g1")).click()
-    status(window).to_have_text(
-        f"{sum(sample.seed.group == 'g1' for sample in samples)} of {len(samples)} samples"
-    )
+    in_group = [sample for sample in samples if sample.seed.group == "g1"]
+    status(window).to_have_text(f"{len(in_group)} of {len(samples)} samples")
 
 
 def test_keys_alone_are_enough(opened: Open, samples: list[Sample]) -> None:
-    """From the list to a sample, to its tokens and back."""
+    """Keys move from the list to a sample, to its tokens and back."""
     window = opened()
     window.locator(".list:visible").focus()
     window.keyboard.press("j")
@@ -230,41 +230,40 @@ def test_keys_alone_are_enough(opened: Open, samples: list[Sample]) -> None:
 def test_hover_shows_what_else_was_likely(
     opened: Open, run_dir: Path, samples: list[Sample]
 ) -> None:
-    """Shifted by a token, or by a sample, the probabilities would be another's."""
+    """Probabilities shifted by a token or a sample would belong to another one."""
     window = opened()
     topk = TopKFolder(run_dir / "generate").topk_of(samples[1])
-    found = token_probabilities(topk, 5)
-    place = int(np.argmin(found.written))
+    known = token_probabilities(topk, 5)
+    place = int(np.argmin(known.written))
     window.locator(".line").nth(1).click()
     heading(window).to_contain_text(samples[1].id)
     window.locator(".tokens .token").nth(place).hover()
-    expect(window.locator(".likely p")).to_have_text(f"Token {place + 1} of {len(found.written)}")
+    expect(window.locator(".likely p")).to_have_text(f"Token {place + 1} of {len(known.written)}")
     expect(window.locator(".likely li.written span").last).to_have_text(
-        f"{found.written[place]:.3f}"
+        f"{known.written[place]:.3f}"
     )
     expect(window.locator(".likely li")).to_have_count(
-        2 + int((found.others[place] >= 0.0005).sum())
+        2 + int((known.others[place] >= 0.0005).sum())
     )
     shades = {
-        re.sub(" answer| current", "", str(one.get_attribute("class")))
-        for one in window.locator(".tokens .token").all()
+        re.sub(" answer| current", "", str(token.get_attribute("class")))
+        for token in window.locator(".tokens .token").all()
     }
     assert len(shades) > 1
     window.screenshot(path=run_dir / "hover.png")
 
 
 def test_a_character_of_several_tokens_is_whole(opened: Open, samples: list[Sample]) -> None:
-    """Bytes decoded one at a time are question marks."""
-    window = opened(
-        address=f"#samples&id={next(sample.id for sample in samples if '☃' in sample.text)}"
-    )
+    """Bytes decoded one at a time would show as question marks."""
+    snowman = next(sample.id for sample in samples if "☃" in sample.text)
+    window = opened(address=f"#samples&id={snowman}")
     expect(window.locator(".tokens")).to_contain_text("perhaps ")
     expect(window.locator(".tokens")).to_contain_text("☃")
     assert "\ufffd" not in window.locator(".tokens").inner_text()
 
 
 def test_a_sample_can_be_linked(opened: Open, samples: list[Sample]) -> None:
-    """The address says what is shown, with the choices that led there."""
+    """The address holds the selected sample and the choices that lead to it."""
     wanted = next(sample for sample in samples[40:] if sample.seed.group == "g2")
     window = opened(address=f"#samples&id={wanted.id}&slice=g2&sort=rising")
     heading(window).to_contain_text(wanted.id)
@@ -277,29 +276,26 @@ def test_a_sample_can_be_linked(opened: Open, samples: list[Sample]) -> None:
 
 
 def test_teacher_beside_student(opened: Open, run_dir: Path) -> None:
-    """Where the teacher is right and the student wrong is what one wants to read first."""
+    """Users first read the seeds on which the teacher is right and the student wrong."""
     window = opened()
     window.get_by_role("button", name=re.compile("^Held-out answers")).click()
-    for model, said in (("teacher", "right"), ("kd", "wrong")):
+    for model, verdict in (("teacher", "right"), ("kd", "wrong")):
         window.get_by_role("group", name=model).get_by_role(
-            "button", name=re.compile(f"^{said}")
+            "button", name=re.compile(f"^{verdict}")
         ).click()
-    right = [
-        one
-        for one in read_records(run_dir / "evaluate" / "teacher", Scored)
-        if one.score.value == 1
-    ]
+    answers = read_records(run_dir / "evaluate" / "teacher", Scored)
+    right = [answer for answer in answers if answer.score.value == 1]
     status(window).to_have_text(f"{len(right)} of 12 held-out seeds")
     heading(window).to_contain_text(right[0].seed_id)
     detail = window.locator(".detail:visible")
     expect(detail.locator(".model")).to_have_count(2)
     expect(detail).to_contain_text(right[0].text.strip())
-    expect(detail).to_contain_text("wrong: turned round")
+    expect(detail).to_contain_text("wrong: opposite")
     assert "view=held-out" in window.url
 
 
 def test_text_from_outside_is_only_text(opened: Open) -> None:
-    """A seed is data; markup in it must not become the page's."""
+    """Markup in a seed must not become part of the page."""
     window = opened(address="#samples&id=n7/0")
     expect(window.locator(".detail:visible .facts").first).to_contain_text(HOSTILE)
     assert window.locator("#browser img").count() == 0
@@ -308,7 +304,7 @@ def test_text_from_outside_is_only_text(opened: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark(opened: Open, run_dir: Path, scheme: str) -> None:
-    """The button turns the page over, whichever way the system has it."""
+    """The button switches the colours, whatever the system prefers."""
     window = opened(color_scheme=scheme)
     colour = "getComputedStyle(document.querySelector('.list')).backgroundColor"
     before = window.evaluate(colour)
@@ -318,7 +314,7 @@ def test_light_and_dark(opened: Open, run_dir: Path, scheme: str) -> None:
 
 
 def test_narrow(opened: Open, run_dir: Path) -> None:
-    """On a phone nothing is cut off, and the list is above the sample."""
+    """On a phone nothing overflows, and the list is above the sample."""
     window = opened(viewport={"width": 360, "height": 780})
     for view in ("Held-out answers", "Generated"):
         window.get_by_role("button", name=re.compile(f"^{view}")).click()
@@ -334,7 +330,7 @@ def test_narrow(opened: Open, run_dir: Path) -> None:
 
 
 def test_print_says_where_to_look(opened: Open) -> None:
-    """A list that scrolls is cut off on paper."""
+    """A list that scrolls would be cut on paper."""
     window = opened()
     window.emulate_media(media="print")
     expect(window.locator("#browser .app")).to_be_hidden()
@@ -342,7 +338,7 @@ def test_print_says_where_to_look(opened: Open) -> None:
 
 
 def test_without_scripts(opened: Open) -> None:
-    """An empty section would look like an empty run."""
+    """An empty section would look like a run without samples."""
     expect(opened(java_script_enabled=False).locator("#browser noscript p")).to_contain_text(
         "needs JavaScript"
     )
@@ -350,7 +346,7 @@ def test_without_scripts(opened: Open) -> None:
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of as many samples as it is made for, one of them like no other."""
+    """A page with 100,000 samples, one of which differs."""
     folder = tmp_path_factory.mktemp("many")
     index = Index(
         [Facet("verdict", "Verdict", ["kept"]), Facet("truth", "Truth", ["right"])],
@@ -375,14 +371,15 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
             facet.add(facet.values[0])
         index.add(f"s{number}", f"answer {number}", "a prompt", None)
     write_data(folder / "samples" / "generated", "index", index.to_json())
+    samples = section({"generated": MANY})
     (folder / "index.html").write_text(
-        f"<!doctype html><meta charset=utf-8><section id=samples>{section({'generated': MANY})}</section>"
+        f"<!doctype html><meta charset=utf-8><section id=samples>{samples}</section>"
     )
     return folder / "index.html"
 
 
 def test_a_hundred_thousand_samples(opened: Open, many: Path) -> None:
-    """Only what is seen is drawn; a search through all the texts shows its progress, and finds."""
+    """Only visible rows are drawn; a search of all texts shows its progress and can be stopped."""
     window = opened(many)
     status(window).to_have_text("100,000 samples")
     assert window.locator(".line").count() < 60

@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.format import shown, signed
 from pipeline.evaluation.results_model import Results
-from pipeline.report import charts, svg
+from pipeline.report import axes, charts, plots, svg
 from pipeline.report.build import gather
 from pipeline.report.facts import Cost, Estimate, Facts, Group, Point, Waterfall
 from pipeline.report.server import server
@@ -298,7 +298,7 @@ def test_labels_keep_apart() -> None:
         Point(f"model-{number}", 10.0, Interval(mean=0.9, low=0.89, high=0.91))
         for number in range(5)
     )
-    drawn = charts.scatter(
+    drawn = plots.scatter(
         Cost("", "answers", (*points, Point("far", 100.0, Interval(mean=0.1, low=0.0, high=0.2)))),
         ["teacher"],
         "label",
@@ -319,10 +319,10 @@ def test_charts_of_edges() -> None:
         charts.estimates([Estimate("a", same)], width, "wide", "x", True)
         charts.groups([Group("g", 1, (Estimate("teacher", same),))], ["teacher"], width, "wide")
     for cost in (1.0, 1e9):
-        charts.scatter(
+        plots.scatter(
             Cost("", "", (Point("a", 1.0, same), Point("b", cost, same))), ["a", "b"], "label"
         )
-    assert svg.ticks(1.0, 1.0) == [1.0]
+    assert axes.ticks(1.0, 1.0) == [1.0]
 
 
 def test_facts_hold_no_markup(run: Path) -> None:

@@ -1,4 +1,7 @@
-"""The samples of a report: which are there, and what is told of them. How they are looked through is in test_report_browser.py."""
+"""The samples of a report: which are there, with which verdict, score and probabilities.
+
+How they are browsed is tested in test_in_chromium.py.
+"""
 
 import json
 from pathlib import Path
@@ -25,55 +28,58 @@ REPLIES = json.dumps([" yes, it is even\n", " no, it is odd ☃\n"])
 
 @pytest.fixture
 def config(workshop: Path) -> Config:
-    found = load(workshop / "config.yaml", [f"teacher.replies={REPLIES}"])
-    runner.execute(generate, found)
-    return found
+    config = load(workshop / "config.yaml", [f"teacher.replies={REPLIES}"])
+    runner.execute(generate, config)
+    return config
 
 
-def data(folder: Path, name: str) -> Any:
-    """What a script hands to the page."""
+def read_data(folder: Path, name: str) -> Any:
+    """Return what a script hands to the page."""
     text = (folder / "samples" / f"{name}.js").read_text()
     head = f'browse.take("{name}",'
     assert text.startswith(head)
     return json.loads(text.removeprefix(head).removesuffix(")\n"))
 
 
-def told(index: Any, key: str) -> list[str]:
-    """One value for each row."""
+def values(index: Any, key: str) -> list[str]:
+    """Return the value of each row."""
     facet = next(facet for facet in index["facets"] if facet["key"] == key)
     return [facet["values"][code] for code in facet["codes"]]
 
 
 def test_every_sample_has_its_verdict(config: Config, tmp_path: Path) -> None:
-    """One off in the rows, and kept samples would bear the reasons of others."""
+    """If rows are off by one, kept samples show the reasons of others."""
     runner.execute(filter_stage, config)
     run_dir = Path(config.run_dir)
     assert sample_browser.write(run_dir, tmp_path, 1000) is not None
-    index = data(tmp_path, "generated/index")
+    index = read_data(tmp_path, "generated/index")
     reasons = {
-        one.id: f"{one.filter}.{one.reason}"
-        for one in read_records(run_dir / "filter" / "rejected", Rejected)
+        rejection.id: f"{rejection.filter}.{rejection.reason}"
+        for rejection in read_records(run_dir / "filter" / "rejected", Rejected)
     }
     samples = list(Samples(run_dir / "generate"))
     assert index["ids"] == [sample.id for sample in samples]
-    assert told(index, "reason") == [reasons.get(sample.id, "") for sample in samples]
-    assert told(index, "verdict") == [
+    assert values(index, "reason") == [reasons.get(sample.id, "") for sample in samples]
+    assert values(index, "verdict") == [
         "rejected" if sample.id in reasons else "kept" for sample in samples
     ]
-    assert told(index, "truth") == [
+    assert values(index, "truth") == [
         "right" if sample.answer == sample.seed.target else "wrong" for sample in samples
     ]
 
 
 def test_an_unfinished_run_shows_what_is_there(config: Config, tmp_path: Path) -> None:
-    """Before filter nothing is judged; before anything is generated there is no section; without a manifest, finished shards count."""
+    """Before filter no sample has a verdict, and without samples there is no section.
+
+    Finished shards are shown before generate is finished.
+    """
     run_dir = Path(config.run_dir)
     (run_dir / "generate" / "manifest.json").unlink()
-    gone = run_dir / "generate" / "00001.jsonl.gz"
-    left = 60 - len(list(read_lines(gone)))
-    gone.unlink()
-    assert f"{left} samples" in str(sample_browser.write(run_dir, tmp_path, 1000))
-    assert set(told(data(tmp_path, "generated/index"), "verdict")) == {"not judged yet"}
+    shard = run_dir / "generate" / "00001.jsonl.gz"
+    remaining = 60 - len(list(read_lines(shard)))
+    shard.unlink()
+    assert f"{remaining} samples" in str(sample_browser.write(run_dir, tmp_path, 1000))
+    assert set(values(read_data(tmp_path, "generated/index"), "verdict")) == {"not filtered yet"}
     for path in (run_dir / "generate").glob("*.jsonl.gz"):
         path.unlink()
     assert sample_browser.write(run_dir, tmp_path, 1000) is None
@@ -82,35 +88,35 @@ def test_an_unfinished_run_shows_what_is_there(config: Config, tmp_path: Path) -
 
 @pytest.mark.parametrize("most", [4, 50])
 def test_of_too_many_the_rejected_come_first(config: Config, tmp_path: Path, most: int) -> None:
-    """What was thrown away is what one wants to look at; the page says that it is not all."""
+    """Users look at rejected samples first; the page says that some samples are left out."""
     runner.execute(filter_stage, config)
     run_dir = Path(config.run_dir)
-    rejected = [one.id for one in read_records(run_dir / "filter" / "rejected", Rejected)]
+    rejected = [r.id for r in read_records(run_dir / "filter" / "rejected", Rejected)]
     sample_browser.write(run_dir, tmp_path, most)
-    index = data(tmp_path, "generated/index")
+    index = read_data(tmp_path, "generated/index")
     assert len(index["ids"]) == most
     assert len(set(index["ids"]) & set(rejected)) == min(most, len(rejected))
     assert f"{most} of 60 samples" in index["note"]
 
 
 def test_probabilities_are_those_of_the_frames(config: Config) -> None:
-    """Thousandths, the likeliest others first, by a table of pieces that is the page's own."""
+    """The page has thousandths, the most likely other tokens first, and its own table of texts."""
     folder = Path(config.run_dir) / "generate"
     samples = list(Samples(folder))[:5]
-    found = [TopKFolder(folder).topk_of(sample) for sample in samples]
+    frames = [TopKFolder(folder).topk_of(sample) for sample in samples]
     tokenizer = load_teacher_tokenizer(Path(config.run_dir))
     page = to_json(
-        [pack(sample.token_ids or [], topk) for sample, topk in zip(samples, found, strict=True)],
+        [pack(sample.token_ids or [], topk) for sample, topk in zip(samples, frames, strict=True)],
         tokenizer,
     )
-    for sample, topk, (ids, parts, counts, others, others_parts, mended) in zip(
-        samples, found, page["rows"], strict=True
+    for sample, topk, (ids, parts, counts, others, others_parts, whole) in zip(
+        samples, frames, page["rows"], strict=True
     ):
         assert (
             parts == np.rint(np.exp(topk.logprobs[:, 0].astype(float)) * PARTS).astype(int).tolist()
         )
         pieces = [page["pieces"][number] for number in ids]
-        for place, text in mended:
+        for place, text in whole:
             pieces[place] = text
         assert "".join(pieces) == sample.text + "<|end|>"
         best = token_probabilities(topk, 1)
@@ -121,7 +127,7 @@ def test_probabilities_are_those_of_the_frames(config: Config) -> None:
 
 
 def test_pieces_of_a_character(config: Config) -> None:
-    """A snowman is three bytes, each a token of its own: it stands at the last, and half of one is not made up."""
+    """A snowman of three one-byte tokens is shown at the last; an incomplete one stays broken."""
     tokenizer = load_teacher_tokenizer(Path(config.run_dir))
     ids = tokenizer.encode_reply("a☃b")
     whole = tokenizer.pieces(ids)

@@ -1,12 +1,13 @@
 "use strict";
-/* The samples browser. Data come from scripts beside the page, which call browse.take(name, data); text from them becomes text nodes only. */
+/* The samples browser. Scripts beside the page hand over data by browse.take(name, data). Their text becomes
+   text nodes only. */
 (() => {
   const root = document.getElementById("browser");
   const settings = JSON.parse(root.dataset.settings);
   const PAGES_KEPT = 24;
-  const MARGIN = 4; // rows drawn above and below what is seen
-  const PAUSE_MS = 250; // after typing, and between lists while a search goes on
-  const PILLS = 4; // choices that are all shown, if they are short words; others go into a menu
+  const MARGIN = 4; // rows drawn above and below the visible ones
+  const PAUSE_MS = 250; // after typing, and between updates of the list during a search
+  const PILLS = 4; // at most this many short choices are buttons; others become a menu
   const SHORT = 14;
   const ANY = -1;
 
@@ -26,7 +27,7 @@
   const probability = (parts) => (parts ? (parts / settings.parts).toFixed(3) : `<${(1 / settings.parts).toFixed(3)}`);
   const visible = (piece) => piece.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "◌";
 
-  /* Data: a page that was needed lately is kept */
+  /* Data: recently used pages are kept */
 
   const waiting = new Map();
   const pages = new Map();
@@ -45,7 +46,7 @@
       script.addEventListener("error", () => {
         script.remove();
         pages.delete(name);
-        reject(new Error(`${settings.folder}/${name}.js cannot be read; it belongs beside this page`));
+        reject(new Error(`${settings.folder}/${name}.js cannot be read; keep it beside this page`));
       });
       document.head.append(script);
     });
@@ -59,12 +60,12 @@
     return found;
   }
 
-  /* One sample: tokens by probability, and what else was likely where one looks */
+  /* One sample: tokens by probability, and other likely tokens at the current one */
 
   function tokens(data, row, answer) {
-    const [ids, parts, counts, others, othersParts, mended] = data.rows[row];
+    const [ids, parts, counts, others, othersParts, whole] = data.rows[row];
     const texts = ids.map((id) => data.pieces[id]);
-    for (const [place, text] of mended) texts[place] = text;
+    for (const [place, text] of whole) texts[place] = text;
     let end = 0;
     const ends = counts.map((count) => (end += count));
     const panel = el("div", { class: "likely", "aria-live": "polite" });
@@ -76,7 +77,7 @@
     });
     let current = 0;
 
-    function look(place) {
+    function select(place) {
       for (const [span, isIt] of [[spans[current], false], [spans[place], true]]) {
         span.classList.toggle("current", isIt);
         span.tabIndex = isIt ? 0 : -1;
@@ -90,11 +91,11 @@
       panel.replaceChildren(el("p", {}, `Token ${place + 1} of ${texts.length}`), list);
     }
 
-    const seen = (event) => event.target.dataset.place && look(Number(event.target.dataset.place));
+    const hover = (event) => event.target.dataset.place && select(Number(event.target.dataset.place));
     const step = (event) => spans[current + { ArrowRight: 1, ArrowLeft: -1 }[event.key]]?.focus();
-    look(0);
-    const named = { role: "group", "aria-label": "tokens; the arrow keys go from one to the next" };
-    return el("div", {}, legend(), el("div", { class: "tokens", ...named, mouseover: seen, focusin: seen, keydown: step }, ...spans), panel);
+    select(0);
+    const named = { role: "group", "aria-label": "tokens; the arrow keys move from one to the next" };
+    return el("div", {}, legend(), el("div", { class: "tokens", ...named, mouseover: hover, focusin: hover, keydown: step }, ...spans), panel);
   }
 
   function likely([piece, parts, written]) {
@@ -149,7 +150,7 @@
           el("h4", {}, "Reply"),
           facts([["rationale", data.rationale], ["answer", data.answer ?? "none found"], ["ground truth", data.target],
             ["score", data.why && `${value("truth")}: ${data.why}`]]),
-          el("h4", {}, logprob === null ? "The whole of it" : "What the teacher thought"), slot,
+          el("h4", {}, logprob === null ? "Full text" : "Teacher's token probabilities"), slot,
           el("p", { class: "soft small" }, `${figure(data.tokens)} tokens, ended by ${data.ended}, `,
             logprob === null ? "no logprobs" : `mean logprob ${logprob.toFixed(3)}`),
         ];
@@ -164,7 +165,7 @@
         .map(([model, said]) => tag(`${{ right: "✓", wrong: "✗" }[said] ?? "·"} ${model}`, KINDS[said])),
       detail: (view, row, data) => [
         el("h4", {}, "Question"), facts([...data.inputs, ["ground truth", data.target]]),
-        data.inputs.length ? null : el("p", { class: "soft" }, "The file of held-out seeds was not found when the report was made."),
+        data.inputs.length ? null : el("p", { class: "soft" }, "The file of held-out seeds was missing when the report was written."),
         ...data.models.map(([model, said, score, text, answer, why]) => el("article", { class: "model" },
           el("h4", {}, model, " ", tag(said === "partly right" ? score.toFixed(3) : said, KINDS[said])),
           el("p", { class: "reply" }, text.trim() || "(nothing)"),
@@ -173,7 +174,7 @@
     },
   };
 
-  /* A list to choose from, and what was chosen */
+  /* A list, and the detail of the selected row */
 
   class View {
     constructor(name, index, panel) {
@@ -182,8 +183,8 @@
       this.codes = index.facets.map((facet) => Uint32Array.from(facet.codes));
       this.chosen = index.facets.map(() => ANY);
       this.orders = { input: Uint32Array.from(index.ids.keys()) };
-      this.found = null; // which rows have the words searched for
-      this.rows = this.orders.input; // that are listed, in this order
+      this.found = null; // by row: 1 if it has the words of the search
+      this.rows = this.orders.input; // the listed rows, in this order
       this.build();
       this.apply();
       this.open(0);
@@ -256,7 +257,7 @@
       }
     }
 
-    /* What is listed */
+    /* Which rows are listed */
 
     order() {
       const { ids, numbers } = this.index;
@@ -309,7 +310,7 @@
       return this.settle();
     }
 
-    /* After other choices: from the top, and what is shown is one of the list. */
+    /* After other choices: scroll to the top, and select a listed row. */
     settle() {
       this.list.scrollTop = 0;
       if (this.rows.length && !this.rows.includes(this.selected)) this.open(this.rows[0]);
@@ -352,7 +353,7 @@
       this.say(`; stopped after ${this.searched}`);
     }
 
-    /* The window of the list */
+    /* The visible rows of the list */
 
     rowHeight() {
       return 3.5 * parseFloat(getComputedStyle(document.documentElement).fontSize);
@@ -401,7 +402,7 @@
       } catch (error) {
         parts = [el("p", { class: "note" }, error.message)];
       }
-      const link = el("a", { href: this.hash(), title: "a link to this one" }, "#");
+      const link = el("a", { href: this.hash(), title: "link to this row" }, "#");
       this.detail.replaceChildren(el("h3", {}, this.index.ids[row], " ", link), ...parts.filter((part) => part !== null));
       this.detail.scrollTop = 0;
     }
@@ -423,7 +424,7 @@
       event.preventDefault();
     }
 
-    /* The address: what is shown can be linked */
+    /* The address holds the selection, so that it can be linked */
 
     hash() {
       const state = new URLSearchParams();
@@ -455,17 +456,17 @@
 
   const views = new Map();
   const tabs = [...root.querySelectorAll(".views button")];
-  let turned = "generated";
+  let active = "generated";
 
-  async function turnTo(name) {
-    turned = name;
+  async function show(name) {
+    active = name;
     for (const one of tabs) {
       one.setAttribute("aria-pressed", String(one.dataset.view === name));
       document.getElementById(`panel-${one.dataset.view}`).hidden = one.dataset.view !== name;
     }
     const panel = document.getElementById(`panel-${name}`);
     if (!views.has(name)) {
-      panel.replaceChildren(el("p", { class: "soft" }, "Reading…"));
+      panel.replaceChildren(el("p", { class: "soft" }, "Loading…"));
       views.set(name, load(`${name}/index`).then((index) => new View(name, index, panel)));
     }
     const view = await views.get(name).catch((error) => panel.replaceChildren(el("p", { class: "note" }, error.message)));
@@ -477,7 +478,7 @@
     const linked = location.hash.startsWith("#samples&");
     const state = new URLSearchParams(linked ? location.hash.slice("#samples&".length) : "");
     const name = tabs.some((one) => one.dataset.view === state.get("view")) ? state.get("view") : "generated";
-    const view = await turnTo(name);
+    const view = await show(name);
     if (!linked) return;
     view?.restore(state);
     root.scrollIntoView();
@@ -485,12 +486,12 @@
 
   root.addEventListener("click", async (event) => {
     const tab = event.target.closest(".views button");
-    if (tab) (await turnTo(tab.dataset.view))?.remember();
+    if (tab) (await show(tab.dataset.view))?.remember();
   });
   document.addEventListener("keydown", async (event) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, select, textarea")) return;
     event.preventDefault();
-    (await views.get(turned))?.search.focus();
+    (await views.get(active))?.search.focus();
   });
   addEventListener("hashchange", () => location.hash.startsWith("#samples&") && fromAddress());
 
