@@ -1,8 +1,10 @@
-"""Does the loss keep its bars of memory, time and precision? Prints a table of bar and figure, and exits 1 on a miss.
+"""Measures memory, time and precision of the loss against its bars. Exits 1 on a miss.
 
-    .venv/bin/python -m benchmarks.loss [memory] [time] [error]      # all by default; some minutes on 2 cores
+    .venv/bin/python -m benchmarks.loss [memory] [time] [error]    # minutes on 2 cores
 
-TOKENS=8192 in the environment is the size of the memory's rows. See benchmarks/README.md.
+Time is compared with TRL's fused head and with dense cross-entropy, precision with full logits in
+float64. TOKENS=8192 in the environment sets the size of the memory's rows. See
+benchmarks/README.md.
 """
 
 import os
@@ -21,7 +23,7 @@ from pipeline.losses.distillation import Objective, Teacher, distillation_loss
 from pipeline.losses.divergences import forward_kl
 
 TOKENS = int(os.environ.get("TOKENS", "8192"))
-WIDE = (2048, 152_000)  # hidden states, vocabulary: those of the bar
+WIDE = (2048, 152_000)  # hidden size and vocabulary of the bar
 SMALL = (576, 49_152)  # of the packaged model
 ROUNDS, SCORED = 11, 512
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -39,7 +41,10 @@ COMPARED = (
 def case(
     tokens: int, width: int, vocab_size: int, k: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Teacher]:
-    """Hidden states in `dtype`, a head in fp32, labels, and a teacher whose k entries hold most of the mass."""
+    """Return hidden states in `dtype`, a head in fp32, labels, and a teacher with k entries.
+
+    The entries hold most of the mass.
+    """
     torch.manual_seed(0)
     with torch.device(DEVICE):
         hidden = torch.empty(tokens, width, dtype=dtype).normal_().requires_grad_()
@@ -58,9 +63,10 @@ def case(
 
 
 def memory(folder: Path) -> Iterator[Row]:
-    """Peak of one loss and backward pass beyond its inputs and the gradients that it leaves; a fresh process each."""
+    """Measure the peak of one loss and backward pass beyond its inputs and gradients."""
     for name in TYPES:
-        full, half = (extra(tokens, k, name) for tokens, k in ((TOKENS, 64), (TOKENS // 2, 16)))
+        full = extra(TOKENS, 64, name)
+        half = extra(TOKENS // 2, 16, name)
         shape = f"{name}, T={TOKENS:,} H={WIDE[0]:,} V={WIDE[1]:,}"
         yield Row(f"extra memory, {shape} K=64", "<= 1 GiB", f"{full / 1024:.2f} GiB", full <= 1024)
         yield Row(
@@ -72,17 +78,16 @@ def memory(folder: Path) -> Iterator[Row]:
 
 
 def extra(tokens: int, k: int, name: str) -> float:
-    """MiB, measured in a fresh process."""
+    """Return `peak` of a fresh process, MiB."""
     code = f"from benchmarks.loss import peak; print(peak({tokens}, {k}, {name!r}))"
     return float(run_python("-c", code))
 
 
 def peak(tokens: int, k: int, name: str) -> float:
-    """MiB by which this process's peak exceeds what it has with inputs and gradients in memory. Once a process."""
-    tiny = case(4, 8, 64, 4, TYPES[name])
-    distillation_loss(
-        *tiny[:3], Objective(0.1), tiny[3]
-    ).total.backward()  # libraries and their threads
+    """Return how far this process's peak exceeds its inputs and gradients, MiB. Once a process."""
+    # A small case first loads the libraries and starts their threads.
+    hidden, weight, labels, teacher = case(4, 8, 64, 4, TYPES[name])
+    distillation_loss(hidden, weight, labels, Objective(0.1), teacher).total.backward()
     hidden, weight, labels, teacher = case(tokens, *WIDE, k, TYPES[name])
     gradients = [torch.ones_like(hidden), torch.ones_like(weight)]
     before = held()
@@ -96,49 +101,50 @@ def peak(tokens: int, k: int, name: str) -> float:
 
 
 def held() -> float:
+    """Return the memory in use now, MiB."""
     return torch.cuda.memory_allocated() / MIB if DEVICE == "cuda" else status("VmRSS")
 
 
 def status(name: str) -> float:
-    """MiB, of this process, as the kernel counts."""
+    """Return a figure of /proc/self/status, MiB."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[name].split()[0]) / 1024
 
 
 def seconds(folder: Path) -> Iterator[Row]:
-    """Loss and backward pass on the same rows, in turns."""
+    """Time loss and backward pass of all sides on the same rows, in turns."""
     for name, dtype in TYPES.items():
         hidden, weight, labels, teacher = case(SCORED, *SMALL, 20, dtype)
         times = in_turns(contestants(hidden, weight, labels, teacher), hidden, weight)
         for side, against, bar in COMPARED:
-            ratios = sorted(
-                mine / theirs for mine, theirs in zip(times[side], times[against], strict=True)
-            )
+            pairs = zip(times[side], times[against], strict=True)
+            ratios = sorted(seconds / other_seconds for seconds, other_seconds in pairs)
             figure = f"{spread(ratios, 2)}, {statistics.median(times[side]) * 1000:.0f} ms"
             what = f"time of {side} / {against}, {name}, {SCORED} tokens"
-            yield Row(
-                what, f"<= {bar}" if bar else "", figure, bar is None or table.median(ratios) <= bar
-            )
+            met = bar is None or table.median(ratios) <= bar
+            yield Row(what, f"<= {bar}" if bar else "", figure, met)
 
 
 def contestants(
     hidden: Tensor, weight: Tensor, labels: Tensor, teacher: Teacher
 ) -> dict[str, Callable[[], Tensor]]:
+    """Return the loss functions to compare, by name."""
     from trl.kernels.chunked_logprob import ChunkedLogProbFunction
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE as WIDTH
 
-    def whole_logits() -> Tensor:
+    def dense() -> Tensor:
         return torch.nn.functional.cross_entropy(
             (hidden @ weight.to(hidden.dtype).T).float(), labels, reduction="sum"
         )
 
+    def fused() -> Tensor:
+        arguments = (hidden, weight, None, labels, 1.0, WIDTH, None, 1.0, ())
+        logprobs: Tensor = ChunkedLogProbFunction.apply(*arguments)[0]
+        return -logprobs.sum()
+
     return {
-        "TRL's fused head": lambda: (
-            -ChunkedLogProbFunction.apply(hidden, weight, None, labels, 1.0, WIDTH, None, 1.0, ())[
-                0
-            ].sum()
-        ),
-        "dense": whole_logits,
+        "TRL's fused head": fused,
+        "dense": dense,
         "sft": lambda: distillation_loss(hidden, weight, labels, Objective()).total,
         "kd": lambda: distillation_loss(hidden, weight, labels, Objective(0.1), teacher).total,
         "kd with shares": lambda: (
@@ -148,65 +154,59 @@ def contestants(
 
 
 def in_turns(sides: dict[str, Callable[[], Tensor]], *leaves: Tensor) -> dict[str, list[float]]:
-    """Seconds of each side's loss and backward pass, round by round, after a warm-up."""
+    """Return the seconds of each side's loss and backward pass, by round, after a warm-up."""
     times: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(ROUNDS + 1):
         for side, loss in sides.items():
             for leaf in leaves:
                 leaf.grad = None
-            began = time.perf_counter()
+            started = time.perf_counter()
             loss().div(SCORED).backward()
             if DEVICE == "cuda":
                 torch.cuda.synchronize()
-            times[side].append(time.perf_counter() - began)
-    return {side: found[1:] for side, found in times.items()}
+            times[side].append(time.perf_counter() - started)
+    return {side: seconds[1:] for side, seconds in times.items()}
 
 
 def error(folder: Path) -> Iterator[Row]:
-    """Against the definition, from whole logits in float64, on inputs that are rounded to bf16 first."""
+    """Compare with the definition on full logits in float64, on inputs rounded to bf16 first."""
     hidden, weight, labels, teacher = case(128, *SMALL, 20, torch.float32)
-    hidden, weight = (one.detach().bfloat16().double().requires_grad_() for one in (hidden, weight))
+    hidden = hidden.detach().bfloat16().double().requires_grad_()
+    weight = weight.detach().bfloat16().double().requires_grad_()
     for temperature in (1.0, 2.0):
-        objective = Objective(
-            0.1, temperature, tail="bucket" if temperature == 1.0 else "renormalise"
-        )
-        reference = dense(hidden, weight, labels, objective, teacher)
+        tail = "bucket" if temperature == 1.0 else "renormalise"
+        objective = Objective(0.1, temperature, tail=tail)  # type: ignore[arg-type]
+        reference = definition(hidden, weight, labels, objective, teacher)
         expected = reference, *torch.autograd.grad(reference, (hidden, weight))
         for name, bar in (("fp32", 1e-5), ("bf16", 1e-2)):
-            mine = (
-                hidden.detach().to(TYPES[name]).requires_grad_(),
-                weight.detach().float().requires_grad_(),
-            )
-            loss = distillation_loss(*mine, labels, objective, teacher).total
-            found = loss, *torch.autograd.grad(loss, mine)
+            rounded = hidden.detach().to(TYPES[name]).requires_grad_()
+            head = weight.detach().float().requires_grad_()
+            loss = distillation_loss(rounded, head, labels, objective, teacher).total
+            actual = loss, *torch.autograd.grad(loss, (rounded, head))
             errors = [
-                ((one.double() - other).norm() / other.norm()).item()
-                for one, other in zip(found, expected, strict=True)
+                ((value.double() - truth).norm() / truth.norm()).item()
+                for value, truth in zip(actual, expected, strict=True)
             ]
-            figure = " ".join(f"{one:.0e}" for one in errors)
+            figure = " ".join(f"{error:.0e}" for error in errors)
             what = f"relative error, {name}, T={temperature:.0f}: loss, two gradients"
             yield Row(what, f"<= {bar:.0e}", figure, max(errors) <= bar)
 
 
-def dense(
+def definition(
     hidden: Tensor, weight: Tensor, labels: Tensor, objective: Objective, teacher: Teacher
 ) -> Tensor:
-    """Forward KL, at temperature 1 with a tail, at another among the entries, which needs no word on how the tail softens."""
+    """Return cross-entropy and forward KL of full logits: with the tail, or among the entries."""
     logits = hidden @ weight.T
     q = (logits / objective.temperature).log_softmax(1).gather(1, teacher.ids)
     p, tail = teacher.logprobs.double() / objective.temperature, teacher.tail.double()[:, None]
     if objective.tail == "bucket":
-        buckets = (
-            torch.cat([p, tail], 1),
-            torch.cat([q, torch.log1p(-q.exp().sum(1, keepdim=True))], 1),
-        )
+        p = torch.cat([p, tail], 1)
+        q = torch.cat([q, torch.log1p(-q.exp().sum(1, keepdim=True))], 1)
     else:
-        buckets = p.log_softmax(1), q.log_softmax(1)
+        p, q = p.log_softmax(1), q.log_softmax(1)
+    kl = forward_kl(p, q).sum() * objective.temperature**2
     ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    return (
-        objective.alpha * ce
-        + (1 - objective.alpha) * objective.temperature**2 * forward_kl(*buckets).sum()
-    )
+    return objective.alpha * ce + (1 - objective.alpha) * kl
 
 
 MEASUREMENTS: dict[str, Measurement] = {"memory": memory, "time": seconds, "error": error}

