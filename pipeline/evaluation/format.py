@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.results_model import Difference
 from pipeline.execution.paths import BASE
 
 
@@ -22,9 +23,12 @@ def signed(interval: Interval) -> str:
     return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def probability(p: float) -> str:
-    """Return "p 0.031" or "p < 0.001"."""
-    return f"p {p:.3f}" if p >= 0.001 else "p < 0.001"
+def tested(difference: Difference) -> str:
+    """Return "-0.017 [-0.043, +0.007], p = 0.231", or without p if an older file has none."""
+    if difference.p is None:
+        return signed(difference)
+    p = f"p = {difference.p:.3f}" if difference.p >= 0.001 else "p < 0.001"
+    return f"{signed(difference)}, {p}"
 
 
 def lay_out(rows: Sequence[Sequence[str]], align: Literal["left", "right"]) -> list[str]:

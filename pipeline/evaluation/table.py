@@ -1,6 +1,6 @@
 """The table of results that `pipeline evaluate` prints."""
 
-from pipeline.evaluation.format import label, lay_out, probability, shown, signed
+from pipeline.evaluation.format import label, lay_out, shown, tested
 from pipeline.evaluation.results_model import Difference, Fidelity, ModelFigures, Repeats, Results
 
 LAST = ("parameters", "on disk", "answers/s", "p95 latency")
@@ -66,10 +66,5 @@ def _repeats_line(name: str, group: Repeats) -> str:
 
 
 def _difference_line(name: str, difference: Difference, basis: str) -> str:
-    kl = difference.kl
-    fidelity = f"; KL {signed(kl)}, {_p(kl)}" if kl else ""
-    return f"{name}: {signed(difference)}, {_p(difference)}{fidelity}, {basis}"
-
-
-def _p(difference: Difference) -> str:
-    return "p unknown" if difference.p is None else probability(difference.p)
+    fidelity = f"; KL {tested(difference.kl)}" if difference.kl else ""
+    return f"{name}: {tested(difference)}{fidelity}, {basis}"

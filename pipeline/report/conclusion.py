@@ -6,11 +6,11 @@ which differences are not significant.
 
 from collections.abc import Iterator
 
-from pipeline.evaluation.format import label, shown
+from pipeline.evaluation.format import label, shown, tested
 from pipeline.evaluation.results_model import ModelFigures, Results
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Verdict
-from pipeline.report.tables import SIGNIFICANCE, gaps, load_speed, tested
+from pipeline.report.tables import SIGNIFICANCE, gaps, load_speed
 
 
 def unfinished(done: int, parts: int) -> Verdict:

@@ -6,9 +6,8 @@ A figure that no model has gets no column; an older results.json has fewer of th
 from collections.abc import Callable, Iterator, Mapping
 
 from pipeline.evaluation.bootstrap import Interval
-from pipeline.evaluation.format import label, shown, signed
+from pipeline.evaluation.format import label, shown, tested
 from pipeline.evaluation.results_model import (
-    Difference,
     Fidelity,
     GroupScore,
     Load,
@@ -126,14 +125,6 @@ def differences(results: Results) -> list[Estimate]:
         Estimate(name, difference, f"{tested(difference)}: {SIGNIFICANCE[difference.sign]}")
         for name, difference in results.differences.items()
     ]
-
-
-def tested(difference: Difference) -> str:
-    """Return "-0.017 [-0.043, +0.007], p = 0.231"."""
-    if difference.p is None:
-        return signed(difference)
-    p = f"p = {difference.p:.3f}" if difference.p >= 0.001 else "p < 0.001"
-    return f"{signed(difference)}, {p}"
 
 
 def groups(results: Results) -> Iterator[Group]:
