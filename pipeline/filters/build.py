@@ -30,13 +30,7 @@ ORDER = (
     correctness.judge_filters,
     selection.filters,
 )
-FILES = (
-    heuristics.files,
-    correctness.files,
-    decontamination.files,
-    dedup.files,
-    selection.files,
-)
+FILES = (heuristics.files, correctness.files, decontamination.files, dedup.files, selection.files)
 IDENTITIES = (
     decontamination.identities,
     correctness.identities,

@@ -15,21 +15,13 @@ from pipeline.filters.verdict import Verdict, reject_as_measured
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a filter's `after` may read: all filters have run, and the kept rows are written.
-
-    Args:
-        measured: the measures of the run's samples.
-        reached: (N,) rows that came to this filter.
-        kept: (K,) rows that no filter rejected.
-        kept_folder: where the kept rows are stored.
-        asked: the column that the filter's `ask` returned, or None.
-    """
+    """What a filter's `after` may read: all filters have run, and the kept rows are written."""
 
     measured: MeasureCache
-    reached: NDArray[np.int64]
-    kept: NDArray[np.int64]
-    kept_folder: Path
-    asked: Any = None
+    reached: NDArray[np.int64]  # (N,) rows that came to this filter
+    kept: NDArray[np.int64]  # (K,) rows that no filter rejected
+    kept_folder: Path  # where the kept rows are stored
+    asked: Any = None  # the column that the filter's `ask` returned
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,7 @@ def label(answer: str | None, target: str, labels: Sequence[str] | None) -> Scor
     if name is None:
         return Score(value=0.0, explanation=f"not one of the labels: {answer[:SHOWN]}")
     right = name == known.get(normalise(target), target)
-    explanation = "right label" if right else f"is {target}"
-    return Score(value=float(right), answer=name, explanation=explanation)
+    return _compared(right, name, "right label", target)
 
 
 def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
@@ -79,8 +78,7 @@ def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) 
     if answer is None:
         return NO_ANSWER
     right = normalise(answer) == normalise(target)
-    explanation = "same text" if right else f"is {target}"
-    return Score(value=float(right), answer=answer, explanation=explanation)
+    return _compared(right, answer, "same text", target)
 
 
 def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
@@ -99,8 +97,12 @@ def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None
         right = given == expected
     else:
         right = bool(np.isclose(given, expected, rtol=1e-6, atol=1e-9))
-    explanation = "same number" if right else f"is {expected:.15g}"
-    return Score(value=float(right), answer=f"{given:.15g}", explanation=explanation)
+    return _compared(right, f"{given:.15g}", "same number", f"{expected:.15g}")
+
+
+def _compared(right: bool, answer: str, why_right: str, target: str) -> Score:
+    explanation = why_right if right else f"is {target}"
+    return Score(value=float(right), answer=answer, explanation=explanation)
 
 
 def rouge_l(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:

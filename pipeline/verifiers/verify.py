@@ -19,19 +19,11 @@ LONGEST = 100_000  # characters
 
 @dataclass(frozen=True)
 class Check:
-    """How answers are checked; all fields are JSON values.
+    """How answers are checked; the limits are for one answer. All fields are JSON values."""
 
-    Args:
-        verifier: a key of VERIFIERS.
-        labels: the labels of a label task.
-        schema: the JSON schema of a json task.
-        timeout_s: the time limit for one answer.
-        memory_mib: the memory limit for one answer.
-    """
-
-    verifier: str
+    verifier: str  # a key of VERIFIERS
     labels: Sequence[str] | None
-    schema: Any
+    schema: Any  # a JSON schema, or None
     timeout_s: float
     memory_mib: int
 

@@ -42,23 +42,14 @@ class Weights(dict[str, float]):
 
 @dataclass(frozen=True)
 class Alignment:
-    """How an item and a text match.
+    """How an item and a text match; words `first` to `last` - 1 of the text are the item's."""
 
-    Args:
-        score: the share of the item that the text has, by weight.
-        shared: the same by number of words.
-        first, last: words `first` to `last` - 1 of the text are the item's.
-        run: the longest run of words of the item that the text has in a row.
-        contradicts: whether a number replaces another one, or another word fills a slot of the
-            template.
-    """
-
-    score: float
-    shared: float
+    score: float  # the share of the item that the text has, by weight
+    shared: float  # the same by number of words
     first: int
     last: int
-    run: slice
-    contradicts: bool
+    run: slice  # the longest run of words of the item that the text has in a row
+    contradicts: bool  # another number replaces a number, or another word fills a slot
 
 
 def align(

@@ -25,19 +25,12 @@ PLACEHOLDER = re.compile(
 
 @dataclass(frozen=True)
 class Secret:
-    """One kind of credential.
-
-    Args:
-        name: what the filter calls it.
-        hints: one of these must be in the text, in lower case.
-        pattern: a regular expression; its first group, or all of it, is the secret.
-        entropy: the least entropy of the secret, bits/character.
-    """
+    """One kind of credential."""
 
     name: str
-    hints: tuple[str, ...]
-    pattern: str
-    entropy: float = 0.0
+    hints: tuple[str, ...]  # one must be in the text, in lower case
+    pattern: str  # its first group, or all of it, is the secret
+    entropy: float = 0.0  # the least entropy of the secret, bits/character
 
 
 SECRETS = (

@@ -55,19 +55,12 @@ RESOLVERS = {"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9"}
 
 @dataclass(frozen=True)
 class Id:
-    """One country's number for a person.
-
-    Args:
-        name: what the filter calls it.
-        pattern: a regular expression.
-        check: a module of python-stdnum.
-        near: a regular expression; one of its words must come before the number.
-    """
+    """One country's number for a person."""
 
     name: str
     pattern: str
-    check: str | None
-    near: str | None = None
+    check: str | None  # a module of python-stdnum
+    near: str | None = None  # words of which one must come before the number
 
 
 IDS = (

@@ -152,11 +152,7 @@ def test_long_gaps_beside_a_hit(judge: Judge, before: str) -> None:
     item = "I have 3 dogs and a large garden"
     assert reasons(
         judge(f"{before} {item}", f"{item} {before} x", f"1 cat,  \n {item}", held_out=[item])
-    ) == [
-        "holds_held_out",
-        "holds_held_out",
-        None,
-    ]
+    ) == ["holds_held_out", "holds_held_out", None]
 
 
 def test_a_sentence_behind_a_long_gap() -> None:
