@@ -50,7 +50,7 @@ class Collector(Generic[T]):
     advice: str = "fix the cause, then continue with --retry-errors"
     errors: int = 0
     answered: int = 0
-    _asked: dict[str, tuple[Question[T], Shard[T]]] = field(default_factory=dict)
+    _in_flight: dict[str, tuple[Question[T], Shard[T]]] = field(default_factory=dict)
     _open: dict[str, Shard[T]] = field(default_factory=dict)
     _stopping: Stopping | None = None
 
@@ -68,8 +68,8 @@ class Collector(Generic[T]):
                     for answer in answers:
                         self._take(answer)
                     commit_if_due(self._open.values())
-                    self.progress.show({"in flight": len(self._asked), "errors": self.errors})
-                    if self._stopping.overdue or (self._stopping.signal and not self._asked):
+                    self.progress.show({"in flight": len(self._in_flight), "errors": self.errors})
+                    if self._stopping.overdue or (self._stopping.signal and not self._in_flight):
                         break
             except (PipelineError, KeyboardInterrupt):
                 if not self._stopping.signal:  # an engine may get Ctrl-C too, and end first
@@ -79,7 +79,7 @@ class Collector(Generic[T]):
             if self._stopping.signal:
                 raise Stopped(self._stopping.signal)
         self.progress.show({"errors": self.errors}, last=True)
-        assert not self._asked, f"{len(self._asked)} requests were never answered"
+        assert not self._in_flight, f"{len(self._in_flight)} requests were never answered"
 
     def _requests(self, shards: Iterable[Shard[T]]) -> Iterator[Request]:
         """Make a request whenever the model has room for one.
@@ -97,12 +97,12 @@ class Collector(Generic[T]):
                 except PipelineError as error:
                     self._fail(shard, Failure(identifier, "template_error", str(error)))
                     continue
-                self._asked[identifier] = question, shard
+                self._in_flight[identifier] = question, shard
                 yield question.request
             self._seal_if_complete(shard)
 
     def _take(self, answer: Answer) -> None:
-        question, shard = self._asked.pop(answer.id)
+        question, shard = self._in_flight.pop(answer.id)
         if isinstance(answer, Failure):
             self._fail(shard, answer)
         else:
@@ -116,10 +116,10 @@ class Collector(Generic[T]):
             raise PipelineError(f"request {failure.id}: {failure.reason}: {failure.message}")
         shard.fail(self.failed(failure))
         self.errors += 1
-        asked = self.errors + self.answered
-        if asked >= FEWEST_REQUESTS and self.errors > self.max_error_rate * asked:
+        finished = self.errors + self.answered
+        if finished >= FEWEST_REQUESTS and self.errors > self.max_error_rate * finished:
             raise PipelineError(
-                f"{shard.errors_path.parent}: {self.errors} of {asked} requests failed, more than "
+                f"{shard.errors_path.parent}: {self.errors} of {finished} requests failed, more than "
                 f"generate.max_error_rate={self.max_error_rate:g} allows; the last one "
                 f"({failure.id}) as {failure.reason}: {failure.message}; {self.advice}"
             )

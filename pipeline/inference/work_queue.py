@@ -80,13 +80,13 @@ def open_seed_work(
 ) -> tuple[Work, seeds.Cursor]:
     """Open the work of `samples` samples for each seed. Return it and a cursor over the seeds."""
 
-    def survey() -> Work:
-        found = seeds.survey(source, shard_seeds)
+    def make() -> Work:
+        survey = seeds.survey(source, shard_seeds)
         return Work(
-            seeds=found.seeds, shard_seeds=found.stride, samples=samples, offsets=found.offsets
+            seeds=survey.seeds, shard_seeds=survey.stride, samples=samples, offsets=survey.offsets
         )
 
-    work = open_work(folder, survey)
+    work = open_work(folder, make)
     return work, seeds.Cursor(source, seeds.Survey(work.seeds, work.shard_seeds, work.offsets))
 
 

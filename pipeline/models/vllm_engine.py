@@ -131,15 +131,15 @@ class VllmModel:
         outputs = self._step()
         now = time.monotonic()
         for output in outputs:
-            asked = in_flight.get(output.request_id)
-            if asked is None:
+            flight = in_flight.get(output.request_id)
+            if flight is None:
                 continue
-            if asked.first_token is None:
-                asked.first_token = now
+            if flight.first_token is None:
+                flight.first_token = now
             if output.finished:
                 del in_flight[output.request_id]
-                answer = read(asked.request, output)
-                answers.append(_timed(answer, asked, now) if timed else answer)
+                answer = read(flight.request, output)
+                answers.append(_timed(answer, flight, now) if timed else answer)
         return answers
 
     def clear_cache(self) -> None:
@@ -211,12 +211,12 @@ class VllmModel:
         return {"detokenize": False, "stop_token_ids": ids}
 
 
-def _timed(answer: Answer, asked: _InFlight, done: float) -> Answer:
+def _timed(answer: Answer, flight: _InFlight, done: float) -> Answer:
     if isinstance(answer, Failure):
         return answer
-    assert asked.first_token is not None
+    assert flight.first_token is not None
     return dataclasses.replace(
-        answer, seconds=done - asked.began, first_token_s=asked.first_token - asked.began
+        answer, seconds=done - flight.began, first_token_s=flight.first_token - flight.began
     )
 
 

@@ -20,12 +20,7 @@ from pipeline.stages import filter as filter_stage
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_lines, read_records, sealed_shards
 from pipeline.storage.topk import TopKFolder
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"
-    }
+from tests.support.processes import tree
 
 
 def start(workshop: Path, *overrides: str) -> subprocess.Popen[bytes]:

@@ -20,13 +20,15 @@ from pathlib import Path
 from pipeline.config import Config, load
 from pipeline.execution import contract
 from pipeline.stages import generate
+from tests.support.processes import tree
 
 
 def main(config_path: str, kills: int, seed: int) -> None:
-    dice = random.Random(seed)
+    """Kill runs until `kills` lives have ended early. `seed` is that of the random moments."""
+    generator = random.Random(seed)
     base = load(config_path)
     generate.run(contract.Job(base, "generate", "", _folder(base, "whole")))
-    whole = _tree(_folder(base, "whole"))
+    expected = tree(_folder(base, "whole"))
     began = time.perf_counter()
     assert _live(base, _folder(base, "timed"), 60.0)
     lifetime = time.perf_counter() - began
@@ -34,21 +36,17 @@ def main(config_path: str, kills: int, seed: int) -> None:
     while done["kills"] < kills:
         folder = _folder(base, f"run-{done['runs']}")
         acknowledged: dict[str, str] = {}
-        while not _live(base, folder, dice.uniform(0, lifetime)):
+        while not _live(base, folder, generator.uniform(0, lifetime)):
             done["kills"] += 1
-            now = _acknowledged(folder)
-            lost = [
-                identifier
-                for identifier, text in acknowledged.items()
-                if now.get(identifier) != text
-            ]
+            stored = _acknowledged(folder)
+            lost = [name for name, text in acknowledged.items() if stored.get(name) != text]
             assert not lost, (
-                f"after kill {done['kills']}: acknowledged samples are gone or changed: {lost}"
+                f"after kill {done['kills']}: acknowledged samples are lost or changed: {lost}"
             )
-            acknowledged = now
+            acknowledged = stored
         done["runs"] += 1
         done["acknowledged"] += len(acknowledged)
-        assert _tree(folder) == whole, f"{folder} differs from a run that was never killed"
+        assert tree(folder) == expected, f"{folder} differs from a run that was never killed"
     print(json.dumps(done))
 
 
@@ -96,12 +94,6 @@ def _acknowledged(folder: Path) -> dict[str, str]:
         assert len({line["id"] for line in lines}) == len(lines), f"{path}: a sample is there twice"
         found.update({line["id"]: line["text"] for line in lines})
     return found
-
-
-def _tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.name: path.read_bytes() for path in sorted(folder.glob("0*")) if path.suffix != ".lock"
-    }
 
 
 if __name__ == "__main__":
