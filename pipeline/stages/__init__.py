@@ -1,1 +1,1 @@
-"""The stages, each a module; they meet only in files."""
+"""The stages of a run, a module each. They import nothing of one another and meet in files."""

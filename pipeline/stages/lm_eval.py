@@ -1,7 +1,9 @@
-"""forgotten: tasks of lm-eval (EleutherAI's harness) on teacher, untouched student and every arm, for what was lost outside the task.
+"""The lm_eval stage: lm-eval tasks (EleutherAI's harness) on teacher, base student and every arm.
 
-Runs behind `pipeline evaluate`, where evaluate.lm_eval is set. The harness loads each model by transformers, in a process of its own
-(pipeline/evaluation/lm_eval_process.py), and takes its tasks' data from wherever they say, which for most of them is the Hugging Face hub.
+They show what a student has forgotten outside its task; the run's folder is called forgotten.
+`pipeline evaluate` runs the stage where evaluate.lm_eval is set. The harness loads each model with
+transformers, in a process of its own (pipeline/evaluation/lm_eval_process.py). It takes its data
+from where a task says, which for most tasks is the Hugging Face hub.
 """
 
 import importlib.util
@@ -12,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, LmEval
 from pipeline.errors import PipelineError
 from pipeline.evaluation import optional_figures
 from pipeline.execution.contract import Job
@@ -31,7 +33,7 @@ SHARED = False
 
 
 def parts(config: Config) -> list[str]:
-    """A teacher that is not loaded here cannot be asked."""
+    """Return the models to measure; a teacher on a server cannot be."""
     teacher = [TEACHER] if config.teacher.backend == "vllm" else []
     return [*teacher, BASE, *config.train.arms] if config.evaluate.lm_eval else []
 
@@ -45,17 +47,12 @@ def reads(config: Config, part: str) -> list[str]:
 
 
 def files(config: Config, part: str) -> list[Path]:
-    """The tasks of one's own, and whatever lies beside them."""
-    own = config.evaluate.lm_eval.include_path if config.evaluate.lm_eval else None
-    return (
-        [
-            path
-            for path in sorted(Path(own).rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts
-        ]
-        if own
-        else []
-    )
+    """Return the files of custom tasks, and all files beside them."""
+    settings = config.evaluate.lm_eval
+    if settings is None or not settings.include_path:
+        return []
+    paths = sorted(Path(settings.include_path).rglob("*"))
+    return [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -65,52 +62,57 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Have the harness measure one model. Raises PipelineError if it is not installed or cannot do it."""
+    """Have the harness measure one model.
+
+    Raises PipelineError if the harness is not installed or fails.
+    """
     settings = job.config.evaluate.lm_eval
     assert settings is not None
     check_installed("lm_eval")
-    path, revision = _model(job)
-    log.info(
-        f"{NAME} {job.part}: {', '.join(settings.tasks)}; the harness's own words go to {job.engine_log}"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        asked, found = Path(folder, "job.json"), Path(folder, "result.json")
-        what = {"tasks": settings.tasks, "limit": settings.limit, "examples": settings.examples}
-        how = {"include_path": settings.include_path, "batch_size": settings.batch_size}
-        write_json(asked, {"model": path, "revision": revision, **what, **how})
-        code = run_child(
-            [
-                sys.executable,
-                "-m",
-                "pipeline.evaluation.lm_eval_process",
-                str(asked),
-                str(found),
-                str(job.engine_log),
-            ]
-        )
-        result = read_json(found) if found.exists() else {}
+    log.info(f"{NAME} {job.part}: {', '.join(settings.tasks)}; lm-eval's output: {job.engine_log}")
+    result = _measure(job, settings)
     if "figures" not in result:
-        why = result.get("error", f"its process ended with code {code}")
         raise PipelineError(
-            f"{NAME} {job.part}: lm-eval: {why}; its own words are in {job.engine_log}"
+            f"{NAME} {job.part}: lm-eval: {result['error']}; its output is in {job.engine_log}"
         )
     write_json(job.folder / optional_figures.FILE, result["figures"])
     return {"tasks": len(result["figures"])}
 
 
-def summary(config: Config) -> str:
-    return f"{NAME}: {', '.join(parts(config))}"
+def _measure(job: Job, settings: LmEval) -> dict[str, Any]:
+    """Run the harness in a process of its own. Return its {"figures"}, or {"error"}."""
+    path, revision = _model(job)
+    task = {
+        "model": path,
+        "revision": revision,
+        "tasks": settings.tasks,
+        "limit": settings.limit,
+        "examples": settings.examples,
+        "include_path": settings.include_path,
+        "batch_size": settings.batch_size,
+    }
+    command = [sys.executable, "-m", "pipeline.evaluation.lm_eval_process"]
+    with tempfile.TemporaryDirectory() as folder:
+        task_file, result_file = Path(folder, "job.json"), Path(folder, "result.json")
+        write_json(task_file, task)
+        code = run_child([*command, str(task_file), str(result_file), str(job.engine_log)])
+        if result_file.exists():
+            result: dict[str, Any] = read_json(result_file)
+            return result
+    return {"error": f"its process ended with code {code}"}
 
 
 def check_installed(package: str) -> None:
-    """Raise PipelineError if the harness is not there."""
+    """Raise PipelineError if the package of the harness is not installed."""
     if importlib.util.find_spec(package) is None:
         raise PipelineError(
-            f"{NAME}: evaluate.lm_eval needs lm-eval, and {package} is not installed; pip install 'pipeline[lm-eval]', or leave it out"
+            f"{NAME}: evaluate.lm_eval needs lm-eval, and {package} is not installed; "
+            "pip install 'pipeline[lm-eval]', or remove evaluate.lm_eval"
         )
 
 
 def _model(job: Job) -> tuple[str, str | None]:
+    """Return (folder or hub id, revision) of the model of this part."""
     if job.part == TEACHER:
         return resolve.model_path(job.config.teacher.model), job.config.teacher.revision
     return source.saved_model(trained_model(job.run_dir, job.part))

@@ -1,4 +1,7 @@
-"""train: a student by SFT, or by distillation from the stored logprobs; every arm from the same start on the same rows."""
+"""The train stage: the first weights, then every arm from them, on the same rows.
+
+An arm is trained by SFT, or by distillation from the stored logprobs.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -33,71 +36,78 @@ def parts(config: Config) -> list[str]:
 
 def sections(config: Config, part: str) -> list[str]:
     if part == INIT:
-        of_data = (
-            ["task.seeds", "train.prompt", "train.rows"]
-            if student_source.reads_seeds(config)
-            else []
-        )
-        drawn = ["train.seed"] if config.student.model == "random" else []
-        return [
-            *(f"student.{name}" for name in Student.model_fields if name != "lora"),
-            *drawn,
-            *of_data,
-        ]
+        return _init_sections(config)
     arm = config.train.arms[part]
-    seeds_too = ["task.seeds"] if arm.text == "truth" else []
-    judged = ["task.metric", "task.labels", "task.verifier"] if _judges(config, part) else []
-    judged += ["evaluate.max_tokens"] if config.train.best_by == "score" else []
     settings = [
         f"train.{name}"
         for name in Train.model_fields
         if name != "arms" and getattr(arm, name, None) is None
     ]
-    return [*settings, f"train.arms.{part}", "student.lora", *seeds_too, *judged]
+    settings += [f"train.arms.{part}", "student.lora"]
+    if arm.text == "truth":
+        settings.append("task.seeds")
+    if _checks_answers(config, part):
+        settings += ["task.metric", "task.labels", "task.verifier"]
+    if config.train.best_by == "score":
+        settings.append("evaluate.max_tokens")
+    return settings
+
+
+def _init_sections(config: Config) -> list[str]:
+    settings = [f"student.{name}" for name in Student.model_fields if name != "lora"]
+    if config.student.model == "random":
+        settings.append("train.seed")
+    if student_source.reads_seeds(config):
+        settings += ["task.seeds", "train.prompt", "train.rows"]
+    return settings
 
 
 def reads(config: Config, part: str) -> list[str]:
     rows = ["generate", "filter"] if config.train.rows == "filter" else ["score"]
-    if part == INIT:
-        return [] if not config.student.trim_vocabulary else rows[:1] if _draws(config) else rows
-    return [*(rows if config.train.arms[part].text == "teacher" else []), f"{NAME}/{INIT}"]
+    if part != INIT:
+        learned = rows if config.train.arms[part].text == "teacher" else []
+        return [*learned, f"{NAME}/{INIT}"]
+    if not config.student.trim_vocabulary:
+        return []
+    return rows[:1] if _draws_from_all(config) else rows
 
 
 def files(config: Config, part: str) -> list[Path]:
-    counted = _seeds_count(config, part)
-    source = [Path(config.task.seeds.path)] if config.task.seeds.path and counted else []
-    schema = verify.files(config.task) if _judges(config, part) else []
-    return [*([Path(config.train.prompt)] if counted or part != INIT else []), *source, *schema]
+    reads_seeds = _reads_seeds(config, part)
+    prompt = [Path(config.train.prompt)] if reads_seeds or part != INIT else []
+    source = seeds.files(config.task.seeds) if reads_seeds else []
+    schema = verify.files(config.task) if _checks_answers(config, part) else []
+    return [*prompt, *source, *schema]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
-    return {
-        **(seeds.identities(config.task.seeds) if _seeds_count(config, part) else {}),
-        **student_source.identities(config),
-    }
+    source = seeds.identities(config.task.seeds) if _reads_seeds(config, part) else {}
+    return {**source, **student_source.identities(config)}
 
 
-def _draws(config: Config) -> bool:
-    """Whether some arm learns from samples that were not kept, whose tokens a trimmed vocabulary must have too."""
+def _draws_from_all(config: Config) -> bool:
+    """Return whether some arm learns from rejected samples too.
+
+    A trimmed vocabulary must then have their tokens.
+    """
     return any(arm.selection == "random" for arm in config.train.arms.values())
 
 
-def _judges(config: Config, part: str) -> bool:
-    """Whether a part holds answers against the ground truth."""
+def _checks_answers(config: Config, part: str) -> bool:
+    """Return whether a part compares answers with the ground truth."""
     return part != INIT and (config.train.arms[part].corrected or config.train.best_by == "score")
 
 
-def _seeds_count(config: Config, part: str) -> bool:
-    """Whether a part depends on the seeds as they are, and not only on what was made of them."""
-    return (
-        student_source.reads_seeds(config)
-        if part == INIT
-        else config.train.arms[part].text == "truth"
-    )
+def _reads_seeds(config: Config, part: str) -> bool:
+    """Return whether a part reads the seeds themselves, and not only samples made of them."""
+    if part == INIT:
+        return student_source.reads_seeds(config)
+    return config.train.arms[part].text == "truth"
 
 
 def run(job: Job) -> dict[str, Any]:
-    # licences that were declared after generate count too
+    """Make the first weights of all arms, or train one arm."""
+    # again, since generate did: a licence may have been declared later
     terms = licences.check_declared(job.config.licences)
     if job.part == INIT:
         log.info("\n".join(terms.lines))
@@ -106,48 +116,42 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def student_path(run_dir: Path, part: str) -> str:
-    """Where the model of a finished part is: a folder, or a hub id for an untouched one."""
+    """Return the folder of a finished part's model, or a hub id if it was not changed."""
     return student_source.saved_model(run_dir / NAME / part)[0]
 
 
 def summary(config: Config) -> str:
+    """Return a line for each arm: rows, steps, losses."""
     lines = []
     for part in config.train.arms:
         counts = read_manifest(Path(config.run_dir), f"{NAME}/{part}")["counts"]
-        shares = (
-            f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})"
-            if "loss_kd" in counts
-            else ""
-        )
-        shares += (
-            f", kd {counts['kd_gradient_share']:.0%} of the gradient"
-            if "kd_gradient_share" in counts
-            else ""
-        )
-        shares += (
-            f", held-out loss {counts['held_out_loss']:.3f}" if "held_out_loss" in counts else ""
-        )
-        shares += (
-            f", held-out score {counts['held_out_score']:.3f}" if "held_out_score" in counts else ""
-        )
-        shares += (
-            f" at step {counts['saved_step']:,}"
-            if counts.get("saved_step", counts["steps"]) != counts["steps"]
-            else ""
-        )
-        slow = counts.get("loading_share", 0.0)
-        shares += f"; {slow:.0%} of the time went into reading rows" if slow > SLOW_LOADING else ""
-        lines.append(
-            f"train {part}: {counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}{shares}"
-        )
+        lines.append(f"train {part}: {_summary_line(counts)}")
     return "\n".join(lines)
+
+
+def _summary_line(counts: Mapping[str, Any]) -> str:
+    line = f"{counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}"
+    if "loss_kd" in counts:
+        line += f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})"
+    if "kd_gradient_share" in counts:
+        line += f", kd {counts['kd_gradient_share']:.0%} of the gradient"
+    if "held_out_loss" in counts:
+        line += f", held-out loss {counts['held_out_loss']:.3f}"
+    if "held_out_score" in counts:
+        line += f", held-out score {counts['held_out_score']:.3f}"
+    if counts.get("saved_step", counts["steps"]) != counts["steps"]:
+        line += f" at step {counts['saved_step']:,}"
+    loading = counts.get("loading_share", 0.0)
+    if loading > SLOW_LOADING:
+        line += f"; {loading:.0%} of the time was spent reading rows"
+    return line
 
 
 def _init(job: Job) -> dict[str, Any]:
     start = build.build(
         job.config,
         job.folder / "model",
-        learnable(job.config, _draws(job.config)),
+        learnable(job.config, _draws_from_all(job.config)),
         frames(job.config),
     )
     revision = student_source.source(job.config)[1] if start.model else None
@@ -156,7 +160,7 @@ def _init(job: Job) -> dict[str, Any]:
 
 
 def _arm(job: Job) -> dict[str, Any]:
-    """The arm, by as many processes as the config or the machine says; this one keeps lock and manifest."""
+    """Train an arm, here or in several worker processes; this one keeps lock and manifest."""
     processes = _processes(job)
     if processes == 1:
         distributed.clear_environment()
@@ -173,20 +177,22 @@ def _arm(job: Job) -> dict[str, Any]:
 
 
 def _processes(job: Job) -> int:
-    """How many are to train. Raises PipelineError where a begun arm had another number: its batches would be others."""
+    """Return how many processes train the arm: by the config, else one a GPU.
+
+    Raises PipelineError where a started arm had another number: its batches would be others.
+    """
     import torch
 
     processes = job.config.train.processes or max(torch.cuda.device_count(), 1)
-    known = job.folder / "work.json"
-    before = (
-        read_json(known)["processes"]
-        if known.exists() and last_checkpoint(job.folder / "checkpoints")
-        else processes
-    )
+    path = job.folder / "work.json"
+    before = processes
+    if path.exists() and last_checkpoint(job.folder / "checkpoints"):
+        before = read_json(path)["processes"]
     if before != processes:
         raise PipelineError(
-            f"train {job.part}: was begun by {before} processes, and here would be {processes}, whose batches are others; "
-            f"go on where there are {before} GPUs, or begin again with --redo"
+            f"train {job.part}: was started with {before} processes, and here would be "
+            f"{processes}, whose batches are others; continue where there are {before} GPUs, "
+            "or start again with --redo"
         )
-    write_json(known, {"processes": processes})
+    write_json(path, {"processes": processes})
     return processes

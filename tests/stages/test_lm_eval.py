@@ -64,7 +64,7 @@ def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:
     task = workshop / "tasks" / "parity.yaml"
     task.write_text(task.read_text().replace("right", "left"))
     with pytest.raises(
-        PipelineError, match=r"forgotten base: lm-eval: .+; its own words are in .*engine.log"
+        PipelineError, match=r"forgotten base: lm-eval: .+; its output is in .*engine.log"
     ):
         runner.execute(lm_eval, trained, ["base"])
     assert "Traceback" in (workshop / "run" / "forgotten" / "base" / "engine.log").read_text()

@@ -401,7 +401,7 @@ def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) 
     assert looks(two, "loss_kd") == pytest.approx(shares, rel=1e-5)
     assert (folder_of(two) / "samples.jsonl").read_text() == answers
     (folder_of(two) / "manifest.json").unlink()
-    with pytest.raises(PipelineError, match="was begun by 2 processes, and here would be 1"):
+    with pytest.raises(PipelineError, match="was started with 2 processes, and here would be 1"):
         train.run(
             contract.Job(
                 load(workshop / "config.yaml", [*FAST, *options]), "train", "kd", folder_of(two)
