@@ -43,7 +43,7 @@ def gather(run_dir: Path) -> Facts:
         reliability=tuple(tables.reliability(results)),
         memorisation=tables.memorisation(results),
         canaries=tables.canaries(results),
-        elsewhere=tables.lm_eval(results),
+        lm_eval=tables.lm_eval(results),
         ablation=_ablation(run_dir / "ablate" / "results.json"),
         settings=run_summary.settings(run, str(run_dir)),
     )

@@ -40,16 +40,16 @@ def shape(name: str, arms: Sequence[str]) -> int:
 
 def waterfall(samples: Waterfall, width: float, kind: str) -> Markup:
     """Draw how many samples each reason rejects, from all samples down to the kept ones."""
-    rows = [("written by the teacher", samples.given, 0, "whole")]
-    remaining = samples.given
-    for reason, number in samples.drops:
+    rows = [("written by the teacher", samples.total, 0, "whole")]
+    remaining = samples.total
+    for reason, number in samples.rejected:
         remaining -= number
         rows.append((reason, number, remaining, "drop"))
     rows.append(("kept", samples.kept, 0, "kept"))
     longest = max(width_of(row[0]) for row in rows)
     names = min(longest + 12, width * 0.45) if kind == "wide" else 0.0
     pitch, lift = (ROW, 0.0) if names else (ROW + 14, 15.0)  # on narrow screens names stand above
-    x = linear(0, samples.given, names, width - 70)
+    x = linear(0, samples.total, names, width - 70)
     parts = []
     for number, (name, count, start, role) in enumerate(rows):
         top, end = number * pitch + lift + 4, x(start + count)
@@ -63,8 +63,8 @@ def waterfall(samples: Waterfall, width: float, kind: str) -> Markup:
         if number + 1 < len(rows):
             edge = end if role == "whole" else x(start)
             parts.append(line(edge, top + 19, edge, top + pitch, "grid"))
-    drops = [f"{reason} rejects {number:,}" for reason, number in samples.drops]
-    title = f"Of {samples.given:,} samples {samples.kept:,} are kept; " + "; ".join(drops)
+    drops = [f"{reason} rejects {number:,}" for reason, number in samples.rejected]
+    title = f"Of {samples.total:,} samples {samples.kept:,} are kept; " + "; ".join(drops)
     return drawing(width, len(rows) * pitch + 4, title, kind, *parts)
 
 
@@ -89,11 +89,11 @@ def estimates(rows: Sequence[Estimate], width: float, kind: str, what: str, zero
         parts.append(mark(1 if zero else 0, x(row.interval.mean), y, "fill: var(--accent)"))
         if names:
             parts.append(text(0, y + 4, fit(row.name, names - 8, BOLD), "strong"))
-            parts.append(text(width - after, y + 4, fit(row.says, after)))
+            parts.append(text(width - after, y + 4, fit(row.text, after)))
         else:
             parts.append(text(0, y - 12, fit(row.name, width, BOLD), "strong halo"))
-            parts.append(text(0, y + 21, fit(row.says, width, 6.3), "soft halo"))
-    title = f"{what}: " + "; ".join(f"{row.name} {row.says}" for row in rows)
+            parts.append(text(0, y + 21, fit(row.text, width, 6.3), "soft halo"))
+    title = f"{what}: " + "; ".join(f"{row.name} {row.text}" for row in rows)
     return drawing(width, bottom + 22, title, kind, *parts)
 
 
@@ -116,7 +116,7 @@ def groups(rows: Sequence[Group], arms: Sequence[str], width: float, kind: str) 
             parts.append(text(18, top + 13, fit(score.name, names - 24)))
             parts.append(bar(names, top + 3, length, 12, style=f"{style}; opacity: 0.55"))
             parts += _whisker(score.interval, x, top + 9, 4, "zero")
-            parts.append(text(width, top + 13, score.says, anchor="end"))
+            parts.append(text(width, top + 13, score.text, anchor="end"))
             top += 20
         top += 14
     return drawing(width, top, _groups_title(rows), kind, *parts)
@@ -125,7 +125,7 @@ def groups(rows: Sequence[Group], arms: Sequence[str], width: float, kind: str) 
 def _groups_title(rows: Sequence[Group]) -> str:
     titles = []
     for group in rows:
-        scores = ", ".join(f"{score.name} {score.says}" for score in group.scores)
+        scores = ", ".join(f"{score.name} {score.text}" for score in group.scores)
         titles.append(f"{group.name}: {scores}")
     return "Score by group: " + "; ".join(titles)
 

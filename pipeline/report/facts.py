@@ -19,15 +19,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The conclusion; `ships` is the gate's decision (None without a gate), `failed` its lines.
+    """The conclusion; `ships` is the gate's decision (None without a gate), `missed` its lines.
 
     `figures` are pairs of (text, value).
     """
 
     ships: bool | None
     title: str
-    says: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
     figures: tuple[tuple[str, str], ...] = ()
 
 
@@ -54,8 +54,8 @@ class Missing:
 class Waterfall:
     """Samples before the filters, (reason, count) of the rejected in filter order, samples kept."""
 
-    given: int
-    drops: tuple[tuple[str, int], ...]
+    total: int
+    rejected: tuple[tuple[str, int], ...]
     kept: int
 
 
@@ -102,11 +102,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval, and in `says` its text."""
+    """A figure with its interval, and its text."""
 
     name: str
     interval: Interval
-    says: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A model's reliability curve; `says` has its calibration error."""
+    """A model's reliability curve; `text` has its calibration error."""
 
     model: str
-    says: str
+    text: str
     bins: tuple[Bin, ...]
 
 
@@ -132,7 +132,7 @@ class Ablation:
     """The results of `pipeline ablate`."""
 
     sets: tuple[Estimate, ...]
-    says: tuple[str, ...]
+    sentences: tuple[str, ...]
     note: str
 
 
@@ -172,6 +172,6 @@ class Facts:
     reliability: tuple[Reliability, ...]
     memorisation: Table | None
     canaries: Table | None
-    elsewhere: Table | None
+    lm_eval: Table | None
     ablation: Ablation | None
     settings: Settings

@@ -77,7 +77,7 @@ def _sections(facts: Facts, samples: Markup | None) -> Iterator[tuple[str, str]]
         ("groups", "Groups", facts.groups),
         ("calibration", "Calibration", facts.reliability),
         ("memory", "Memorisation", facts.memorisation or facts.canaries),
-        ("elsewhere", "Other tasks", facts.elsewhere),
+        ("lm-eval", "Other tasks", facts.lm_eval),
         ("ablation", "Curation", facts.ablation),
         ("samples", "Samples", samples),
         ("settings", "Settings", True),
@@ -121,7 +121,7 @@ def _without_base(differences: Sequence[Estimate]) -> Sequence[Estimate]:
 
 
 def _differences_data(differences: Sequence[Estimate]) -> Table:
-    return Table(("difference", "mean [95 %]"), tuple((row.name, row.says) for row in differences))
+    return Table(("difference", "mean [95 %]"), tuple((row.name, row.text) for row in differences))
 
 
 def _panel_data(panel: Panel) -> Table:
@@ -148,10 +148,10 @@ def _reliability_data(model: Reliability) -> Table:
 
 
 def _waterfall_data(samples: Waterfall) -> Table:
-    rows = [(reason, f"{number:,}") for reason, number in samples.drops]
+    rows = [(reason, f"{number:,}") for reason, number in samples.rejected]
     return Table(("reason", "samples"), tuple(rows))
 
 
 def _groups_data(groups: Sequence[Group]) -> Table:
-    rows = [(group.name, score.name, score.says) for group in groups for score in group.scores]
+    rows = [(group.name, score.name, score.text) for group in groups for score in group.scores]
     return Table(("group", "model", "score [95 %]"), tuple(rows))

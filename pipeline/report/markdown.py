@@ -40,27 +40,27 @@ def _lines(facts: Facts) -> Iterator[str]:
     if facts.groups:
         yield from _groups(facts)
     if facts.reliability:
-        errors = tuple((model.model, model.says) for model in facts.reliability)
+        errors = tuple((model.model, model.text) for model in facts.reliability)
         yield from _section("Calibration", Table(("model", ""), errors), left=True)
     for title, optional in (
         ("Memorisation", facts.memorisation),
         ("Canaries", facts.canaries),
-        ("Outside the task", facts.elsewhere),
+        ("Outside the task", facts.lm_eval),
     ):
         if optional:
             yield from _section(title, optional)
     if facts.ablation:
         sets = _estimates(facts.ablation.sets)
         yield from _section("Was the curation worth it", sets, left=True)
-        yield from ("", *_bullets(facts.ablation.says))
+        yield from ("", *_bullets(facts.ablation.sentences))
 
 
 def _head(facts: Facts) -> Iterator[str]:
     verdict = facts.verdict
     yield f"# {plain(verdict.title)}"
     yield from ("", f"{plain(facts.run)}: {plain(facts.task)}", "")
-    yield from (f"- **missed**: {plain(line)}" for line in verdict.failed)
-    yield from _bullets(verdict.says)
+    yield from (f"- **missed**: {plain(line)}" for line in verdict.missed)
+    yield from _bullets(verdict.sentences)
     if facts.note:
         yield from ("", f"**{plain(facts.note)}**")
 
@@ -69,21 +69,21 @@ def _groups(facts: Facts) -> Iterator[str]:
     models = [score.name for score in facts.groups[0].scores]
     rows = []
     for group in facts.groups:
-        scores = [score.says for score in group.scores]
+        scores = [score.text for score in group.scores]
         rows.append((f"{group.name}, {group.held_out:,} seeds", *scores))
     yield from _section("Score by group", Table(("group", *models), tuple(rows)))
     yield from ("", *_bullets(facts.gaps))
 
 
 def _rejections(waterfall: Waterfall) -> Table:
-    rejected = [(reason, f"-{count:,}") for reason, count in waterfall.drops]
-    first = ("written by the teacher", f"{waterfall.given:,}")
+    rejected = [(reason, f"-{count:,}") for reason, count in waterfall.rejected]
+    first = ("written by the teacher", f"{waterfall.total:,}")
     last = ("kept", f"{waterfall.kept:,}")
     return Table(("reason", "samples"), (first, *rejected, last))
 
 
 def _estimates(estimates: Iterable[Estimate]) -> Table:
-    return Table(("", ""), tuple((estimate.name, estimate.says) for estimate in estimates))
+    return Table(("", ""), tuple((estimate.name, estimate.text) for estimate in estimates))
 
 
 def _bullets(lines: Iterable[str]) -> Iterator[str]:

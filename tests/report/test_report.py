@@ -176,8 +176,8 @@ def test_kd_and_sft_by_the_interval(tmp_path: Path, low: float, high: float, sen
     found = finished_run.results() | {
         "differences": {"kd - sft": {"mean": 0.0, "low": low, "high": high}}
     }
-    says = gather(finished_run.make(tmp_path / "run", found)).verdict.says
-    assert sum(line.startswith(sentence) for line in says) == 1
+    sentences = gather(finished_run.make(tmp_path / "run", found)).verdict.sentences
+    assert sum(line.startswith(sentence) for line in sentences) == 1
 
 
 def test_gap_beside_the_teachers(run: Path) -> None:
@@ -201,7 +201,7 @@ def test_old_results_have_a_report(tmp_path: Path) -> None:
     assert "ROUGE-L" not in facts.quality.head
     assert not facts.closeness.rows
     assert not facts.reliability
-    assert facts.memorisation is facts.canaries is facts.elsewhere is None
+    assert facts.memorisation is facts.canaries is facts.lm_eval is None
     assert "latency p50, p95" not in facts.cost.head
     write(tmp_path / "run")
 
