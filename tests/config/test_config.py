@@ -79,7 +79,7 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
         ("student={model: teacher, layers: 2, keep_layers: [0]}", "both say which layers"),
         ("student={model: teacher, choose: importance}", "needs layers"),
         ("student={model: teacher, revision: v1}", "that of the teacher is teacher.revision"),
-        ("train.arms={kd: {corrected: true}}", "filter.correct drops what is wrong before"),
+        ("train.arms={kd: {corrected: true}}", "filter.correct rejects the wrong answers before"),
         ("student.layers=2", "a random student has as many layers as shape.layers says"),
         ("task.seeds.target_pattern=(", "is no regular expression with a group"),
         ("train.patience=3", "patience needs held-out rows; set holdout"),

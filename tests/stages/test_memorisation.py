@@ -148,5 +148,5 @@ def test_exposure_is_the_papers() -> None:
 
 def test_nothing_to_look_for(workshop: Path) -> None:
     """rows=0 means canaries alone, and without any it would measure nothing in silence."""
-    with pytest.raises(PipelineError, match="leaves the canaries alone, and there are none"):
+    with pytest.raises(PipelineError, match="leaves only the canaries, and there are none"):
         load(workshop / "config.yaml", ["evaluate.memorisation={rows: 0}"])

@@ -1,0 +1,280 @@
+"""The rules that span sections of a config: each returns what is wrong and what to do, or None."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.config.run import Config
+    from pipeline.config.train import Arm
+
+Rule = Callable[["Config"], str | None]
+
+
+def samples_differ(config: "Config") -> str | None:
+    """Greedy decoding repeats one text, so several samples need a temperature above 0."""
+    if config.teacher.temperature > 0 or config.generate.samples == 1:
+        return None
+    return (
+        "generate.samples above 1 at teacher.temperature 0 would give the same text again; "
+        "raise teacher.temperature, or set generate.samples: 1"
+    )
+
+
+def fake_student_has_replies(config: "Config") -> str | None:
+    """Fake students answer with the fake teacher's replies."""
+    if config.evaluate.backend != "fake" or config.teacher.replies is not None:
+        return None
+    return "evaluate.backend fake answers with teacher.replies, and they are not set; set them"
+
+
+def kd_has_logprobs(config: "Config") -> str | None:
+    """A kd arm needs stored logprobs of the teacher."""
+    arm = _first_arm(config, lambda arm: arm.method == "kd")
+    if arm is None or config.teacher.logprobs > 0 or config.train.rows == "score":
+        return None
+    return (
+        f"arm {arm} is kd and needs teacher.logprobs of 1 or more; "
+        "set it, set train.rows: score, or train sft arms only"
+    )
+
+
+def soft_labels_are_calibrated(config: "Config") -> str | None:
+    """Soft labels are written by filter.calibrated, for the rows that the filters keep."""
+    if config.filter.calibrated is None or config.train.rows != "filter":
+        arm = _first_arm(config, lambda arm: arm.soft_labels)
+    else:
+        arm = _first_arm(config, _has_useless_soft_labels)
+    if arm is None:
+        return None
+    return (
+        f"arm {arm} has soft_labels: it must be kd on kept rows of train.rows: filter, "
+        "and filter.calibrated be on, such as {}"
+    )
+
+
+def wrong_answers_reach_correction(config: "Config") -> str | None:
+    """A corrected arm needs the wrong answers that filter.correct rejects."""
+    arm = _first_arm(config, lambda arm: arm.corrected)
+    reads_kept = config.train.rows == "filter" or config.score.source == "kept"
+    if arm is None or not config.filter.correct or not reads_kept:
+        return None
+    return (
+        f"arm {arm} is corrected, but filter.correct rejects the wrong answers before; "
+        "set filter.correct: false"
+    )
+
+
+def random_rows_come_from_filter(config: "Config") -> str | None:
+    """A random draw needs all samples, and the score stage has only some."""
+    arm = _first_arm(config, lambda arm: arm.selection == "random")
+    if arm is None or config.train.rows != "score":
+        return None
+    return (
+        f"arm {arm} draws from all samples, and score has only some; "
+        "set train.rows: filter, or the arm's selection: kept"
+    )
+
+
+def fidelity_has_token_ids(config: "Config") -> str | None:
+    """Fidelity compares logprobs token by token, so it needs the teacher's tokenizer."""
+    teacher = config.teacher
+    if not config.evaluate.fidelity or teacher.backend != "openai" or teacher.tokenizer:
+        return None
+    return (
+        "evaluate.fidelity needs the teacher's token ids and logprobs; "
+        "set teacher.tokenizer, or leave evaluate.fidelity out"
+    )
+
+
+def code_has_no_text_metrics(config: "Config") -> str | None:
+    """Under metric code the ground truth is tests, which no text metric can compare."""
+    if config.task.metric != "code" or not config.evaluate.also:
+        return None
+    return (
+        "evaluate.also: under metric code the ground truth is tests, "
+        "which no answer can be compared with as text; leave it out"
+    )
+
+
+def memorisation_has_rows(config: "Config") -> str | None:
+    """Memorisation needs training rows or canaries to measure."""
+    memorisation = config.evaluate.memorisation
+    if memorisation is None or memorisation.rows or config.train.canaries:
+        return None
+    return (
+        "evaluate.memorisation.rows=0 leaves only the canaries, and there are none; "
+        "set train.canaries, or raise rows"
+    )
+
+
+def calibration_has_labels(config: "Config") -> str | None:
+    """Only the labels of a label task can be calibrated."""
+    if not config.filter.calibrated or config.task.labels is not None:
+        return None
+    return (
+        "filter.calibrated needs a label task; leave it out, or set task.metric: label and "
+        "task.labels"
+    )
+
+
+def calibration_has_one_method(config: "Config") -> str | None:
+    """Known shares and content-free inputs are two methods of calibration."""
+    calibrated = config.filter.calibrated
+    if not calibrated or not calibrated.content_free or not calibrated.shares:
+        return None
+    return "filter.calibrated.shares and content_free are two ways to calibrate; leave one out"
+
+
+def content_free_has_one_prompt(config: "Config") -> str | None:
+    """Contextual calibration measures the bias of one prompt."""
+    calibrated, prompts = config.filter.calibrated, config.generate.prompt
+    if not calibrated or not calibrated.content_free or len(prompts) == 1:
+        return None
+    return (
+        "filter.calibrated.content_free is for one prompt, and generate.prompt has several; "
+        "leave it out"
+    )
+
+
+def every_label_has_a_share(config: "Config") -> str | None:
+    """Shares are given for all labels, in their order."""
+    shares = config.filter.calibrated.shares if config.filter.calibrated else None
+    labels = config.task.labels or []
+    if shares is None or len(shares) == len(labels):
+        return None
+    return (
+        f"filter.calibrated.shares has {len(shares)} numbers for {len(labels)} labels; "
+        "give one for each"
+    )
+
+
+def confidence_has_logprobs(config: "Config") -> str | None:
+    """Filters on the teacher's confidence read stored logprobs."""
+    filters = config.filter
+    choosers = (filters.near, filters.semantic, filters.balance, filters.budget)
+    best_by = {chooser.best_by for chooser in choosers if chooser}
+    reads = filters.confidence or filters.calibrated or best_by & {"mean_logprob", "answer_margin"}
+    if not reads or config.teacher.logprobs > 0:
+        return None
+    return (
+        "filter: confidence, calibrated and best_by read logprobs; "
+        "set teacher.logprobs to 1 or more, or leave them out"
+    )
+
+
+def custom_filters_have_names(config: "Config") -> str | None:
+    """A custom filter is known by its function's name."""
+    names = [name.partition(":")[2] for name in config.filter.custom]
+    if len(set(names)) == len(names):
+        return None
+    return "filter.custom: two functions have the same name; rename one"
+
+
+def earlier_runs_are_compared(config: "Config") -> str | None:
+    """Earlier runs count only for the filters that look for duplicates."""
+    filters = config.filter
+    if not filters.against or filters.duplicate or filters.near or filters.semantic:
+        return None
+    return (
+        "filter.against is for duplicate, near and semantic; turn one of them on, or leave it out"
+    )
+
+
+def judge_has_server(config: "Config") -> str | None:
+    """A judge on a server needs its address, or the teacher's."""
+    judge = config.filter.judge
+    if not judge or not judge.model or (judge.backend or config.teacher.backend) != "openai":
+        return None
+    if judge.base_url or config.teacher.base_url:
+        return None
+    return "filter.judge.backend openai needs base_url; set filter.judge.base_url"
+
+
+def judge_has_replies(config: "Config") -> str | None:
+    """A fake judge needs replies, or the teacher's."""
+    judge = config.filter.judge
+    if not judge or not judge.model or (judge.backend or config.teacher.backend) != "fake":
+        return None
+    if judge.replies or config.teacher.replies:
+        return None
+    return "filter.judge.backend fake needs replies; set filter.judge.replies"
+
+
+def code_tests_are_not_taught(config: "Config") -> str | None:
+    """Under metric code the ground truth is tests, which no student should learn to write."""
+    arm = _first_arm(config, lambda arm: arm.corrected or arm.text == "truth")
+    if arm is None or config.task.metric != "code":
+        return None
+    return (
+        f"arm {arm}: under metric code the ground truth is tests, which a student should not "
+        "learn to write; use text: teacher without corrected"
+    )
+
+
+def consistency_compares_text(config: "Config") -> str | None:
+    """filter.consistent compares texts, which says nothing under a metric that computes."""
+    metric = config.task.metric
+    if not config.filter.consistent or metric not in ("math", "json", "code"):
+        return None
+    return (
+        "filter.consistent compares texts with one another, which says nothing "
+        f"under metric {metric}; leave it out"
+    )
+
+
+def votes_need_samples(config: "Config") -> str | None:
+    """A filter that counts votes needs several samples of an input."""
+    filters = config.filter
+    if config.generate.samples * len(config.generate.prompt) > 1:
+        return None
+    if filters.agreement:
+        name = "agreement"
+    elif filters.difficulty and filters.difficulty.losses is None:
+        name = "difficulty"
+    else:
+        return None
+    return (
+        f"filter.{name} counts votes, and a seed has one sample; "
+        "raise generate.samples, or leave it out"
+    )
+
+
+def prompts_are_compared(config: "Config") -> str | None:
+    """filter.prompts_agree compares the answers of several prompts."""
+    if not config.filter.prompts_agree or len(config.generate.prompt) > 1:
+        return None
+    return "filter.prompts_agree needs several prompts, and generate.prompt is one; leave it out"
+
+
+RULES: tuple[Rule, ...] = (
+    samples_differ,
+    fake_student_has_replies,
+    kd_has_logprobs,
+    soft_labels_are_calibrated,
+    wrong_answers_reach_correction,
+    random_rows_come_from_filter,
+    fidelity_has_token_ids,
+    code_has_no_text_metrics,
+    memorisation_has_rows,
+    calibration_has_labels,
+    calibration_has_one_method,
+    content_free_has_one_prompt,
+    every_label_has_a_share,
+    confidence_has_logprobs,
+    custom_filters_have_names,
+    earlier_runs_are_compared,
+    judge_has_server,
+    judge_has_replies,
+    code_tests_are_not_taught,
+    consistency_compares_text,
+    votes_need_samples,
+    prompts_are_compared,
+)
+
+
+def _has_useless_soft_labels(arm: "Arm") -> bool:
+    return arm.soft_labels and (arm.method != "kd" or arm.selection == "random")
+
+
+def _first_arm(config: "Config", fits: Callable[["Arm"], bool]) -> str | None:
+    return next((name for name, arm in config.train.arms.items() if fits(arm)), None)
