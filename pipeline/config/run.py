@@ -1,9 +1,11 @@
 """The config of a run: all sections in one model."""
 
+from copy import deepcopy
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.config import retired
 from pipeline.config.base import Section, is_runtime, walk
 from pipeline.config.evaluate import Evaluate
 from pipeline.config.filter import Filter
@@ -18,11 +20,8 @@ from pipeline.config.train import Train
 class Config(Section):
     """A whole run. Paths are relative to the folder in which the command is given."""
 
-    run_dir: str = Field(
-        json_schema_extra={"default": "runs/CONFIG"},
-        description="everything the run makes; CONFIG is the file's name",
-        examples=["runs/warm"],
-    )
+    run_dir: str = Field(json_schema_extra={"default": "runs/CONFIG"}, examples=["runs/warm"])
+    """Folder of everything that the run writes; CONFIG is the config file's name."""
     task: Task
     licences: Licences = Licences()
     teacher: Teacher
@@ -32,6 +31,16 @@ class Config(Section):
     student: Student = Student()
     train: Train
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def drop_retired_keys(cls, tree: Any) -> Any:
+        """Read a run folder that was made before these keys went; `load` refuses other values."""
+        if not isinstance(tree, dict):
+            return tree
+        copy = deepcopy(tree)
+        retired.pop(copy)
+        return copy
 
     @model_validator(mode="after")
     def keeps_rules(self) -> Self:

@@ -8,92 +8,72 @@ from pipeline.config.base import Section
 
 
 class Shape(Section):
-    """Size of a randomly initialised student (for tests of the machinery)."""
+    """Size of a randomly initialised student, for tests of the machinery."""
 
-    layers: int = Field(2, ge=1, description="transformer blocks", examples=[4])
-    hidden: int = Field(64, ge=8, description="width of a token's state", examples=[128])
-    heads: int = Field(2, ge=1, description="attention heads", examples=[4])
+    layers: int = Field(2, ge=1, examples=[4])
+    """Transformer layers."""
+    hidden: int = Field(64, ge=8, examples=[128])
+    """Width of the hidden states."""
+    heads: int = Field(2, ge=1, examples=[4])
+    """Attention heads."""
 
 
 class Lora(Section):
-    """Low-rank adapters (Hu et al. 2021): the model's own weights stay as they are, and the finished student has the adapters merged in."""
+    """Low-rank adapters (Hu et al. 2021) in place of the model's own weights.
 
-    rank: int = Field(16, ge=1, description="rank of each adapter", examples=[8])
-    alpha: float = Field(
-        32.0, gt=0, description="what an adapter adds is scaled by alpha / rank", examples=[16.0]
-    )
-    dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of an adapter's inputs that is dropped in training",
-        examples=[0.05],
-    )
-    targets: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="names of the linear layers that get one; null: all but the lm_head",
-        examples=[["q_proj", "v_proj"]],
-    )
-    quantise: Literal["4bit"] | None = Field(
-        None,
-        description="4bit: the model's own weights as NF4 in training (QLoRA); needs pipeline[qlora]",
-        examples=["4bit"],
-    )
+    The finished student has them merged in.
+    """
+
+    rank: int = Field(16, ge=1, examples=[8])
+    """Rank of each adapter."""
+    alpha: float = Field(32.0, gt=0, examples=[16.0])
+    """An adapter's output is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1, examples=[0.05])
+    """Share of an adapter's inputs that is dropped in training."""
+    targets: list[str] | None = Field(None, min_length=1, examples=[["q_proj", "v_proj"]])
+    """Names of the linear layers with an adapter. null: all but the lm_head."""
+    quantise: Literal["4bit"] | None = Field(None, examples=["4bit"])
+    """4bit: the model's own weights as NF4 in training (QLoRA); needs pipeline[qlora]."""
 
 
 class Student(Section):
     """Where the student's first weights come from, and which of them are trained."""
 
-    model: str = Field(
-        "teacher",
-        description="teacher, random, hub id, folder, or package:DISTRIBUTION/FILE.gguf",
-        examples=["Qwen/Qwen2.5-0.5B"],
-    )
-    revision: str | None = Field(None, description="revision on the hub: pin it", examples=["v1.0"])
-    layers: int | None = Field(
-        None, ge=1, description="how many of that model's layers are kept; null: all", examples=[8]
-    )
-    choose: Literal["even", "importance"] = Field(
-        "even",
-        description="which: evenly spaced with first and last, or those that change their input most",
-        examples=["importance"],
-    )
+    model: str = Field("teacher", examples=["Qwen/Qwen2.5-0.5B"])
+    """teacher, random, hub id, folder, or package:DISTRIBUTION/FILE.gguf."""
+    revision: str | None = Field(None, examples=["v1.0"])
+    """Revision on the hub; pin it."""
+    layers: int | None = Field(None, ge=1, examples=[8])
+    """Number of that model's layers that are kept. null: all."""
+    choose: Literal["even", "importance"] = Field("even", examples=["importance"])
+    """Which layers: evenly spaced with first and last, or those that change their input most."""
     keep_layers: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None,
-        min_length=1,
-        description="the layers kept of that model by number, counted from 0; this or layers",
-        examples=[[0, 2, 4, 6]],
+        None, min_length=1, examples=[[0, 2, 4, 6]]
     )
-    trim_vocabulary: bool = Field(
-        False,
-        description="keep only the tokens that the task's data uses, and those that spell every other text",
-        examples=[True],
-    )
+    """Numbers of the layers that are kept, counted from 0; this or layers."""
+    trim_vocabulary: bool = Field(False, examples=[True])
+    """Keep only the tokens of the task's data, and those that spell every other text."""
     shape: Shape = Shape()
-    lora: Lora | None = Field(
-        None,
-        description="adapters are trained instead of the model's own weights; null: all weights are trained",
-    )
+    lora: Lora | None = None
 
     @model_validator(mode="after")
     def layers_once(self) -> Self:
         if self.keep_layers is not None and len(set(self.keep_layers)) < len(self.keep_layers):
             raise ValueError("keep_layers names a layer twice")
         if self.keep_layers is not None and self.layers is not None:
-            raise ValueError(
-                "layers and keep_layers both say which layers are kept; take one of them out"
-            )
+            raise ValueError("layers and keep_layers both say which layers are kept; leave one out")
         if self.choose == "importance" and self.layers is None:
             raise ValueError(
-                "choose: importance needs layers, how many are kept; set it, or take choose out"
+                "choose: importance needs layers, the number to keep; set it, or leave choose out"
             )
         if self.model == "random" and (self.keep_layers is not None or self.layers is not None):
             raise ValueError(
-                "a random student has as many layers as shape.layers says; set that instead of layers or keep_layers"
+                "a random student has as many layers as shape.layers says; "
+                "set that instead of layers or keep_layers"
             )
         if self.model == "teacher" and self.revision is not None:
             raise ValueError(
-                "revision is for a model of its own; that of the teacher is teacher.revision"
+                "revision is for a model other than the teacher; "
+                "that of the teacher is teacher.revision"
             )
         return self

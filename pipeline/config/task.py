@@ -9,36 +9,28 @@ from pipeline.config.base import Section
 
 
 class Source(Section):
-    """Where seeds come from: a .jsonl, .csv or .parquet file, or a Hugging Face dataset."""
+    """Where examples come from: a .jsonl, .csv or .parquet file, or a Hugging Face dataset."""
 
-    path: str | None = Field(
-        None, description="file, its format told by its ending", examples=["data/mine.jsonl"]
-    )
-    dataset: str | None = Field(
-        None, description="hub id of a dataset; this or path", examples=["openai/gsm8k"]
-    )
-    name: str | None = Field(None, description="the dataset's configuration", examples=["main"])
-    split: str = Field("train", description="the dataset's split", examples=["validation"])
-    revision: str | None = Field(
-        None, description="the dataset's revision: pin it", examples=["v1.0"]
-    )
-    id_field: str = Field(
-        "id",
-        description="column with the seed's id; without one, ids are made from the content",
-        examples=["key"],
-    )
-    target_field: str = Field(
-        "target", description="column with the ground truth, if any", examples=["answer"]
-    )
-    target_pattern: str | None = Field(
-        None,
-        description="regular expression whose first group is the ground truth in that column",
-        examples=["A=(.+)"],
-    )
-    group_field: str = Field(
-        "group", description="column with the slice for reports, if any", examples=["language"]
-    )
-    limit: int | None = Field(None, ge=1, description="take only the first so many", examples=[48])
+    path: str | None = Field(None, examples=["data/mine.jsonl"])
+    """File; its ending gives its format."""
+    dataset: str | None = Field(None, examples=["openai/gsm8k"])
+    """Hub id of a dataset; this or path."""
+    name: str | None = Field(None, examples=["main"])
+    """The dataset's configuration."""
+    split: str = Field("train", examples=["validation"])
+    """The dataset's split."""
+    revision: str | None = Field(None, examples=["v1.0"])
+    """The dataset's revision; pin it."""
+    id_field: str = Field("id", examples=["key"])
+    """Column with the id. Without one, ids are made from the content."""
+    target_field: str = Field("target", examples=["answer"])
+    """Column with the ground truth, if any."""
+    target_pattern: str | None = Field(None, examples=["A=(.+)"])
+    """Regular expression whose first group is the ground truth in that column."""
+    group_field: str = Field("group", examples=["language"])
+    """Column with the group for reports, if any."""
+    limit: int | None = Field(None, ge=1, examples=[48])
+    """Only the first N examples."""
 
     @model_validator(mode="after")
     def one_origin(self) -> Self:
@@ -46,7 +38,8 @@ class Source(Section):
             raise ValueError("needs either path or dataset")
         if self.target_pattern is not None and _groups(self.target_pattern) < 1:
             raise ValueError(
-                f"target_pattern {self.target_pattern!r} is no regular expression with a group in parentheses"
+                f"target_pattern {self.target_pattern!r} is no regular expression "
+                "with a group in parentheses"
             )
         return self
 
@@ -64,36 +57,31 @@ SeedSource = Annotated[
 
 
 class Verifier(Section):
-    """How far a check of one answer may go, by the metrics math, json and code. Beyond it the answer is unknown, not wrong."""
+    """Limits of the check of one answer, for the metrics math, json and code.
 
-    timeout_s: float = Field(
-        4.0, gt=0, le=600, description="longest check, seconds of the clock", examples=[10.0]
-    )
-    memory_mib: int = Field(1024, ge=256, description="most memory of a check", examples=[512])
-    json_schema: str | None = Field(
-        None,
-        description="json: file with a JSON schema that answers must fit, too",
-        examples=["answer.schema.json"],
-    )
+    An answer whose check exceeds them is unknown, not wrong.
+    """
+
+    timeout_s: float = Field(4.0, gt=0, le=600, examples=[10.0])
+    """Longest check, in seconds of the clock."""
+    json_schema: str | None = Field(None, examples=["answer.schema.json"])
+    """json: file with a JSON schema that answers must also fit."""
 
 
 class Task(Section):
     """What the student is for."""
 
-    seeds: SeedSource = Field(description="what the teacher is asked")
-    eval_seeds: SeedSource = Field(description="held-out seeds with ground truth, never trained on")
+    seeds: SeedSource = Field()
+    """Examples that the teacher is asked."""
+    eval_seeds: SeedSource = Field()
+    """Held-out examples with ground truth, never trained on."""
     metric: Literal["label", "exact", "numeric", "math", "json", "code", "rouge_l", "chrf"] = Field(
-        "exact",
-        description="how an answer is held against the ground truth: docs/reference/metrics.md",
-        examples=["numeric"],
+        "exact", examples=["numeric"]
     )
+    """How an answer is compared with the ground truth: docs/reference/metrics.md."""
     verifier: Verifier = Verifier()
-    labels: list[str] | None = Field(
-        None,
-        min_length=2,
-        description="closed set of answers of a label task",
-        examples=[["spam", "normal"]],
-    )
+    labels: list[str] | None = Field(None, min_length=2, examples=[["spam", "normal"]])
+    """Closed set of answers of a label task."""
 
     @model_validator(mode="after")
     def labels_of_label(self) -> Self:

@@ -1,4 +1,4 @@
-"""The sections on the student and how it learns."""
+"""Settings of `train`: the arms, and what they share."""
 
 from typing import Literal, Self
 
@@ -10,118 +10,60 @@ Form = Literal["whole", "answer", "steps"]
 
 
 class Arm(Section):
-    """One way of training, compared with the others on identical rows."""
+    """One training method, compared with the others on the same rows."""
 
-    method: Literal["sft", "kd"] = Field(
-        "kd",
-        description="cross-entropy on the teacher's text, or with its distributions",
-        examples=["sft"],
-    )
-    text: Literal["teacher", "truth"] = Field(
-        "teacher",
-        description="whose replies it learns: the teacher's kept ones, or the seeds' ground truth (sft)",
-        examples=["truth"],
-    )
-    limit: int | None = Field(
-        None, ge=1, description="only the first so many samples or seeds", examples=[200]
-    )
-    selection: Literal["kept", "random"] = Field(
-        "kept",
-        description="the samples that filter kept, or as many drawn from all by the seed, good and bad, but none with held-out text",
-        examples=["random"],
-    )
-    share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="share of these, drawn by the seed; of one seed the smaller lies in the larger",
-        examples=[0.5],
-    )
-    epochs: float | None = Field(
-        None, gt=0, description="passes over its rows; null: train.epochs", examples=[3.0]
-    )
-    learning_rate: float | None = Field(
-        None, gt=0, description="highest step size; null: train.learning_rate", examples=[1e-4]
-    )
-    seed: int | None = Field(
-        None,
-        ge=0,
-        description="order of the rows; null: train.seed. Arms that differ in it alone are repeats",
-        examples=[1],
-    )
-    form: Form = Field(
-        "whole",
-        description="the reply as it stands, its answer alone, or step by step: answer and rationale as two tasks",
-        examples=["steps"],
-    )
-    rationale_weight: float = Field(
-        1.0, ge=0, description="weight of a rationale's tokens; an answer's have 1", examples=[0.5]
-    )
-    corrected: bool = Field(
-        False,
-        description="where the teacher is wrong, the ground truth stands in, as the prompt's target: writes it",
-        examples=[True],
-    )
-    soft_labels: bool = Field(
-        False,
-        description="kd: at the answer, the labels as filter.calibrated has them instead of what the teacher thought",
-        examples=[True],
-    )
-    alpha: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="kd: weight of the cross-entropy; 1 - alpha is that of the divergence",
-        examples=[0.5],
-    )
-    alpha_end: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="kd: alpha at the end of training, reached in a straight line; null: constant",
-        examples=[0.0],
-    )
-    temperature: float = Field(
-        1.0,
-        gt=0,
-        le=10,
-        description="kd: softens both distributions; exact only at 1",
-        examples=[2.0],
-    )
-    temperature_end: float | None = Field(
-        None,
-        gt=0,
-        le=10,
-        description="kd: temperature at the end of training, reached in a straight line; null: constant",
-        examples=[1.0],
-    )
+    method: Literal["sft", "kd"] = Field("kd", examples=["sft"])
+    """Cross-entropy on the teacher's text, or divergence from its distributions."""
+    text: Literal["teacher", "truth"] = Field("teacher", examples=["truth"])
+    """Replies to learn: the teacher's kept ones, or the ground truth (sft)."""
+    limit: int | None = Field(None, ge=1, examples=[200])
+    """Only the first N samples or examples."""
+    selection: Literal["kept", "random"] = Field("kept", examples=["random"])
+    """Samples that filter kept, or as many drawn from all, but none with held-out text."""
+    share: float = Field(1.0, gt=0, le=1, examples=[0.5])
+    """Share of these samples, drawn by the seed; a smaller share is part of a larger one."""
+    epochs: float | None = Field(None, gt=0, examples=[3.0])
+    """Passes over the arm's rows. null: train.epochs."""
+    learning_rate: float | None = Field(None, gt=0, examples=[1e-4])
+    """Peak learning rate. null: train.learning_rate."""
+    seed: int | None = Field(None, ge=0, examples=[1])
+    """Random seed of the row order. null: train.seed. Arms that differ only in it are repeats."""
+    form: Form = Field("whole", examples=["steps"])
+    """whole reply, its answer alone, or step by step: answer and rationale as two tasks."""
+    rationale_weight: float = Field(1.0, ge=0, examples=[0.5])
+    """Weight of a rationale's tokens in the loss; an answer's tokens have 1."""
+    corrected: bool = Field(False, examples=[True])
+    """Replace wrong answers of the teacher by the ground truth, written by the prompt's target:."""
+    soft_labels: bool = Field(False, examples=[True])
+    """kd: at the answer, use the labels of filter.calibrated, not the teacher's probabilities."""
+    alpha: float = Field(0.1, ge=0, le=1, examples=[0.5])
+    """kd: weight of the cross-entropy; the divergence has 1 - alpha."""
+    alpha_end: float | None = Field(None, ge=0, le=1, examples=[0.0])
+    """kd: alpha at the end of training, reached linearly. null: constant."""
+    temperature: float = Field(1.0, gt=0, le=10, examples=[2.0])
+    """kd: softens both distributions; exact only at 1."""
+    temperature_end: float | None = Field(None, gt=0, le=10, examples=[1.0])
+    """kd: temperature at the end of training, reached linearly. null: constant."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "total_variation"] = Field(
-        "forward_kl",
-        description="kd: how the student's distribution is held against the teacher's",
-        examples=["reverse_kl"],
+        "forward_kl", examples=["reverse_kl"]
     )
-    beta: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="kd: the teacher's share of the mixture of jsd and skew_kl",
-        examples=[0.1],
-    )
-    tail: Literal["bucket", "renormalise"] = Field(
-        "bucket",
-        description="kd: what lies outside the stored entries counts as one entry, or is left out",
-        examples=["renormalise"],
-    )
+    """kd: how the student's distribution is compared with the teacher's."""
+    beta: float = Field(0.5, gt=0, lt=1, examples=[0.1])
+    """kd: the teacher's share of the mixture in jsd and skew_kl."""
+    tail: Literal["bucket", "renormalise"] = Field("bucket", examples=["renormalise"])
+    """kd: tokens outside the stored entries count as one entry, or are left out."""
 
     @model_validator(mode="after")
     def truth_is_text(self) -> Self:
         if self.text == "truth" and (self.method == "kd" or self.corrected):
             raise ValueError(
-                "text: truth has no logprobs and nothing to correct; use method: sft without corrected, or text: teacher"
+                "text: truth has no logprobs and nothing to correct; "
+                "use method: sft without corrected, or text: teacher"
             )
         if self.text == "truth" and (self.selection == "random" or self.share < 1):
             raise ValueError(
-                "text: truth is of seeds, and selection and share are of samples; use limit, or text: teacher"
+                "text: truth reads seeds, and selection and share are for samples; "
+                "use limit, or text: teacher"
             )
         return self
 
@@ -129,114 +71,60 @@ class Arm(Section):
 class Train(Section):
     """How the student learns."""
 
-    prompt: str = Field(
-        description="the student's prompt file: what it will see in use",
-        examples=["prompts/word_problem.md"],
-    )
-    rows: Literal["filter", "score"] = Field(
-        "filter", description="which stage's rows and logprobs it learns from", examples=["score"]
-    )
-    arms: dict[str, Arm] = Field(
-        {"kd": Arm(), "sft": Arm(method="sft")},
-        min_length=1,
-        description="settings of each arm, by its name",
-    )
-    epochs: float = Field(1.0, gt=0, description="passes over the kept rows", examples=[2.0])
-    learning_rate: float = Field(
-        2e-4, gt=0, description="highest step size, reached after the warm-up", examples=[1e-4]
-    )
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "cosine", description="learning rate after the warm-up", examples=["linear"]
-    )
-    warmup: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description="share of the steps over which the learning rate rises",
-        examples=[0.1],
-    )
-    weight_decay: float = Field(
-        0.0,
-        ge=0,
-        description="share of a weight taken off each step, times the learning rate",
-        examples=[0.01],
-    )
-    batch_size: int = Field(16, ge=1, description="rows a device and step", examples=[8])
-    accumulate: int = Field(1, ge=1, description="batches an optimiser step", examples=[4])
-    max_length: int = Field(
-        1024,
-        ge=8,
-        description="longest row, tokens; a longer one is refused, not cut",
-        examples=[512],
-    )
-    packing: bool = Field(
-        False,
-        description="fill rows of max_length with several samples (best fit decreasing) that do not see one another",
-        examples=[True],
-    )
-    group_by_length: bool = Field(
-        False, description="batches of rows of about one length: less padding", examples=[True]
-    )
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto",
-        description="precision; auto is bfloat16 autocast on a GPU, float32 on a CPU",
-        examples=["float32"],
-    )
-    gradient_checkpointing: bool = runtime(
-        False, description="less memory, more time", examples=[True]
-    )
-    processes: int | None = Field(
-        None,
-        ge=1,
-        description="training processes, each with its own batch and GPU; null: one a GPU, or 1 without",
-        examples=[2],
-    )
-    holdout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the seeds whose rows are held out of every arm, to watch the loss on",
-        examples=[0.05],
-    )
-    eval_steps: int = Field(
-        100, ge=1, description="optimiser steps between looks at the held-out rows", examples=[25]
-    )
-    patience: int | None = Field(
-        None,
-        ge=1,
-        description="stop after so many looks without improvement, and keep the best weights; null: all epochs, the last weights",
-        examples=[3],
-    )
-    canaries: int = Field(
-        0,
-        ge=0,
-        le=1000,
-        description="made-up secrets among every arm's rows; evaluate.memorisation says what is known of them",
-        examples=[8],
-    )
-    best_by: Literal["loss", "score"] = Field(
-        "loss",
-        description="what patience watches: the held-out loss, or the score of the student's own answers to held-out seeds (up to 200)",
-        examples=["score"],
-    )
-    show: int = runtime(
-        0,
-        ge=0,
-        description="held-out seeds that the student answers at every look, for samples.jsonl",
-        examples=[4],
-    )
-    seed: int = Field(
-        0, ge=0, description="order of the rows, and whatever else is drawn", examples=[7]
-    )
-    save_steps: int = runtime(
-        200, ge=1, description="optimiser steps between checkpoints", examples=[50]
-    )
-    log_steps: int = runtime(
-        5, ge=1, description="optimiser steps between logged lines", examples=[1]
-    )
-    report_to: list[str] = runtime(
-        ["tensorboard"], description="trackers, as transformers names them", examples=[["wandb"]]
-    )
+    prompt: str = Field(examples=["prompts/word_problem.md"])
+    """The student's prompt file, as it will be in use."""
+    rows: Literal["filter", "score"] = Field("filter", examples=["score"])
+    """Stage whose rows and logprobs the student learns from."""
+    arms: dict[str, Arm] = Field({"kd": Arm(), "sft": Arm(method="sft")}, min_length=1)
+    """Settings of each arm, by its name."""
+    epochs: float = Field(1.0, gt=0, examples=[2.0])
+    """Passes over the kept rows."""
+    learning_rate: float = Field(2e-4, gt=0, examples=[1e-4])
+    """Peak learning rate, reached after the warm-up."""
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", examples=["linear"])
+    """Learning rate after the warm-up."""
+    warmup: float = Field(0.05, ge=0, lt=1, examples=[0.1])
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: float = Field(0.0, ge=0, examples=[0.01])
+    """Share of a weight that is subtracted per step, times the learning rate."""
+    batch_size: int = Field(16, ge=1, examples=[8])
+    """Rows per device and step."""
+    accumulate: int = Field(1, ge=1, examples=[4])
+    """Batches per optimiser step."""
+    max_length: int = Field(1024, ge=8, examples=[512])
+    """Longest row, in tokens. A longer one is refused, not cut."""
+    packing: bool = Field(False, examples=[True])
+    """Fill rows of max_length with several samples (best fit decreasing), each seen alone."""
+    group_by_length: bool = Field(False, examples=[True])
+    """Batches of rows of similar length, with less padding."""
+    dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", examples=["float32"])
+    """Precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    gradient_checkpointing: bool = runtime(False, examples=[True])
+    """Less memory, more time."""
+    processes: int | None = Field(None, ge=1, examples=[2])
+    """Training processes, each with its batch and GPU. null: one per GPU, or 1 without."""
+    holdout: float = Field(0.0, ge=0, lt=1, examples=[0.05])
+    """Share of the examples whose rows are the validation split of every arm."""
+    eval_steps: int = Field(100, ge=1, examples=[25])
+    """Optimiser steps between evaluations on the validation split."""
+    patience: int | None = Field(None, ge=1, examples=[3])
+    """Stop after N evaluations without improvement, and keep the best weights.
+    null: all epochs, the last weights."""
+    canaries: int = Field(0, ge=0, le=1000, examples=[8])
+    """Made-up secrets among every arm's rows; evaluate.memorisation measures what is known."""
+    best_by: Literal["loss", "score"] = Field("loss", examples=["score"])
+    """Value that patience watches: the validation loss, or the score of the student's own
+    answers to validation examples (at most 200)."""
+    show: int = runtime(0, ge=0, examples=[4])
+    """Validation examples that the student answers at every evaluation, for samples.jsonl."""
+    seed: int = Field(0, ge=0, examples=[7])
+    """Random seed of the row order and of all other draws."""
+    save_steps: int = runtime(200, ge=1, examples=[50])
+    """Optimiser steps between checkpoints."""
+    log_steps: int = runtime(5, ge=1, examples=[1])
+    """Optimiser steps between logged lines."""
+    report_to: list[str] = runtime(["tensorboard"], examples=[["wandb"]])
+    """Trackers, by their names in transformers."""
 
     @model_validator(mode="after")
     def one_order(self) -> Self:
@@ -249,12 +137,12 @@ class Train(Section):
     @model_validator(mode="after")
     def something_held_out(self) -> Self:
         if not self.holdout and (self.patience or self.show):
-            raise ValueError(
-                f"{'patience' if self.patience else 'show'} needs held-out rows; set holdout, such as 0.05"
-            )
+            name = "patience" if self.patience else "show"
+            raise ValueError(f"{name} needs held-out rows; set holdout, such as 0.05")
         if self.best_by == "score" and not self.patience:
             raise ValueError(
-                "best_by: score chooses nothing without patience; set patience, such as 3, or leave best_by out"
+                "best_by: score chooses nothing without patience; "
+                "set patience, such as 3, or leave best_by out"
             )
         return self
 
@@ -266,6 +154,7 @@ class Train(Section):
                 or not name.replace("-", "").replace("_", "").isalnum()
             ):
                 raise ValueError(
-                    f"'{name}' cannot name an arm; use letters, digits, - and _, and not init, teacher or base"
+                    f"'{name}' cannot name an arm; use letters, digits, - and _, "
+                    "and not init, teacher or base"
                 )
         return self

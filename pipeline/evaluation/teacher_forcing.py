@@ -23,6 +23,8 @@ from pipeline.students import checks, source
 from pipeline.training import dataset
 from pipeline.verifiers import scorers
 
+BATCH_SIZE = 16  # answers of the teacher in one forward pass
+
 Sums = dict[str, tuple[int, float, int]]  # by example: tokens, nats, equal top-1 tokens
 
 
@@ -83,8 +85,6 @@ class Reader:
 
         Answers that the student cannot read come first, with 0 tokens.
         """
-        fidelity = self.job.config.evaluate.fidelity
-        assert fidelity is not None
         rows = {answer.seed_id: self._examples(answer) for answer in answers}
         yield {name: (0, 0.0, 0) for name, examples in rows.items() if not examples}
 
@@ -92,8 +92,8 @@ class Reader:
             return max(len(example.input_ids) for example in rows[name])
 
         readable = sorted((name for name, examples in rows.items() if examples), key=longest)
-        for first in range(0, len(readable), fidelity.batch_size):
-            batch = readable[first : first + fidelity.batch_size]
+        for first in range(0, len(readable), BATCH_SIZE):
+            batch = readable[first : first + BATCH_SIZE]
             yield self._sums([(name, example) for name in batch for example in rows[name]])
 
     def overlap(self, own: Scored, teacher: Scored) -> dict[str, float]:

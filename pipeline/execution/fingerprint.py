@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.config import Config
+from pipeline.config import Config, retired
+from pipeline.config.retired import RETIRED
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Stage
 from pipeline.storage.files import content, read_json, sha256
@@ -75,12 +76,20 @@ def outputs(run_dir: Path, upstream: str, reader: str) -> str:
 
 
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """Return a line for each key whose value differs between two fingerprints."""
-    return [
-        f"  {key}: {_shortened(old.get(key))} -> {_shortened(new.get(key))}"
-        for key in {**old, **new}
-        if old.get(key) != new.get(key)
-    ]
+    """Return a line for each key whose value differs.
+
+    A retired key that one side lacks counts as its former default there.
+    """
+    lines = []
+    for key in {**old, **new}:
+        was, now = old.get(key), new.get(key)
+        if was == now:
+            continue
+        if key not in RETIRED or (was is not None and now is not None):
+            lines.append(f"  {key}: {_shortened(was)} -> {_shortened(now)}")
+        elif problem := retired.problem(key, json.loads(was or now or "null")):
+            lines.append(f"  {key}: {_shortened(was)} -> {_shortened(now)}: {problem}")
+    return lines
 
 
 def _shortened(value: str | None) -> str:

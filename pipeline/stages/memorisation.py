@@ -40,6 +40,7 @@ from pipeline.training.canaries import Canary
 log = logging.getLogger(__name__)
 
 NAME = "memorisation"
+DRAW_SEED = 0  # of the rows and of the other secrets
 NOTES = frozenset[str]()
 DISPOSABLE = frozenset[str]()
 SHARED = False
@@ -106,7 +107,7 @@ def run(job: Job) -> dict[str, Any]:
         )
         try:
             _ask(job, settings, model, rows, shards)
-            write_json(canary_file, _exposures(job, settings, model))
+            write_json(canary_file, _exposures(job, model))
         finally:
             model.close()
     records = list(read_records(job.folder, Memorised))
@@ -131,9 +132,9 @@ def _rows(job: Job, settings: Memorisation, tokenizer: Tokenizer) -> dict[str, _
     def is_long(example: Example) -> bool:
         return len(_cut(example, settings.prefix)[1]) >= settings.tokens
 
-    seen, unseen = dataset.sample_rows(config, arm, encoder, settings.rows, settings.seed, is_long)
+    seen, unseen = dataset.sample_rows(config, arm, encoder, settings.rows, DRAW_SEED, is_long)
     if len(unseen) < FEWEST:
-        answers = _teacher_answers(job, settings, encoder)
+        answers = _teacher_answers(job, encoder)
         unseen = [example for example in answers if is_long(example)][: settings.rows]
     _check_enough(job, settings, len(seen), "training rows")
     control = "rows that it was not trained on, held-out answers of the teacher among them,"
@@ -154,12 +155,12 @@ def _check_enough(job: Job, settings: Memorisation, count: int, rows: str) -> No
         )
 
 
-def _teacher_answers(job: Job, settings: Memorisation, encoder: Encoder) -> list[Example]:
+def _teacher_answers(job: Job, encoder: Encoder) -> list[Example]:
     """Return the teacher's held-out answers as training rows, in an order drawn by the seed."""
     by_id = {seed.id: seed for seed in seeds.load(job.config.task.eval_seeds)}
     answers = sorted(
         read_records(job.run_dir / "evaluate" / TEACHER, Scored),
-        key=lambda answer: digest("drawn", settings.seed, answer.id),
+        key=lambda answer: digest("drawn", DRAW_SEED, answer.id),
     )
     examples: list[Example] = []
     for answer in answers:
@@ -223,16 +224,16 @@ def same(rest: Sequence[int], reply: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _exposures(job: Job, settings: Memorisation, model: Model) -> list[dict[str, Any]]:
+def _exposures(job: Job, model: Model) -> list[dict[str, Any]]:
     """Return each canary with its exposure. All secrets are scored behind the same lead."""
     planted = canaries.generate(job.config.train.canaries, job.config.train.seed)
     exposures = []
     ranked: list[Canary] = []
     for canary in planted:
-        others = canaries.alternatives(canary, settings.alternatives, settings.seed)
+        others = canaries.alternatives(canary, canaries.ALTERNATIVES, DRAW_SEED)
         ranked += [canary, *others]
     loglikelihoods = _loglikelihoods(job, model, ranked)
-    width = 1 + settings.alternatives
+    width = 1 + canaries.ALTERNATIVES
     for number, canary in enumerate(planted):
         own, *rest = loglikelihoods[number * width : (number + 1) * width]
         exposures.append({"text": canary.text, "exposure": canaries.exposure(own, rest)})

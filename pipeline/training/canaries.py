@@ -14,6 +14,7 @@ from pipeline.data.encoding import UNKNOWN, Example, make_example
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Rendered
 
+ALTERNATIVES = 255  # other secrets that a canary is ranked among: 8 bits at most
 DIGITS = 9
 SYLLABLES = ("ba", "do", "ke", "li", "mu", "na", "po", "ri", "su", "ta", "ve", "zo")
 NAME = 4  # syllables of a name: one of 20,736

@@ -15,6 +15,7 @@ from pipeline.verifiers.sandbox.sandbox import Sandbox
 from pipeline.verifiers.scorers import NO_ANSWER, SCORERS
 
 LONGEST = 100_000  # characters
+MEMORY_MIB = 1024  # most memory of a check
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def load_check(task: Task) -> Check:
     schema = None
     if settings.json_schema is not None:
         schema = json_answers.load_schema(Path(settings.json_schema))
-    return Check(task.metric, task.labels, schema, settings.timeout_s, settings.memory_mib)
+    return Check(task.metric, task.labels, schema, settings.timeout_s, MEMORY_MIB)
 
 
 def files(task: Task) -> list[Path]:

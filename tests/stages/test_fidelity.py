@@ -25,6 +25,7 @@ from pipeline.storage import topk
 from pipeline.storage.shards import read_records
 from pipeline.storage.topk import TopKFolder
 from tests.support.processes import pipeline
+from tests.support.task import write_seeds
 from tests.support.topk import header
 from tests.support.training import prepared
 
@@ -91,7 +92,8 @@ def test_a_tail_that_was_rounded_away_comes_back() -> None:
 
 def test_every_seed_is_measured_as_its_dense_logits_say(workshop: Path) -> None:
     """Prompts, padding, shifts, frames and batches: the whole way, against one answer at a time."""
-    config = answered(workshop, "evaluate.fidelity={logprobs: 300, batch_size: 3}")
+    write_seeds(workshop / "eval.jsonl", range(100, 120))  # more than one batch
+    config = answered(workshop)
     runner.execute(fidelity, config)
     run_dir, found = Path(config.run_dir), read(config, "kd")
     path = train.student_path(run_dir, "kd")

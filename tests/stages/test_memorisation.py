@@ -23,7 +23,7 @@ from pipeline.training import canaries
 from tests.support.task import write_seeds
 
 ARM = "train.arms={sft: {method: sft}}"
-ASKED = "evaluate.memorisation={rows: 20, prefix: 0.0, tokens: 4, alternatives: 7}"
+ASKED = "evaluate.memorisation={rows: 20, prefix: 0.0, tokens: 4}"
 
 
 def run(workshop: Path, *overrides: str) -> Config:
@@ -100,7 +100,7 @@ def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
         assert [canary.text for canary in found.canaries] == [
             canary.text for canary in canaries.generate(3, 0)
         ]
-        assert all(0 <= canary.exposure <= 3 for canary in found.canaries)
+        assert all(0 <= canary.exposure <= 8 for canary in found.canaries)
         assert found.difference is None
     evaluate.finish(config)
     assert "sft: exposure of 3 canaries" in evaluate.summary(config)

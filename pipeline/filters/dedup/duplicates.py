@@ -22,6 +22,7 @@ WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
 OUTER = ".,;:!?\"'`*" + WHITE_SPACE  # does not count at either end of a text
 BATCH_SIZE = 32  # texts folded at a time: as many as fit in a core's own cache
 BORDER = "\0"
+SHINGLE_WORDS = 3  # words of a shingle; shorter texts have smaller ones
 
 Part = Literal["reply", "input"]
 

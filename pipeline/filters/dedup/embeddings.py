@@ -5,6 +5,7 @@
 import multiprocessing
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from pipeline.models import resolve
 BATCH_SIZE = 16  # windows of text that the model reads at a time
 
 
-def measure(part: Part, model: str, revision: str | None = None, max_tokens: int = 256) -> Measure:
-    """Return the measure of embeddings, which runs again if the model's files have changed."""
+def measure(part: Part, encoder: str, max_tokens: int = 256) -> Measure:
+    """Return the measure of embeddings, which runs again if the encoder's files have changed."""
+    model, revision = _model_and_revision(encoder)
     resolve.check(model)
     settings = {
         "part": part,
@@ -29,6 +31,19 @@ def measure(part: Part, model: str, revision: str | None = None, max_tokens: int
         "identity": resolve.identity(model, revision),
     }
     return Measure(embed, settings)
+
+
+def identities(encoder: str) -> dict[str, str]:
+    """Return what tells an encoder from others of the same name."""
+    return {f"encoder {encoder}": resolve.identity(*_model_and_revision(encoder))}
+
+
+def _model_and_revision(encoder: str) -> tuple[str, str | None]:
+    """Split ID@REVISION; a package or an existing folder may have @ in its name."""
+    if encoder.startswith("package:") or Path(encoder).exists():
+        return encoder, None
+    model, _, revision = encoder.partition("@")
+    return model, revision or None
 
 
 def embed(

@@ -15,7 +15,6 @@ from pipeline.filters.measure_cache import columns_of_run
 from pipeline.filters.measures import SAMPLE_IDS, Measure
 from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.verdict import Verdict
-from pipeline.models import resolve
 from pipeline.storage.samples import Samples, kept_rows
 
 
@@ -28,7 +27,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("duplicate", (SAMPLE_IDS, *digests), exact)
     if settings.near:
         sets = tuple(
-            Measure(duplicates.shingle_sets, {"part": part, "size": settings.near.shingle})
+            Measure(duplicates.shingle_sets, {"part": part, "size": duplicates.SHINGLE_WORDS})
             for part in settings.near.of
         )
         best_by = settings.near.best_by
@@ -40,9 +39,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield scored_filter("near", (SAMPLE_IDS,), sets, best_by, near, config)
     if settings.semantic:
         encoder = settings.semantic
-        vectors = tuple(
-            embeddings.measure(part, encoder.model, encoder.revision) for part in encoder.of
-        )
+        vectors = tuple(embeddings.measure(part, encoder.model) for part in encoder.of)
         semantic = partial(
             _with_other_runs(duplicates.reject_semantic, vectors, config),
             threshold=encoder.threshold,
@@ -59,10 +56,8 @@ def files(config: Config) -> list[Path]:
 
 def identities(config: Config) -> dict[str, str]:
     """Return what tells the encoder from others of the same name."""
-    encoder = config.filter.semantic
-    if not encoder:
-        return {}
-    return {f"encoder {encoder.model}": resolve.identity(encoder.model, encoder.revision)}
+    semantic = config.filter.semantic
+    return embeddings.identities(semantic.model) if semantic else {}
 
 
 def _with_other_runs(judge: Judge, measures: tuple[Measure, ...], config: Config) -> Judge:

@@ -53,7 +53,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield _language(settings.language)
     if settings.repetition:
         limits = settings.repetition
-        most = (limits.lines, limits.words, limits.loop, limits.run)
+        most = (limits.lines, limits.words, repetition.MAX_LOOP, repetition.MAX_RUN)
         judge = partial(repetition.repeated, most=most)
         yield NamedFilter("repetition", (Measure(repetition.measure),), judge)
     if settings.answer_before_rationale:
@@ -88,9 +88,9 @@ def _phrases(name: str, reason: phrases.Reason) -> NamedFilter:
 
 
 def _language(settings: Language) -> NamedFilter:
-    measure_settings = settings.model_dump(include={"allowed", "parts", "min_letters"})
-    judge = partial(language.other, parts=settings.parts, least=settings.least)
-    return NamedFilter("language", (Measure(language.likelihood, measure_settings),), judge)
+    measured = settings.model_dump() | {"min_letters": language.MIN_LETTERS}
+    judge = partial(language.other, parts=settings.parts, least=language.MIN_SHARE)
+    return NamedFilter("language", (Measure(language.likelihood, measured),), judge)
 
 
 def _formats(settings: Format) -> Iterator[Measure]:

@@ -24,6 +24,8 @@ PARTS = ("text", "rationale", "answer")
 ESTIMATE = np.dtype([("share", np.float32), ("language", "U3")])
 NO_WORDS = re.compile(r"https?://\S+|\$[^$\n]{1,200}\$|[\d_`<>{}\[\]()|#*=+/\\^~-]+")
 NO_LANGUAGE = "zxx"
+MIN_LETTERS = 20  # parts with fewer, in bytes of letters, are too short to tell
+MIN_SHARE = 0.02  # how likely the allowed languages must be, together
 
 
 def likelihood(

@@ -29,6 +29,8 @@ UNSPACED = (  # scripts without spaces between words
 UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]+")
 RULES = "=_*~^#+.|─━═-"  # drawn across a page
 RUN = re.compile(rf"([^\s\d{RULES}])\1{{7,}}|([{RULES}])\2{{159,}}")
+MAX_LOOP = 12  # units of one stretch of copies
+MAX_RUN = 24  # the same character in a row
 REASONS = ("repeated_lines", "repeated_words", "loop", "character_run")
 
 

@@ -21,7 +21,6 @@ from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.selection import policies
 from pipeline.filters.selection.policies import DRAWS
 from pipeline.filters.verdict import Verdict
-from pipeline.models import resolve
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
@@ -44,7 +43,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield scored_filter("balance", (classes, DRAWS), (), best_by, balance, config)
     if settings.diversity:
         encoder = settings.diversity
-        vectors = embeddings.measure(encoder.of, encoder.model, encoder.revision)
+        vectors = embeddings.measure(encoder.of, encoder.model)
         diversify = partial(
             policies.diversify,
             number=encoder.number,
@@ -76,10 +75,8 @@ def files(config: Config) -> list[Path]:
 
 def identities(config: Config) -> dict[str, str]:
     """Return what tells the encoder from others of the same name."""
-    encoder = config.filter.diversity
-    if not encoder:
-        return {}
-    return {f"encoder {encoder.model}": resolve.identity(encoder.model, encoder.revision)}
+    diversity = config.filter.diversity
+    return embeddings.identities(diversity.model) if diversity else {}
 
 
 def _difficulty(settings: Difficulty, config: Config) -> NamedFilter:
