@@ -92,10 +92,10 @@ def test_older_run_continues(workshop: Path) -> None:
             "filter.repetition.run": "24",
         }
         write_json(path, begun)
-    assert runner.done(generate, config)
+    assert runner.is_done(generate, config)
     (Path(config.run_dir) / "filter" / "manifest.json").unlink()
     assert runner.execute(filter_stage, config)
     begun["fingerprint"]["filter.repetition.loop"] = "13"
     write_json(path, begun)
     with pytest.raises(PipelineError, match=r"filter.repetition.loop: 13 .*this key is gone"):
-        runner.done(filter_stage, config)
+        runner.is_done(filter_stage, config)

@@ -165,7 +165,7 @@ def test_teachers_that_disagree(generated: Path) -> None:
     [
         (
             "filter.confidence={min_mean_logprob: often}",
-            "the share of the worst that is turned down, such as 10%",
+            "the share of the worst that is rejected, such as 10%",
         ),
         ("filter.confidence={max_entropy: 120%}", "such as 10%"),
         ("filter.format={}", "asks for nothing; set pattern, schema_file or choices"),
