@@ -366,31 +366,21 @@ def test_every_key_is_read_from_its_own_section() -> None:
         if isinstance(node, ast.Attribute)
     }
     tails = {".".join(read.split(".")[-2:]).lstrip("_") for read in reads}
-    named = {  # what the code calls a section, where that is not its own name
-        "filter": {"settings"},
-        "train": {"settings"},
+    named = {  # what the code calls a section, beside its own name and "settings"
         "licences": {"declared"},
         "seeds": {"source"},
         "eval_seeds": {"source"},
         "NAME": {"arm"},
         "diversity": {"encoder"},
         "semantic": {"encoder"},
-        "repetition": {"repeats", "settings"},
-        "verifier": {"settings"},
         "confidence": {"bounds"},
-        "calibrated": {"settings"},
-        "teachers_agree": {"settings"},
-        "judge": {"settings"},
-        "difficulty": {"settings"},
-        "budget": {"settings"},
-        "memorisation": {"settings"},
-        "lm_eval": {"settings"},
-        "load": {"wanted", "settings"},
+        "repetition": {"limits"},
+        "load": {"wanted"},
     }
     dead = []
     for key in KEYS:
         *_, section, name = ["config", *key.split(".")]
-        owners = {section} | named.get(section, set())
+        owners = {section, "settings"} | named.get(section, set())
         if not {f"{owner}.{name}" for owner in owners} & tails:
             dead.append(key)
     assert dead == [], "read a key as section.key, or name here what the section is called"
