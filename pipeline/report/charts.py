@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.report.axes import Scale, linear, padded_range, short, signed, ticks, x_axis
 from pipeline.report.facts import Estimate, Group, Waterfall
-from pipeline.report.svg import BOLD, bar, drawing, fit, line, mark, text, width_of
+from pipeline.report.svg import BOLD, FIGURES, LETTER, bar, drawing, fit, line, mark, text, width_of
 
 WIDE, NARROW = 1040.0, 326.0
 ROW = 30.0
@@ -46,7 +46,7 @@ def waterfall(samples: Waterfall, width: float, kind: str) -> Markup:
         remaining -= number
         rows.append((reason, number, remaining, "drop"))
     rows.append(("kept", samples.kept, 0, "kept"))
-    longest = max(width_of(row[0]) for row in rows)
+    longest = _longest([row[0] for row in rows], LETTER)
     names = min(longest + 12, width * 0.45) if kind == "wide" else 0.0
     pitch, lift = (ROW, 0.0) if names else (ROW + 14, 15.0)  # on narrow screens names stand above
     x = linear(0, samples.total, names, width - 70)
@@ -74,33 +74,41 @@ def estimates(rows: Sequence[Estimate], width: float, kind: str, what: str, zero
     for row in rows:
         ends += [row.interval.low, row.interval.high]
     low, high = padded_range(ends)
-    longest = max(width_of(row.name, BOLD) for row in rows)
-    names = min(longest + 16, width * 0.3) if kind == "wide" else 0.0
-    after = 370.0 if kind == "wide" else 0.0
-    pitch = ROW if names else ROW + 32
+    wide = kind == "wide"
+    names = min(_longest([row.name for row in rows], BOLD) + 16, width * 0.3) if wide else 0.0
+    after = min(_longest([row.text for row in rows], FIGURES), width / 2) if wide else 0.0
+    pitch = ROW if wide else ROW + 46
     x = linear(low, high, names + 8, width - after - 14)
     bottom = len(rows) * pitch + 4
     parts = x_axis(x, ticks(low, high), 0, bottom, signed if zero else short)
     if zero:
         parts.append(line(x(0), 0, x(0), bottom, "zero"))
     for number, row in enumerate(rows):
-        y = number * pitch + (17 if names else 30)
+        y = number * pitch + (17 if wide else 30)
         parts += _whisker(row.interval, x, y, 5, style="stroke: var(--accent); stroke-width: 2")
         parts.append(mark(1 if zero else 0, x(row.interval.mean), y, "fill: var(--accent)"))
-        if names:
+        if wide:
             parts.append(text(0, y + 4, fit(row.name, names - 8, BOLD), "strong"))
-            parts.append(text(width - after, y + 4, fit(row.text, after)))
+            parts.append(text(width - after, y + 4, fit(row.text, after, FIGURES)))
         else:
             parts.append(text(0, y - 12, fit(row.name, width, BOLD), "strong halo"))
-            parts.append(text(0, y + 21, fit(row.text, width, 6.3), "soft halo"))
+            figures, _, verdict = row.text.partition(": ")
+            parts.append(text(0, y + 21, fit(figures, width, FIGURES), "soft halo"))
+            if verdict:
+                parts.append(text(0, y + 35, fit(verdict, width, FIGURES), "soft halo"))
     title = f"{what}: " + "; ".join(f"{row.name} {row.text}" for row in rows)
     return drawing(width, bottom + 22, title, kind, *parts)
+
+
+def _longest(words: Sequence[str], letter: float) -> float:
+    """Return the width of the longest text."""
+    return max(width_of(word, letter) for word in words)
 
 
 def groups(rows: Sequence[Group], arms: Sequence[str], width: float, kind: str) -> Markup:
     """Draw each group's score for each model, as bars with intervals."""
     scores = [score for group in rows for score in group.scores]
-    names = min(max(width_of(score.name) for score in scores) + 30, width * 0.3)
+    names = min(_longest([score.name for score in scores], LETTER) + 30, width * 0.3)
     after = 140.0
     highest = max(1.0, *(score.interval.high for score in scores))
     x = linear(0, highest, names, width - after - 8)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-LETTER, BOLD = 6.9, 7.8  # average width in pixels of a letter of 12 px
+# average width in pixels of a letter of 12 px, in names, in bold names, and in text with figures
+LETTER, BOLD, FIGURES = 6.9, 7.8, 6.3
 
 
 @dataclass(frozen=True)
