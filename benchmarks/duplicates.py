@@ -44,8 +44,10 @@ from pipeline.verifiers import scorers
 ROWS = int(os.environ.get("ROWS", "5000"))
 TURNS = int(os.environ.get("TURNS", "5"))
 SLOW = 1000  # documents a turn for a library that takes over half a millisecond for each
-WORDS, SHARD = 200, 1000
-RECALL, WRONG = 0.97, 0.005
+WORDS = 200
+SHARD = 1000
+RECALL = 0.97
+WRONG = 0.005
 MILLION = int(os.environ.get("MILLION", "1000000"))
 
 Flags = list[bool]  # for each text, whether it is rejected
@@ -109,7 +111,8 @@ def in_lines(text: str) -> str:
 
 def jaccard(first: str, second: str) -> float:
     """Return the Jaccard index of the shingles of two texts, by the definition."""
-    one, other = set(shingles(first)), set(shingles(second))
+    one = set(shingles(first))
+    other = set(shingles(second))
     return len(one & other) / len(one | other)
 
 
@@ -184,7 +187,8 @@ def compare(
         library(texts[:10])
     except ImportError as error:
         return Row(what, ">= 1", f"not installed ({error.name})", False)
-    ratios, rates = [], []
+    ratios = []
+    rates = []
     flags: Flags = []
     for _ in range(TURNS):
         our_rate, _ = timed(ours, batches, len(texts))
@@ -225,7 +229,8 @@ def exact(folder: Path) -> Iterator[Row]:
 
 def near(folder: Path) -> Iterator[Row]:
     """Measure near duplicates against each library."""
-    large, small = corpus(ROWS), corpus(SLOW)
+    large = corpus(ROWS)
+    small = corpus(SLOW)
     yield alone("near: samples/s a core", 5_000, large.texts, ours_near)
     sides: list[tuple[str, Filter, Corpus]] = [
         ("rensa, words", libraries.rensa_words, large),
@@ -254,7 +259,9 @@ def quality(folder: Path) -> Iterator[Row]:
         for row, verdict in verdicts.items():
             keeper = int(str(verdict.value).split("/")[0].removeprefix("n"))
             wrong += jaccard(documents.texts[row], documents.texts[keeper]) < THRESHOLD
-    recall, error, share_below = found / pairs, wrong / rejected, float(np.mean(below))
+    recall = found / pairs
+    error = wrong / rejected
+    share_below = float(np.mean(below))
     what = f"near: finds of {pairs:.0f} pairs at 0.8 or above"
     yield Row(what, f">= {RECALL}", f"{recall:.4f}", recall >= RECALL)
     what = f"near: wrong of {rejected:.0f} rejected"

@@ -27,7 +27,8 @@ from pipeline.models.vllm_engine import VllmModel, sampling_params
 from pipeline.stages import generate
 
 ROUNDS = 5
-PROMPTS, TOKENS = int(os.environ.get("PROMPTS", "256")), int(os.environ.get("TOKENS", "64"))
+PROMPTS = int(os.environ.get("PROMPTS", "256"))
+TOKENS = int(os.environ.get("TOKENS", "64"))
 PROMPT = """---
 format: chat
 rationale: {start: '', end: '.'}

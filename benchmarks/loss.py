@@ -25,7 +25,8 @@ from pipeline.losses.divergences import forward_kl
 TOKENS = int(os.environ.get("TOKENS", "8192"))
 WIDE = (2048, 152_000)  # hidden size and vocabulary of the bar
 SMALL = (576, 49_152)  # of the packaged model
-ROUNDS, SCORED = 11, 512
+ROUNDS = 11
+SCORED = 512
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 MIB = 1 << 20
@@ -53,7 +54,8 @@ def case(
         logprobs = torch.cat(
             [torch.randn(tokens, k).mul_(2), torch.zeros(tokens, 1)], 1
         ).log_softmax(1)
-        exact, known = torch.full((tokens,), k), torch.ones(tokens, dtype=torch.bool)
+        exact = torch.full((tokens,), k)
+        known = torch.ones(tokens, dtype=torch.bool)
     return (
         hidden,
         weight,
@@ -198,12 +200,14 @@ def definition(
     """Return cross-entropy and forward KL of full logits: with the tail, or among the entries."""
     logits = hidden @ weight.T
     q = (logits / objective.temperature).log_softmax(1).gather(1, teacher.ids)
-    p, tail = teacher.logprobs.double() / objective.temperature, teacher.tail.double()[:, None]
+    p = teacher.logprobs.double() / objective.temperature
+    tail = teacher.tail.double()[:, None]
     if objective.tail == "bucket":
         p = torch.cat([p, tail], 1)
         q = torch.cat([q, torch.log1p(-q.exp().sum(1, keepdim=True))], 1)
     else:
-        p, q = p.log_softmax(1), q.log_softmax(1)
+        p = p.log_softmax(1)
+        q = q.log_softmax(1)
     kl = forward_kl(p, q).sum() * objective.temperature**2
     ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
     return objective.alpha * ce + (1 - objective.alpha) * kl

@@ -62,7 +62,8 @@ class Pretended(NothingToRelease):
     ):
         self.facts = Facts("pretended", None, "raw_logprobs", "float32", "none")
         self.tokenizer = Tokenizer(str(TOKENIZER))
-        self._rate, self._asked = rate, asked
+        self._rate = rate
+        self._asked = asked
         random = np.random.default_rng(0)
         self._ids = self.tokenizer.encode_reply((TEXT * tokens)[: tokens - 1])
         assert len(self._ids) == tokens
@@ -180,7 +181,7 @@ def memory(folder: Path, samples: int, tokens: int = 12) -> tuple[float, float]:
 
 
 def finish(config: Config) -> None:
-    """Finish a run at once: generate its first shard, and link every other one to it."""
+    """Make a finished run at once: generate its first shard, and link all others to it."""
     folder = job_of(config).folder
     capturing = generate.capturing(job_of(config))
     claim = capturing.worker.claim

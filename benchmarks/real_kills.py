@@ -20,7 +20,8 @@ from pathlib import Path
 from tests.support.kill_storm import _acknowledged
 
 CONFIG = "configs/quickstart.yaml"
-SHORTEST, LONGEST = 5.0, float(os.environ.get("LONGEST", "180"))
+SHORTEST = 5.0
+LONGEST = float(os.environ.get("LONGEST", "180"))
 MOST = 120  # new samples before a kill
 
 

@@ -35,8 +35,11 @@ from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
 from pipeline.training.collation import Collator, Frames, dataset
 
-ROUNDS, BATCH, STEPS = 12, 16, 4
-TRL_SFT, TRL_GKD = "TRL sft", "TRL gkd"
+ROUNDS = 12
+BATCH = 16
+STEPS = 4
+TRL_SFT = "TRL sft"
+TRL_GKD = "TRL gkd"
 SIDES = (TRL_SFT, "sft", "kd", TRL_GKD)
 Step = Callable[[list[dict[str, Any]]], tuple[float, float]]  # rows -> seconds to collate, in all
 
@@ -47,7 +50,8 @@ class Sides:
     def __init__(self, run_dir: Path):
         path = student_path(run_dir, "init")
         self.config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
-        self.tokenizer, self.student = Tokenizer(path), load_weights(path, None, torch.float32)
+        self.tokenizer = Tokenizer(path)
+        self.student = load_weights(path, None, torch.float32)
         samples = list(Samples(run_dir / "filter" / "kept"))[: ROUNDS * BATCH]
         encoder = Encoder(
             self.tokenizer, prompts.load(self.config.train.prompt), same_tokenizer=True

@@ -23,8 +23,11 @@ from benchmarks.table import Row, main, median, spread
 from pipeline.errors import UnknownError
 from pipeline.verifiers.verify import Check, verify
 
-SECONDS, BAR_SECONDS = 4.0, 5.0
-ROUNDS, ITEMS, PROGRAMS = 9, 200, 50
+SECONDS = 4.0
+BAR_SECONDS = 5.0
+ROUNDS = 9
+ITEMS = 200
+PROGRAMS = 50
 SHARE = 0.9  # of the speed without a sandbox
 SETS = ",".join("x+{}" for _ in range(60))
 HANGS: list[tuple[str, str]] = [  # answer, target
@@ -99,7 +102,9 @@ def hangs(folder: Path) -> Iterator[Row]:
     """Check the answers that hang, and a right answer after each."""
     math_check = check("math")
     verify(math_check, "1/2", "0.5")
-    seconds, unknown, right = [], 0, 0
+    seconds = []
+    unknown = 0
+    right = 0
     for answer, target in HANGS:
         started = time.monotonic()
         try:
@@ -142,7 +147,8 @@ def math(folder: Path) -> Iterator[Row]:
         ]
         verdicts = []
         for speeds, judge in sides if seed % 2 else sides[::-1]:
-            clock, processor = time.monotonic(), _processor_seconds()
+            clock = time.monotonic()
+            processor = _processor_seconds()
             verdicts.append([judge(*item) for item in items])
             clock_rate = len(items) / (time.monotonic() - clock)
             speeds.append(Speed(clock_rate, len(items) / (_processor_seconds() - processor)))
@@ -204,7 +210,8 @@ def ordinary(random: random.Random, number: int) -> list[tuple[str, str]]:
     """
     items = []
     for place in range(number):
-        a, b = random.randint(2, 99), random.randint(2, 99)
+        a = random.randint(2, 99)
+        b = random.randint(2, 99)
         off = place % 2
         kinds = (
             (f"{a * b + off}", f"{a * b}.0"),

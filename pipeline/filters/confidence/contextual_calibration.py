@@ -45,7 +45,8 @@ def distributions(config: Config, texts: Sequence[str], labels: LabelTokens) -> 
     ]
     stored = Path(config.run_dir) / "measured" / f"content_free-{digest(decisive)}.json"
     if not stored.exists():
-        prompt, example = prompts.load(path), Samples(generated)[0].seed
+        prompt = prompts.load(path)
+        example = Samples(generated)[0].seed
         check(prompt, [example])
         stored.parent.mkdir(exist_ok=True)
         seeds = [

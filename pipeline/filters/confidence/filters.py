@@ -71,7 +71,8 @@ def _write_soft_labels(settings: Calibrated, config: Config, outcome: Outcome) -
     Returns the shares of right answers before and after, where ground truth is known.
     """
     tokens = _label_tokens(config)
-    by_token, by_name = {"labels": tokens}, {"labels": config.task.labels}
+    by_token = {"labels": tokens}
+    by_name = {"labels": config.task.labels}
     measures = (
         Measure(label_calibration.label_distribution, by_token),
         Measure(label_calibration.label_places, by_token),
@@ -149,7 +150,7 @@ def _prior(
 
 
 def _label_tokens(config: Config) -> list[list[int]]:
-    """Return the tokens that distinguish the labels behind the marker of the prompt's answer."""
+    """Return the tokens that distinguish the labels after the answer's start marker."""
     tokenizer = Tokenizer(resolve.tokenizer_path(config.teacher), config.teacher.revision)
     front = prompts.load(prompt_files(config)[0]).front
     return label_calibration.label_tokens(tokenizer, config.task.labels or [], front.answer.start)

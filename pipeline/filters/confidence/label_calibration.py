@@ -5,8 +5,10 @@ probabilities still tell the inputs apart. Dividing them by what each label gets
 the difference.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +31,10 @@ UNSEEN = float(np.finfo(np.float32).eps)  # mass that a float32 sum near one can
 def label_tokens(tokenizer: Tokenizer, labels: Sequence[str], before: str = "") -> list[list[int]]:
     """Return for each label the ids of the tokens that distinguish it from the other labels.
 
-    These are the first tokens behind what all labels begin with. Each label is spelled behind
-    `before`, the text in front of the teacher's answer, and also in other cases and with or without
-    a space. The first id belongs to the label as it is written. Tokens that several labels begin
-    with are left out. Raises PipelineError if a label has no token then.
+    These are the first tokens after the common beginning of all labels. Each label is tokenised
+    after `before`, the text in front of the teacher's answer, and also in other cases and with or
+    without a space. The first id belongs to the label as it is written. Tokens that several labels
+    begin with are left out. Raises PipelineError if a label has no token then.
     """
     stem = before.rstrip()
     spellings = [_first_tokens(tokenizer, labels, before)]
@@ -43,9 +45,10 @@ def label_tokens(tokenizer: Tokenizer, labels: Sequence[str], before: str = "") 
     for number in range(len(labels)):
         tokens = [token for spelling in spellings for token in spelling[number]]
         candidates.append(list(dict.fromkeys(tokens)))
+    label_counts = Counter(chain.from_iterable(candidates))
     unique = []
     for label, tokens in zip(labels, candidates, strict=True):
-        own = [token for token in tokens if sum(token in other for other in candidates) == 1]
+        own = [token for token in tokens if label_counts[token] == 1]
         if not own:
             raise PipelineError(
                 f"filter.calibrated: label '{label}' begins with the same token as another one, "
@@ -140,7 +143,7 @@ def batch_calibrate(p: NDArray[np.float32], bias: NDArray | None = None) -> NDAr
 
 
 def match_shares(p: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np.float32]:
-    """Weight the labels of p (N, L) until their means are `shares` (L,), none of which is 0.
+    """Scale the labels of p (N, L) until their means are `shares` (L,), none of which is 0.
 
     The result does not depend on the strength of the bias, but the shares must be about right.
     Source: Liusie, Manakul & Gales, Mitigating word bias in zero-shot prompt-based classifiers,
@@ -267,7 +270,7 @@ def _normalise(p: NDArray) -> NDArray:
 
 
 def _first_tokens(tokenizer: Tokenizer, labels: Sequence[str], before: str) -> list[list[int]]:
-    """Return each label's first token behind those that all labels share.
+    """Return each label's first token after those that all labels share.
 
     It is empty for a label that is the beginning of all others.
     """

@@ -71,9 +71,11 @@ def _limit(bound: float | str, values: NDArray[np.float32], is_upper: bool) -> f
     """
     if not isinstance(bound, str):
         return float(bound)
-    share = float(bound.rstrip("% ")) / 100
     known = values[~np.isnan(values)]
-    return float(np.quantile(known, 1 - share if is_upper else share)) if len(known) else np.nan
+    if not len(known):
+        return np.nan
+    share = float(bound.rstrip("% ")) / 100
+    return float(np.quantile(known, 1 - share if is_upper else share))
 
 
 def stored_topk(batch: Batch, sample: Sample, filter_name: str) -> TopK:

@@ -1,7 +1,7 @@
 """Filters on whether answers agree.
 
-An answer is compared with the other samples of its example, with the answers behind other prompts,
-with the answers of another teacher, and with the rationale that leads to it.
+An answer is compared with the other samples of its example, with the answers to other prompts, with
+the answers of another teacher, and with the rationale that leads to it.
 """
 
 import re
@@ -102,7 +102,7 @@ def reject_few_votes(
 def reject_prompt_disagreement(
     rows: NDArray[np.int64], seeds: Keys, answers: Keys, prompts: Keys, *, min_share: float
 ) -> dict[int, Verdict]:
-    """Reject an answer as prompts_disagree if too few answers behind other prompts are the same.
+    """Reject an answer as prompts_disagree if too few answers to other prompts are the same.
 
     The bound is `min_share` of the other prompts' answers to the example. Without any it passes.
     """
@@ -134,10 +134,12 @@ def reject_teacher_disagreement(
     The bound is `min_share` of the other run's answers (M,) to the example. Without any it passes.
     """
     readable = other_answers != NOTHING
-    other_seeds, other_answers = other_seeds[readable], other_answers[readable]
+    other_seeds = other_seeds[readable]
+    other_answers = other_answers[readable]
     rows = rows[answers[rows] != NOTHING]
     votes_cast = _occurrences(seeds[rows], other_seeds)
-    rows, votes_cast = rows[votes_cast > 0], votes_cast[votes_cast > 0]
+    rows = rows[votes_cast > 0]
+    votes_cast = votes_cast[votes_cast > 0]
     votes = _occurrences(
         _pair_keys(seeds[rows], answers[rows]), _pair_keys(other_seeds, other_answers)
     )
@@ -152,7 +154,7 @@ def find_contradictions(
     """Find rationales whose last stated result is not the answer: rationale_contradicts_answer.
 
     A sample without a readable result passes. A rationale can state up to three numbers: the last
-    one, the one behind the last "=" and the one behind the last "the answer is". It agrees if one
+    one, the one after the last "=" and the one after the last "the answer is". It agrees if one
     of them is the answer. A label is the last one that is named and not negated. Any other text is
     what follows the last "the answer is".
     """
@@ -200,7 +202,7 @@ def _says(result: str | None, answer: str, metric: str) -> bool:
 
 
 def _numbers(text: str) -> Iterator[str]:
-    """Yield the number of the last claim, the one behind the last "=", and the last one."""
+    """Yield the number of the last claim, the one after the last "=", and the last one."""
     yield from _digits(next(_claim(text), ""))[:1]
     if "=" in text:
         yield from _digits(text.rpartition("=")[2])[:1]
@@ -231,7 +233,7 @@ def _label(text: str, labels: Sequence[str]) -> Iterator[str]:
 
 
 def _claim(text: str) -> Iterator[str]:
-    """Yield the rest of the sentence behind the last "the answer is"."""
+    """Yield the rest of the sentence after the last "the answer is"."""
     claims = list(CLAIM.finditer(text))
     if claims:
         claimed = text[claims[-1].end() :].lstrip()

@@ -29,7 +29,8 @@ def answers_measure(config: Config) -> Measure:
 
 def filters(config: Config) -> Iterator[NamedFilter]:
     """Yield the filters by ground truth, by the rationale, and by agreement with other answers."""
-    settings, task = config.filter, config.task
+    settings = config.filter
+    task = config.task
     answers = answers_measure(config)
     if settings.correct:
         correct = partial(

@@ -80,7 +80,8 @@ class ReplyJudge:
     @property
     def model(self) -> Teacher:
         """Return the model's settings: those of the teacher, except what the judge sets itself."""
-        teacher, judge = self.config.teacher, self.settings
+        teacher = self.config.teacher
+        judge = self.settings
         if judge.model is None:
             return teacher.model_copy(update={"logprobs": 0})
         other_model = {
@@ -101,7 +102,8 @@ class ReplyJudge:
     @property
     def identity(self) -> str:
         """Return a digest of everything that can change a score."""
-        model, engine = self.model, self.model.engine
+        model = self.model
+        engine = self.model.engine
         named = [
             model.backend,
             model.model,

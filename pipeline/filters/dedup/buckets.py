@@ -52,7 +52,9 @@ class Buckets:
     @classmethod
     def merge(cls, groups: Sequence[tuple[NDArray[np.int32], Rows]], row_count: int) -> Self:
         """Combine several results of `group_equal_keys` over the same `row_count` rows."""
-        entry_rows, ends, entries_before = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)], 0
+        entry_rows = [np.zeros(0, np.int32)]
+        ends = [np.zeros(0, np.int64)]
+        entries_before = 0
         for rows, group_ends in groups:
             entry_rows.append(rows)
             ends.append(group_ends + entries_before)

@@ -93,7 +93,8 @@ def _find_similar(
         sizes = [set_sizes(ours, first.rows[left]), set_sizes(theirs, second.rows[right])]
         smaller, larger = np.sort(sizes, axis=0)
         possible = smaller >= threshold * larger - 1e-9
-        left, right = left[possible], right[possible]
+        left = left[possible]
+        right = right[possible]
     indices = [
         jaccard(ours, first.rows[left], theirs, second.rows[right]) for ours, theirs in columns
     ]

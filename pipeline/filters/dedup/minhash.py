@@ -28,7 +28,8 @@ RECALL = 0.985  # share of the pairs just at the threshold that the bands must f
 DEVIATIONS = 3  # standard deviations that a share of agreeing parts may lie below the threshold
 ELEMENTS = 1 << 17  # elements of sets handled at a time
 PAIRS = 1 << 13  # pairs handled at a time
-MIX, SHIFT = np.uint32(0x9E3779B1), np.uint32(15)
+MIX = np.uint32(0x9E3779B1)
+SHIFT = np.uint32(15)
 BAND = np.uint64(0xD6E8FEB86659FD93)
 
 Signatures = NDArray[np.uint16]  # (N, PARTS)

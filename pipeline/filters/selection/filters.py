@@ -56,7 +56,8 @@ def filters(config: Config) -> Iterator[NamedFilter]:
 
 
 def _budget(settings: Budget, config: Config) -> Iterator[NamedFilter]:
-    seed, best_by = config.filter.seed, settings.best_by
+    seed = config.filter.seed
+    best_by = settings.best_by
     if settings.per_seed:
         per_seed = partial(policies.cap_rows_per_seed, number=settings.per_seed, seed=seed)
         yield scored_filter("seed_budget", (SEEDS, DRAWS), (), best_by, per_seed, config)

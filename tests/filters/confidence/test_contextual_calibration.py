@@ -59,7 +59,8 @@ def test_the_teacher_is_asked_once(generated: Path, capsys: pytest.CaptureFixtur
 
 def test_a_row_for_each_text(generated: Path) -> None:
     """The rows of two texts were swapped; an answer without a label must not count."""
-    texts, replies = [*TEXTS, *map(str, range(20))], [" yes, it is\n", " perhaps\n"]
+    texts = [*TEXTS, *map(str, range(20))]
+    replies = [" yes, it is\n", " perhaps\n"]
     config = configure(
         generated,
         f"filter.calibrated={{content_free: {texts}}}",

@@ -29,8 +29,10 @@ def tokenizer() -> Tokenizer:
 
 
 def spelled_tokens(tokenizer: Tokenizer, labels: list[str], before: str = "") -> list[list[str]]:
-    token_ids = label_calibration.label_tokens(tokenizer, labels, before)
-    return [[tokenizer.decode([token]) for token in tokens] for tokens in token_ids]
+    spelled = []
+    for tokens in label_calibration.label_tokens(tokenizer, labels, before):
+        spelled.append([tokenizer.decode([token]) for token in tokens])
+    return spelled
 
 
 def test_label_tokens(tokenizer: Tokenizer) -> None:
@@ -184,7 +186,8 @@ def test_the_effect_is_only_known_with_ground_truth() -> None:
 
 def test_known_shares_take_any_bias_off() -> None:
     """Batch calibration gives a rare label too many rows, and leaves some of a strong bias."""
-    weak, strong = biased(1.0, share=0.9), biased(-9.0, share=0.9)
+    weak = biased(1.0, share=0.9)
+    strong = biased(-9.0, share=0.9)
     matched = [label_calibration.calibrate(p, Prior([9.0, 1.0])) for p, _, _ in (weak, strong)]
     assert matched[0].mean(axis=0) == pytest.approx([0.9, 0.1], abs=1e-3)
     assert matched[0] == pytest.approx(matched[1], abs=5e-3)
@@ -230,7 +233,8 @@ def test_each_reason_of_the_filter() -> None:
 
 def test_a_filter_that_can_read_nothing_says_so() -> None:
     """With labels of another prompt, or a wrong answer span, every row passed unjudged."""
-    p, written = np.full((3, 2), np.nan, np.float32), np.zeros(3, np.int16)
+    p = np.full((3, 2), np.nan, np.float32)
+    written = np.zeros(3, np.int16)
     message = r"filter\.calibrated: no answer of 3 begins with a token of one of the labels yes, no"
     with pytest.raises(PipelineError, match=message):
         label_calibration.reject_unlikely_labels(np.arange(3), p, written, labels=LABELS)

@@ -100,10 +100,8 @@ def test_other_prompts_disagree() -> None:
 
 def test_teachers_disagree() -> None:
     """The order of the other run mattered; an example without its readable answer must pass."""
-    other_seeds, other_answers = (
-        keys("c", "b", "b", "b", "a", "z"),
-        keys("9", "2", "2", "1", None, "1"),
-    )
+    other_seeds = keys("c", "b", "b", "b", "a", "z")
+    other_answers = keys("9", "2", "2", "1", None, "1")
     verdicts = agreement.reject_teacher_disagreement(
         ALL, SEEDS, ANSWERS, other_seeds=other_seeds, other_answers=other_answers, min_share=0.5
     )

@@ -61,24 +61,26 @@ def keepers(verdicts: dict[int, Verdict]) -> dict[int, str]:
 def texts_with_copies(rows: int, words: int = 60, seed: int = 0) -> list[str]:
     """Return texts of which every second one is an earlier one with a few words changed."""
     random = np.random.default_rng(seed)
-    found = [random.choice(WORDS, words) for _ in range(rows)]
+    texts = [random.choice(WORDS, words) for _ in range(rows)]
     for row in range(1, rows, 2):
-        found[row] = found[random.integers(row)].copy()
-        found[row][random.integers(words, size=random.integers(0, 6))] = random.choice(WORDS)
-    return [" ".join(text) for text in found]
+        texts[row] = texts[random.integers(row)].copy()
+        texts[row][random.integers(words, size=random.integers(0, 6))] = random.choice(WORDS)
+    return [" ".join(text) for text in texts]
 
 
-def greedy(alike: NDArray[np.float64], order: Sequence[int], threshold: float) -> dict[int, str]:
+def greedy(
+    similarity: NDArray[np.float64], order: Sequence[int], threshold: float
+) -> dict[int, str]:
     """Return what the filters promise, row by row and without any shortcut."""
     kept: list[int] = []
-    found = {}
+    keeper_of = {}
     for row in order:
-        keeper = next((better for better in kept if alike[better, row] >= threshold), None)
+        keeper = next((better for better in kept if similarity[better, row] >= threshold), None)
         if keeper is None:
             kept.append(row)
         else:
-            found[row] = f"q{keeper}"
-    return found
+            keeper_of[row] = f"q{keeper}"
+    return keeper_of
 
 
 def all_indices(sets: Sequence[set[Any]]) -> NDArray[np.float64]:
@@ -129,8 +131,8 @@ def test_folding_is_pythons_own() -> None:
     folded = folding.fold_texts(characters)
     wrong = [
         character
-        for character, found in zip(characters, folded, strict=True)
-        if found.decode() != character.casefold()
+        for character, text in zip(characters, folded, strict=True)
+        if text.decode() != character.casefold()
     ]
     assert not wrong
 
@@ -143,15 +145,16 @@ def test_the_first_of_equal_samples_stays(sample: Make) -> None:
         sample(1),
         sample(0, id="third"),
     ]
-    ids, found = measures.sample_ids(batch(*samples)), duplicates.content_digests(batch(*samples))
-    assert duplicates.reject_exact(np.arange(4), ids, found) == {
+    ids = measures.sample_ids(batch(*samples))
+    digests = duplicates.content_digests(batch(*samples))
+    assert duplicates.reject_exact(np.arange(4), ids, digests) == {
         1: Verdict("same_as", "s0"),
         3: Verdict("same_as", "s0"),
     }
-    assert duplicates.reject_exact(np.array([1, 2, 3]), ids, found) == {
+    assert duplicates.reject_exact(np.array([1, 2, 3]), ids, digests) == {
         3: Verdict("same_as", "again")
     }
-    assert duplicates.reject_exact(np.zeros(0, np.int64), ids, found) == {}
+    assert duplicates.reject_exact(np.zeros(0, np.int64), ids, digests) == {}
 
 
 def test_inputs_are_kept_apart(sample: Make) -> None:
@@ -160,7 +163,7 @@ def test_inputs_are_kept_apart(sample: Make) -> None:
     def with_inputs(**inputs: Any) -> Sample:
         return sample(seed=Seed(id="n", inputs=inputs))
 
-    found = duplicates.content_digests(
+    digests = duplicates.content_digests(
         batch(
             with_inputs(a="x", b="y z"),
             with_inputs(a="x y", b="z"),
@@ -168,16 +171,16 @@ def test_inputs_are_kept_apart(sample: Make) -> None:
             with_inputs(a="x", c="y z"),
         )
     )
-    assert (found[0] == found[2]).all()
-    assert len(np.unique(found, axis=0)) == 3
+    assert (digests[0] == digests[2]).all()
+    assert len(np.unique(digests, axis=0)) == 3
 
 
 def test_what_another_run_has_kept_goes(sample: Make) -> None:
     """A second run taught the same rows again; the rejected rows of the first do not count."""
     samples = [sample(number) for number in range(4)]
-    found = duplicates.content_digests(batch(*samples))
-    other = OtherRun("runs/warm", np.array([1, 2]), ["w0", "w1", "w2"], (found[[3, 0, 1]],))
-    assert duplicates.reject_exact(np.array([0, 2, 3]), numbered(4), found, [other]) == {
+    digests = duplicates.content_digests(batch(*samples))
+    other = OtherRun("runs/warm", np.array([1, 2]), ["w0", "w1", "w2"], (digests[[3, 0, 1]],))
+    assert duplicates.reject_exact(np.array([0, 2, 3]), numbered(4), digests, [other]) == {
         0: Verdict("same_as", "runs/warm:w1")
     }
 
@@ -265,16 +268,16 @@ def test_near_is_greedy_by_rank(threshold: float) -> None:
     """Compared with the definition over all pairs, at most 3 % of the decisions may differ."""
     sets = shingle(texts_with_copies(400), 3)
     scores = np.random.default_rng(1).integers(0, 5, 400).astype(float)
-    wanted = greedy(
+    expected = greedy(
         all_indices(as_sets(sets)), np.argsort(-scores, kind="stable").tolist(), threshold
     )
-    found = keepers(
+    actual = keepers(
         duplicates.reject_near(
             np.arange(400), numbered(400), scores, sets, threshold=threshold, scored=True
         )
     )
-    assert len(wanted) > 80
-    assert len(wanted.items() ^ found.items()) <= 0.03 * len(wanted)
+    assert len(expected) > 80
+    assert len(expected.items() ^ actual.items()) <= 0.03 * len(expected)
 
 
 def test_prefixes_miss_nothing() -> None:
@@ -284,8 +287,8 @@ def test_prefixes_miss_nothing() -> None:
     indices = all_indices(as_sets(sets))
     buckets = prefix_filter.bucket(sets, rows, rows, 0.6)
     left, right = buckets.pairs(np.arange(len(buckets.rows)))
-    alike = {(one, two) for one, two in combinations(range(300), 2) if indices[one, two] >= 0.6}
-    assert alike <= set(zip(left.tolist(), right.tolist(), strict=True))
+    similar = {(one, two) for one, two in combinations(range(300), 2) if indices[one, two] >= 0.6}
+    assert similar <= set(zip(left.tolist(), right.tolist(), strict=True))
 
 
 def test_a_template_makes_few_candidates() -> None:
@@ -301,32 +304,34 @@ def test_a_great_cluster_is_settled_by_its_keeper() -> None:
     must agree on it."""
     base = " ".join(WORDS)
     sets = shingle([f"{base} {number}" for number in range(4_000)], 3)
-    found = duplicates.reject_near(np.arange(4_000), numbered(4_000), sets, threshold=0.8)
-    assert set(keepers(found).values()) == {"q0"}
-    assert len(found) == 3_999
+    verdicts = duplicates.reject_near(np.arange(4_000), numbered(4_000), sets, threshold=0.8)
+    assert set(keepers(verdicts).values()) == {"q0"}
+    assert len(verdicts) == 3_999
 
 
 def test_blocks_of_rows_agree_with_all_at_once() -> None:
     """A row that was rejected in one block rejected others in the next."""
     rows = 3_000
-    alike = np.triu(np.random.default_rng(0).random((rows, rows)) < 0.002, 1)
+    similar = np.triu(np.random.default_rng(0).random((rows, rows)) < 0.002, 1)
     crowd = Buckets.merge([(np.arange(rows, dtype=np.int32), np.full(rows, rows))], rows)
 
-    def known(left: Rows, right: Rows) -> keep_best.SimilarPairs:
-        near = np.flatnonzero(alike[left, right])
+    def find_similar(left: Rows, right: Rows) -> keep_best.SimilarPairs:
+        near = np.flatnonzero(similar[left, right])
         near = near[np.lexsort((right[near], left[near]))]
         return keep_best.SimilarPairs(left[near], right[near], np.ones(len(near)))
 
-    found = keep_best.keep_best(crowd, known, rows).keeper
-    wanted = greedy(alike.astype(float), range(rows), 1.0)
-    assert {row: f"q{keeper}" for row, keeper in enumerate(found.tolist()) if keeper >= 0} == wanted
+    decisions = keep_best.keep_best(crowd, find_similar, rows).keeper.tolist()
+    actual = {row: f"q{keeper}" for row, keeper in enumerate(decisions) if keeper >= 0}
+    assert actual == greedy(similar.astype(float), range(rows), 1.0)
 
 
 def test_a_chain_keeps_both_ends() -> None:
     """a resembles b and b resembles c, but a does not resemble c: c was rejected although nothing
     like it was kept."""
     words = WORDS[:40]
-    a, b, c = words, [*words[4:], *WORDS[40:44]], [*words[8:], *WORDS[40:48]]
+    a = words
+    b = [*words[4:], *WORDS[40:44]]
+    c = [*words[8:], *WORDS[40:48]]
     sets = shingle([" ".join(text) for text in (a, b, c)], 1)
     assert keepers(duplicates.reject_near(np.arange(3), numbered(3), sets, threshold=0.8)) == {
         1: "q0"
@@ -347,7 +352,8 @@ def test_the_value_names_the_keeper_and_the_index() -> None:
 
 def test_both_means_input_and_reply(sample: Make) -> None:
     """Another answer to the same question, or the same answer to another one, was rejected."""
-    reply, other = " ".join(WORDS[:40]), " ".join(WORDS[40:80])
+    reply = " ".join(WORDS[:40])
+    other = " ".join(WORDS[40:80])
     samples = [
         sample(text=text, seed=Seed(id=f"n{row}", inputs={"question": question}))
         for row, (question, text) in enumerate(
@@ -369,13 +375,14 @@ def test_both_means_input_and_reply(sample: Make) -> None:
 def test_near_rows_of_other_runs_go_first() -> None:
     """A row was rejected for one of its own run, which another run then rejected as well."""
     texts = [" ".join([*WORDS[:40], end]) for end in ("one", "two", "three")]
-    ours, theirs = shingle([*texts, "something else"], 3), shingle(["nothing", texts[0]], 3)
+    ours = shingle([*texts, "something else"], 3)
+    theirs = shingle(["nothing", texts[0]], 3)
     none = OtherRun("runs/cold", np.array([0]), ["c0", "c1"], (theirs,))
     warm = OtherRun("runs/warm", np.array([0, 1]), ["w0", "w1"], (theirs,))
-    found = duplicates.reject_near(
+    verdicts = duplicates.reject_near(
         np.arange(4), numbered(4), ours, threshold=0.8, others=[none, warm]
     )
-    assert keepers(found) == dict.fromkeys(range(3), "runs/warm:w1")
+    assert keepers(verdicts) == dict.fromkeys(range(3), "runs/warm:w1")
     assert keepers(
         duplicates.reject_near(np.arange(4), numbered(4), ours, threshold=0.8, others=[none])
     ) == {
@@ -400,13 +407,13 @@ def test_semantic_is_greedy_by_rank() -> None:
     random = np.random.default_rng(0)
     vectors = random.normal(size=(1500, 8))
     unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    alike = unit.astype(np.float32) @ unit.astype(np.float32).T
-    wanted = greedy(alike.astype(float), range(1499, -1, -1), 0.95)
-    found = duplicates.reject_semantic(
+    cosines = unit.astype(np.float32) @ unit.astype(np.float32).T
+    expected = greedy(cosines.astype(float), range(1499, -1, -1), 0.95)
+    verdicts = duplicates.reject_semantic(
         np.arange(1500), numbered(1500), np.arange(1500.0), unit, threshold=0.95, scored=True
     )
-    assert keepers(found) == wanted
-    assert {verdict.reason for verdict in found.values()} == {"means_the_same_as"}
+    assert keepers(verdicts) == expected
+    assert {verdict.reason for verdict in verdicts.values()} == {"means_the_same_as"}
 
 
 def test_semantic_against_another_run() -> None:

@@ -92,8 +92,8 @@ def test_difficulty_by_votes() -> None:
 def test_difficulty_by_loss() -> None:
     """A high loss is hard, unlike a high share of votes; an unknown loss must pass."""
     loss = np.array([0.1, 1.0, 5.0, np.nan])
-    found = policies.bound_difficulty(np.arange(4), loss, lowest=0.5, highest=2.0, easy="low")
-    assert found == {0: Verdict("too_easy", 0.1), 2: Verdict("too_hard", 5.0)}
+    verdicts = policies.bound_difficulty(np.arange(4), loss, lowest=0.5, highest=2.0, easy="low")
+    assert verdicts == {0: Verdict("too_easy", 0.1), 2: Verdict("too_hard", 5.0)}
     assert policies.bound_difficulty(np.arange(4), loss, lowest=0.1, highest=5.0, easy="low") == {}
 
 
@@ -113,8 +113,8 @@ def test_budget() -> None:
 def test_seed_budget() -> None:
     """Examples with fewer samples than the budget lost some."""
     scores = np.array([1, 3, 2, 0, 5, 6, 7], np.float32)
-    found = policies.cap_rows_per_seed(np.arange(7), SEEDS, DRAWS[:7], scores, number=2)
-    assert found == {0: Verdict("over_seed_budget", 1.0), 3: Verdict("over_seed_budget", 0.0)}
+    verdicts = policies.cap_rows_per_seed(np.arange(7), SEEDS, DRAWS[:7], scores, number=2)
+    assert verdicts == {0: Verdict("over_seed_budget", 1.0), 3: Verdict("over_seed_budget", 0.0)}
 
 
 def test_k_centers_cover_every_cluster() -> None:
@@ -145,10 +145,10 @@ def test_k_centers_is_greedy_in_blocks() -> None:
 def test_diverse() -> None:
     """A copy was kept beside its original; rejected rows must not count as neighbours."""
     points = np.array([[5, 5], [0, 0], [0, 0], [1, 0], [0, 9]], np.float16)
-    found = policies.diversify(np.arange(1, 5), points, DRAWS[:5])
-    assert set(found.values()) == {Verdict("too_alike", 0.0)}
-    assert len(found) == 1
-    assert found.keys() <= {1, 2}
+    copies = policies.diversify(np.arange(1, 5), points, DRAWS[:5])
+    assert set(copies.values()) == {Verdict("too_alike", 0.0)}
+    assert len(copies) == 1
+    assert copies.keys() <= {1, 2}
     near = policies.diversify(np.arange(1, 5), points, DRAWS[:5], min_distance=2.0)
     assert {verdict.reason for verdict in near.values()} == {"too_alike"}
     assert len(near) == 2
