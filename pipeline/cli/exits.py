@@ -21,7 +21,8 @@ DISK_ERRORS = {
 }
 
 
-def say_stopped(number: int) -> int:
+def print_stopped(number: int) -> int:
+    """Say that a signal ended the command. Return its exit code."""
     signals.ignore()
     click.echo(
         "\nstopped; what is finished is kept, and the same command continues from here", err=True
@@ -29,13 +30,17 @@ def say_stopped(number: int) -> int:
     return STOPPED + number
 
 
-def complain(message: str) -> int:
+def print_error(message: str) -> int:
+    """Print an error as one line. Return its exit code."""
     click.echo(f"error: {message}", err=True)
     return FAILED
 
 
-def leave(code: int) -> None:
-    """Exit. An in-process engine can abort the interpreter on its way out, after all is on disk; the exit code must not depend on it."""
+def exit_process(code: int) -> None:
+    """Exit, skipping the interpreter's own end if an engine was loaded here.
+
+    The engine can abort that, after all results are on disk, and change the exit code.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     if "vllm" in sys.modules:

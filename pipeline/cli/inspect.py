@@ -1,4 +1,4 @@
-"""The commands that only look: what is done, what became of a sample, whether every byte is still there."""
+"""The inspect commands: they read a run and report on it; only verify --repair changes one."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from pipeline.report.write import MAX_SAMPLES
 @click.command(epilog="Example: pipeline status runs/quickstart")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 def status(run_dir: Path) -> None:
-    """What is done in a run folder, and what is not."""
+    """List what is done in a run folder, and what is not."""
     from pipeline.inspection.status import describe
 
     for line in describe(run_dir):
@@ -23,13 +23,13 @@ def status(run_dir: Path) -> None:
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("identifier", metavar="ID")
 def explain(run_dir: Path, identifier: str) -> None:
-    """One sample's whole life: seed, teacher's call, what each filter found, verdict.
+    """Explain one sample: its seed, the teacher's call, each filter's measure, the verdict.
 
-    ID is a sample's, or a seed's for all of its samples.
+    ID is a sample's id, or a seed's id for all of its samples.
     """
-    from pipeline.inspection import explain as lives
+    from pipeline.inspection import explain as inspection
 
-    for line in lives.explain(run_dir, identifier):
+    for line in inspection.explain(run_dir, identifier):
         click.echo(line)
 
 
@@ -40,12 +40,14 @@ def explain(run_dir: Path, identifier: str) -> None:
     "--top",
     type=click.IntRange(0),
     default=0,
-    help="A line a token, with so many of the likeliest others.",
+    help="Print a line per token, with its N most likely alternatives.",
+    metavar="N",
 )
 def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
-    """One sample, its tokens coloured by the teacher's probability. ID is a sample's or a seed's; without it the first one is shown.
+    """Print one sample, its tokens coloured by the teacher's probability.
 
-    Where the output is no terminal, or NO_COLOR is set, probabilities stand behind the tokens.
+    ID is a sample's or a seed's id; the default is the first sample. Where the output is not a
+    terminal, or NO_COLOR is set, the probability follows each token.
     """
     from pipeline.inspection import tokens
 
@@ -58,7 +60,7 @@ def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
 @click.argument("one", metavar="RUN_A", type=click.Path(path_type=Path))
 @click.argument("other", metavar="RUN_B", type=click.Path(path_type=Path))
 def diff(one: Path, other: Path) -> None:
-    """What two runs differ in: settings and data, versions, counts, results."""
+    """Compare two runs: settings and data, versions, counts, results."""
     from pipeline.inspection.diff import compare_runs
 
     same = True
@@ -70,25 +72,26 @@ def diff(one: Path, other: Path) -> None:
 
 
 @click.command(
-    epilog="Example: pipeline samples runs/quickstart --rejected --reason correct.wrong_answer --limit 5"
+    epilog="Example: pipeline samples runs/quickstart --rejected --reason correct.wrong_answer "
+    "--limit 5"
 )
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "--rejected",
     is_flag=True,
-    help="Those that the filters turned down, with filter, reason and value.",
+    help="Print the rejected samples, with filter, reason and value.",
 )
 @click.option(
     "--reason",
     metavar="REASON",
-    help="Only those turned down for it, such as wrong_answer or correct.wrong_answer.",
+    help="Print only samples rejected for this, such as wrong_answer or correct.wrong_answer.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Print at most N samples.")
 def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None) -> None:
-    """Print samples as lines of JSON: those that were kept, or those that were not."""
-    from pipeline.inspection import explain as lives
+    """Print kept or rejected samples as lines of JSON."""
+    from pipeline.inspection import explain as inspection
 
-    for line in lives.list_samples(run_dir, rejected or reason is not None, reason, limit):
+    for line in inspection.list_samples(run_dir, rejected or reason is not None, reason, limit):
         click.echo(line)
 
 
@@ -97,29 +100,31 @@ def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None
 @click.option(
     "--repair",
     is_flag=True,
-    help="Set damaged shards of generate and score aside, so that just they are made again; copy prompts anew.",
+    help="Move damaged shards of generate and score to quarantine/, so that only they are "
+    "regenerated; copy prompts anew.",
 )
 @click.option(
     "--recheck",
     type=click.IntRange(1),
     metavar="ROWS",
-    help="Load the teacher and hold stored logprobs of ROWS samples against it.",
+    help="Load the teacher and compare it with the stored logprobs of ROWS samples.",
 )
 @click.option(
     "--stage",
     type=click.Choice(["generate", "score"]),
     default="generate",
     show_default=True,
-    help="What --recheck looks at.",
+    help="The stage that --recheck reads.",
 )
 def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None:
-    """Check every file, line and frame of a run against what was written; print how much the logprobs hold."""
-    from pipeline.inspection import recheck as fresh
+    """Check every file, line and frame of a run; print how much mass the logprobs cover."""
+    from pipeline.inspection import recheck as comparison
     from pipeline.inspection import verify as checks
 
     if repair and recheck:
         raise click.UsageError(
-            "--repair and --recheck are two steps: repair, give the stage's command if it says so, then recheck"
+            "--repair and --recheck are two steps: repair, run the stage's command if it says so, "
+            "then recheck"
         )
     if repair:
         damaged = False
@@ -132,33 +137,35 @@ def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None
     for line in checks.verify(run_dir):
         click.echo(line)
     if recheck:
-        click.echo(fresh.recheck(run_dir, stage, recheck))
+        click.echo(comparison.recheck(run_dir, stage, recheck))
 
 
 @click.command(epilog="Example: pipeline schema teacher.engine")
 @click.argument("prefix", metavar="[PREFIX]", default="")
-@click.option(
-    "--markdown", is_flag=True, help="Print tables, as they stand in docs/reference/config.md."
-)
+@click.option("--markdown", is_flag=True, help="Print tables, as in docs/reference/config.md.")
 def schema(prefix: str, markdown: bool) -> None:
-    """Every config key with its values, default, meaning and an example; with PREFIX, such as teacher, only those below it."""
-    from pipeline.config import reference as words
+    """Print every config key with its values, default, meaning and an example.
 
-    for line in [words.markdown(prefix)] if markdown else words.lines(prefix):
+    With PREFIX, such as teacher, print only the keys below it.
+    """
+    from pipeline.config import reference
+
+    lines = [reference.markdown(prefix)] if markdown else reference.lines(prefix)
+    for line in lines:
         click.echo(line)
 
 
 @click.command(epilog="Example: pipeline report runs/quickstart --serve")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
-    "--serve", "serving", is_flag=True, help="Then serve it on this machine, until Ctrl-C."
+    "--serve", "serving", is_flag=True, help="Serve it on this machine afterwards, until Ctrl-C."
 )
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     default=8010,
     show_default=True,
-    help="Where --serve listens.",
+    help="The port of --serve.",
 )
 @click.option(
     "--samples",
@@ -166,12 +173,12 @@ def schema(prefix: str, markdown: bool) -> None:
     type=click.IntRange(1),
     default=MAX_SAMPLES,
     show_default=True,
-    help="To look through; those rejected come first.",
+    help="Samples to browse; rejected ones come first.",
 )
 def report(run_dir: Path, serving: bool, port: int, most: int) -> None:
-    """Write RUN/report: index.html to look at, report.md for pull requests.
+    """Write RUN/report: index.html for a browser, report.md for pull requests.
 
-    Also of a run that is not finished: what is there so far, what is missing, and which command makes it.
+    The report of an unfinished run shows what exists, what is missing, and the next command.
     """
     from pipeline.report import server, write
 

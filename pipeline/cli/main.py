@@ -11,7 +11,7 @@ import click
 
 from pipeline import __version__
 from pipeline.cli import inspect
-from pipeline.cli.exits import DISK_ERRORS, complain, leave, say_stopped
+from pipeline.cli.exits import DISK_ERRORS, exit_process, print_error, print_stopped
 from pipeline.cli.run import (
     STAGES,
     exit_code,
@@ -31,30 +31,31 @@ LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
-    """Run the command line; every error that a user can mend is one line and exit code 1."""
+    """Run the command line. A user error is printed as one line; its exit code is 1."""
     code = DONE
     console.configure()
     received = signals.listen()
     try:
         code = cli(standalone_mode=False) or DONE
     except PipelineError as error:
-        code = say_stopped(received[0]) if received else complain(str(error))
+        code = print_stopped(received[0]) if received else print_error(str(error))
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort, Stopped) as stop:
-        code = say_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
-    except BrokenPipeError:  # whoever read the output has gone, as head does
+        code = print_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
+    except BrokenPipeError:  # the reader of the output has ended, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         where = error.filename or "a file"
-        code = complain(
-            f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; mend that, and the same command continues from here"
+        code = print_error(
+            f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; "
+            "fix that, and the same command continues from here"
         )
-    leave(code)
+    exit_process(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,14 +64,14 @@ def cli() -> None:
     """Distil a task from a large model into a small one.
 
     \b
-    pipeline run configs/quickstart.yaml          all stages, from seeds to figures
-    pipeline generate configs/quickstart.yaml     one stage; the same command goes on where it was stopped
-    pipeline status runs/quickstart               what is done
-    pipeline report runs/quickstart               what came of it, as a page to look at
+    pipeline run configs/quickstart.yaml          run all stages, from seeds to figures
+    pipeline generate configs/quickstart.yaml     run one stage, or continue a stopped one
+    pipeline status runs/quickstart               list what is done
+    pipeline report runs/quickstart               write the report as a page
 
-    Exit codes: 0 done, 1 an error that you can mend (nothing is lost), 2 a mistake on the command line, or a student that misses
-    evaluate.gate, 3 done but some requests failed,
-    130 and 143 stopped by Ctrl-C and by SIGTERM.
+    Exit codes: 0 done; 1 a user error, nothing is lost; 2 a mistake on the command line, or a
+    student that misses evaluate.gate; 3 done, but some requests failed; 130 and 143 stopped by
+    Ctrl-C and by SIGTERM.
     """
 
 
@@ -80,26 +81,28 @@ def _arguments(command: F) -> F:
 
 
 def _stage_options(command: F) -> F:
-    return click.option(
-        "--redo", is_flag=True, help="Set aside what is there (in RUN/replaced) and make it again."
-    )(_arguments(command))
+    redo = click.option(
+        "--redo", is_flag=True, help="Archive existing results in RUN/replaced and regenerate them."
+    )
+    return redo(_arguments(command))
 
 
 def _retry_option(command: F) -> F:
-    return click.option("--retry-errors", is_flag=True, help="Ask again for what failed before.")(
-        command
-    )
+    retry = click.option("--retry-errors", is_flag=True, help="Repeat requests that failed before.")
+    return retry(command)
 
 
 @cli.command(
-    epilog="Example: pipeline generate configs/quickstart.yaml teacher.temperature=0.7 run_dir=runs/warm"
+    epilog="Example: pipeline generate configs/quickstart.yaml teacher.temperature=0.7 "
+    "run_dir=runs/warm"
 )
 @_stage_options
 @_retry_option
 def generate(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bool) -> int:
-    """Ask the teacher: responses, rationales, top-k logprobs.
+    """Ask the teacher for responses, rationales and top-k logprobs.
 
-    The same command, given again or on several machines that share the run folder, takes up whatever nobody works on.
+    The same command, given again or on several machines that share the run folder, takes the shards
+    that no process works on.
     """
     return run_stage("generate", config, overrides, redo, retry_errors=retry_errors)
 
@@ -108,9 +111,10 @@ def generate(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors:
 @_stage_options
 @_retry_option
 def score(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bool) -> int:
-    """Ask the teacher what it thinks of text that is there: top-k logprobs by prefill.
+    """Ask the teacher for top-k logprobs of existing text, by prefill.
 
-    Of the kept rows, of the ground truth, or of another run's samples (score.source); train.rows=score learns from them.
+    The text is the kept rows, the ground truth, or another run's samples (score.source).
+    With train.rows=score, arms learn from it.
     """
     return run_stage("score", config, overrides, redo, retry_errors=retry_errors)
 
@@ -120,13 +124,13 @@ def score(config: Path, overrides: tuple[str, ...], redo: bool, retry_errors: bo
 )
 @_stage_options
 def filter_(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
-    """Keep the good samples, say why for every other one."""
+    """Keep the good samples, and give a reason for every rejected one."""
     return run_stage("filter", config, overrides, redo)
 
 
 @cli.command(epilog="Example: pipeline train configs/quickstart.yaml --arm kd")
 @_stage_options
-@click.option("--arm", "arms", multiple=True, help="Train only this arm (may be given again).")
+@click.option("--arm", "arms", multiple=True, help="Train only this arm; can be repeated.")
 def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str, ...]) -> int:
     """Train the student, each arm from the same start on the same rows."""
     if arms:
@@ -143,12 +147,13 @@ def train(config: Path, overrides: tuple[str, ...], redo: bool, arms: tuple[str,
     "--model",
     "models",
     multiple=True,
-    help="Evaluate only this one: teacher, base or an arm (may be given again).",
+    help="Evaluate only this model: teacher, base or an arm; can be repeated.",
 )
 def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple[str, ...]) -> int:
-    """Hold the student against teacher, untouched student and SFT control; measure what each costs in use.
+    """Compare the student with teacher, base student and SFT control; measure cost in use.
 
-    evaluate.fidelity, evaluate.memorisation and evaluate.lm_eval have more measured: docs/reference/evaluation.md, docs/how-to/cost.md.
+    evaluate.fidelity, evaluate.memorisation and evaluate.lm_eval add more figures:
+    docs/reference/evaluation.md, docs/how-to/cost.md.
     """
     return run_stage("evaluate", config, overrides, redo, models)
 
@@ -158,7 +163,7 @@ def evaluate(config: Path, overrides: tuple[str, ...], redo: bool, models: tuple
 )
 @_stage_options
 def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
-    """All stages in order, each in a process of its own."""
+    """Run all stages in order, each in its own process."""
     from pipeline.execution import runner
     from pipeline.inspection import validate
 
@@ -189,23 +194,23 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
 @cli.command(epilog="Example: pipeline ablate configs/quickstart.yaml --arm sft --repeats 5")
 @_stage_options
 @click.option(
-    "--arm", help="What is trained again and again: an arm of the config.  [default: the first]"
+    "--arm", help="The arm of the config that is trained each time.  [default: the first]"
 )
 @click.option(
     "--repeats",
     type=click.IntRange(1),
     default=3,
     show_default=True,
-    help="Students of each set, by training seeds 0, 1, ...",
+    help="Students trained on each set, with training seeds 0, 1, ...",
 )
 @click.option(
     "--share",
     "shares",
     multiple=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Train on this share of the kept samples too (may be given again).  [default: 0.5 and 0.25]",
+    help="Train on this share of the kept samples too; can be repeated.  [default: 0.5 and 0.25]",
 )
-@click.option("--no-curve", is_flag=True, help="Only curated against random.")
+@click.option("--no-curve", is_flag=True, help="Compare only curated with random samples.")
 def ablate(
     config: Path,
     overrides: tuple[str, ...],
@@ -215,10 +220,10 @@ def ablate(
     shares: tuple[float, ...],
     no_curve: bool,
 ) -> int:
-    """Is curation worth it, and would more data help?
+    """Measure whether curation is worth it, and whether more data would help.
 
-    Trains the student on the kept samples, on as many random ones and on shares of the kept ones, and prints the differences with their
-    intervals. All of it is in RUN/ablate; the run itself stays as it is.
+    Trains the student on the kept samples, on as many random ones and on shares of the kept ones.
+    Prints the differences with their intervals. Results are in RUN/ablate; the run is not changed.
     """
     from pipeline.ablation import plan
     from pipeline.ablation import run as ablation
@@ -242,10 +247,10 @@ def ablate(
 @cli.command(epilog="Example: pipeline validate configs/quickstart.yaml --origins")
 @_arguments
 @click.option(
-    "--origins", is_flag=True, help="Print every key with its value and where that came from."
+    "--origins", is_flag=True, help="Print every key with its value and where it was set."
 )
 def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
-    """Check all that can be checked without loading a model, and print the first prompt."""
+    """Check everything that needs no model, and print the first prompt."""
     from pipeline.config import loading
     from pipeline.inspection import validate as checks
 
@@ -261,7 +266,7 @@ def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
 @_arguments
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
-    """Serve the teacher over HTTP on this machine, as a backend openai asks it. Ends with Ctrl-C."""
+    """Serve the teacher over HTTP on this machine for teacher.backend=openai, until Ctrl-C."""
     from pipeline.models.resolve import tokenizer_path
     from pipeline.models.vllm_engine import server_command
 
@@ -272,7 +277,8 @@ def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     command = server_command(teacher, LOOPBACK, port)
     url = f"http://{LOOPBACK}:{port}/v1"
     click.echo(
-        f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} teacher.tokenizer={tokenizer_path(teacher)}"
+        f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} "
+        f"teacher.tokenizer={tokenizer_path(teacher)}"
     )
     sys.stdout.flush()
     os.execv(command[0], command)

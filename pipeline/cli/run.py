@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli.exits import complain, leave
+from pipeline.cli.exits import exit_process, print_error
 from pipeline.errors import DONE, DONE_WITH_ERRORS, GATE, STOPPED
 from pipeline.execution import signals
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.execution.contract import Stage
 
 STAGES = ("generate", "filter", "score", "train", "evaluate")
-# stages that evaluate runs when all models have answered, each if its settings ask for it
+# stages that evaluate runs after all models have answered, if their config sections are set
 MEASURES = ("fidelity", "memorisation", "lm_eval")
 
 
@@ -28,32 +28,38 @@ def load(config: Path, overrides: tuple[str, ...]) -> "Config":
 
 
 def stage_modules(names: tuple[str, ...] = STAGES) -> "dict[str, Any]":
+    """Import stages, by name."""
     return {name: importlib.import_module(f"pipeline.stages.{name}") for name in names}
 
 
 def _with_measures(module: "Stage") -> "list[Stage]":
-    return [module, *(stage_modules(MEASURES).values() if module.NAME == "evaluate" else ())]
+    """Return a stage, followed by the measuring stages if it is evaluate."""
+    measures = stage_modules(MEASURES).values() if module.NAME == "evaluate" else ()
+    return [module, *measures]
 
 
 def is_done(module: "Stage", settings: "Config") -> bool:
-    """Whether a stage is done, with all that is measured behind it. One that waits for another to finish is not."""
+    """Return whether a stage is done, with its measuring stages."""
     from pipeline.execution import runner
 
-    asked = [one for one in _with_measures(module) if one.parts(settings)]
-    begun = all(any((Path(settings.run_dir) / one.NAME).glob("**/begun.json")) for one in asked)
-    return begun and all(runner.is_done(one, settings) for one in asked)
+    run_dir = Path(settings.run_dir)
+    stages = [stage for stage in _with_measures(module) if stage.parts(settings)]
+    # a stage that was not started may read others that are not done: it has no fingerprint yet
+    started = all(any((run_dir / stage.NAME).glob("**/begun.json")) for stage in stages)
+    return started and all(runner.is_done(stage, settings) for stage in stages)
 
 
 def run_child(name: str, config: Path, *arguments: str) -> int:
-    """Run one stage in a process of its own; returns its exit code if it is done, and leaves with it if not."""
+    """Run one stage in its own process. Return its exit code if it is done, else exit with it."""
     code = signals.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
     if code < 0:
-        complain(
-            f"{name}: its process was ended by signal {-code} (is memory short?); the same command continues from here"
+        print_error(
+            f"{name}: its process was ended by signal {-code} (is memory short?); "
+            "the same command continues from here"
         )
-        leave(STOPPED - code)
+        exit_process(STOPPED - code)
     if code not in (DONE, DONE_WITH_ERRORS):
-        leave(code)
+        exit_process(code)
     return code
 
 
@@ -65,21 +71,20 @@ def run_stage(
     only: tuple[str, ...] = (),
     retry_errors: bool = False,
 ) -> int:
-    """Run one stage; returns the exit code."""
+    """Run one stage and its measuring stages. Return the exit code."""
     from pipeline.execution import runner
     from pipeline.inference import work_queue
 
     settings = load(config, overrides)
     module = stage_modules()[name]
-    again = runner.archive if redo else None
-    prepare = again or (
-        work_queue.retry_errors if retry_errors else getattr(module, "reopen", None)
-    )
+    archive = runner.archive if redo else None
+    prepare = work_queue.retry_errors if retry_errors else getattr(module, "reopen", None)
+    prepare = archive or prepare
     worked = runner.execute(module, settings, only or None, prepare)
     finished = not only or runner.is_done(module, settings)
     for measure in _with_measures(module)[1:] if finished else ():
         measured = [part for part in measure.parts(settings) if not only or part in only]
-        worked |= bool(measured) and runner.execute(measure, settings, measured, again)
+        worked |= bool(measured) and runner.execute(measure, settings, measured, archive)
     if not worked:
         click.echo(f"{name}: done already")
     if not finished:
@@ -93,18 +98,18 @@ def run_stage(
 
 
 def write_report(settings: "Config") -> None:
-    """Write the report in a process of its own: whatever becomes of it, the figures are there and the exit code is that of the stage."""
+    """Write the report in its own process: an error there must not change the exit code."""
     sys.stdout.flush()
     signals.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
 
 
 def worst(codes: list[int]) -> int:
-    """A student that misses its gate comes before requests that failed."""
+    """Return the worst exit code; a student that misses its gate is worse than failed requests."""
     return GATE if GATE in codes else max(codes)
 
 
 def _gate(settings: "Config") -> int:
-    """The exit code of a finished evaluate."""
+    """Print which thresholds the student misses. Return the exit code of a finished evaluate."""
     from pipeline.evaluation import gate
     from pipeline.evaluation.results_model import Results
 
@@ -116,7 +121,7 @@ def _gate(settings: "Config") -> int:
 
 
 def exit_code(module: "Stage", settings: "Config") -> int:
-    """The exit code of a finished stage."""
+    """Return the exit code of a finished stage."""
     from pipeline.execution.manifest import read_manifest
 
     if module.NAME == "evaluate":
