@@ -71,7 +71,7 @@ def files(config: Config) -> list[Path]:
 
 def identities(config: Config) -> dict[str, str]:
     """Return what tells judge, encoders, tokenizer and held-out seeds from others of that name."""
-    found: dict[str, str] = {}
+    merged: dict[str, str] = {}
     for family in IDENTITIES:
-        found |= family(config)
-    return found
+        merged |= family(config)
+    return merged

@@ -55,8 +55,8 @@ def generated(workshop: Path) -> Path:
 
 def reasons(config: Config) -> list[str]:
     runner.execute(filter_stage, config, prepare=runner.archive)
-    found = read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
-    return sorted({f"{rejected.filter}.{rejected.reason}" for rejected in found})
+    rejections = read_records(Path(config.run_dir) / "filter" / "rejected", Rejected)
+    return sorted({f"{rejected.filter}.{rejected.reason}" for rejected in rejections})
 
 
 def only(workshop: Path, *overrides: str) -> list[str]:
@@ -197,9 +197,9 @@ def test_difficulty_by_a_students_loss(generated: Path) -> None:
         generated / "student", "score", (CERTAINTY,), load(generated / "config.yaml").filter
     )[0][:, 0]
     middle = float(sorted(losses)[30])
-    found = f"filter.difficulty={{losses: {generated / 'student'}, highest: {middle}}}"
-    assert only(generated, found) == ["difficulty.too_hard"]
+    override = f"filter.difficulty={{losses: {generated / 'student'}, highest: {middle}}}"
+    assert only(generated, override) == ["difficulty.too_hard"]
     assert manifest.read_manifest(generated / "run", "filter")["counts"]["rejected"][
         "difficulty.too_hard"
     ] == sum(losses > middle)
-    assert only(generated, found.replace("highest", "lowest")) == ["difficulty.too_easy"]
+    assert only(generated, override.replace("highest", "lowest")) == ["difficulty.too_easy"]

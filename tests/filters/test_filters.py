@@ -38,16 +38,16 @@ def tokens(number: int) -> Usage:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "rejection"),
     [
         ({}, None),
         ({"finish_reason": "length"}, ("cut_at_length", "length")),
         ({"finish_reason": "abort"}, ("not_finished", "abort")),
     ],
 )
-def test_finished(sample: Make, changes: dict[str, Any], said: tuple[str, str] | None) -> None:
+def test_finished(sample: Make, changes: dict[str, Any], rejection: tuple[str, str] | None) -> None:
     """A reply that was cut off teaches the student to stop in mid-sentence."""
-    assert completeness.finished(batch(sample(**changes))) == [said]
+    assert completeness.finished(batch(sample(**changes))) == [rejection]
 
 
 def test_length(sample: Make) -> None:
@@ -88,14 +88,14 @@ def test_correct(sample: Make) -> None:
         sample(answer=None),
         sample(answer="no", seed=unknown),
     ]
-    found = ground_truth.check_answers(
+    column = ground_truth.check_answers(
         batch(*samples), verifier="label", labels=LABELS, schema=None, timeout_s=1.0, memory_mib=256
     )
     wrong = {
         1: Verdict("wrong_answer", "no (is yes)"),
         2: Verdict("wrong_answer", "None (no answer found)"),
     }
-    assert ground_truth.reject_wrong(np.arange(4), found, 1.0, "drop") == wrong
+    assert ground_truth.reject_wrong(np.arange(4), column, 1.0, "drop") == wrong
 
 
 def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
@@ -257,7 +257,7 @@ def test_few_samples_of_a_slow_measure_take_all_cores(workshop: Path, made: Conf
 
 def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
     """Two processes write the same bytes as one."""
-    found = []
+    contents = []
     for workers in (1, 2):
         code = (
             "from pipeline.filters import measure_cache; measure_cache.FEW = 0;"
@@ -266,7 +266,7 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
             f"runner.execute(stage, load('config.yaml', ['filter.workers={workers}']))"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
-        found.append(
+        contents.append(
             [
                 (path.name, path.read_bytes())
                 for path in sorted((workshop / "run").glob("filter/*/*[pz]"))
@@ -276,12 +276,12 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
             str(path.relative_to(workshop)): path.read_bytes()
             for path in (workshop / "run" / "measured").rglob("*.npz")
         }
-        found.append(sorted(measured.items()))
+        contents.append(sorted(measured.items()))
         for name in ("filter", "measured"):
             (workshop / "run" / name).rename(workshop / f"{name}{workers}")
-    assert found[0] == found[2]
-    assert found[1] == found[3]
-    assert len(found[0]) == 2
+    assert contents[0] == contents[2]
+    assert contents[1] == contents[3]
+    assert len(contents[0]) == 2
 
 
 def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config) -> None:

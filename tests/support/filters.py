@@ -13,5 +13,5 @@ def batch(*samples: Sample) -> Batch:
     return Batch(samples, TopKFolder(Path()))
 
 
-def reasons(found: Sequence[Any]) -> list[str | None]:
-    return [said and said[0] for said in found]
+def reasons(column: Sequence[Any]) -> list[str | None]:
+    return [rejection and rejection[0] for rejection in column]

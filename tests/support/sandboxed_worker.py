@@ -1,7 +1,7 @@
 """A process that misbehaves on request: `python -m tests.support.sandboxed_worker PARENT ARGUMENT`.
 
-A request names what to do. ARGUMENT "family" starts a second process first, which outlives this one
-unless it is killed.
+A request names what to do. ARGUMENT "with child" starts a second process first, which outlives this
+one unless it is killed.
 """
 
 import ctypes
@@ -15,29 +15,29 @@ from typing import Any, NoReturn
 from pipeline.verifiers.sandbox.worker import Handler, serve
 
 
-def load(argument: str, words: int) -> Handler:
+def load(argument: str, output: int) -> Handler:
     if argument == "absent":
         raise ImportError("no such library")
-    relative = os.fork() if argument == "family" else 0
-    if argument == "family" and relative == 0:
+    child = os.fork() if argument == "with child" else 0
+    if argument == "with child" and child == 0:
         time.sleep(600)
 
     def hang() -> NoReturn:
         while True:
             pass
 
-    def deaf() -> NoReturn:
+    def block_signals() -> NoReturn:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         hang()
 
     def garbage() -> None:
-        os.write(words, b"\xff\xff\xff\xff{not a frame")
+        os.write(output, b"\xff\xff\xff\xff{not a frame")
         time.sleep(600)
 
     def dribble() -> NoReturn:
-        os.write(words, b"\0\1\0\0")
+        os.write(output, b"\0\1\0\0")
         while True:
-            os.write(words, b" ")
+            os.write(output, b" ")
             time.sleep(0.005)
 
     def eat() -> None:
@@ -45,11 +45,11 @@ def load(argument: str, words: int) -> Handler:
         while True:
             eaten.append(bytes(range(256)) * 40_000)
 
-    doings: dict[str, Callable[[], Any]] = {
+    actions: dict[str, Callable[[], Any]] = {
         "pid": os.getpid,
-        "relative": lambda: relative,
+        "child": lambda: child,
         "hang": hang,
-        "deaf": deaf,
+        "block signals": block_signals,
         "crash": lambda: ctypes.string_at(0),
         "exit": lambda: os._exit(3),
         "raise": lambda: 1 / 0,
@@ -57,19 +57,20 @@ def load(argument: str, words: int) -> Handler:
         "fork": os.fork,
         "garbage": garbage,
         "dribble": dribble,
-        "print": lambda: print("a library's words", flush=True),
+        "print": lambda: print("a library's output", flush=True),
     }
-    fragile = {"asked": 0}
+    asked = 0
 
     def judge(request: Any) -> Any:
-        fragile["asked"] += 1
-        if request == "once only":  # as one that has grown too large
-            return "fresh" if fragile["asked"] == 1 else os._exit(4)
-        return doings[request]() if str(request) in doings else request
+        nonlocal asked
+        asked += 1
+        if request == "once only":  # as a process that has grown too large
+            return "fresh" if asked == 1 else os._exit(4)
+        return actions[request]() if str(request) in actions else request
 
     return judge
 
 
 if __name__ == "__main__":
-    words = os.dup(1)
-    serve(int(sys.argv[1]), lambda: load(sys.argv[2], words))
+    output = os.dup(1)
+    serve(int(sys.argv[1]), lambda: load(sys.argv[2], output))

@@ -24,7 +24,7 @@ def sandbox() -> Iterator[Sandbox]:
     sandbox.close()
 
 
-def gone(pid: int) -> bool:
+def ends(pid: int) -> bool:
     """Return whether the process ends within some seconds; a zombie has ended."""
     for _ in range(500):
         try:
@@ -48,20 +48,20 @@ def test_one_process_answers_many_requests(sandbox: Sandbox) -> None:
     ]
 
 
-@pytest.mark.parametrize("doing", ["hang", "deaf", "dribble"])
-def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
+@pytest.mark.parametrize("action", ["hang", "block signals", "dribble"])
+def test_what_hangs_is_killed_and_the_next_is_answered(action: str) -> None:
     """A time-out that needs the help of the process that hangs would not come."""
     sandbox = Sandbox("tests.support.sandboxed_worker", "", 1.5, 300)
     pid = sandbox.ask("pid")
     with pytest.raises(UnknownError, match="took too long"):
-        sandbox.ask(doing)
-    assert gone(pid)
+        sandbox.ask(action)
+    assert ends(pid)
     assert sandbox.ask("still there") == "still there"
     sandbox.close()
 
 
 @pytest.mark.parametrize(
-    ("doing", "why"),
+    ("action", "why"),
     [
         ("crash", "signal 11"),
         ("exit", "exit code 3"),
@@ -72,11 +72,11 @@ def test_what_hangs_is_killed_and_the_next_is_answered(doing: str) -> None:
     ],
 )
 def test_what_breaks_is_unknown_and_the_next_is_answered(
-    sandbox: Sandbox, doing: str, why: str
+    sandbox: Sandbox, action: str, why: str
 ) -> None:
     """A crash must neither count as an answer nor end the run; a fork is refused, so it crashes."""
     with pytest.raises(ProcessLostError, match=why):
-        sandbox.ask(doing)
+        sandbox.ask(action)
     assert sandbox.pid is None
     assert sandbox.ask("still there") == "still there"
 
@@ -89,11 +89,11 @@ def test_a_request_does_not_pay_for_those_before_it(sandbox: Sandbox) -> None:
 
 def test_what_a_sandboxed_process_started_ends_with_it() -> None:
     """A grandchild could go on computing, and keep the pipe open so that nobody notices the end."""
-    sandbox = Sandbox("tests.support.sandboxed_worker", "family", 60.0, 300)
-    relative = sandbox.ask("relative")
+    sandbox = Sandbox("tests.support.sandboxed_worker", "with child", 60.0, 300)
+    child = sandbox.ask("child")
     with pytest.raises(ProcessLostError, match="exit code 3"):
         sandbox.ask("exit")
-    assert gone(relative)
+    assert ends(child)
 
 
 @pytest.mark.parametrize("last", ["pid", "hang"])
@@ -116,12 +116,12 @@ def test_a_sandboxed_process_ends_with_its_parent(
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     os.kill(parent.pid, signal.SIGKILL)
-    assert gone(pid)
+    assert ends(pid)
 
 
 def test_a_fork_starts_a_process_of_its_own(sandbox: Sandbox) -> None:
     """Two processes that read one pipe get each other's answers."""
-    mine = sandbox.ask("pid")
+    pid = sandbox.ask("pid")
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -129,8 +129,8 @@ def test_a_fork_starts_a_process_of_its_own(sandbox: Sandbox) -> None:
         sandbox.close()
         os._exit(0)
     os.waitpid(child, 0)
-    assert int(os.read(reading, 20)) != mine
-    assert sandbox.ask("pid") == mine
+    assert int(os.read(reading, 20)) != pid
+    assert sandbox.ask("pid") == pid
 
 
 def test_what_cannot_start_says_why() -> None:
@@ -156,14 +156,14 @@ TRIES = {
 }
 
 
-@pytest.mark.parametrize("doing", TRIES)
-def test_calls_are_refused_for_good(doing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("action", TRIES)
+def test_calls_are_refused_for_good(action: str, tmp_path: Path) -> None:
     """Each of these calls is a way out of the sandbox."""
     path = tmp_path / "precious"
     path.write_text("text")
     code = f"PATH = {str(path)!r}\nfrom pipeline.verifiers.sandbox import confinement\n"
     code += "assert confinement.forbid_system_calls(allow_writing=False)\n"
-    code += f"try:\n    {TRIES[doing]}\nexcept PermissionError:\n    print('refused')\n"
+    code += f"try:\n    {TRIES[action]}\nexcept PermissionError:\n    print('refused')\n"
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert (
         subprocess.run(

@@ -97,8 +97,8 @@ def test_math_right(answer: str, target: str) -> None:
 )
 def test_math_wrong_or_unparsable(answer: str, target: str, why: str) -> None:
     """A formula that cannot be read as a whole must not be read in part."""
-    found = verify(check("math"), answer, target)
-    assert (found.value, found.explanation) == (0.0, why)
+    result = verify(check("math"), answer, target)
+    assert (result.value, result.explanation) == (0.0, why)
 
 
 def test_math_without_a_target_is_unknown() -> None:
@@ -109,11 +109,11 @@ def test_math_without_a_target_is_unknown() -> None:
 
 def test_a_tower_of_powers_is_unknown_and_the_next_is_right(impatient: float) -> None:
     """One such answer has stopped whole runs for days."""
-    how = check("math", timeout_s=impatient)
+    limited = check("math", timeout_s=impatient)
     with pytest.raises(UnknownError, match="took too long"):
-        verify(how, "9^{9^{9^{9}}}", "2")
-    assert verify(how, "1/2", "0.5").value == 1.0
-    assert score(how, "9^{9^{9^{9}}}", "2").explanation == "unknown: took too long"
+        verify(limited, "9^{9^{9^{9}}}", "2")
+    assert verify(limited, "1/2", "0.5").value == 1.0
+    assert score(limited, "9^{9^{9^{9}}}", "2").explanation == "unknown: took too long"
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_a_tower_of_powers_is_unknown_and_the_next_is_right(impatient: float) ->
 )
 def test_json(answer: str, target: str, value: float, why: str) -> None:
     """Keys have no order, numbers compare by value, and true is not 1."""
-    found = verify(check("json"), answer, target)
-    assert (found.value, found.explanation) == (value, why)
+    result = verify(check("json"), answer, target)
+    assert (result.value, result.explanation) == (value, why)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_json_schema(impatient: float) -> None:
         "type": "object",
         "properties": {"n": {"type": "integer"}, "t": {"pattern": "^(a+)+$"}},
     }
-    how = check("json", schema=schema, timeout_s=impatient)
-    assert verify(how, '{"n": 1}', '{"n": 1}').value == 1.0
+    limited = check("json", schema=schema, timeout_s=impatient)
+    assert verify(limited, '{"n": 1}', '{"n": 1}').value == 1.0
     assert (
-        verify(how, '{"n": "x"}', '{"n": "x"}').explanation
+        verify(limited, '{"n": "x"}', '{"n": "x"}').explanation
         == "does not fit the schema at $.n: 'x' is not of type 'integer'"
     )
     with pytest.raises(UnknownError, match="took too long"):
-        verify(how, json.dumps({"t": "a" * 60 + "!"}), "{}")
+        verify(limited, json.dumps({"t": "a" * 60 + "!"}), "{}")
 
 
 TESTS = "assert double(2) == 4\nassert double(-3) == -6\n"
@@ -218,8 +218,8 @@ TESTS = "assert double(2) == 4\nassert double(-3) == -6\n"
 )
 def test_code(answer: str, target: str, value: float, why: str) -> None:
     """Tests are counted, and a program that exits early has passed none."""
-    found = verify(check("code"), answer, target)
-    assert (found.value, found.explanation) == (value, why)
+    result = verify(check("code"), answer, target)
+    assert (result.value, result.explanation) == (value, why)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +275,8 @@ def test_a_program_that_digs_deep_ends_nothing(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dig = "import os\nfor _ in range(1500):\n"
     dig += f"    os.mkdir({name!r}); os.chdir({name!r}); open('file', 'w').close()\n"
-    found = verify(check("code"), dig + "os.mkdir('shut', 0)\ndef double(x): return 2 * x", TESTS)
-    assert found.value == 1.0
+    result = verify(check("code"), dig + "os.mkdir('shut', 0)\ndef double(x): return 2 * x", TESTS)
+    assert result.value == 1.0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -301,18 +301,18 @@ def test_the_filter_names_what_is_wrong_and_what_is_unknown(sample: Callable[...
         "timeout_s": SECONDS,
         "memory_mib": 1024,
     }
-    found = ground_truth.check_answers(Batch(samples, TopKFolder(Path())), **settings)
-    assert [value for value, _ in found] == [1.0, 0.5, None, 1.0]
+    column = ground_truth.check_answers(Batch(samples, TopKFolder(Path())), **settings)
+    assert [value for value, _ in column] == [1.0, 0.5, None, 1.0]
     rows = np.arange(4)
     unknown = Verdict(
         "unknown_correctness", "ModuleNotFoundError: No module named 'numpy' (import numpy)"
     )
-    assert ground_truth.reject_wrong(rows, found, 0.5, "drop") == {2: unknown}
+    assert ground_truth.reject_wrong(rows, column, 0.5, "drop") == {2: unknown}
     wrong = "def double(x): return 4 (1 of 2 tests; line 2: assert double(-3) == -6: Assertio"
-    assert ground_truth.reject_wrong(rows, found, 1.0, "keep") == {
+    assert ground_truth.reject_wrong(rows, column, 1.0, "keep") == {
         1: Verdict("wrong_answer", wrong)
     }
-    assert ground_truth.reject_wrong(np.array([0, 3]), found, 1.0, "drop") == {}
+    assert ground_truth.reject_wrong(np.array([0, 3]), column, 1.0, "drop") == {}
 
 
 def test_the_config_gives_the_schema(workshop: Path) -> None:

@@ -35,7 +35,7 @@ class Weights(dict[str, float]):
     def __missing__(self, word: str) -> float:
         return self.most
 
-    def of(self, words: Iterable[str]) -> float:
+    def total(self, words: Iterable[str]) -> float:
         """Return the sum of the words' weights."""
         return sum(map(self.__getitem__, words))
 
@@ -71,7 +71,7 @@ def align(
     wanted = Counter(word for gap in inner + edges for word in gap[0])
     added = Counter(word for gap in inner for word in gap[1])
     lacking = wanted - added - Counter(word for gap in edges for word in gap[1])
-    total, lost = weights.of(item), weights.of(lacking.elements())
+    total, lost = weights.total(item), weights.total(lacking.elements())
     extra = 0.0
     if not slots:
         heaviest = max(map(weights.__getitem__, item))
@@ -90,8 +90,9 @@ def align(
 def _gaps(item: Words, text: Words, blocks: Sequence[Match]) -> tuple[list[Gap], list[Gap]]:
     """Return what differs between the blocks, and at the two ends of the item."""
     inner = []
-    for one, two in pairwise(blocks):
-        inner.append((item[one.a + one.size : two.a], text[one.b + one.size : two.b]))
+    for block, following in pairwise(blocks):
+        end_in_item, end_in_text = block.a + block.size, block.b + block.size
+        inner.append((item[end_in_item : following.a], text[end_in_text : following.b]))
     head, end = blocks[0], blocks[-1]
     after, tail = end.b + end.size, len(item) - end.a - end.size
     before_item = (item[: head.a], text[max(0, head.b - head.a) : head.b])
@@ -112,7 +113,7 @@ def _without_far_ends(blocks: list[Match], text: Words, weights: Weights) -> lis
     """
 
     def is_far(block: Match, gap: slice) -> bool:
-        return weights.of(text[block.b : block.b + block.size]) < weights.of(text[gap]) / 2
+        return weights.total(text[block.b : block.b + block.size]) < weights.total(text[gap]) / 2
 
     while len(blocks) > 1 and is_far(blocks[0], slice(blocks[0].b + blocks[0].size, blocks[1].b)):
         blocks = blocks[1:]

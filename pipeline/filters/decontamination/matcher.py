@@ -163,8 +163,8 @@ class Index:
         wanted, least = self.items[item], self._least[item]
         if not self._fillers[item] <= text.vocabulary:
             return None
-        held = self.weights.of(word for word in wanted if word in text.vocabulary)
-        if held < least * self.weights.of(wanted):
+        held = self.weights.total(word for word in wanted if word in text.vocabulary)
+        if held < least * self.weights.total(wanted):
             return None
         part = window(wanted, text.words, self.weights)
         alignment = self._align(text.words[part], item)
@@ -254,7 +254,7 @@ def _templates(items: Sequence[Item]) -> tuple[NDArray[np.bool_], frozenset[str]
 
     A word that fills a slot belongs neither to one item alone nor to the template.
     """
-    masked = [Counter("#" if numbers_in([word]) else word for word in item) for item in items]
+    masked = [_mask_numbers(item) for item in items]
     frequency = Counter(word for item in masked for word in item)
     usual = [word for word, count in frequency.items() if count >= TEMPLATE * len(items)]
     counts = np.zeros((len(items), len(usual)), np.float32)
@@ -266,6 +266,10 @@ def _templates(items: Sequence[Item]) -> tuple[NDArray[np.bool_], frozenset[str]
     held = Counter(word for item in items for word in dict.fromkeys(item))
     slots = frozenset(word for word, count in held.items() if 1 < count <= SLOT * len(items))
     return is_alike.sum(1) >= max(FAMILY, TEMPLATE * len(sampled)), slots
+
+
+def _mask_numbers(item: Item) -> Counter[str]:
+    return Counter("#" if numbers_in([word]) else word for word in item)
 
 
 def _pieces(spelled: Sequence[str]) -> Iterator[Item]:

@@ -62,8 +62,8 @@ def find(name: str) -> Function:
         raise PipelineError(
             f"filter.custom: {name} is no function, got {function!r}; name a function"
         )
-    found: Function = function
-    return found
+    typed: Function = function
+    return typed
 
 
 def files(name: str) -> list[Path]:

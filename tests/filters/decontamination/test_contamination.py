@@ -209,7 +209,7 @@ def test_long_targets_and_fields_are_looked_for(sample: Make, tmp_path: Path) ->
     ]
     measure = contamination.measure(Source(path=str(tmp_path / "eval.jsonl")))
     column = contamination.overlaps(Batch(samples, TopKFolder(Path())), **measure.settings)
-    assert [found and found[1] for found in column] == ["eval 0", None, "eval 1"]
+    assert [finding and finding[1] for finding in column] == ["eval 0", None, "eval 1"]
 
 
 def test_other_files_and_changes_to_them(sample: Make, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ SENTENCE = (
 )
 
 
-def said(sample: Sample) -> dict[str, str]:
-    (words,) = phrases.first_phrases(batch(sample))
-    return words or {}
+def first_phrases(sample: Sample) -> dict[str, str]:
+    (by_reason,) = phrases.first_phrases(batch(sample))
+    return by_reason or {}
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,17 @@ def test_repetition_is_measured(sample: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "shape", "example"),
+    ("key", "expression", "example"),
     [(key, *row) for key, rows in phrases.PHRASES.items() for row in rows.items()],
 )
 def test_every_phrase_finds_its_example(
-    sample: Make, key: tuple[Any, Any], shape: str, example: str
+    sample: Make, key: tuple[Any, Any], expression: str, example: str
 ) -> None:
     """An expression that matches nothing would stay in the table unnoticed."""
-    assert re.search(phrases.PLACES[key[1]].format(shape), example, re.IGNORECASE | re.MULTILINE)
-    assert key[0] in said(sample(text=example, rationale=None, answer=None))
+    assert re.search(
+        phrases.PLACES[key[1]].format(expression), example, re.IGNORECASE | re.MULTILINE
+    )
+    assert key[0] in first_phrases(sample(text=example, rationale=None, answer=None))
 
 
 @pytest.mark.parametrize(
@@ -137,8 +139,8 @@ def test_every_phrase_finds_its_example(
 )
 def test_refusal(sample: Make, text: str) -> None:
     """Students learn refusals as answers, also with typographic apostrophes and asterisks."""
-    assert "refused" in said(sample(text=text, answer=None))
-    assert "refused" in said(sample(answer=text))
+    assert "refused" in first_phrases(sample(text=text, answer=None))
+    assert "refused" in first_phrases(sample(answer=text))
 
 
 @pytest.mark.parametrize(
@@ -170,15 +172,17 @@ def test_refusal(sample: Make, text: str) -> None:
 )
 def test_plain_words_are_left_alone(sample: Make, text: str) -> None:
     """A filter that matches too much rejects good rows."""
-    assert said(sample(text=text, rationale=None, answer=None)) == {}
+    assert first_phrases(sample(text=text, rationale=None, answer=None)) == {}
 
 
 def test_phrases_of_the_input_are_the_tasks_own(sample: Make) -> None:
     """A letter to be rewritten may close with "Let me know if you have any questions"."""
     letter = "We open at 9. Let me know if you have any questions."
-    assert "boilerplate" in said(sample(text=letter))
+    assert "boilerplate" in first_phrases(sample(text=letter))
     assert (
-        said(sample(text=letter, seed=Seed(id="n", inputs={"mail": [{"body": letter.upper()}]})))
+        first_phrases(
+            sample(text=letter, seed=Seed(id="n", inputs={"mail": [{"body": letter.upper()}]}))
+        )
         == {}
     )
 
@@ -186,18 +190,18 @@ def test_phrases_of_the_input_are_the_tasks_own(sample: Make) -> None:
 def test_a_phrase_of_the_input_hides_no_other(sample: Make) -> None:
     """Only the first phrase was compared with the input, so a chat token after it passed."""
     mail = Seed(id="n", inputs={"mail": "Dear [Your Name], the {{ mail }} of {{ other }}"})
-    assert said(sample(text="Dear [Your Name], we open at 9.<|im_end|>", seed=mail)) == {
+    assert first_phrases(sample(text="Dear [Your Name], we open at 9.<|im_end|>", seed=mail)) == {
         "boilerplate": "<|im_end|>"
     }
-    assert said(sample(text="Dear [Your Name], {{ mail }} {{ mail | upper }}", seed=mail)) == {
-        "boilerplate": "{{ mail | upper }}"
-    }
+    assert first_phrases(
+        sample(text="Dear [Your Name], {{ mail }} {{ mail | upper }}", seed=mail)
+    ) == {"boilerplate": "{{ mail | upper }}"}
 
 
 def test_placeholders_of_the_prompt(sample: Make) -> None:
     """A teacher that repeats its template has not seen the input; other braces may be code."""
-    assert said(sample(text="Is {{ number }} even?")) == {"boilerplate": "{{ number }}"}
-    assert said(sample(text="Is {{ other }} even?")) == {}
+    assert first_phrases(sample(text="Is {{ number }} even?")) == {"boilerplate": "{{ number }}"}
+    assert first_phrases(sample(text="Is {{ other }} even?")) == {}
 
 
 def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
@@ -219,7 +223,7 @@ def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rationale", "answer", "found"),
+    ("rationale", "answer", "rejected"),
     [
         ("The answer is 36 because 72 / 2 is.", "36", True),
         ("Answer: 36. We halve 72.", "36", True),
@@ -237,13 +241,13 @@ def test_refused_and_boilerplate_are_told_apart(sample: Make) -> None:
         ("", "36", False),
     ],
 )
-def test_answer_before_rationale(sample: Make, rationale: str, answer: str, found: bool) -> None:
+def test_answer_before_rationale(sample: Make, rationale: str, answer: str, rejected: bool) -> None:
     """Reasons after an answer do not lead to it, and a student learns to guess first."""
     made = sample(
         text=f"{rationale} <answer>{answer}</answer>", rationale=rationale or None, answer=answer
     )
     assert reasons(answer_leak.answered_first(batch(made))) == [
-        "answer_before_rationale" if found else None
+        "answer_before_rationale" if rejected else None
     ]
 
 

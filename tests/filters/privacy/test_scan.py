@@ -17,17 +17,17 @@ KEY = "token ghp_" + credential_cases.drawn(36)
 
 
 def pii(sample: Sample, **settings: Any) -> Any:
-    (said,) = scan.pii(
+    (rejection,) = scan.pii(
         batch(sample), **{"kinds": personal.KINDS, "regions": ["US"], "inputs": False, **settings}
     )
-    return said
+    return rejection
 
 
 @pytest.mark.parametrize(("kind", "text"), pii_cases.HELD)
 def test_personal_data_is_found(kind: str, text: str) -> None:
     """Each kind alone: a card found as a phone number would hide that no card is found."""
-    asked = [kind] if kind in personal.KINDS else ["national_id"]
-    assert kind in [found for found, _ in personal.find(text, asked, ["US"])]
+    kinds = [kind] if kind in personal.KINDS else ["national_id"]
+    assert kind in [name for name, _ in personal.find(text, kinds, ["US"])]
 
 
 @pytest.mark.parametrize("text", pii_cases.CLEAN)
@@ -44,7 +44,7 @@ def test_beginnings_of_a_web_token_one_after_the_other() -> None:
 @pytest.mark.parametrize(("kind", "text"), credential_cases.HELD)
 def test_secrets_are_found(kind: str, text: str) -> None:
     """A student reveals a key that it has memorised."""
-    assert kind in [found for found, _ in credentials.find(text)]
+    assert kind in [name for name, _ in credentials.find(text)]
 
 
 @pytest.mark.parametrize("text", credential_cases.CLEAN)
