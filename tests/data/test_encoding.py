@@ -168,7 +168,7 @@ FORMS = {
 }
 
 
-def read(sample: Make, tokenizer: Tokenizer, **changes: Any) -> Sample:
+def read_sample(sample: Make, tokenizer: Tokenizer, **changes: Any) -> Sample:
     """Return the sample as generate stores it: one token per character."""
     ids = tokenizer.encode_reply(" yes, it is even\n")[:-1]
     assert len(ids) == 17
@@ -182,22 +182,24 @@ def test_forms_teach_their_part_of_the_reply(
     form: Any, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
     """A token must not be trained on a distribution of another token or behind other text."""
-    rows = encode([read(sample, tokenizer)], prompt, tokenizer, same_tokenizer=True, form=form)
-    found = []
+    rows = encode(
+        [read_sample(sample, tokenizer)], prompt, tokenizer, same_tokenizer=True, form=form
+    )
+    actual = []
     for row in rows:
         begin = row.labels.count(IGNORED)
         assert [row.teacher_ids[place] for place in row.rows if place != UNKNOWN] == [
             token for token, place in zip(row.input_ids, row.rows, strict=True) if place != UNKNOWN
         ]
         known = sum(place != UNKNOWN for place in row.rows)
-        found.append(
+        actual.append(
             (
                 tokenizer.decode(row.input_ids[:begin]).split(" 0")[0].removesuffix(" "),
                 tokenizer.decode(taught(row)),
                 known,
             )
         )
-    assert found == FORMS[form]
+    assert actual == FORMS[form]
 
 
 def test_rationale_is_weighted_by_its_tokens(
@@ -205,7 +207,11 @@ def test_rationale_is_weighted_by_its_tokens(
 ) -> None:
     """Weights that slip by one token would weight the answer."""
     (row,) = encode(
-        [read(sample, tokenizer)], prompt, tokenizer, same_tokenizer=True, rationale_weight=0.5
+        [read_sample(sample, tokenizer)],
+        prompt,
+        tokenizer,
+        same_tokenizer=True,
+        rationale_weight=0.5,
     )
     assert row.weights[-17:] == [1.0] * 6 + [0.5] * 10 + [1.0]
     assert set(row.weights[:-17]) == {0.0}
@@ -241,9 +247,9 @@ def test_answer_that_also_occurs_in_its_rationale(
         "answer": Span(start="The answer is", end="\n"),
         "target": "{why} The answer is {target}\n",
     }
-    asked = dataclasses.replace(prompt, front=prompt.front.model_copy(update=spans))
+    tagged = dataclasses.replace(prompt, front=prompt.front.model_copy(update=spans))
     seed = Seed(id="a", inputs={"number": 4, "why": "2 * 18 = 36."}, target="36")
-    encoder = Encoder(tokenizer, asked, same_tokenizer=False, form=form)
+    encoder = Encoder(tokenizer, tagged, same_tokenizer=False, form=form)
     assert [tokenizer.decode(taught(row)) for row in encoder.encode_target(seed)] == expected
 
 
@@ -251,8 +257,8 @@ def test_text_tokenised_anew_keeps_its_parts_and_its_end(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
     """The answer "no" is not the one in "nothing", and a truncated reply has no end to learn."""
-    odd = sample(text="nothing odd here. So: no", rationale="nothing odd here.", answer="no")
-    (row,) = encode([odd], prompt, tokenizer, same_tokenizer=False, form="answer")
+    tricky = sample(text="nothing odd here. So: no", rationale="nothing odd here.", answer="no")
+    (row,) = encode([tricky], prompt, tokenizer, same_tokenizer=False, form="answer")
     assert tokenizer.decode(taught(row)) == "no"
     for reason, ended in (("stop", True), ("length", False)):
         (row,) = encode(
@@ -265,14 +271,14 @@ def test_ground_truth_without_a_readable_answer_is_refused(
     tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
     """No filter can fix what the prompt's own front matter writes."""
-    asked = dataclasses.replace(
+    tagged = dataclasses.replace(
         prompt,
         front=prompt.front.model_copy(
             update={"answer": Span(start="<a>", end="</a>"), "target": "{target}"}
         ),
     )
     with pytest.raises(PipelineError, match="no answer can be read in the ground truth of seed a"):
-        Encoder(tokenizer, asked, True, "answer").encode_target(
+        Encoder(tokenizer, tagged, True, "answer").encode_target(
             Seed(id="a", inputs={"number": 4}, target="yes")
         )
 

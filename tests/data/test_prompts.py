@@ -120,15 +120,15 @@ def test_bad_prompt_file_is_named(tmp_path: Path, text: str, expected: str) -> N
 def test_thoughts_are_split_at_the_token(tmp_path: Path) -> None:
     """For reasoning models the token id decides, not the text, and both parts have token ranges."""
     tokenizer = Tokenizer(str(TOKENIZER))
-    asked = prompt(tmp_path, "---\nrationale: think\n---\nx")
-    reading = replies.read(asked, completion(tokenizer, "<think>two and two</think>4"), tokenizer)
+    loaded = prompt(tmp_path, "---\nrationale: think\n---\nx")
+    reading = replies.read(loaded, completion(tokenizer, "<think>two and two</think>4"), tokenizer)
     assert (reading.rationale, reading.answer) == ("two and two", "4")
     ids = tokenizer.encode_reply("<think>two and two</think>4")
     assert reading.rationale_tokens is not None
     assert reading.answer_tokens is not None
     assert tokenizer.decode(ids[slice(*reading.answer_tokens)]) == "4"
     assert "two and two" in tokenizer.decode(ids[slice(*reading.rationale_tokens)])
-    assert replies.read(asked, completion(tokenizer, "4"), tokenizer).rationale is None
+    assert replies.read(loaded, completion(tokenizer, "4"), tokenizer).rationale is None
 
 
 @pytest.mark.parametrize(
@@ -140,16 +140,16 @@ def test_spans_are_known_by_their_tokens(tmp_path: Path, text: str) -> None:
     Emoji take several tokens.
     """
     tokenizer = Tokenizer(str(TOKENIZER))
-    asked = prompt(tmp_path, PROMPT)
-    made = completion(tokenizer, text)
-    reading = replies.read(asked, made, tokenizer)
-    assert made.token_ids is not None
+    loaded = prompt(tmp_path, PROMPT)
+    reply_completion = completion(tokenizer, text)
+    reading = replies.read(loaded, reply_completion, tokenizer)
+    assert reply_completion.token_ids is not None
     for part, tokens in (
         (reading.answer, reading.answer_tokens),
         (reading.rationale, reading.rationale_tokens),
     ):
         assert tokens is not None
-        assert tokenizer.decode(made.token_ids[slice(*tokens)]).strip() == part
+        assert tokenizer.decode(reply_completion.token_ids[slice(*tokens)]).strip() == part
 
 
 def test_ground_truth_as_it_would_be_written() -> None:
@@ -168,17 +168,17 @@ def test_ground_truth_as_it_would_be_written() -> None:
 
 def test_answer_alone_is_read_without_its_tags(tmp_path: Path) -> None:
     """A student trained on the answer alone writes no marker before it and maybe none behind."""
-    asked = prompt(
+    loaded = prompt(
         tmp_path,
         "---\nformat: completion\nanswer: {start: '<a>', end: '</a>'}\n"
         "rationale: {end: '<a>'}\n---\nQ {{ x }}",
     )
     seed = Seed(id="s", inputs={"x": "1"})
     for form, text in (("whole", "Q 1"), ("answer", "Q 1"), ("steps", "[answer] Q 1")):
-        assert str(asked.in_form(form).render(seed)) == text  # type: ignore[arg-type]
+        assert str(loaded.in_form(form).render(seed)) == text  # type: ignore[arg-type]
     for reply in ("4</a>", "4", " 4"):
-        assert asked.in_form("answer").front.answer.find(reply) is not None
-    assert not asked.in_form("answer").asks_for_rationale
+        assert loaded.in_form("answer").front.answer.find(reply) is not None
+    assert not loaded.in_form("answer").asks_for_rationale
 
 
 def completion(tokenizer: Tokenizer, text: str) -> Completion:

@@ -38,8 +38,8 @@ def write(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_all_formats_give_the_same_seeds(tmp_path: Path, suffix: str) -> None:
     """The format of a file must not change what is learnt."""
-    found = seeds.load(Source(path=str(write(tmp_path, suffix))))
-    assert [(s.id, s.inputs, s.target) for s in found] == [
+    seeds_read = seeds.load(Source(path=str(write(tmp_path, suffix))))
+    assert [(s.id, s.inputs, s.target) for s in seeds_read] == [
         ("a", {"text": "one"}, "x"),
         ("b", {"text": "two, three"}, "y"),
     ]
@@ -48,8 +48,8 @@ def test_all_formats_give_the_same_seeds(tmp_path: Path, suffix: str) -> None:
 def test_dataset_of_the_hub_is_read_from_a_local_folder(tmp_path: Path) -> None:
     """Read a hub dataset, from the folder that the hub would give."""
     write(tmp_path, "jsonl").rename(tmp_path / "train.jsonl")
-    found = seeds.load(Source(dataset=str(tmp_path), limit=1))
-    assert [(s.id, s.inputs, s.target) for s in found] == [("a", {"text": "one"}, "x")]
+    seeds_read = seeds.load(Source(dataset=str(tmp_path), limit=1))
+    assert [(s.id, s.inputs, s.target) for s in seeds_read] == [("a", {"text": "one"}, "x")]
     with pytest.raises(PipelineError, match="cannot be loaded"):
         seeds.load(Source(dataset=str(tmp_path / "absent")))
 
@@ -58,8 +58,10 @@ def test_ids_are_made_from_content(tmp_path: Path) -> None:
     """Without ids, the same row must be the same seed wherever it is."""
     (tmp_path / "s.jsonl").write_text('{"q": "1"}\n{"q": "2"}\n')
     (tmp_path / "t.jsonl").write_text('{"q": "2"}\n')
-    one, two = (seeds.load(Source(path=str(tmp_path / name))) for name in ("s.jsonl", "t.jsonl"))
-    assert one[1].id == two[0].id != one[0].id
+    first, second = (
+        seeds.load(Source(path=str(tmp_path / name))) for name in ("s.jsonl", "t.jsonl")
+    )
+    assert first[1].id == second[0].id != first[0].id
 
 
 def test_target_is_cut_out_by_its_pattern(tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_too_many_questions_are_refused() -> None:
 
 def test_items_that_ask_the_same_in_another_order_are_one() -> None:
     """Neighbouring random seeds share items, so a held-out one would be trained on."""
-    found = [{"cow": 2, "ant": 1}, {"ant": 1, "cow": 2}, {"cow": 2, "ant": 3}]
-    assert [row["animals"] for row in legs.unique(found, {"cow": 4, "ant": 6})] == [
+    items = [{"cow": 2, "ant": 1}, {"ant": 1, "cow": 2}, {"cow": 2, "ant": 3}]
+    assert [row["animals"] for row in legs.unique(items, {"cow": 4, "ant": 6})] == [
         "2 cows, 1 ant",
         "2 cows, 3 ants",
     ]
@@ -102,12 +102,12 @@ def test_a_rationale_counts_rightly_and_its_answer_is_found() -> None:
             id="a", inputs={key: row[key] for key in ("animals", "rationale")}, target=row["target"]
         )
     )
-    found = read(
+    reading = read(
         prompt,
         Completion("a", text, None, "stop", Usage(prompt_tokens=1, completion_tokens=1)),
         None,
     )
-    assert (found.rationale, found.answer) == (row["rationale"], "14")
+    assert (reading.rationale, reading.answer) == (row["rationale"], "14")
 
 
 def test_messages_to_rewrite_keep_their_parts_apart(tmp_path: Path) -> None:

@@ -94,10 +94,10 @@ def test_workers_of_other_settings_are_turned_away(
     slow = start(workshop, "teacher.delay_s=3")
     started.append(slow)
     wait_until(lambda: list(folder.glob("*.journal.jsonl")), slow)
-    code, words = finish(start(workshop, "teacher.temperature=0.5"))
-    assert (code, "started from other settings" in words) == (1, True)
-    code, words = finish(start(workshop, "--redo"))
-    assert (code, f"process {slow.pid} on" in words) == (1, True)
+    code, output = finish(start(workshop, "teacher.temperature=0.5"))
+    assert (code, "started from other settings" in output) == (1, True)
+    code, output = finish(start(workshop, "--redo"))
+    assert (code, f"process {slow.pid} on" in output) == (1, True)
 
 
 def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
@@ -110,26 +110,26 @@ def test_seeds_edited_while_a_run_goes_on_are_refused(workshop: Path) -> None:
     slow = start(workshop, "teacher.delay_s=0.02", *options)
     wait_until((workshop / "run" / "generate" / "00000.jsonl.gz").exists, slow)
     write_seeds(workshop / "seeds.jsonl", range(1, 401))
-    code, words = finish(slow)
-    assert (code, "seeds.jsonl: was changed while the stage is at work on it" in words) == (
+    code, output = finish(slow)
+    assert (code, "seeds.jsonl: was changed while the stage is at work on it" in output) == (
         1,
         True,
-    ), words
-    made = {
+    ), output
+    before = {
         path.name: path.read_bytes() for path in (workshop / "run" / "generate").glob("0*.jsonl.gz")
     }
     write_seeds(workshop / "seeds.jsonl", range(400))
     runner.execute(generate, load(workshop / "config.yaml", options))
     samples = list(read_records(workshop / "run" / "generate", Sample))
     assert [sample.seed.id for sample in samples] == [f"n{n}" for n in range(400)]
-    assert made.items() <= tree(workshop / "run" / "generate").items()
+    assert before.items() <= tree(workshop / "run" / "generate").items()
 
 
 def test_engine_death_costs_what_was_in_flight(workshop: Path) -> None:
     """Samples from before the engine's death stay, and the same command continues."""
     folder = workshop / "run" / "generate"
-    dying = [*[f" yes, reason {n}\n" for n in range(30)], "!die"]
-    config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(dying)}"])
+    replies = [*[f" yes, reason {n}\n" for n in range(30)], "!die"]
+    config = load(workshop / "config.yaml", [f"teacher.replies={json.dumps(replies)}"])
     for _ in range(2):
         with pytest.raises(PipelineError, match="told to fail"):
             runner.execute(generate, config)
@@ -145,9 +145,11 @@ def test_engine_that_died_is_started_anew(
     job = contract.Job(config, "generate", "", workshop / "run" / "generate")
     job.folder.mkdir(parents=True)
     keep_prompts(config.generate.prompt, job.folder)
-    dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
-    lives = [FakeModel("fake", replies, config.teacher.engine) for replies in (dying, dying[1:])]
-    generate.capturing(job).run(lambda: lives.pop(0))
+    replies = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
+    models = [
+        FakeModel("fake", answers, config.teacher.engine) for answers in (replies, replies[1:])
+    ]
+    generate.capturing(job).run(lambda: models.pop(0))
     assert len(list(read_records(job.folder, Sample))) == 60
     assert (
         "told to fail here\ngenerate: restarting the model, 1 of teacher.restarts=2"
@@ -164,11 +166,11 @@ def test_engine_that_dies_of_the_same_again_ends_the_stage(
     job = contract.Job(config, "generate", "", workshop / "run" / "generate")
     job.folder.mkdir(parents=True)
     keep_prompts(config.generate.prompt, job.folder)
-    dying = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
-    lives = [FakeModel("fake", dying, config.teacher.engine) for _ in range(4)]
+    replies = ["!die", *[f" yes, reason {n}\n" for n in range(30)]]
+    models = [FakeModel("fake", replies, config.teacher.engine) for _ in range(4)]
     with pytest.raises(EngineError):
-        generate.capturing(job).run(lambda: lives.pop(0))
-    assert 4 - len(lives) == opened
+        generate.capturing(job).run(lambda: models.pop(0))
+    assert 4 - len(models) == opened
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -184,10 +186,10 @@ def test_signal_drains_and_says_how_to_go_on(
     lines = (folder / "00000.journal.jsonl").read_bytes().count(b"\n")
     began = time.monotonic()
     process.send_signal(number)
-    code, words = finish(process)
+    code, output = finish(process)
     assert time.monotonic() - began < 30  # five seconds, and a busy machine
     assert code == 128 + number
-    assert "the same command continues from here" in words
+    assert "the same command continues from here" in output
     assert (folder / "00000.journal.jsonl").read_bytes().count(
         b"\n"
     ) >= lines + 4  # a batch was in flight
@@ -217,37 +219,17 @@ def test_no_disk_keeps_what_is_there(workshop: Path, tmp_path: Path) -> None:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True, check=False
     ).returncode:
         pytest.skip("may not mount a small disk here")
+    folder = disk / "run" / "generate"
+    options = [f"run_dir={disk / 'run'}", "generate.samples=40", "generate.shard_size=30"]
     try:
-        code, words = finish(
-            start(
-                workshop, f"run_dir={disk / 'run'}", "generate.samples=40", "generate.shard_size=30"
-            )
-        )
-        assert (code, "the disk is full" in words) == (1, True), words
-        there = (
-            (disk / "run" / "generate" / "00000.journal.jsonl")
-            .read_bytes()
-            .splitlines(keepends=True)
-        )
-        assert len([line for line in there if line.endswith(b"\n")]) > 0
+        code, output = finish(start(workshop, *options))
+        assert (code, "the disk is full" in output) == (1, True), output
+        journal = (folder / "00000.journal.jsonl").read_bytes().splitlines(keepends=True)
+        assert len([line for line in journal if line.endswith(b"\n")]) > 0
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        assert (
-            finish(
-                start(
-                    workshop,
-                    f"run_dir={disk / 'run'}",
-                    "generate.samples=40",
-                    "generate.shard_size=30",
-                )
-            )[0]
-            == 0
-        )
-        samples = [
-            json.loads(line)["id"]
-            for line in gzip.decompress(
-                (disk / "run" / "generate" / "00000.jsonl.gz").read_bytes()
-            ).splitlines()
-        ]
+        assert finish(start(workshop, *options))[0] == 0
+        lines = gzip.decompress((folder / "00000.jsonl.gz").read_bytes()).splitlines()
+        samples = [json.loads(line)["id"] for line in lines]
         assert len(samples) == len(set(samples)) == 1200
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -57,15 +57,15 @@ def test_failing_requests_are_set_aside_and_retried(workshop: Path) -> None:
     rows[7]["number"] = "x" * 4000
     (workshop / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     limit = "teacher.engine.max_model_len=2000"
-    code, words = finish(start(workshop, limit))
+    code, output = finish(start(workshop, limit))
     assert code == 3
-    assert "2 requests failed (2 too_long)" in words
+    assert "2 requests failed (2 too_long)" in output
     assert failures(folder) == {"n7/0": "too_long", "n7/1": "too_long"}
     assert len(list(read_records(folder, Sample))) == 58
     assert finish(start(workshop, limit))[0] == 3  # done already, with errors
     before = tree(folder)
     runner.execute(filter_stage, load(workshop / "config.yaml", [limit]))
-    code, words = finish(start(workshop, limit, "--retry-errors"))
+    code, output = finish(start(workshop, limit, "--retry-errors"))
     assert code == 3  # it is still too long
     assert not runner.execute(
         filter_stage, load(workshop / "config.yaml", [limit])
@@ -201,22 +201,22 @@ def test_repair_of_what_was_retried_twice(workshop: Path, damaged: str) -> None:
     assert failures(folder) == failed
     work_queue.retry_errors(contract.Job(config, "generate", "", folder))
     generate.run(answering(config))
-    own = next(
+    first_shard = next(
         path
         for path in sorted((folder / "errors" / "retried").glob("0*.jsonl"))
         if next(iter(failed)) in path.read_text()
     ).stem
     shard = {
-        "the seeds' own": own,
+        "the seeds' own": first_shard,
         "the first retry": f"{first:05d}",
         "the second retry": f"{first + 1:05d}",
     }[damaged]
-    whole = tree(folder)
+    before = tree(folder)
     (folder / f"{shard}.jsonl.gz").write_bytes(b"damaged")
     assert len(list(repair(workshop / "run"))) == 1
     generate.run(answering(config))
     ids = [sample.id for sample in read_records(folder, Sample)]
     assert len(ids) == len(set(ids)) == 60
-    assert tree(folder).keys() == whole.keys()
+    assert tree(folder).keys() == before.keys()
     if damaged != "the seeds' own":  # their replies were those of the refusing teacher
-        assert tree(folder) == whole
+        assert tree(folder) == before

@@ -87,9 +87,9 @@ def failures(answers: dict[int, Answer]) -> dict[int, Failure]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def test_server_that_comes_up_late_costs_nothing() -> None:
@@ -173,8 +173,8 @@ def test_retry_after_is_kept_to() -> None:
         )
     ) as server:
         assert not failures(ask(server.url, number=2))
-    assert sorted(server.at)[2] - began >= 0.9
-    assert sorted(server.at)[3] - began < 10
+    assert sorted(server.times)[2] - began >= 0.9
+    assert sorted(server.times)[3] - began < 10
 
 
 def test_long_retry_after_is_cut_to_patience() -> None:
@@ -222,7 +222,7 @@ def test_server_that_dies_again_and_again_is_waited_for() -> None:
     """Connections that a server breaks while it is down are not the request's fault."""
 
     def reply(body: Any, times: int) -> Reply | None:
-        server.there = times > 3
+        server.is_up = times > 3
         return None if times <= 3 else good()
 
     with serving(reply) as server:
@@ -295,7 +295,7 @@ def test_what_is_wrong_for_all_ends_the_stage(status: int, hint: str) -> None:
         pytest.raises(PipelineError, match=f"answers {status}: not now.*{hint}"),
     ):
         ask(server.url)
-    assert len(server.at) <= 8
+    assert len(server.times) <= 8
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_room_is_kept_to() -> None:
 
     with serving(reply) as server:
         assert not failures(ask(server.url, number=30, flight=5))
-    assert server.most == 5
+    assert server.most_in_flight == 5
 
 
 def test_two_hundred_at_once() -> None:

@@ -20,14 +20,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer 200 if the server counts as up, else 503."""
-        self.send_response(200 if self.server.there else 503)
+        self.send_response(200 if self.server.is_up else 503)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        reply = self.server.asked(body)
+        reply = self.server.reply_to(body)
         if reply is None:
             self.close_connection = True
             return
@@ -55,10 +55,10 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.reply, self.lock = reply, threading.Lock()
         self.seen: Counter[int] = Counter()
-        self.at: list[float] = []
+        self.times: list[float] = []
         self.bodies: list[Any] = []
-        self.now = self.most = 0
-        self.there = True
+        self.in_flight = self.most_in_flight = 0
+        self.is_up = True
 
     @property
     def url(self) -> str:
@@ -67,18 +67,18 @@ class Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that hang up: they are part of the tests."""
 
-    def asked(self, body: Any) -> Reply | None:
+    def reply_to(self, body: Any) -> Reply | None:
         number = body["prompt"][0] if "prompt" in body else -1
         with self.lock:
-            self.at.append(time.monotonic())
+            self.times.append(time.monotonic())
             self.bodies.append(body)
             self.seen[number] += 1
-            self.now += 1
-            self.most = max(self.most, self.now)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
             times = self.seen[number]
         reply = self.reply(body, times)
         with self.lock:
-            self.now -= 1
+            self.in_flight -= 1
         return reply
 
 
