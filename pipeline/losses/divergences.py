@@ -66,8 +66,8 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 
 def renormalise(entries: Tensor) -> Tensor:
-    """Return (N, K) log-probabilities that sum to 1 over the entries; each row must have one that is
-    not -inf."""
+    """Return (N, K) log-probabilities whose probabilities sum to 1 over the entries; each row must
+    have one that is not -inf."""
     return entries - entries.logsumexp(dim=1, keepdim=True)
 
 
@@ -79,13 +79,14 @@ def fold(entries: Tensor, tail: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def soften(entries: Tensor, tail: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return the teacher's K entries and tail at another temperature, from exact log-probabilities at
-    temperature 1.
+    """Return the teacher's K entries and tail at another temperature.
 
-    The result is exact for the entries among themselves. How the tail's mass m is spread is not
-    stored; m / p_K tokens of the probability p_K are assumed, the smallest of the stored top
-    entries. At a temperature above 1 this is the least that the tail can weigh. Column 0, the
-    sampled token, may be far rarer than the top entries, so it counts only where it is alone.
+       All entries are exact, and given at temperature 1.
+    The result is exact for the entries
+       among themselves. How the tail's mass m is spread is not
+       stored; m / p_K tokens of the probability p_K are assumed, the smallest of the stored top
+       entries. At a temperature above 1 this is the least that the tail can weigh. Column 0, the
+       sampled token, may be far rarer than the top entries, so it counts only where it is alone.
     """
     if temperature == 1.0:
         return entries, tail

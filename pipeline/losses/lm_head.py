@@ -31,7 +31,7 @@ class LmHead:
     transform: Logits
 
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the weight in `dtype`: whole if no cast is needed, otherwise some rows at a time."""
+        """Yield the weight in `dtype`: whole if no cast is needed, else some rows at a time."""
         rows, width = self.weight.shape
         is_whole = dtype == self.weight.dtype == sum_dtype(self.weight)
         step = rows if is_whole else max(1, BLOCK_ELEMENTS // width)

@@ -50,7 +50,7 @@ def run_workers(module: str, job: dict[str, Any], processes: int, label: str) ->
 
 
 def rank() -> int:
-    """Return the number of this process, 0 if it trains alone, whatever a cluster has set in RANK."""
+    """Return the number of this process, 0 if it trains alone, whatever RANK says."""
     import torch
 
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
@@ -141,8 +141,8 @@ def _check(folder: Path, workers: list[subprocess.Popen[bytes]], label: str) -> 
     codes = ", ".join(f"rank {number} with code {code}" for number, code in failed.items() if code)
     if codes:
         raise PipelineError(
-            f"{label}: a process failed ({codes}, of {len(workers)} processes); see what it printed "
-            "above. Fix that; the same command continues from the last checkpoint"
+            f"{label}: a process failed ({codes}, of {len(workers)} processes); see what it "
+            "printed above. Fix that; the same command continues from the last checkpoint"
         )
 
 

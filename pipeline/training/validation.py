@@ -91,7 +91,7 @@ class Examiner:
         return StudentAnswer(id=seed.id, text=text, target=seed.target, score=score)
 
     def _before_stop(self, text: str) -> str:
-        """Cut the text after its first stop string: a batch continues until its last answer ends."""
+        """Cut the text after its first stop string: a batch runs until its last answer ends."""
         if not self._stops_by_text:
             return text
         ends = [text.find(stop) + len(stop) for stop in self.prompt.front.stop if stop in text]

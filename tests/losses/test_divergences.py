@@ -1,4 +1,4 @@
-"""Divergences and what is done to a teacher's distribution before: pure functions of small tensors."""
+"""Divergences, and how a teacher's distribution is prepared for them."""
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ from pipeline.losses.divergences import (
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_empty_buckets_add_nothing(divergence: str) -> None:
-    """0 log 0 is 0, also in the gradient of either side: unused entries are such buckets, and NaN would spread from them."""
+    """0 log 0 is 0, also in both gradients: unused entries are such buckets, and NaN would spread
+    from them."""
     p = torch.tensor([[0.0, -torch.inf, -torch.inf]], requires_grad=True)
     q = torch.tensor([[-0.5, -1.0, -torch.inf]], requires_grad=True)
     filled = DIVERGENCES[divergence](p[:, :2], q[:, :2], 0.3)
@@ -27,7 +28,7 @@ def test_empty_buckets_add_nothing(divergence: str) -> None:
 
 
 def test_divergences_go_over_into_one_another() -> None:
-    """The convention of beta, which papers and libraries turn round."""
+    """Papers and libraries swap the meaning of beta."""
     p, q = torch.randn(2, 4, 6, dtype=torch.float64).log_softmax(-1)
     small = 1e-6
     torch.testing.assert_close(jsd(p, q, small) / small, forward_kl(p, q), rtol=1e-4, atol=0)
@@ -41,7 +42,8 @@ def test_divergences_go_over_into_one_another() -> None:
 
 
 def test_folding_keeps_the_mass() -> None:
-    """A frame without draws, without exact entries beyond the first, and with an empty tail."""
+    """A frame without draws, without exact entries beyond the first, or with an empty tail lost
+    mass."""
     entries = torch.tensor([[0.5, 0.3, 0.0], [0.5, 0.2, 0.1], [0.6, 0.4, 0.0]]).log()
     head, tail = fold(entries, torch.tensor([0.2, 0.2, 0.0]).log(), torch.tensor([2, 1, 2]))
     assert head.exp().flatten().tolist() == pytest.approx(
@@ -51,7 +53,7 @@ def test_folding_keeps_the_mass() -> None:
 
 
 def test_softening_keeps_a_distribution_and_the_order_of_the_entries() -> None:
-    """Above 1 the tail gains; the ratios of entries are exact."""
+    """Above temperature 1 the tail must gain, and the ratios of entries are exact."""
     entries, tail = torch.tensor([[0.6, 0.3]]).log(), torch.tensor([0.1]).log()
     soft, rest = soften(entries, tail, 2.0)
     assert (soft.exp().sum() + rest.exp()).item() == pytest.approx(1.0)
@@ -62,14 +64,12 @@ def test_softening_keeps_a_distribution_and_the_order_of_the_entries() -> None:
 
 
 def test_rare_sampled_token_does_not_blow_up_the_tail() -> None:
-    """At T=2 a sampled token of 1e-6 once made the tail 96 % of the target."""
+    """At T=2 a sampled token of 1e-6 made the tail 96 % of the target."""
     common = torch.tensor([[0.9, 0.05, 0.02]]).log()
     rare = torch.cat([torch.tensor([[1e-6]]).log(), common], 1)
     tail = torch.tensor([0.03]).log()
-    with_rare, without = (
-        soften(rare, tail, 2.0)[1].exp().item(),
-        soften(common, tail, 2.0)[1].exp().item(),
-    )
+    with_rare = soften(rare, tail, 2.0)[1].exp().item()
+    without = soften(common, tail, 2.0)[1].exp().item()
     assert with_rare == pytest.approx(without, rel=0.05)
     alone, rest = soften(torch.tensor([[0.7]]).log(), torch.tensor([0.3]).log(), 2.0)
     assert (alone.exp().sum() + rest.exp()).item() == pytest.approx(1.0)

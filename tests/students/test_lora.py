@@ -1,4 +1,4 @@
-"""LoRA: only adapters learn, the finished student is an ordinary one, and what cannot be had is refused."""
+"""LoRA: only adapters learn, the saved student is an ordinary model, and errors come early."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +27,7 @@ def start(tmp_path: Path) -> str:
 
 
 def trained(model: Any, steps: int = 3) -> Any:
-    """After a few steps on body and head as the trainer uses them."""
+    """Train a few steps on body and head as the trainer uses them."""
     optimizer = torch.optim.AdamW(
         [weight for weight in model.parameters() if weight.requires_grad], lr=1e-2
     )
@@ -46,7 +46,8 @@ def logits_of(model: Any) -> torch.Tensor:
 
 
 def test_only_adapters_learn(workshop: Path, start: str) -> None:
-    """A lm_head or embedding that moves too is no LoRA, and one without gradients learns nothing."""
+    """An lm_head or embedding that changes too is not LoRA; adapters without gradients learn
+    nothing."""
     before = load_weights(start, None, torch.float32).state_dict()
     model = build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32)
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
@@ -66,7 +67,7 @@ def test_only_adapters_learn(workshop: Path, start: str) -> None:
 def test_merged_model_is_an_ordinary_one_with_the_same_logits(
     workshop: Path, start: str, tmp_path: Path
 ) -> None:
-    """What is saved must be what was trained, in a folder that needs no peft."""
+    """The saved model must be the trained one, in a folder that needs no peft."""
     model = trained(
         build.load_student(load(workshop / "config.yaml", [LORA]), start, None, torch.float32)
     )
@@ -96,7 +97,7 @@ def test_body_and_head_make_the_models_logits(workshop: Path, start: str, lora: 
 
 
 def test_gradient_checkpointing_reaches_the_adapters(workshop: Path, start: str) -> None:
-    """With every input frozen, checkpointed blocks had no gradient at all."""
+    """With every input frozen, checkpointed blocks had no gradient."""
     model = build.load_student(
         load(workshop / "config.yaml", [LORA]), start, None, torch.float32
     ).train()
@@ -109,7 +110,7 @@ def test_gradient_checkpointing_reaches_the_adapters(workshop: Path, start: str)
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "q_porj"])
 def test_target_that_matches_nothing_is_refused(workshop: Path, start: str, target: str) -> None:
-    """peft would leave it out in silence as long as another one matches; and the lm_head is never one."""
+    """peft silently ignores a target if another one matches; the lm_head never is a target."""
     config = load(
         workshop / "config.yaml",
         [f"student.model={start}", f"student.lora.targets=[q_proj, {target}]"],
@@ -127,7 +128,7 @@ def test_target_that_matches_nothing_is_refused(workshop: Path, start: str, targ
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
 def test_4bit_without_bitsandbytes_says_what_to_install(workshop: Path) -> None:
-    """An import error after the teacher's night is too late."""
+    """An import error after a night of generation is too late."""
     with pytest.raises(
         PipelineError,
         match=r"student\.lora\.quantise: 4bit needs bitsandbytes.* install pipeline\[qlora\]",
@@ -151,7 +152,8 @@ def test_4bit_weights_compute_in_the_arms_format(workshop: Path, start: str) -> 
 def test_4bit_student_learns_and_becomes_an_ordinary_one(
     workshop: Path, start: str, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    """Merging into 4-bit weights rounds the adapters away, and bitsandbytes reorders the weights in inference on a CPU."""
+    """Merging into 4-bit weights rounds the adapters away, and bitsandbytes reorders the weights
+    during inference on a CPU."""
     config = load(workshop / "config.yaml", ["student.lora={rank: 4, quantise: 4bit}"])
     model = trained(build.load_student(config, start, None, dtype))
     assert type(adapters.body(model).layers[0].mlp.up_proj.base_layer).__name__ == "Linear4bit"

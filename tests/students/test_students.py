@@ -1,4 +1,5 @@
-"""Where students come from: which layers and tokens are kept, and that nothing else about the model changes."""
+"""Where students start: which layers and tokens are kept, and that nothing else about the model
+changes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,16 +35,16 @@ UNSEEN = "héllo 🎉 привет 你好\tfoo  bar\x00"
 
 
 def built(workshop: Path, *overrides: str) -> tuple[dict[str, Any], str]:
-    """(counts, folder) of a finished train/init."""
+    """Return (counts, folder) of a finished train/init."""
     config = load(workshop / "config.yaml", overrides)
     runner.execute(train, config, ["init"])
-    return manifest.read_manifest(Path(config.run_dir), "train/init")["counts"], train.student_path(
-        Path(config.run_dir), "init"
-    )
+    run_dir = Path(config.run_dir)
+    counts = manifest.read_manifest(run_dir, "train/init")["counts"]
+    return counts, train.student_path(run_dir, "init")
 
 
 def saved(folder: Path, model: Any) -> Path:
-    """A model with the fake teacher's tokenizer beside it."""
+    """Save a model with the fake teacher's tokenizer."""
     from pipeline.models.fake import TOKENIZER
 
     model.save_pretrained(folder)
@@ -52,12 +53,12 @@ def saved(folder: Path, model: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("there", "count", "expected"),
+    ("total", "count", "expected"),
     [(30, 8, [0, 4, 8, 12, 17, 21, 25, 29]), (4, 2, [0, 3]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])],
 )
-def test_even_layers_keep_first_and_last(there: int, count: int, expected: list[int]) -> None:
-    """Rounding must neither repeat a layer nor lose the ends."""
-    assert layers.even(there, count) == expected
+def test_even_layers_keep_first_and_last(total: int, count: int, expected: list[int]) -> None:
+    """Rounding must neither repeat a layer nor lose the first or the last."""
+    assert layers.even(total, count) == expected
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
@@ -75,24 +76,14 @@ def test_cut_model_computes_with_the_kept_layers(workshop: Path, kind: str) -> N
     if kind == "qwen2":
         assert small.config.layer_types == ["full_attention", "sliding_attention"]
     ids = torch.arange(5, 15)[None]
-    cached = small.generate(
-        ids, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
-    )
-    assert torch.equal(
-        cached,
-        small.generate(
-            ids,
-            max_new_tokens=8,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-            use_cache=False,
-        ),
-    )
+    greedy = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    cached = small.generate(ids, **greedy)
+    assert torch.equal(cached, small.generate(ids, **greedy, use_cache=False))
 
 
 def test_cut_model_that_would_load_otherwise_is_refused(workshop: Path) -> None:
-    """A mixture of experts whose first layer is dense: what is kept of it was loaded into layers of another form, at random."""
+    """In a mixture of experts whose first layer is dense, kept layers were loaded into layers of
+    another form, with random weights."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     experts = {
@@ -106,21 +97,19 @@ def test_cut_model_that_would_load_otherwise_is_refused(workshop: Path) -> None:
     model = f"student.model={saved(workshop / 'whole', whole)}"
     with pytest.raises(
         PipelineError,
-        match=r"cannot be loaded again as it was cut: its config makes another model\.layers\.0\.mlp",
+        match=r"cannot be loaded again as it was cut: its config makes another "
+        r"model\.layers\.0\.mlp",
     ):
         built(workshop, model, "student.keep_layers=[2, 3]")
-    assert built(workshop, model, "student.keep_layers=[0, 3]", f"run_dir={workshop / 'other'}")[0][
-        "layers"
-    ] == [0, 3]
+    other = f"run_dir={workshop / 'other'}"
+    assert built(workshop, model, "student.keep_layers=[0, 3]", other)[0]["layers"] == [0, 3]
 
 
 def test_importance_drops_the_layer_that_does_nothing(workshop: Path) -> None:
-    """The scores must belong to the layers they are written beside."""
+    """Each score must belong to the layer it is stored for."""
     whole = tiny("llama")
-    for weight in (
-        whole.model.layers[2].self_attn.o_proj.weight,
-        whole.model.layers[2].mlp.down_proj.weight,
-    ):
+    layer = whole.model.layers[2]
+    for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
         torch.nn.init.zeros_(weight)
     model = f"student.model={saved(workshop / 'whole', whole)}"
     counts, path = built(workshop, model, "student.layers=3", "student.choose=importance")
@@ -131,7 +120,7 @@ def test_importance_drops_the_layer_that_does_nothing(workshop: Path) -> None:
 
 
 def test_block_influence_is_its_formula() -> None:
-    """1 - cosine over all tokens alike, not a mean of the prompts' means."""
+    """It is 1 - cosine over all tokens, not a mean of the prompts' means."""
     model = tiny("llama").eval()
     prompts = [[5, 6, 7, 8], [9, 10]]
     distances: list[torch.Tensor] = []
@@ -151,7 +140,7 @@ def test_block_influence_is_its_formula() -> None:
     ],
 )
 def test_more_layers_than_there_are(workshop: Path, override: str, expected: str) -> None:
-    """Said by validate, before the teacher has worked all night."""
+    """validate must say so before the teacher has generated all night."""
     config = load(
         workshop / "config.yaml",
         [f"student.model={saved(workshop / 'whole', tiny('llama'))}", override],
@@ -164,7 +153,8 @@ def test_more_layers_than_there_are(workshop: Path, override: str, expected: str
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
 def test_trimmed_tokenizer_makes_the_same_pieces(tmp_path: Path, kind: str) -> None:
-    """A merge that is missing on the way breaks a word in two; a text of another script must still go in and come out."""
+    """A missing merge splits a word in two. Text in another script must survive encoding and
+    decoding."""
     whole = bpe(tmp_path / "whole", kind)
     used = {token for text in TEXTS for token in whole.encode(Rendered(None, text))}
     kept = vocabulary_trimming.vocabulary(whole, used)
@@ -177,7 +167,7 @@ def test_trimmed_tokenizer_makes_the_same_pieces(tmp_path: Path, kind: str) -> N
 
 
 def test_pieces_on_the_way_to_a_token_are_kept(tmp_path: Path) -> None:
-    """even is made from e + v and so on: without them the token is in the vocabulary and never used."""
+    """ "even" is made from e + v and so on: without these pieces its token is never used."""
     whole = bpe(tmp_path / "whole")
     (token,) = whole.hf(" even", add_special_tokens=False)["input_ids"]
     texts = {number: text for text, number in whole.hf.get_vocab().items()}
@@ -186,7 +176,7 @@ def test_pieces_on_the_way_to_a_token_are_kept(tmp_path: Path) -> None:
 
 
 def test_texts_that_change_are_refused(tmp_path: Path) -> None:
-    """Whatever this module does not know of a tokenizer must stop it, not shift tokens in silence."""
+    """An unsupported part of a tokenizer must stop trimming, not silently change tokens."""
     whole = bpe(tmp_path / "whole")
     kept = vocabulary_trimming.vocabulary(whole, set())
     trimmed = vocabulary_trimming.save_tokenizer(whole, kept, tmp_path / "trimmed")
@@ -198,7 +188,7 @@ def test_texts_that_change_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_trimmed_model_has_the_same_logits(tmp_path: Path, tied: bool) -> None:
-    """Rows in another order, or an lm_head that was forgotten."""
+    """Rows in another order, or an lm_head that was left untrimmed, change the logits."""
     model = tiny(
         "llama", tie_word_embeddings=tied, bos_token_id=7, eos_token_id=[9, 11], pad_token_id=9
     ).eval()
@@ -207,27 +197,22 @@ def test_trimmed_model_has_the_same_logits(tmp_path: Path, tied: bool) -> None:
     ids = torch.tensor([[7, 250, 3, 299, 11]])
     before = model(ids).logits[..., list(kept.kept)]
     parameters = model.num_parameters()
-    assert (
-        vocabulary_trimming.trim(model, "m", kept)
-        == parameters - model.num_parameters()
-        == 293 * 32 * (1 if tied else 2)
-    )
+    saved = vocabulary_trimming.trim(model, "m", kept)
+    assert saved == parameters - model.num_parameters() == 293 * 32 * (1 if tied else 2)
     model.save_pretrained(tmp_path)
     small = load_weights(str(tmp_path), None, torch.float32)
     assert torch.allclose(
         small(torch.tensor([kept.ids(ids[0].tolist())])).logits, before, atol=1e-6
     )
     assert small.config.vocab_size == 7
-    assert (small.config.bos_token_id, small.config.eos_token_id, small.config.pad_token_id) == (
-        2,
-        [3, 4],
-        3,
-    )
+    assert small.config.bos_token_id == 2
+    assert small.config.eos_token_id == [3, 4]
+    assert small.config.pad_token_id == 3
     assert small.generation_config.eos_token_id == [3, 6]
 
 
 def distributions() -> TopK:
-    """(2, 4): the second row's draws are tokens 8 and 9."""
+    """Return (2, 4) distributions; the draws of the second row are tokens 8 and 9."""
     probability = np.array([[0.5, 0.3, 0.1, 0.05], [0.2, 0.6, 0.1, 0.05]])
     ids = np.array([[1, 2, 3, 4], [2, 1, 8, 9]])
     return TopK(
@@ -239,7 +224,8 @@ def distributions() -> TopK:
 
 
 def test_mass_of_tokens_that_are_gone_goes_to_the_tail() -> None:
-    """Mass that vanishes makes the student too sure; an exact entry that is lost must not turn a draw into one."""
+    """Mass that vanishes makes the student too confident; a removed exact entry must not turn a
+    draw into an exact one."""
     out = Vocabulary("h", (1, 2, 4, 8)).topk(distributions())
     mass = np.exp(out.logprobs).sum(axis=1) + np.exp(out.tail)
     assert mass == pytest.approx([1.0, 1.0], abs=1e-6)
@@ -249,7 +235,7 @@ def test_mass_of_tokens_that_are_gone_goes_to_the_tail() -> None:
 
 
 def test_whole_vocabulary_changes_nothing() -> None:
-    """The map alone must not move mass or columns; unused entries stay unused."""
+    """The mapping alone must not move mass or columns; unused entries stay unused."""
     before = distributions()
     before.logprobs[0, 3], before.ids[0, 3] = -np.inf, 0
     out = Vocabulary("h", tuple(range(10))).topk(before)
@@ -265,7 +251,7 @@ def test_whole_vocabulary_changes_nothing() -> None:
 
 
 def test_sampled_token_that_is_gone_is_refused(tmp_path: Path) -> None:
-    """A label cannot be left out; ids beyond the vocabulary neither."""
+    """A label cannot be left out, and an id beyond the vocabulary has no meaning."""
     vocabulary = Vocabulary("h", (1, 3))
     with pytest.raises(PipelineError, match="token 2 is not among the 2"):
         vocabulary.topk(distributions())
@@ -277,7 +263,7 @@ def test_sampled_token_that_is_gone_is_refused(tmp_path: Path) -> None:
 
 
 def test_unsupported_tokenizer_is_refused_early(workshop: Path) -> None:
-    """Pieces that are no bytes cannot spell what the data did not hold."""
+    """Pieces that are not bytes cannot spell text that the data did not contain."""
     from tokenizers import Tokenizer as Raw
     from tokenizers import models
     from transformers import PreTrainedTokenizerFast
@@ -299,14 +285,15 @@ def test_unsupported_tokenizer_is_refused_early(workshop: Path) -> None:
 
 
 def server_config(workshop: Path, whole: Path, *overrides: str) -> Config:
-    """A teacher behind a server, with the tokenizer of the student."""
-    teacher = f"teacher={{backend: openai, model: t, base_url: 'http://127.0.0.1:1', tokenizer: {whole}, logprobs: 4}}"
+    """Return a config with a teacher behind a server, with the tokenizer of the student."""
+    server = "backend: openai, model: t, base_url: 'http://127.0.0.1:1'"
+    teacher = f"teacher={{{server}, tokenizer: {whole}, logprobs: 4}}"
     model = [f"student.model={whole}", "student.trim_vocabulary=true", "evaluate.backend=vllm"]
     return load(workshop / "config.yaml", [teacher, *model, *overrides])
 
 
 def test_rows_prompts_and_exact_entries_are_kept(workshop: Path, sample: Make) -> None:
-    """An alternative that the teacher thought likely must not end in the tail; draws may."""
+    """A likely alternative of the teacher must not end in the tail; draws may."""
     tokenizer = bpe(workshop / "whole")
     tiny("llama", vocab_size=tokenizer.vocab_size + 40).save_pretrained(workshop / "whole")
     ids = tokenizer.encode_reply(" yes, it is even\n")
@@ -331,14 +318,12 @@ def test_rows_prompts_and_exact_entries_are_kept(workshop: Path, sample: Make) -
     assert start.counts["tokens"] == len(vocabulary.kept) < start.counts["tokens_before"] == 600
     trimmed = Tokenizer(str(workshop / "out"))
     assert checks.check_vocabulary(config, "kd", trimmed)
-    assert (
-        load_weights(str(workshop / "out"), None, torch.float32).config.vocab_size
-        == trimmed.vocab_size
-    )
+    saved = load_weights(str(workshop / "out"), None, torch.float32)
+    assert saved.config.vocab_size == trimmed.vocab_size
 
 
 def test_student_of_another_tokenizer_can_be_trimmed(workshop: Path) -> None:
-    """Under sft its text is tokenised anew, so the tokens of the text are what it needs."""
+    """Under sft its text is retokenised, so the tokens of the text are those it needs."""
     whole = bpe(workshop / "whole")
     tiny("llama", vocab_size=whole.vocab_size).save_pretrained(workshop / "whole")
     config = prepared(
@@ -363,7 +348,8 @@ def test_student_of_another_tokenizer_can_be_trimmed(workshop: Path) -> None:
 
 
 def test_first_weights_depend_on_the_data_only_where_they_do(workshop: Path) -> None:
-    """Other rows once trimmed must be noticed; a plain start must not ask for rows that nobody made."""
+    """A trimmed start must notice other rows; a plain start must not ask for rows that do not
+    exist."""
     plain, trimmed = (
         load(workshop / "config.yaml", [f"student.trim_vocabulary={word}"])
         for word in ("false", "true")
@@ -384,14 +370,14 @@ def test_first_weights_depend_on_the_data_only_where_they_do(workshop: Path) -> 
         "train.rows",
     } <= fields.keys()
     adapted = load(workshop / "config.yaml", ["student.lora.rank=8"])
-    assert fingerprint.fingerprint(train, adapted, "init") == fingerprint.fingerprint(
-        train, plain, "init"
-    )
+    unadapted = fingerprint.fingerprint(train, plain, "init")
+    assert fingerprint.fingerprint(train, adapted, "init") == unadapted
 
 
 @pytest.mark.real
 def test_packaged_students_vocabulary(workshop: Path) -> None:
-    """The packaged tokenizer on the packaged task: every seed in the same pieces, nine tokens in ten gone."""
+    """On the packaged task, the packaged tokenizer must make the same pieces of every seed with one
+    token in eight."""
     config = load(
         ROOT / "configs" / "quickstart.yaml",
         [f"task.seeds.path={ROOT / 'data/sms_spam/seeds.jsonl'}"],
@@ -401,9 +387,10 @@ def test_packaged_students_vocabulary(workshop: Path) -> None:
     asked = [
         prompt.render(seed, tokenizer.control_tokens) for seed in seeds.load(config.task.seeds)
     ]
-    kept = vocabulary_trimming.vocabulary(
-        tokenizer, {token for rendered in asked for token in tokenizer.encode(rendered)}
-    )
+    used: set[int] = set()
+    for rendered in asked:
+        used.update(tokenizer.encode(rendered))
+    kept = vocabulary_trimming.vocabulary(tokenizer, used)
     trimmed = vocabulary_trimming.save_tokenizer(tokenizer, kept, workshop / "trimmed")
     vocabulary_trimming.check_same(tokenizer, trimmed, kept, asked, [])
     assert trimmed.decode(trimmed.encode(Rendered(None, UNSEEN))) == UNSEEN

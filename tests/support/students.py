@@ -20,7 +20,7 @@ SIZE = {
 
 
 def tiny(kind: str, **changes: Any) -> Any:
-    """A random model of four layers."""
+    """Return a random model of four layers."""
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
@@ -31,7 +31,7 @@ def tiny(kind: str, **changes: Any) -> Any:
 
 
 def bpe(folder: Path, kind: str = "byte_level") -> Tokenizer:
-    """A tokenizer of 600 tokens trained on this repository's own text."""
+    """Train a tokenizer of 600 tokens on this repository's own text."""
     from tokenizers import Tokenizer as Raw
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -40,10 +40,8 @@ def bpe(folder: Path, kind: str = "byte_level") -> Tokenizer:
     special = ["<s>", "</s>", "<unk>"]
     if kind == "byte_level":
         raw = Raw(models.BPE())
-        raw.pre_tokenizer, raw.decoder = (
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-            decoders.ByteLevel(),
-        )
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
         raw = Raw(models.BPE(byte_fallback=True, unk_token="<unk>"))
@@ -51,7 +49,8 @@ def bpe(folder: Path, kind: str = "byte_level") -> Tokenizer:
         raw.decoder = decoders.Sequence(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
         )
-        special, alphabet = special + [f"<0x{byte:02X}>" for byte in range(256)], []
+        special = special + [f"<0x{byte:02X}>" for byte in range(256)]
+        alphabet = []
         text = text.replace(" ", "▁")
     lines = text.split("\n") if kind == "byte_level" else text.replace("▁", " ▁").split(" ")
     raw.train_from_iterator(
@@ -61,9 +60,9 @@ def bpe(folder: Path, kind: str = "byte_level") -> Tokenizer:
         ),
     )
     tree = json.loads(raw.to_str())
-    tree["added_tokens"] = [
+    tree["added_tokens"] = [  # bytes are not control tokens
         token for token in tree["added_tokens"] if not token["content"].startswith("<0x")
-    ]  # bytes are no control tokens
+    ]
     raw = Raw.from_str(json.dumps(tree))
     raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     PreTrainedTokenizerFast(

@@ -17,6 +17,7 @@ from pipeline.storage.topk import TopKFolder
 
 
 def prepared(workshop: Path, *overrides: str) -> Config:
+    """Return the config of a run whose generate and filter are finished."""
     config = load(workshop / "config.yaml", overrides)
     for module in (generate, filter_stage):
         runner.execute(module, config)
@@ -24,16 +25,14 @@ def prepared(workshop: Path, *overrides: str) -> Config:
 
 
 def history(config: Config, arm: str) -> list[dict[str, float]]:
-    return [
-        json.loads(line)
-        for line in (Path(config.run_dir) / "train" / arm / "history.jsonl")
-        .read_text()
-        .splitlines()
-    ]
+    """Return what training logged of an arm."""
+    path = Path(config.run_dir) / "train" / arm / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def dense_loss(config: Config, alpha: float) -> float:
-    """The loss of the untrained student on all kept rows, by the definition, from its whole logits."""
+    """Return the loss of the untrained student on all kept rows, by the definition, from whole
+    logits."""
     run_dir = Path(config.run_dir)
     path = train.student_path(run_dir, "init")
     model, tokenizer = load_weights(path, None, torch.float32), Tokenizer(path)
@@ -47,20 +46,17 @@ def dense_loss(config: Config, alpha: float) -> float:
         topk = frames.topk_of(sample)
         for row, token in enumerate(sample.token_ids):
             used = topk.logprobs[row] != -math.inf
-            p, q = (
-                torch.tensor(topk.logprobs[row][used]).double(),
-                student[row, topk.ids[row][used]],
-            )
+            p = torch.tensor(topk.logprobs[row][used]).double()
+            q = student[row, topk.ids[row][used]]
             tail, rest = float(topk.tail[row]), torch.log1p(-q.exp().sum())
-            total += (
-                alpha * -student[row, token].item() + (1 - alpha) * (p.exp() * (p - q)).sum().item()
-            )
-            total += (
-                (1 - alpha) * math.exp(tail) * (tail - rest.item()) if tail != -math.inf else 0.0
-            )
+            kl = (p.exp() * (p - q)).sum().item()
+            if tail != -math.inf:
+                kl += math.exp(tail) * (tail - rest.item())
+            total += alpha * -student[row, token].item() + (1 - alpha) * kl
         tokens += len(sample.token_ids)
     return total / tokens
 
 
 def losses(config: Config, arm: str) -> list[float]:
+    """Return the logged losses of an arm."""
     return [entry["loss"] for entry in history(config, arm) if "loss" in entry]

@@ -1,4 +1,4 @@
-"""What test_practice starts several processes of: python -m tests.support.training_worker FOLDER."""
+"""The processes that test_options starts: python -m tests.support.training_worker FOLDER."""
 
 import os
 import sys

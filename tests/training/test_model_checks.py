@@ -1,4 +1,5 @@
-"""What is tried on a student before its first step: its logits, and whether packed samples see one another."""
+"""Checks before the first step: the student's logits, and that packed samples do not see one
+another."""
 
 from typing import Any
 
@@ -72,7 +73,7 @@ def tiny(kind: str, **changes: object) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_what_the_config_says(kind: str) -> None:
-    """A soft-cap under another name was left out of the loss in silence."""
+    """A soft-cap under another name was silently left out of the loss."""
     model = tiny(kind)
     check_logits(model, logits_of(model))
     assert model.training
@@ -90,17 +91,17 @@ def test_logits_that_differ_from_the_config_are_refused(
     kind: str, change: dict[str, float]
 ) -> None:
     """MPT ignores the logit_scale of its own config."""
-    said = logits_of(tiny(kind, **change))
+    expected = logits_of(tiny(kind, **change))
     with pytest.raises(
         PipelineError,
         match=r"its logits are not what its config says \(scale .*\); choose another student",
     ):
-        check_logits(tiny(kind, **(change if kind == "mpt" else {})), said)
+        check_logits(tiny(kind, **(change if kind == "mpt" else {})), expected)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "cohere"])
 def test_packed_samples_do_not_see_one_another(kind: str) -> None:
-    """A refusal of what works would be no better."""
+    """Refusing a model that packs correctly would be a bug too."""
     check_packing(tiny(kind))
 
 
@@ -108,7 +109,7 @@ def test_packed_samples_do_not_see_one_another(kind: str) -> None:
     "kind", ["opt", "bloom", "mpt", "falcon", "lfm2", "mamba", "recurrent_gemma"]
 )
 def test_models_whose_packed_samples_see_one_another_are_refused(kind: str) -> None:
-    """Their losses were lower than they should have been, and nothing said so."""
+    """Their losses were too low without a message."""
     with pytest.raises(
         PipelineError,
         match=r"lets samples that share a row see one another; set train\.packing: false",

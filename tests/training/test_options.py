@@ -1,4 +1,5 @@
-"""The practice of training: held-out rows, stopping, several processes, and settings that must not change the result."""
+"""Options of training: held-out rows, stopping, several processes, and settings that must not
+change the result."""
 
 import dataclasses
 import json
@@ -33,12 +34,12 @@ def folder_of(config: Config, arm: str = "kd") -> Path:
     return Path(config.run_dir) / "train" / arm
 
 
-def looks(config: Config, key: str = "eval_loss", arm: str = "kd") -> list[float]:
+def logged(config: Config, key: str = "eval_loss", arm: str = "kd") -> list[float]:
     return [entry[key] for entry in history(config, arm) if key in entry]
 
 
 def unfinish(folder: Path, last: int) -> None:
-    """Leave of a finished arm what a kill would have: neither its model nor its `last` checkpoints."""
+    """Remove from a finished arm its model and its `last` checkpoints, as if it had been killed."""
     steps = sorted(
         folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
     )
@@ -49,7 +50,7 @@ def unfinish(folder: Path, last: int) -> None:
 
 
 def again(workshop: Path, *overrides: str, arm: str = "kd") -> Config:
-    """The arm once more, from the same start, under other settings."""
+    """Train the arm again from the same start under other settings."""
     config = load(workshop / "config.yaml", [*FAST, *overrides])
     runner.execute(train, config, [arm], prepare=runner.archive)
     return config
@@ -62,8 +63,10 @@ def trained(workshop: Path, *overrides: str) -> Config:
 
 
 def test_the_same_seeds_are_held_out_of_every_arm(workshop: Path) -> None:
-    """Arms that hold out different rows cannot be compared; a seed of which one sample is learned is not held out."""
-    arms = "train.arms={kd: {}, truth: {method: sft, text: truth}, few: {method: sft, text: truth, limit: 5}}"
+    """Arms that hold out different rows cannot be compared. A seed whose sample was trained on is
+    not held out."""
+    truth = "method: sft, text: truth"
+    arms = f"train.arms={{kd: {{}}, truth: {{{truth}}}, few: {{{truth}, limit: 5}}}}"
     config = prepared(workshop, "train.holdout=0.3", "train.batch_size=64", arms)
     runner.execute(train, config)
     counts = {
@@ -73,27 +76,24 @@ def test_the_same_seeds_are_held_out_of_every_arm(workshop: Path) -> None:
     held = sum(is_held_out(f"n{number}", 0.3) for number in range(30))
     assert (counts["truth"]["held_out"], counts["truth"]["rows"]) == (held, 30 - held)
     assert (counts["few"]["held_out"], counts["few"]["rows"]) == (held, 5)
-    assert (
-        abs(sum(is_held_out(f"seed {number}", 0.3) for number in range(2000)) / 2000 - 0.3) < 0.03
-    )
-    assert all(
-        is_held_out(f"{number}", 0.5) for number in range(100) if is_held_out(f"{number}", 0.2)
-    )
+    share = sum(is_held_out(f"seed {number}", 0.3) for number in range(2000)) / 2000
+    assert abs(share - 0.3) < 0.03
+    small = [f"{number}" for number in range(100) if is_held_out(f"{number}", 0.2)]
+    assert all(is_held_out(seed, 0.5) for seed in small)
 
 
 def test_held_out_loss_is_the_mean_over_tokens(workshop: Path) -> None:
-    """A mean over batches changes with the batch size; nothing is learned here, so the loss must not."""
+    """A mean over batches changed with the batch size; without learning, a loss must not change."""
     options = ["train.holdout=0.4", "train.learning_rate=1e-12", "train.eval_steps=2"]
-    values = looks(trained(workshop, *options))
+    values = logged(trained(workshop, *options))
     assert len(values) > 1
     assert values == pytest.approx([values[0]] * len(values), rel=1e-5)
-    assert looks(again(workshop, *options, "train.batch_size=5", "train.packing=true"))[
-        0
-    ] == pytest.approx(values[0], rel=1e-5)
+    packed = again(workshop, *options, "train.batch_size=5", "train.packing=true")
+    assert logged(packed)[0] == pytest.approx(values[0], rel=1e-5)
 
 
 def test_patience_stops_and_the_best_weights_are_saved(workshop: Path) -> None:
-    """The last weights of a student that got worse once passed for the chosen ones."""
+    """The last weights of a student that got worse were saved as the best."""
     options = [
         "train.holdout=0.4",
         "train.eval_steps=1",
@@ -103,10 +103,8 @@ def test_patience_stops_and_the_best_weights_are_saved(workshop: Path) -> None:
         "train.warmup=0",
     ]
     config = trained(workshop, *options)
-    values, counts = (
-        looks(config),
-        manifest.read_manifest(Path(config.run_dir), "train/kd")["counts"],
-    )
+    values = logged(config)
+    counts = manifest.read_manifest(Path(config.run_dir), "train/kd")["counts"]
     best = values.index(min(values)) + 1
     assert (counts["saved_step"], counts["steps"]) == (best, best + 2)
     assert counts["held_out_loss"] == pytest.approx(min(values), abs=1e-6)
@@ -115,13 +113,13 @@ def test_patience_stops_and_the_best_weights_are_saved(workshop: Path) -> None:
         for name in ("model", f"checkpoints/checkpoint-{best}")
     )
     assert all(
-        torch.equal(mine, theirs)
-        for mine, theirs in zip(saved.parameters(), kept.parameters(), strict=True)
+        torch.equal(weight, best_weight)
+        for weight, best_weight in zip(saved.parameters(), kept.parameters(), strict=True)
     )
 
 
 def test_an_arm_that_ran_out_of_patience_makes_no_step_more(workshop: Path) -> None:
-    """Killed between its last step and its model, it once went on by a step after the restart."""
+    """Killed between its last step and its model, an arm made one more step after the restart."""
     options = [
         "train.eval_steps=1",
         "train.patience=2",
@@ -131,19 +129,16 @@ def test_an_arm_that_ran_out_of_patience_makes_no_step_more(workshop: Path) -> N
     ]
     config = trained(workshop, "train.holdout=0.4", "train.save_steps=1", *options)
     folder = folder_of(config)
-    before, counts, whole = (
-        losses(config, "kd"),
-        looks(config),
-        (folder / "model" / "model.safetensors").read_bytes(),
-    )
+    curve, held_out = losses(config, "kd"), logged(config)
+    weights = (folder / "model" / "model.safetensors").read_bytes()
     unfinish(folder, last=0)
     runner.execute(train, config, ["kd"])
-    assert (losses(config, "kd"), looks(config)) == (before, counts)
-    assert (folder / "model" / "model.safetensors").read_bytes() == whole
+    assert (losses(config, "kd"), logged(config)) == (curve, held_out)
+    assert (folder / "model" / "model.safetensors").read_bytes() == weights
 
 
 def test_a_clusters_rank_is_none_of_ours(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An arm was done, and had no model; and under a LOCAL_RANK it waited for the others, or fell over their address."""
+    """Under RANK an arm ended without a model; under LOCAL_RANK it waited for other processes."""
     for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
     config = trained(workshop, "train.epochs=1")
@@ -153,42 +148,38 @@ def test_a_clusters_rank_is_none_of_ours(workshop: Path, monkeypatch: pytest.Mon
 def test_a_student_answers_held_out_seeds_as_it_learns(
     workshop: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The score that chooses the weights must be that of the answers that are kept to be read."""
+    """The score that chooses the weights must be that of the answers in samples.jsonl."""
     options = ["train.holdout=0.3", "train.eval_steps=4", "train.patience=9", "train.best_by=score"]
     config = trained(workshop, *options, "evaluate.max_tokens=12")
     lines = [
         json.loads(line) for line in (folder_of(config) / "samples.jsonl").read_text().splitlines()
     ]
     held = {f"n{number}" for number in range(30) if is_held_out(f"n{number}", 0.3)}
-    for step, score in zip(
-        sorted({line["step"] for line in lines}), looks(config, "eval_score"), strict=True
-    ):
-        some = [line for line in lines if line["step"] == step]
-        assert {line["id"] for line in some} <= held
-        assert score == pytest.approx(sum(line["score"] for line in some) / len(some))
+    steps = sorted({line["step"] for line in lines})
+    for step, score in zip(steps, logged(config, "eval_score"), strict=True):
+        answers = [line for line in lines if line["step"] == step]
+        assert {line["id"] for line in answers} <= held
+        assert score == pytest.approx(sum(line["score"] for line in answers) / len(answers))
     assert "truth: " in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("stop", ["\n", "is it"])
 def test_answers_in_a_batch_are_those_of_one_at_a_time(workshop: Path, stop: str) -> None:
-    """Padding on the left that is seen, or an answer that goes on behind its stop because its neighbour's does."""
+    """Left padding that is attended to, or an answer that continues after its stop because another
+    in the batch does, changes the answers."""
     config = trained(workshop, "train.epochs=15", "train.learning_rate=0.01")
     path = train.student_path(Path(config.run_dir), "kd")
-    model, tokenizer, prompt = (
-        load_weights(path, None, torch.float32).eval(),
-        Tokenizer(path),
-        prompts.load(config.train.prompt),
-    )
+    model = load_weights(path, None, torch.float32).eval()
+    tokenizer, prompt = Tokenizer(path), prompts.load(config.train.prompt)
     prompt = dataclasses.replace(prompt, front=prompt.front.model_copy(update={"stop": [stop]}))
     seeds = [
         Seed(id=f"n{number}", inputs={"number": number}, target="yes") for number in (7, 123456, 28)
     ]
-    for shown in Examiner(tokenizer, prompt, config.task, 24, batch_size=3).ask(model, seeds):
-        seed = next(seed for seed in seeds if seed.id == shown.id)
-        ids, begin = (
-            tokenizer.encode(prompt.render(seed)),
-            len(tokenizer.encode(prompt.render(seed))),
-        )
+    answers = Examiner(tokenizer, prompt, config.task, 24, batch_size=3).ask(model, seeds)
+    for seed, answer in zip(seeds, answers, strict=True):
+        assert answer.id == seed.id
+        ids = tokenizer.encode(prompt.render(seed))
+        begin = len(ids)
         while (
             len(ids) < begin + 24
             and ids[-1] != tokenizer.hf.eos_token_id
@@ -196,15 +187,13 @@ def test_answers_in_a_batch_are_those_of_one_at_a_time(workshop: Path, stop: str
         ):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
         text = tokenizer.decode(ids[begin:])
-        assert (
-            shown.text == text[: text.find(stop) + len(stop)]
-            if stop in text
-            else shown.text == text
-        )
+        if stop in text:
+            text = text[: text.find(stop) + len(stop)]
+        assert answer.text == text
 
 
 def test_score_needs_ground_truth(workshop: Path) -> None:
-    """Refused before a step is made."""
+    """Without ground truth there is no score; the error must come before the first step."""
     rows = [json.loads(line) for line in (workshop / "seeds.jsonl").read_text().splitlines()]
     (workshop / "seeds.jsonl").write_text(
         "".join(json.dumps({"id": row["id"], "number": row["number"]}) + "\n" for row in rows)
@@ -215,7 +204,7 @@ def test_score_needs_ground_truth(workshop: Path) -> None:
 
 
 def test_too_small_a_share_is_refused(workshop: Path) -> None:
-    """A held-out loss over no rows is no loss."""
+    """A held-out loss over no rows was 0."""
     config = prepared(workshop, "train.holdout=0.0001")
     with pytest.raises(PipelineError, match=r"holdout=0\.0001 holds out none"):
         runner.execute(train, config, ["init", "kd"])
@@ -224,14 +213,16 @@ def test_too_small_a_share_is_refused(workshop: Path) -> None:
 def test_a_loss_that_is_no_number_stops_the_arm(
     workshop: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """NaN was once averaged away and saved; the last good checkpoint stays, and a rerun begins there and says why."""
+    """NaN was averaged away and saved. The last good checkpoint stays, and a rerun starts there and
+    says why."""
     config = prepared(
         workshop, *FAST, "train.learning_rate=1e38", "train.save_steps=1", "train.warmup=0.5"
     )
     for _ in range(2):
         with pytest.raises(
             PipelineError,
-            match=r"step 3: a weight is not finite; lower train\.learning_rate.*checkpoint-2, from which",
+            match=r"step 3: a weight is not finite; lower train\.learning_rate.*checkpoint-2, "
+            "from which",
         ):
             runner.execute(train, config, ["init", "kd"])
         assert {path.name for path in folder_of(config).glob("checkpoints/checkpoint-*")} == {
@@ -248,13 +239,14 @@ def test_a_loss_that_is_no_number_stops_the_arm(
 
 
 def test_a_loss_that_runs_away_stops_the_arm(workshop: Path) -> None:
-    """A checkpoint taken while the loss is too high is none to go on from."""
+    """A checkpoint saved while the loss is too high must not be continued from."""
     config = prepared(
         workshop, *FAST, "train.learning_rate=3", "train.save_steps=1", "train.warmup=0"
     )
     with pytest.raises(
         PipelineError,
-        match=r"step 4: the loss is .*, for 3 logged steps far above its first, .*checkpoint-1, from which",
+        match=r"step 4: the loss is .*, for 3 logged steps far above its first, .*checkpoint-1, "
+        "from which",
     ):
         runner.execute(train, config, ["init", "kd"])
     assert losses(config, "kd")[1] > 3 * losses(config, "kd")[0]
@@ -275,17 +267,13 @@ def test_a_loss_that_runs_away_stops_the_arm(workshop: Path) -> None:
     ],
 )
 def test_runaway_counts_logs_in_a_row(values: list[float], warmup: int, expected: int) -> None:
-    """A spike, a warm-up and a first loss of nearly nothing are no divergence."""
-    assert (
-        runaway(
-            [{"step": step, "loss": value} for step, value in enumerate(values, start=1)], warmup
-        )
-        == expected
-    )
+    """A spike, a warm-up, or a first loss near 0 is not divergence."""
+    history = [{"step": float(step), "loss": loss} for step, loss in enumerate(values, start=1)]
+    assert runaway(history, warmup) == expected
 
 
 def test_since_best_takes_the_first_of_equals() -> None:
-    """A score that stays as it is does not improve."""
+    """A score that stays the same does not improve."""
     assert since_best([0.5, 0.7, 0.7], greater=True) == 1
     assert since_best([3.0, 2.0, 2.5], greater=False) == 1
     assert since_best([], greater=True) == 0
@@ -307,12 +295,12 @@ def test_stopped_arm_goes_on_alike_with_everything_on(workshop: Path) -> None:
         "train.arms={kd: {alpha: 0.9, alpha_end: 0.1, temperature_end: 2}}",
     ]
     config = trained(workshop, *options, "evaluate.max_tokens=8")
-    folder, before, seen = folder_of(config), losses(config, "kd"), looks(config)
+    folder, curve, held_out = folder_of(config), losses(config, "kd"), logged(config)
     answers = (folder / "samples.jsonl").read_text()
     unfinish(folder, last=1)
     runner.execute(train, config, ["kd"])
-    assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
-    assert looks(config) == pytest.approx(seen, rel=1e-5)
+    assert losses(config, "kd") == pytest.approx(curve, rel=1e-5)
+    assert logged(config) == pytest.approx(held_out, rel=1e-5)
     assert (folder / "samples.jsonl").read_text() == answers
 
 
@@ -324,29 +312,29 @@ def test_stopped_arm_goes_on_alike_with_everything_on(workshop: Path) -> None:
     ],
 )
 def test_stopped_arm_goes_on_alike_in_a_later_epoch(workshop: Path, options: list[str]) -> None:
-    """The order of rows of a later epoch was drawn anew, or was the first one's; and tokens were counted from 0 again."""
+    """After a resume, a later epoch had a new row order or that of the first epoch, and tokens were
+    counted from 0 again."""
     config = trained(workshop, *options, "train.epochs=3", "train.save_steps=2")
-    before, tokens = losses(config, "kd"), looks(config, "num_tokens")
+    before, tokens = losses(config, "kd"), logged(config, "num_tokens")
     unfinish(folder_of(config), last=1)
     runner.execute(train, config, ["kd"])
     assert losses(config, "kd") == pytest.approx(before, rel=1e-5)
-    assert looks(config, "num_tokens") == tokens
+    assert logged(config, "num_tokens") == tokens
 
 
 def test_what_saves_memory_changes_no_loss(workshop: Path) -> None:
-    """Accumulation that averages the means of its batches, or a recomputed forward pass that goes another way."""
+    """Accumulation that averages the means of its batches, or a recomputed forward pass that
+    differs, changes the loss."""
     arm = "train.arms={kd: {rationale_weight: 0.3}}"
     plain = losses(trained(workshop, arm, "train.batch_size=8"), "kd")
-    assert losses(
-        again(workshop, arm, "train.batch_size=8", "train.gradient_checkpointing=true"), "kd"
-    ) == pytest.approx(plain, rel=1e-5)
-    assert losses(again(workshop, arm, "train.accumulate=2"), "kd") == pytest.approx(
-        plain, rel=1e-5
-    )
+    recomputed = again(workshop, arm, "train.batch_size=8", "train.gradient_checkpointing=true")
+    assert losses(recomputed, "kd") == pytest.approx(plain, rel=1e-5)
+    accumulated = again(workshop, arm, "train.accumulate=2")
+    assert losses(accumulated, "kd") == pytest.approx(plain, rel=1e-5)
 
 
 def test_losses_of_arms_with_other_weights_can_be_compared(workshop: Path) -> None:
-    """Tokens of weight 0 made a loss look small: a student that knows nothing is as bad at all of them."""
+    """Tokens of weight 0 made a loss look small; an untrained student is equally bad at all."""
     arms = "train.arms={kd: {}, bare: {rationale_weight: 0}}"
     config = prepared(
         workshop,
@@ -358,11 +346,11 @@ def test_losses_of_arms_with_other_weights_can_be_compared(workshop: Path) -> No
     )
     runner.execute(train, config, ["init", "kd", "bare"])
     for key in ("loss", "loss_ce", "eval_loss", "eval_loss_ce"):
-        assert looks(config, key, "bare")[0] == pytest.approx(looks(config, key)[0], rel=0.1)
+        assert logged(config, key, "bare")[0] == pytest.approx(logged(config, key)[0], rel=0.1)
 
 
 def test_bfloat16_goes_with_packing_and_checkpointing(workshop: Path) -> None:
-    """Each works alone; together they once met in the redirected forward."""
+    """Each works alone; together they failed in the redirected forward."""
     options = [
         "train.packing=true",
         "train.max_length=128",
@@ -370,12 +358,13 @@ def test_bfloat16_goes_with_packing_and_checkpointing(workshop: Path) -> None:
         "train.gradient_checkpointing=true",
         "train.epochs=3",
     ]
-    found = losses(trained(workshop, *options, "train.dtype=bfloat16"), "kd")
-    assert found[-1] < found[0] < 12
+    curve = losses(trained(workshop, *options, "train.dtype=bfloat16"), "kd")
+    assert curve[-1] < curve[0] < 12
 
 
 def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) -> None:
-    """Gradients under DDP go round the redirected forward, and tokens are counted over all processes."""
+    """Gradients under DDP bypassed the redirected forward; tokens must be counted over all
+    processes."""
     options = [
         "train.holdout=0.47",
         "train.eval_steps=2",
@@ -386,7 +375,7 @@ def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) 
     ]
     options += ["train.arms={kd: {rationale_weight: 0.3}}"]
     one = trained(workshop, *options, "train.batch_size=8")
-    curve, seen, shares = losses(one, "kd"), looks(one), looks(one, "loss_kd")
+    curve, held_out, shares = losses(one, "kd"), logged(one), logged(one, "loss_kd")
     answers = (folder_of(one) / "samples.jsonl").read_text()
     two = again(
         workshop,
@@ -397,8 +386,8 @@ def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) 
         "train.gradient_checkpointing=true",
     )
     assert losses(two, "kd") == pytest.approx(curve, rel=1e-5)
-    assert looks(two) == pytest.approx(seen, rel=1e-5)
-    assert looks(two, "loss_kd") == pytest.approx(shares, rel=1e-5)
+    assert logged(two) == pytest.approx(held_out, rel=1e-5)
+    assert logged(two, "loss_kd") == pytest.approx(shares, rel=1e-5)
     assert (folder_of(two) / "samples.jsonl").read_text() == answers
     (folder_of(two) / "manifest.json").unlink()
     with pytest.raises(PipelineError, match="was started with 2 processes, and here would be 1"):
@@ -410,7 +399,7 @@ def test_two_processes_train_as_one_with_their_batches_together(workshop: Path) 
 
 
 def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
-    """A dead worker left the others waiting for it for ever."""
+    """After a worker died, the others waited for it forever."""
     assert (
         distributed.run_workers("tests.support.training_worker", {"do": "add"}, 2, "train kd") == 3
     )
@@ -418,7 +407,8 @@ def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
         distributed.run_workers("tests.support.training_worker", {"do": "refuse"}, 2, "train kd")
     with pytest.raises(
         PipelineError,
-        match=r"failed \(.*rank 1 with code 9, of 2 processes\); .* continues from the last checkpoint",
+        match=r"failed \(.*rank 1 with code 9, of 2 processes\); .* continues from the last "
+        "checkpoint",
     ):
         distributed.run_workers("tests.support.training_worker", {"do": "die"}, 2, "train kd")
 
@@ -427,13 +417,11 @@ def test_workers_give_a_result_a_reason_or_die_together(tmp_path: Path) -> None:
 def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals) -> None:
     """Orphans would write into a folder that the next command trains in."""
     job = {"do": "hang", "pids": str(tmp_path)}
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"from pipeline.training import distributed; distributed.run_workers('tests.support.training_worker', {job}, 2, 'x')",
-        ]
+    code = (
+        "from pipeline.training import distributed; "
+        f"distributed.run_workers('tests.support.training_worker', {job}, 2, 'x')"
     )
+    parent = subprocess.Popen([sys.executable, "-c", code])
     while len(list(tmp_path.iterdir())) < 2 and parent.poll() is None:
         time.sleep(0.05)
     parent.send_signal(number)

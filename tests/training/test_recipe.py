@@ -1,4 +1,4 @@
-"""The recipes of docs/how-to/training-recipes.md, and the flat one."""
+"""The recipes of docs/how-to/training-recipes.md, and the flat one in training/recipe.py."""
 
 import re
 import shlex
@@ -31,7 +31,8 @@ RECIPES = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a random model of four layers."""
-    folder, tokenizer = tmp_path_factory.mktemp("model"), Tokenizer(str(TOKENIZER))
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer(str(TOKENIZER))
     LlamaForCausalLM(random_config(Shape(layers=4), tokenizer)).save_pretrained(folder)
     tokenizer.save(folder)
     return str(folder)
@@ -39,35 +40,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("options", RECIPES)
 def test_documented_recipes_train(workshop: Path, model: str, options: str) -> None:
-    """A recipe that nobody has cooked."""
+    """A documented recipe that does not run."""
     config = load(
         workshop / "config.yaml",
         [f"student.model={model}", "train.epochs=2.0", *shlex.split(options)],
     )
     for module in (generate, filter_stage):
         runner.execute(module, config)
-    meant = re.findall(r"train\.arms\.(\w+)", options) or (
-        ["kd"] if "kd" in config.train.arms else list(config.train.arms)
-    )
-    runner.execute(
-        train, config, ["init", *dict.fromkeys(meant)]
-    )  # the other arms are what they always are
-    for arm in meant:
-        assert (
-            load_weights(
-                train.student_path(Path(config.run_dir), arm), None, "auto"
-            ).num_parameters()
-            > 0
-        )
+    arms = re.findall(r"train\.arms\.(\w+)", options)  # the others are as in the default config
+    arms = arms or (["kd"] if "kd" in config.train.arms else list(config.train.arms))
+    runner.execute(train, config, ["init", *dict.fromkeys(arms)])
+    for arm in arms:
+        path = train.student_path(Path(config.run_dir), arm)
+        assert load_weights(path, None, "auto").num_parameters() > 0
 
 
 def test_the_page_has_recipes() -> None:
-    """A change of its layout would leave nothing to run."""
+    """A new layout of the page would leave no recipe to run."""
     assert len(RECIPES) > 20
 
 
 def test_flat_recipe_minimises_the_same_loss(workshop: Path) -> None:
-    """A page that teaches another loss than the one that is used."""
+    """The flat recipe must teach the loss that the pipeline minimises."""
     config = prepared(workshop)
     runner.execute(train, config, ["init"])
     losses = recipe.distil(Path(config.run_dir), workshop / "out", batch_size=64)

@@ -1,4 +1,4 @@
-"""Adapters and trimmed vocabularies go the whole way: training, the saved folder, evaluation."""
+"""Adapters and trimmed vocabularies in the whole flow: training, saved folder, evaluation."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support.training import losses, prepared
 
 
 def test_adapters_are_trained_and_merged_into_an_ordinary_folder(workshop: Path) -> None:
-    """A folder of adapters alone is served by nothing; embeddings that moved were not frozen."""
+    """No server loads a folder of adapters alone; embeddings that changed were not frozen."""
     config = prepared(
         workshop,
         "student.lora={rank: 4}",
@@ -22,8 +22,8 @@ def test_adapters_are_trained_and_merged_into_an_ordinary_folder(workshop: Path)
         "train.log_steps=1",
     )
     runner.execute(train, config)
-    found = losses(config, "kd")
-    assert found[-1] < found[0]
+    curve = losses(config, "kd")
+    assert curve[-1] < curve[0]
     start, end = (
         load_weights(train.student_path(Path(config.run_dir), part), None, torch.float32)
         for part in ("init", "kd")
@@ -35,7 +35,7 @@ def test_adapters_are_trained_and_merged_into_an_ordinary_folder(workshop: Path)
 
 
 def test_trimmed_student_learns_from_frames_in_the_teachers_ids(workshop: Path) -> None:
-    """The stored ids are the teacher's for ever; the student's are others, and so are those of its tokenizer."""
+    """The stored ids are always the teacher's; those of the student and its tokenizer differ."""
     config = prepared(
         workshop,
         "student.trim_vocabulary=true",
