@@ -19,7 +19,6 @@ from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
-PARTS = ("text", "rationale", "answer")
 # how likely the allowed languages are (-1: the text is too short), and the most likely language
 ESTIMATE = np.dtype([("share", np.float32), ("language", "U3")])
 NO_WORDS = re.compile(r"https?://\S+|\$[^$\n]{1,200}\$|[\d_`<>{}\[\]()|#*=+/\\^~-]+")
