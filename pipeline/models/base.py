@@ -44,6 +44,12 @@ class Request:
     stop: tuple[str, ...] = ()
     reply_ids: list[int] | None = None
 
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Return `token_ids`, which every model with a tokenizer gets."""
+        assert self.token_ids is not None
+        return self.token_ids
+
 
 @dataclass(frozen=True)
 class RawTopK:

@@ -104,8 +104,7 @@ class FakeModel(NothingToRelease):
         k: int,
         random: np.random.Generator,
     ) -> Completion:
-        assert request.token_ids is not None
-        usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
+        usage = Usage(prompt_tokens=len(request.prompt_ids), completion_tokens=len(ids))
         topk = _distributions(ids, k, self.tokenizer.vocab_size, random) if k else None
         return Completion(request.id, self.tokenizer.decode(ids), ids, finish_reason, usage, topk)
 

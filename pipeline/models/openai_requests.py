@@ -68,11 +68,10 @@ def scoring(teacher: Teacher, tokenizer: Tokenizer, k: int, request: Request) ->
 
     A server cannot read without writing: it writes one token, which is dropped.
     """
-    assert request.token_ids is not None
     assert request.reply_ids is not None
     body = {
         "model": teacher.model,
-        "prompt": request.token_ids + request.reply_ids,
+        "prompt": request.prompt_ids + request.reply_ids,
         "max_tokens": 1,
         "temperature": 0,
         "prompt_logprobs": k,

@@ -81,13 +81,12 @@ def with_ids(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: 
             "them; serve the model with vLLM, or drop teacher.tokenizer, set teacher.logprobs: 0 "
             "and train sft arms only"
         )
-    assert request.token_ids is not None
     return Completion(
         id=request.id,
         text=tokenizer.decode(ids),
         token_ids=ids,
         finish_reason=_finish(choice["finish_reason"]),
-        usage=Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids)),
+        usage=Usage(prompt_tokens=len(request.prompt_ids), completion_tokens=len(ids)),
         topk=_completion_topk(where, ids, choice.get("logprobs"), k) if k else None,
     )
 
@@ -99,9 +98,8 @@ def scored(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: An
         raise PipelineError(
             f"{where}: gives no prompt_logprobs, so it cannot score text; serve the model with vLLM"
         )
-    assert request.token_ids is not None
     assert request.reply_ids is not None
-    begin, reply_ids = len(request.token_ids), request.reply_ids
+    begin, reply_ids = len(request.prompt_ids), request.reply_ids
     if len(rows) != begin + len(reply_ids):
         expected = begin + len(reply_ids)
         message = f"{where}: gives prompt_logprobs of {len(rows)} tokens for {expected}"

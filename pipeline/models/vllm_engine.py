@@ -159,8 +159,7 @@ class VllmModel:
         self._watchdog.stop()
 
     def _add(self, request: Request, params: Any) -> Failure | None:
-        assert request.token_ids is not None
-        ids = request.token_ids + (request.reply_ids or [])
+        ids = request.prompt_ids + (request.reply_ids or [])
         limit = self._llm.model_config.max_model_len
         if len(ids) >= limit:
             message = f"{len(ids):,} tokens, and engine.max_model_len is {limit:,}"

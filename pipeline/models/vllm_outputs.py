@@ -31,10 +31,9 @@ def scored(tokenizer: Tokenizer, request: Request, output: Any) -> Answer:
     """Read the output of a score request, and check every position against the reply's ids."""
     _refuse_abort(output)
     assert request.reply_ids is not None
-    assert request.token_ids is not None
-    positions = len(request.token_ids) + len(request.reply_ids) - 1  # the first has no logprobs
+    positions = len(request.prompt_ids) + len(request.reply_ids) - 1  # the first has no logprobs
     whole = unflatten(output.prompt_logprobs, positions)
-    begin = len(request.token_ids) - 1
+    begin = len(request.prompt_ids) - 1
     topk = RawTopK(whole.ids[begin:], whole.logprobs[begin:])
     if topk.ids[:, 0].tolist() != request.reply_ids:
         message = "vLLM's prompt logprobs are not those of the tokens that were sent"
@@ -71,9 +70,8 @@ def _completion(
     finish_reason: FinishReason,
     topk: RawTopK | None,
 ) -> Answer:
-    assert request.token_ids is not None
     if topk is not None and np.isnan(topk.logprobs).any():
         message = "its logprobs are NaN; is engine.dtype too narrow for the model?"
         return Failure(request.id, "engine_error", message)
-    usage = Usage(prompt_tokens=len(request.token_ids), completion_tokens=len(ids))
+    usage = Usage(prompt_tokens=len(request.prompt_ids), completion_tokens=len(ids))
     return Completion(request.id, tokenizer.decode(ids), ids, finish_reason, usage, topk)
