@@ -4,7 +4,7 @@ import difflib
 import math
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -135,25 +135,29 @@ def _tables(prefix: str) -> Iterator[Table]:
 
 
 def _sections(
-    section: type[Section], path: str, title: str, about: str = ""
+    section: type[Section], path: str, title: str, about: Sequence[str] = ()
 ) -> Iterator[tuple[str, str, type[Section]]]:
-    """Yield (dotted path, heading, section) of a section and of all those within it."""
-    yield path, f"#{title}\n\n{about}{_one_line(section.__doc__)}", section
+    """Yield (dotted path, heading, section) of a section and of all those within it.
+
+    `about` is what the field that has the section says of it: its description and its default.
+    """
+    description, default = about or ("", "")
+    sentences = (description, _one_line(section.__doc__), default)
+    yield path, f"#{title}\n\n{' '.join(filter(None, sentences))}", section
     for name, field in section.model_fields.items():
         below = _below(field)
         if below is None:
             continue
-        inner, about = f"{path}{name}", ""
-        if field.description:
-            about = f"{_one_line(field.description)} "
+        inner, default = f"{path}{name}", ""
         if field.default is None:
-            about = f"{about}Default: null. "
+            default = "Default: null."
         if get_origin(field.annotation) is dict:
             arms = {
                 arm: settings.model_dump(exclude_defaults=True)
                 for arm, settings in field.default.items()
             }
-            inner, about = f"{inner}.{ARM}", f"{about}Default: `{inner}={_yaml(arms)}`. "
+            inner, default = f"{inner}.{ARM}", f"Default: `{inner}={_yaml(arms)}`."
+        about = (_one_line(field.description), default)
         yield from _sections(below, f"{inner}.", f"# {inner}", about)
 
 
