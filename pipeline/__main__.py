@@ -1,3 +1,5 @@
+"""Run the command line: python -m pipeline."""
+
 from pipeline.cli.main import main
 
 main()

@@ -1,4 +1,4 @@
-"""The records that stages hand to one another: one JSON object a line, ids derived from content."""
+"""The records that stages pass to one another: a JSON object a line, ids made from content."""
 
 import hashlib
 import json
@@ -22,40 +22,42 @@ FailureReason = Literal[
 
 
 def digest(*parts: Any, length: int = 16) -> str:
-    """The first `length` hex digits of the SHA-256 of `parts` as canonical JSON."""
+    """Return the first `length` hex digits of the SHA-256 of `parts` as canonical JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 class Record(BaseModel):
-    """Frozen, strict about its keys, one line of JSON."""
+    """Base of all records: frozen, without unknown keys, one line of JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def to_line(self) -> bytes:
+        """Return the record as a line of JSON, without keys that are None."""
         return self.model_dump_json(exclude_none=True).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes | str, where: str) -> Self:
-        """Read one line; `where` ("file:line") opens the error if it is not one of these records."""
+        """Read one line. Raises PipelineError, which begins with `where` ("file:line")."""
         try:
             return cls.model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise PipelineError(
-                f"{where}: not a {cls.__name__}: {field} {first['msg']}; was the file edited or cut?"
+                f"{where}: not a {cls.__name__}: {field} {first['msg']}; "
+                "was the file edited or cut?"
             ) from None
 
 
 class Identified(Record):
-    """A record that a shard can hold: its id tells it from every other one there."""
+    """A record that a shard can hold: its id is unique there."""
 
     id: str
 
 
 class Seed(Identified):
-    """One task input. `target` is the ground truth where it is known, `group` a slice for reports."""
+    """One input of the task. `target` is its ground truth if known, `group` a slice for reports."""
 
     inputs: dict[str, Any]
     target: str | None = None
@@ -63,7 +65,7 @@ class Seed(Identified):
 
 
 class Frame(Record):
-    """Where a sample's top-k logprobs lie: `nbytes` at `offset` of `file`, which stands beside the sample's own file.
+    """The place of a sample's top-k logprobs: `nbytes` at `offset` of `file`, beside its own.
 
     `crc32` is of these bytes and then of the sample's token ids, four bytes each.
     """
@@ -85,11 +87,12 @@ Range = tuple[int, int]  # tokens of a completion, first to last + 1
 
 
 class Sample(Identified):
-    """One completion of the teacher. Its id is its seed's, a slash and its index.
+    """One completion of the teacher. Its id is its seed's id, a slash and its index.
 
-    `token_ids` are the teacher's own (None where a server gives no ids). The prompt is not repeated in every sample: it is number
-    `prompt` of the stage's prompts/ rendered with `seed`, and `prompt_digest` (of its token ids, or of its text) proves that it is.
-    `rationale_tokens` and `answer_tokens` say which tokens the two were read from.
+    `token_ids` are the teacher's; None where a server gives none. The prompt is not stored in every
+    sample: it is number `prompt` of the stage's prompts/, rendered with `seed`. `prompt_digest`, of
+    its token ids or its text, proves that. `rationale_tokens` and `answer_tokens` are the tokens
+    that the two were read from.
     """
 
     seed: Seed
@@ -110,7 +113,10 @@ class Sample(Identified):
 
 
 class Failed(Identified):
-    """One request that has no record, and why. `number` is that of its seed (or of the row to be scored) in the source, from 0."""
+    """One request that has no record, and why.
+
+    `number` is that of its seed, or of the row to score, in the source, from 0.
+    """
 
     number: int
     index: int
@@ -119,7 +125,7 @@ class Failed(Identified):
 
 
 class Rejected(Identified):
-    """One sample that a filter turned down: its number among the samples, which filter, its reason, the value that decided."""
+    """One rejected sample: its number among the samples, the filter, its reason and its value."""
 
     row: int
     filter: str
@@ -128,7 +134,7 @@ class Rejected(Identified):
 
 
 class Score(Record):
-    """How good one answer is: `value` in [0, 1], the answer that was read out of the completion, and why."""
+    """How good one answer is: `value` in [0, 1], the answer read from the completion, and why."""
 
     value: float
     answer: str | None = None
@@ -138,8 +144,9 @@ class Score(Record):
 class Scored(Identified):
     """One model's answer to one held-out seed.
 
-    `confidence` is the probability that the model gave to its answer's tokens, all together; None where that is not known. The teacher's
-    have token ids and frames under evaluate.fidelity, and `tails`: the mass outside each frame's entries, which frames round away.
+    `confidence` is the joint probability of the answer's tokens; None where it is not known. Under
+    evaluate.fidelity, the teacher's answers have token ids, frames and `tails`: the mass outside
+    each token's entries, which a frame rounds away.
     """
 
     seed_id: str
@@ -157,11 +164,12 @@ class Scored(Identified):
 
 
 class Faithful(Identified):
-    """How near a student is to the teacher over the teacher's answer to one held-out seed, whose id it has.
+    """How close a student is to the teacher on the teacher's answer to one held-out seed.
 
-    `tokens` are those of the answer that the student could be asked about; `nats` is the sum of their forward KL, `same` how many of them
-    have the same likeliest token. 0 tokens: the student's form or vocabulary has no place for this answer. `rouge_l` and `chrf` are of the
-    student's own answer to the teacher's.
+    The id is the seed's. `tokens` is the number of tokens compared; it is 0 where the student's
+    form or vocabulary cannot express the answer. `nats` is the sum of their forward KL, `same` the
+    number of tokens with the same most likely token. `rouge_l` and `chrf` compare the student's own
+    answer with the teacher's.
     """
 
     tokens: int
@@ -172,8 +180,10 @@ class Faithful(Identified):
 
 
 class Memorised(Identified):
-    """How far a student went on with one row as it was taught: `same` of the `tokens` that were left. `row` is the row's sample or seed, or
-    the held-out answer that stands for one; `trained`: whether the student has seen it.
+    """How far a student repeats the rest of one row: `same` of its `tokens`.
+
+    `row` is the id of the row's sample or seed, or of the held-out answer that stands for one;
+    `trained` says whether the student was trained on it.
     """
 
     row: str
@@ -184,7 +194,7 @@ class Memorised(Identified):
 
 @dataclass(frozen=True)
 class Rendered:
-    """A prompt for one seed: chat messages, or plain text to be continued."""
+    """A prompt for one seed: chat messages, or plain text to continue."""
 
     messages: tuple[dict[str, str], ...] | None
     text: str | None
@@ -197,6 +207,5 @@ class Rendered:
         )
 
 
-LEAKED = frozenset(
-    {"holds_held_out", "near_held_out"}
-)  # reasons of samples with text that models are evaluated on
+# reasons of samples that hold text on which models are evaluated
+LEAKED = frozenset({"holds_held_out", "near_held_out"})

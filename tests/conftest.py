@@ -1,4 +1,4 @@
-"""What tests share: a config that runs in seconds, on seeds of its own."""
+"""Fixtures that tests share: a config that runs in seconds, on its own seeds."""
 
 import os
 import signal
@@ -16,19 +16,19 @@ from tests.support.task import PROMPT, REPLIES, write_seeds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that take longest begin first, so that the other processes have something to do meanwhile."""
+    """Start the longest tests first, so that no process waits for them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("real") is None)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _console() -> None:
-    """Stages that a test runs in its own process print as they do on the command line."""
+    """Print messages of stages in the test's own process as the command line does."""
     console.configure()
 
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Path:
-    """A folder with seeds, prompts and config.yaml for the fake teacher; paths in the config are absolute."""
+    """Make a folder with seeds, prompts and a config.yaml of absolute paths, for the fake."""
     write_seeds(tmp_path / "seeds.jsonl", range(30))
     write_seeds(tmp_path / "eval.jsonl", range(100, 108))
     (tmp_path / "prompt.md").write_text(PROMPT)
@@ -58,7 +58,7 @@ def workshop(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that must not outlive the test."""
+    """Collect processes that must not outlive the test."""
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
@@ -69,7 +69,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 @pytest.fixture
 def sample() -> Callable[..., Sample]:
-    """Makes a good sample; keyword arguments change it."""
+    """Return a function that makes a good sample; keyword arguments change it."""
 
     def make(number: int = 0, **changes: Any) -> Sample:
         fields: dict[str, Any] = {

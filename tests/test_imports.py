@@ -1,4 +1,4 @@
-"""Imports point downward only, and nothing heavy is imported to say --help."""
+"""Imports point downward only, and --help imports nothing heavy."""
 
 import ast
 import subprocess
@@ -9,9 +9,9 @@ from tests.support.task import ROOT
 
 # fmt: off
 ORDER = [
-    "errors", "records", "config", "storage", "execution", "models", "verifiers", "data", "inference",
-    "filters", "students", "losses", "training", "evaluation", "stages", "ablation", "inspection",
-    "report", "cli", "__main__",
+    "errors", "records", "config", "storage", "execution", "models", "verifiers", "data",
+    "inference", "filters", "students", "losses", "training", "evaluation", "stages", "ablation",
+    "inspection", "report", "cli", "__main__",
 ]
 # fmt: on
 # Within filters/: the families stand beside one another, what chooses among their rows above them.
@@ -37,7 +37,7 @@ def modules() -> list[Path]:
 
 
 def room(path: Path) -> str:
-    """The layer's name for a file: the first part of its path below pipeline/."""
+    """Return the layer of a file: the first part of its path below pipeline/."""
     return path.relative_to(ROOT / "pipeline").parts[0].removesuffix(".py")
 
 
@@ -97,7 +97,10 @@ def test_stages_do_not_import_one_another() -> None:
 def test_help_loads_nothing_heavy() -> None:
     """`pipeline --help` answers at once only if the big libraries wait."""
     stages = "evaluate, fidelity, filter, generate, lm_eval, memorisation, score, train"
-    code = f"import sys; from pipeline.cli import main; from pipeline.stages import {stages}; print(*sys.modules)"
+    code = (
+        "import sys; from pipeline.cli import main; "
+        f"from pipeline.stages import {stages}; print(*sys.modules)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -105,7 +108,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def importers(package: str) -> set[str]:
-    """The files below pipeline/ that import a package, at the top or inside a function."""
+    """Return the files below pipeline/ that import a package, also inside a function."""
     users = set()
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""The commands as a user meets them: exit codes, messages, everything from seeds to figures in one go."""
+"""The commands as a user meets them: exit codes, messages, a whole run from seeds to figures."""
 
 import importlib
 import json
@@ -31,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_whole_way(tiny: Path) -> None:
-    """Every stage finished, every figure there, each under its name."""
+    """Every stage is finished, and every figure has its name."""
     results = json.loads((tiny / "evaluate" / "results.json").read_text())
     assert list(results["models"]) == ["teacher", "base", "kd", "sft"]
     assert results["held_out"] == 16
@@ -51,7 +51,7 @@ def test_the_whole_way(tiny: Path) -> None:
 
 
 def test_a_bad_student_is_held_back(tiny: Path) -> None:
-    """A gate on a finished run, by evaluate and by run alike: exit code 2 and what was missed, so that a script can hold a release."""
+    """A script holds back a release by exit code 2 of evaluate or run on a finished run."""
     for command in ("evaluate", "run"):
         held = pipeline(
             command, "configs/tiny.yaml", f"run_dir={tiny}", "evaluate.gate={arm: sft, score: 1.0}"
@@ -68,7 +68,7 @@ def test_a_bad_student_is_held_back(tiny: Path) -> None:
 
 
 def test_ends_with_the_report(tiny: Path) -> None:
-    """The page's path is the last line, of run and evaluate alike; a page that cannot be written does not cost the gate's word."""
+    """The report's path is the last line; a report that cannot be written hides no gate."""
     page = tiny / "report" / "index.html"
     for command in ("run", "evaluate"):
         page.unlink()
@@ -146,14 +146,14 @@ def test_every_file_is_an_output_a_note_or_bookkeeping(tiny: Path) -> None:
 
 
 def test_status_tells_what_is_done(tiny: Path) -> None:
-    """One line a part."""
+    """Status prints one line a part."""
     lines = pipeline("status", tiny).stdout.splitlines()
     assert [line.split()[0] for line in lines][:3] == ["generate", "filter", "train/init"]
     assert all(" done " in line for line in lines)
 
 
 def test_status_of_an_unfinished_run(workshop: Path) -> None:
-    """What is there so far, from the journals."""
+    """Status counts what the journals hold so far."""
     failing = [f" yes, {n}\\n" for n in range(30)] + ["!die"]
     assert (
         pipeline(
@@ -193,7 +193,7 @@ def test_status_of_an_unfinished_run(workshop: Path) -> None:
 def test_mistakes_are_one_line_and_exit_1(
     tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
-    """Never a traceback, always what to do."""
+    """A user error prints what to do, never a traceback."""
     done = pipeline(*arguments, f"run_dir={tmp_path / 'run'}")
     assert done.returncode == 1
     assert expected in done.stderr
@@ -202,7 +202,10 @@ def test_mistakes_are_one_line_and_exit_1(
 
 
 def test_unknown_command_and_option_exit_2() -> None:
-    """A mistake in the command itself, as every shell tool has it. --recheck was once dropped in silence beside --repair."""
+    """A mistake in the command itself exits with 2, as in every shell tool.
+
+    Once, --recheck beside --repair was silently ignored.
+    """
     assert pipeline("verify", "runs/none", "--repair", "--recheck", "3").returncode == 2
     assert pipeline("generat").returncode == 2
     assert pipeline("generate", "configs/tiny.yaml", "--rdo").returncode == 2
@@ -210,12 +213,12 @@ def test_unknown_command_and_option_exit_2() -> None:
 
 @pytest.mark.parametrize("command", sorted(cli.commands))
 def test_every_help_has_an_example(command: str) -> None:
-    """The example is what people copy."""
+    """Users copy the example of a help text."""
     assert "Example: pipeline" in pipeline(command, "--help").stdout
 
 
 def test_validate_shows_the_prompt_and_where_values_come_from() -> None:
-    """All that can be known without loading a model."""
+    """validate prints everything that needs no model."""
     done = pipeline("validate", "configs/tiny.yaml", "--origins", "teacher.top_p=0.9")
     assert done.returncode == 0
     assert "teacher.top_p = 0.9  (command line)" in done.stdout
@@ -223,7 +226,7 @@ def test_validate_shows_the_prompt_and_where_values_come_from() -> None:
 
 
 def test_ctrl_c_keeps_what_is_there(workshop: Path) -> None:
-    """Stopped, told so, exit code 130; the same command finishes."""
+    """Ctrl-C prints how to continue and exits with 130; the same command then finishes."""
     command = [sys.executable, "-m", "pipeline", "generate", str(workshop / "config.yaml")]
     process = subprocess.Popen(
         [*command, "teacher.delay_s=0.1"],
@@ -244,7 +247,7 @@ def test_ctrl_c_keeps_what_is_there(workshop: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_read_only_folder_is_said_plainly(workshop: Path) -> None:
-    """No traceback for a folder that cannot be written."""
+    """A folder that cannot be written gives no traceback."""
     (workshop / "run").mkdir(mode=0o500)
     done = pipeline("generate", workshop / "config.yaml")
     assert done.returncode == 1
@@ -252,10 +255,11 @@ def test_read_only_folder_is_said_plainly(workshop: Path) -> None:
 
 
 def test_full_disk_is_said_plainly(workshop: Path) -> None:
-    """What was made stays; the same command goes on when there is room."""
+    """A full disk loses nothing; the same command continues when there is room."""
     script = (
         "import resource, runpy, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); runpy.run_module('pipeline', run_name='__main__')"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); "
+        "runpy.run_module('pipeline', run_name='__main__')"
     )
     command = [sys.executable, "-c", script, "generate", str(workshop / "config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -28,7 +28,8 @@ def start(
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipeline", name, str(workshop / "config.yaml"), *overrides]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    started.append(subprocess.Popen(command, text=True, start_new_session=True, **pipes))  # type: ignore[call-overload]
+    options = {"text": True, "start_new_session": True, **pipes}
+    started.append(subprocess.Popen(command, **options))  # type: ignore[call-overload]
     return started[-1]
 
 
@@ -51,7 +52,7 @@ def journal(workshop: Path) -> int:
 def test_signal_while_waiting_for_others(
     workshop: Path, number: signal.Signals, started: list[subprocess.Popen[str]]
 ) -> None:
-    """SIGTERM outside the loop was the plain death of the process, without a word."""
+    """SIGTERM outside the loop killed the process without a message."""
     folder = workshop / "run" / "generate"
     folder.mkdir(parents=True)
     other = Lock(folder / "00000.lock")
@@ -67,7 +68,7 @@ def test_signal_while_waiting_for_others(
 def test_signal_while_a_student_is_trained(
     workshop: Path, started: list[subprocess.Popen[str]]
 ) -> None:
-    """A batch system's SIGTERM; the job's log must say what to do next, and no traceback."""
+    """After a batch system's SIGTERM, the log must say what to do next, without a traceback."""
     config = load(workshop / "config.yaml")
     for module in (generate, filter_stage):
         runner.execute(module, config)
@@ -82,7 +83,7 @@ def test_signal_while_a_student_is_trained(
 def test_ctrl_c_of_a_whole_run(
     workshop: Path, everybody: bool, started: list[subprocess.Popen[str]]
 ) -> None:
-    """A SIGINT for the parent alone was swallowed; a terminal's is for all, and must not count twice: what is in flight comes in."""
+    """A SIGINT to the parent alone was swallowed, and one to all processes counted twice."""
     process = start(started, "run", workshop, "teacher.delay_s=1", "generate.shard_size=30")
     while journal(workshop) < 4:
         assert process.poll() is None
@@ -99,8 +100,11 @@ def test_ctrl_c_of_a_whole_run(
 
 
 def test_signal_as_a_stage_ends_stops_the_run() -> None:
-    """A stage that is done does not say that it was told to stop; the next one must not begin."""
-    tell_parent = "import os, signal, time; signal.signal(15, lambda *_: os._exit(0)); os.kill(os.getppid(), 15); time.sleep(20)"
+    """A stage that was just done ignored the signal, and the next stage started."""
+    tell_parent = (
+        "import os, signal, time; signal.signal(15, lambda *_: os._exit(0)); "
+        "os.kill(os.getppid(), 15); time.sleep(20)"
+    )
     with pytest.raises(Stopped) as stop:
         run_child([sys.executable, "-c", tell_parent])
     assert stop.value.signal == signal.SIGTERM

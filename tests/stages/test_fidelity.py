@@ -1,4 +1,4 @@
-"""How near students are to the teacher: against dense logits, over forms and vocabularies, through the command."""
+"""Fidelity of students: against dense logits, over forms and vocabularies, by the command."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ ON = "evaluate.fidelity={logprobs: 300}"
 
 
 def answered(workshop: Path, *overrides: str) -> Config:
-    """Trained, and with all answers; fidelity is still to be measured."""
+    """Make a run with trained students and all answers, before fidelity is measured."""
     config = prepared(workshop, ON, *overrides)
     for module in (train, evaluate):
         runner.execute(module, config)
@@ -48,7 +48,7 @@ def read(config: Config, part: str) -> dict[str, Faithful]:
     "logits", [Logits(), Logits(scale=0.5, softcap=3.0, bias=torch.linspace(-1, 1, 50))]
 )
 def test_kl_and_likeliest_are_the_dense_ones(logits: Logits) -> None:
-    """With the whole vocabulary as entries the KL is the whole one; a bucket hides part of it and adds nothing."""
+    """With the whole vocabulary as entries the KL is exact; a tail hides part of it, adds none."""
     random = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(7, 16, generator=random), torch.randn(50, 16, generator=random)
     z = logits.scale * (hidden @ weight.T + (0.0 if logits.bias is None else logits.bias))
@@ -76,7 +76,7 @@ def test_kl_and_likeliest_are_the_dense_ones(logits: Logits) -> None:
 
 
 def test_a_tail_that_was_rounded_away_comes_back() -> None:
-    """What rounded entries leave is no tail: a sure student would be charged for mass that was never there."""
+    """What rounded entries leave is no tail: it would count against a confident student."""
     logprobs = np.log(np.array([[0.97, 0.97, 0.02, 0.01 - 2e-6]], np.float32))
     ids = np.array([[5, 5, 8, 2]])
     exact = topk.tail_mass(ids, logprobs)
@@ -91,7 +91,7 @@ def test_a_tail_that_was_rounded_away_comes_back() -> None:
 
 
 def test_every_seed_is_measured_as_its_dense_logits_say(workshop: Path) -> None:
-    """Prompts, padding, shifts, frames and batches: the whole way, against one answer at a time."""
+    """Prompts, padding, shifts, frames and batches give the figures of one answer at a time."""
     write_seeds(workshop / "eval.jsonl", range(100, 120))  # more than one batch
     config = answered(workshop)
     runner.execute(fidelity, config)
@@ -130,7 +130,7 @@ def test_every_seed_is_measured_as_its_dense_logits_say(workshop: Path) -> None:
 
 
 def test_a_student_that_says_what_the_teacher_says(workshop: Path) -> None:
-    """The fake students write what the fake teacher wrote of the same prompt, and only then is the overlap whole."""
+    """Fake students repeat the fake teacher's answer to the same prompt: then overlap is 1."""
     config = answered(workshop)
     runner.execute(fidelity, config)
     texts = [
@@ -146,7 +146,7 @@ def test_a_student_that_says_what_the_teacher_says(workshop: Path) -> None:
 
 
 def test_what_was_measured_is_not_measured_again(workshop: Path) -> None:
-    """After a kill between two batches only the rest is read, and nothing is lost or doubled."""
+    """After a kill between two batches only the rest is measured; nothing is lost or doubled."""
     config = answered(workshop)
     runner.execute(fidelity, config)
     before = read(config, "sft")
@@ -162,7 +162,7 @@ def test_what_was_measured_is_not_measured_again(workshop: Path) -> None:
 
 
 def test_forms_and_vocabularies_that_lack_an_answer_are_counted(workshop: Path) -> None:
-    """A student taught answers alone is measured on those; one whose vocabulary has no token for an answer cannot be, and it is said."""
+    """A student trained on answers alone is measured on those; missing tokens are counted."""
     config = answered(
         workshop, "student.trim_vocabulary=true", "train.arms={whole: {}, answer: {form: answer}}"
     )
@@ -180,7 +180,7 @@ def test_forms_and_vocabularies_that_lack_an_answer_are_counted(workshop: Path) 
 
 
 def test_results_compare_by_seeds_that_all_have(workshop: Path) -> None:
-    """KL is paired by seed like scores are, and stands in the table only where it was measured."""
+    """KL is paired by seed as scores are, and is in the table only where it was measured."""
     config = answered(workshop)
     names = evaluate.parts(config)
     before = results(config, measured(config, names), figures.readings(config, names))
@@ -203,7 +203,7 @@ def test_results_compare_by_seeds_that_all_have(workshop: Path) -> None:
 
 @pytest.mark.parametrize("there", [5, 8])
 def test_teacher_that_was_killed_keeps_its_frames(workshop: Path, there: int) -> None:
-    """With some answers, or with all but unsealed: the frames of before and those of now are one file."""
+    """Frames from before and after a kill make one file, with some answers or all unsealed."""
     config = prepared(workshop, ON)
     runner.execute(evaluate, config, ["teacher"])
     folder, journal = Path(config.run_dir) / "evaluate" / "teacher", "00000.journal.topk"
@@ -231,7 +231,7 @@ def test_teacher_that_was_killed_keeps_its_frames(workshop: Path, there: int) ->
 
 
 def test_confidence_is_that_of_the_answers_tokens(workshop: Path) -> None:
-    """The product over the answer alone, not over the rationale behind it."""
+    """Confidence is the product over the answer's tokens, without the rationale's."""
     config = answered(workshop)
     frames = TopKFolder(Path(config.run_dir) / "evaluate" / "teacher")
     for answer in read_records(frames.folder, Scored):
@@ -252,7 +252,7 @@ def test_confidence_is_that_of_the_answers_tokens(workshop: Path) -> None:
 
 
 def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
-    """Its ids are other words; better told before anything is asked."""
+    """Token ids of another tokenizer are other words; the config is refused before any request."""
     config = prepared(workshop)
     runner.execute(train, config, ["init"])
     other = workshop / "other"
@@ -267,7 +267,8 @@ def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
     with pytest.raises(PipelineError, match=r"evaluate.fidelity: the tokenizer of .* differs"):
         validate.check_config(swapped)
     server = [
-        "teacher={backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1', tokenizer: null, logprobs: 0}",
+        "teacher={backend: openai, model: m, base_url: 'http://127.0.0.1:9/v1', "
+        "tokenizer: null, logprobs: 0}",
         "train.arms={sft: {method: sft}}", "evaluate.backend=vllm",
     ]  # fmt: skip
     with pytest.raises(PipelineError, match=r"evaluate.fidelity needs the teacher's token ids"):
@@ -275,7 +276,7 @@ def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
 
 
 def test_the_command_measures_when_all_have_answered(workshop: Path) -> None:
-    """By evaluate and run alike; --model of one alone does not wait for others; done is done."""
+    """evaluate and run both measure fidelity; --model of one model does not wait for the others."""
     config, run = workshop / "config.yaml", workshop / "run"
     for name in ("generate", "filter", "train"):
         assert pipeline(name, config, ON).returncode == 0

@@ -1,4 +1,4 @@
-"""lm-eval's tasks on every model: from a task of one's own, with nothing from any network."""
+"""lm-eval's tasks on every model, with a custom task and no network."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 
 @pytest.fixture
 def trained(workshop: Path) -> Config:
-    """A run with students, and a task beside it."""
+    """Make a run with students, and a task beside it."""
     tasks = workshop / "tasks"
     tasks.mkdir()
     documents = [{"number": number, "right": number % 2} for number in range(12)]
@@ -44,7 +44,7 @@ def trained(workshop: Path) -> Config:
 
 
 def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A student has the task's metric with its error; a fake teacher has no weights that could be measured."""
+    """A student gets the task's metric with its error; a fake teacher has no weights to measure."""
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert lm_eval.parts(trained) == ["base", "sft"]
@@ -59,7 +59,7 @@ def test_a_task_of_ones_own(trained: Config, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:
-    """The harness's trace is in its log; what is wrong is said in a line."""
+    """The harness's traceback goes to its log; the message is one line."""
     pytest.importorskip("lm_eval")
     task = workshop / "tasks" / "parity.yaml"
     task.write_text(task.read_text().replace("right", "left"))
@@ -71,7 +71,7 @@ def test_a_task_that_cannot_be_run(trained: Config, workshop: Path) -> None:
 
 
 def test_without_the_harness() -> None:
-    """It is an extra; whoever asks for it without must hear how to get it."""
+    """lm-eval is an optional package; the message must say how to install it."""
     with pytest.raises(
         PipelineError, match=r"no_such_harness is not installed; pip install 'pipeline\[lm-eval\]'"
     ):
@@ -79,10 +79,11 @@ def test_without_the_harness() -> None:
 
 
 def test_figures_of_the_harness() -> None:
-    """Two filters of one metric must not overwrite each other, and a metric without an error is no error."""
+    """Two filters of one metric overwrote each other; a metric may lack its standard error."""
     found: dict[str, dict[str, Any]] = {
         "t": {
-            "alias": "t", "acc,none": 0.5, "acc_stderr,none": 0.1, "exact_match,strict": 0.25, "exact_match_stderr,strict": "N/A",
+            "alias": "t", "acc,none": 0.5, "acc_stderr,none": 0.1,
+            "exact_match,strict": 0.25, "exact_match_stderr,strict": "N/A",
             "sample_len": 8,
         }
     }  # fmt: skip

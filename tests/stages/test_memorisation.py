@@ -1,4 +1,4 @@
-"""What a student says word for word of its training rows: counting, choosing rows and their control, canaries."""
+"""Memorisation: how rows, their control and canaries are chosen and counted."""
 
 import math
 from pathlib import Path
@@ -41,14 +41,14 @@ def figures(config: Config, part: str = "sft") -> Memorisation:
 
 
 def test_only_what_comes_back_from_the_beginning_counts() -> None:
-    """Words in common further on are no memory of the row."""
+    """Common words further on do not count as memory of the row."""
     assert same([1, 2, 3, 4], [1, 2, 9, 4]) == 2
     assert same([1, 2], [1, 2, 3]) == 2
     assert same([1, 2], []) == 0
 
 
 def test_rows_that_were_held_out_are_the_control(workshop: Path) -> None:
-    """A predictable text, such as one of two sentences, comes back from rows that nobody was trained on just as well."""
+    """Predictable text comes back just as well from rows that nobody was trained on."""
     config = run(workshop, "train.holdout=0.4")
     rows = list(read_records(workshop / "run" / "memorisation" / "sft", Memorised))
     seen, unseen = (
@@ -68,7 +68,7 @@ def test_rows_that_were_held_out_are_the_control(workshop: Path) -> None:
 
 
 def test_without_held_out_rows_the_teachers_answers_are_the_control(workshop: Path) -> None:
-    """Every kept row is trained on by default, and rejected ones are bad in ways that make them easy or hard to guess."""
+    """By default every kept row is trained on, and rejected rows are no fair control."""
     config = run(workshop)
     rows = list(read_records(workshop / "run" / "memorisation" / "base", Memorised))
     answers = {row.row for row in rows if not row.trained}
@@ -78,16 +78,17 @@ def test_without_held_out_rows_the_teachers_answers_are_the_control(workshop: Pa
 
 
 def test_short_replies_are_no_text_to_memorise(workshop: Path) -> None:
-    """A label comes back from any good student: a share of those would say nothing, and look like memory."""
+    """Any good student repeats a label: a share of those would look like memory."""
     with pytest.raises(
         PipelineError,
-        match=r"memorisation base: only 0 training rows have 99 tokens left .* lower evaluate.memorisation",
+        match=r"memorisation base: only 0 training rows have 99 tokens left .* "
+        r"lower evaluate\.memorisation",
     ):
         run(workshop, "evaluate.memorisation.tokens=99")
 
 
 def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
-    """In every arm's rows, the same ones, and looked for in base too, which never saw them."""
+    """Every arm trains on the same canaries; base is asked about them too, as a control."""
     config = run(workshop, "train.canaries=3", "evaluate.memorisation.rows=0")
     plain = run(workshop, f"run_dir={workshop / 'plain'}", ASKED)
     rows = [
@@ -107,19 +108,19 @@ def test_canaries_are_planted_and_ranked(workshop: Path) -> None:
 
 
 def test_kd_arms_take_canaries_without_a_teacher(workshop: Path) -> None:
-    """They have no frames, and rows of kd are checked for theirs."""
+    """Canaries have no frames, and the rows of a kd arm are checked for frames."""
     run(workshop, "train.arms={kd: {}}", "train.canaries=2", "evaluate.memorisation.rows=0")
 
 
 def test_other_canaries_are_another_training(workshop: Path) -> None:
-    """A student that never saw them would be asked about them."""
+    """A student that never saw the new canaries would be asked about them."""
     run(workshop, "train.canaries=3", "evaluate.memorisation.rows=0")
     with pytest.raises(PipelineError, match=r"train.canaries: 3 -> 4"):
         run(workshop, "train.canaries=4", "evaluate.memorisation.rows=0")
 
 
 def test_the_loss_is_on_the_secret_alone() -> None:
-    """And lead and secret are tokenised as they are asked for later."""
+    """Loss is on the secret alone; lead and secret are tokenised as in the later request."""
     tokenizer = Tokenizer(str(TOKENIZER))
     (row,) = canaries.rows(tokenizer, 1, seed=5)
     lead, secret = canaries.generate(1, 5)[0].encode(tokenizer)
@@ -129,7 +130,7 @@ def test_the_loss_is_on_the_secret_alone() -> None:
 
 
 def test_alternatives_share_the_lead_and_nothing_else() -> None:
-    """A secret among its own alternatives could never be the likeliest."""
+    """A secret among its own alternatives could never be the most likely."""
     canary = canaries.generate(1, 0)[0]
     others = canaries.alternatives(canary, 50, seed=0)
     assert {other.lead for other in others} == {canary.lead}
@@ -137,7 +138,7 @@ def test_alternatives_share_the_lead_and_nothing_else() -> None:
 
 
 def test_exposure_is_the_papers() -> None:
-    """log2 of 8 candidates minus log2 of the rank."""
+    """Exposure is log2 of the 8 candidates minus log2 of the rank."""
     assert canaries.exposure(-1.0, [-2.0] * 7) == 3.0
     assert canaries.exposure(-9.0, [-2.0] * 7) == 0.0
     assert canaries.exposure(-3.0, [-2.0, *[-4.0] * 6]) == 2.0
@@ -147,6 +148,6 @@ def test_exposure_is_the_papers() -> None:
 
 
 def test_nothing_to_look_for(workshop: Path) -> None:
-    """rows=0 means canaries alone, and without any it would measure nothing in silence."""
+    """rows=0 means canaries alone; without canaries it would silently measure nothing."""
     with pytest.raises(PipelineError, match="leaves only the canaries, and there are none"):
         load(workshop / "config.yaml", ["evaluate.memorisation={rows: 0}"])

@@ -1,4 +1,4 @@
-"""score: the teacher's distributions over text that is there, in the same files, from every source; and training from them."""
+"""The score stage: the teacher's distributions over text of every source; training on them."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def filtered(workshop: Path) -> Config:
 
 
 def test_kept_rows_are_scored_and_no_others(workshop: Path, filtered: Config) -> None:
-    """Dropped rows must cost nothing, and generation went without logprobs."""
+    """Rejected rows must cost nothing, and generation needs no logprobs."""
     _, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
     kept = list(Samples(workshop / "run" / "filter" / "kept"))
     assert [(s.id, s.token_ids, s.answer_tokens, s.prompt_digest) for s in samples] == [
@@ -59,7 +59,7 @@ def test_kept_rows_are_scored_and_no_others(workshop: Path, filtered: Config) ->
 def test_kept_rows_are_scored_behind_the_prompt_that_they_were_asked_with(
     workshop: Path, filtered: Config
 ) -> None:
-    """An edited prompt file, or a list that has become shorter, must not put other words before the same reply."""
+    """An edited prompt file or a shorter list must not put other words before the same reply."""
     prompt = workshop / "prompt.md"
     prompt.write_text(prompt.read_text().replace("Is {{", "Would you say that {{"))
     _, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
@@ -70,7 +70,7 @@ def test_kept_rows_are_scored_behind_the_prompt_that_they_were_asked_with(
 def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(
     workshop: Path, filtered: Config
 ) -> None:
-    """Its distributions are over its own tokens: the kept text is tokenised anew, and no id of the other teacher is taken for one."""
+    """The kept text is tokenised anew; the other teacher's ids must not be taken for this one's."""
     folder = workshop / "tokenizer"
     shutil.copytree(TOKENIZER, folder)
     tree = json.loads((folder / "tokenizer.json").read_text())
@@ -104,7 +104,7 @@ def test_kept_rows_are_scored_by_a_teacher_of_another_tokenizer(
 
 
 def test_student_learns_from_scored_rows(workshop: Path, filtered: Config) -> None:
-    """train is pointed at either stage; kd works with logprobs that only score made."""
+    """train reads either stage; kd works with logprobs that only score made."""
     config, samples = run(workshop, "teacher.logprobs=0", "score.logprobs=6", "train.rows=score")
     runner.execute(train, config)
     counts = manifest.read_manifest(workshop / "run", "train/kd")["counts"]
@@ -113,7 +113,7 @@ def test_student_learns_from_scored_rows(workshop: Path, filtered: Config) -> No
 
 
 def test_ground_truth_is_scored_as_a_reply(workshop: Path) -> None:
-    """The teacher is asked what it thinks of the right answer, written as its prompt asks for it."""
+    """The teacher scores the right answer in the form that its prompt asks for."""
     prompt = workshop / "prompt.md"
     prompt.write_text(
         prompt.read_text().replace("---\nIs", 'target: " {target}, so it is\\n"\n---\nIs')
@@ -126,7 +126,7 @@ def test_ground_truth_is_scored_as_a_reply(workshop: Path) -> None:
 
 
 def test_seed_without_ground_truth_is_one_rows_error(workshop: Path) -> None:
-    """A hole in the data must not end the stage."""
+    """One row without ground truth must not end the stage."""
     path = workshop / "seeds.jsonl"
     path.write_text(path.read_text().replace(', "target": "no"}', "}", 1))
     _, samples = run(workshop, "score.source=targets")
@@ -135,14 +135,14 @@ def test_seed_without_ground_truth_is_one_rows_error(workshop: Path) -> None:
 
 
 def test_another_runs_samples_are_scored(workshop: Path, filtered: Config) -> None:
-    """Another teacher's text, or a student's own, which is a run whose teacher is the student."""
+    """Samples of another teacher, or of a student that is a run's teacher, can be scored."""
     _, samples = run(workshop, f"run_dir={workshop / 'other'}", f"score.source={workshop / 'run'}")
     made = list(read_records(workshop / "run" / "generate", Sample))
     assert [(s.id, s.token_ids) for s in samples] == [(s.id, s.token_ids) for s in made]
 
 
 def test_source_that_is_not_there(workshop: Path) -> None:
-    """The commonest mistake says what to do."""
+    """The most common mistake says what to do."""
     with pytest.raises(
         PipelineError,
         match="score needs generate, which is not finished; run pipeline generate first",
@@ -155,7 +155,7 @@ def test_source_that_is_not_there(workshop: Path) -> None:
 def test_stored_distributions_are_held_against_a_fresh_pass(
     workshop: Path, filtered: Config
 ) -> None:
-    """The fake thinks the same every time, so only what is stored coarsely may differ."""
+    """The fake gives the same logprobs each time, so only rounding in storage may differ."""
     run(
         workshop,
         "teacher.logprobs=0",
@@ -178,7 +178,7 @@ def test_stored_distributions_are_held_against_a_fresh_pass(
 
 
 def test_several_prompts_a_seed(workshop: Path) -> None:
-    """Each seed is asked by every prompt, each sample knows which, and the filter reads it by that one's rules."""
+    """Every prompt asks each seed, and the filter reads a sample by the rules of its own prompt."""
     other = (
         (workshop / "prompt.md")
         .read_text()

@@ -1,4 +1,4 @@
-"""A run as a dataset: any sample in O(1), for torch, for datasets, and in worker processes; and seeds by their number."""
+"""A run as a dataset, for torch, datasets and worker processes; seeds by their number."""
 
 import json
 import pickle
@@ -28,7 +28,7 @@ def folder(workshop: Path) -> Path:
 
 
 def test_any_sample_by_its_number(folder: Path) -> None:
-    """Input order, across shards, at both ends."""
+    """Samples are in input order, across shards and at both ends."""
     samples = Samples(folder / "generate")
     assert [samples[number] for number in range(len(samples))] == list(
         read_records(folder / "generate", Sample)
@@ -40,7 +40,7 @@ def test_any_sample_by_its_number(folder: Path) -> None:
 
 
 def test_items_hold_text_and_distributions(folder: Path) -> None:
-    """Kept rows find their frames where generate left them."""
+    """Kept rows find their frames in generate's folder."""
     item = Captured(folder / "filter" / "kept", folder / "generate")[0]
     assert (
         item["topk_ids"].shape
@@ -53,7 +53,7 @@ def test_items_hold_text_and_distributions(folder: Path) -> None:
 
 
 def test_torch_and_datasets_take_it(folder: Path) -> None:
-    """Worker processes get it by pickle; an mmap does not go through one."""
+    """Worker processes get the dataset by pickle, and an mmap cannot be pickled."""
     from datasets import Dataset
 
     captured = Captured(folder / "generate")
@@ -65,7 +65,7 @@ def test_torch_and_datasets_take_it(folder: Path) -> None:
 
 
 def test_a_run_made_again_is_not_taken_for_the_old_one(workshop: Path, folder: Path) -> None:
-    """Caches go by the pickled object."""
+    """Caches use the pickled object as their key, and took a regenerated run for the old one."""
     before = pickle.dumps(Captured(folder / "generate"))
     runner.execute(
         generate, load(workshop / "config.yaml", ["generate.seed=3"]), prepare=runner.archive
@@ -74,7 +74,7 @@ def test_a_run_made_again_is_not_taken_for_the_old_one(workshop: Path, folder: P
 
 
 def test_unfinished_stage_is_no_dataset(folder: Path) -> None:
-    """Its length would change under the reader."""
+    """The length of an unfinished stage would change while it is read."""
     (folder / "generate" / "manifest.json").unlink()
     with pytest.raises(PipelineError, match="is not finished"):
         Samples(folder / "generate")
@@ -82,7 +82,7 @@ def test_unfinished_stage_is_no_dataset(folder: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_seeds_by_their_number(tmp_path: Path, suffix: str) -> None:
-    """Forward, with a jump, and back again; a byte order mark and an umlaut before an offset must not shift it."""
+    """A byte order mark or an umlaut must not shift the offset of a seed."""
     rows = [{"id": f"s{n}", "text": f"ä {n}"} for n in range(50)]
     path = tmp_path / f"seeds.{suffix}"
     if suffix == "jsonl":

@@ -1,4 +1,4 @@
-"""Shards: what is committed survives, a torn tail is cut, damage is named, a sealed shard is left alone."""
+"""Shards: commits survive, a torn tail is cut, damage is named, sealed shards stay."""
 
 import os
 import struct
@@ -76,7 +76,7 @@ def test_line_without_its_frame_does_not_count(tmp_path: Path, sample: Make) -> 
 
 
 def test_frames_without_a_line_are_dropped(tmp_path: Path, sample: Make) -> None:
-    """A kill between frame and line leaves bytes that no line owns; the next frame must not be placed behind them."""
+    """A kill before a frame's line leaves bytes without a line; the next frame replaces them."""
     shard = shard_of(tmp_path)
     shard.add(sample(0), frame(0))
     shard.commit()
@@ -93,7 +93,7 @@ def test_frames_without_a_line_are_dropped(tmp_path: Path, sample: Make) -> None
 def test_damage_in_the_middle_is_set_aside_and_made_again(
     tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A flipped bit is no torn tail: the good lines after it are kept, and the bad one is not lost to whoever wants to look."""
+    """A flipped bit is no torn tail: good lines after it stay, the bad one goes to quarantine."""
     shard = shard_of(tmp_path)
     for number in (0, 1, 2):
         shard.add(sample(number), frame(number))
@@ -114,7 +114,7 @@ def test_damage_in_the_middle_is_set_aside_and_made_again(
 
 
 def test_damaged_header_is_written_anew(tmp_path: Path, sample: Make) -> None:
-    """Frames have checksums of their own; a flipped bit before them must not cost them, nor pass for another teacher."""
+    """Frames have their own checksums; a damaged header must not cost them."""
     shard = shard_of(tmp_path)
     shard.add(sample(0), frame(0))
     shard.commit()
@@ -129,7 +129,7 @@ def test_damaged_header_is_written_anew(tmp_path: Path, sample: Make) -> None:
 def test_shard_goes_on_after_an_upgrade_of_the_engine(
     tmp_path: Path, sample: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It once could only be thrown away. Which engines had a part is kept, however many and however long their names."""
+    """A shard of an older engine could only be thrown away; now its header names all engines."""
     for number, engine in enumerate(["vllm 0.32.0", "vllm 0.9", "vllm 0.33.0.dev1", "vllm 0.9"]):
         shard = shard_of(tmp_path, header=header(engine=engine).to_bytes())
         assert len(shard.done) == number
@@ -146,7 +146,7 @@ def test_shard_goes_on_after_an_upgrade_of_the_engine(
 
 
 def test_shard_of_another_teacher_is_refused(tmp_path: Path, sample: Make) -> None:
-    """Distributions over another vocabulary must not stand behind one header."""
+    """Distributions over another vocabulary must not follow the same header."""
     shard = shard_of(tmp_path)
     shard.add(sample(0), frame(0))
     shard.commit()
@@ -156,7 +156,7 @@ def test_shard_of_another_teacher_is_refused(tmp_path: Path, sample: Make) -> No
 
 
 def test_failure_is_durable_and_leaves_its_place_empty(tmp_path: Path, sample: Make) -> None:
-    """A poison row must neither hold its shard open for ever nor be asked again by itself."""
+    """A row that always fails must not keep its shard open, nor be asked again by itself."""
     shard = shard_of(tmp_path, 2)
     shard.fail(Failed(id="s0", number=0, index=0, reason="too_long", message="9 tokens"))
     shard.commit()
@@ -187,7 +187,7 @@ def test_kill_before_the_last_rename_seals_again(tmp_path: Path, sample: Make) -
 
 
 def test_sealed_shard_is_never_touched(tmp_path: Path, sample: Make) -> None:
-    """A finished shard is not to be had any more, and a journal that a kill left beside it is swept up."""
+    """A sealed shard cannot be claimed, and a journal that a kill left beside it is removed."""
     shard = shard_of(tmp_path)
     for number in range(4):
         shard.add(sample(number), frame(number))
@@ -215,7 +215,7 @@ def test_other_header_is_refused(tmp_path: Path, sample: Make) -> None:
 def test_interrupted_commit_writes_nothing_twice(
     tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C during fsync, then the commit on the way out: the records must be there once, and be accepted."""
+    """Ctrl-C during fsync, then the last commit: each record must be written once."""
     shard = shard_of(tmp_path)
     shard.add(sample(0), frame(0))
     calls = []
@@ -236,7 +236,7 @@ def test_interrupted_commit_writes_nothing_twice(
 def test_commit_comes_due_by_number_and_by_time(
     tmp_path: Path, sample: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The promise is 64 samples or one second at risk, not more."""
+    """At most 64 samples or one second of work may be at risk."""
     monkeypatch.setattr(journal, "COMMIT_SAMPLES", 2)
     shard = shard_of(tmp_path)
     shard.add(sample(0))

@@ -1,4 +1,4 @@
-"""Calibrated labels in the place of what the teacher thought: written by filter, learned by train."""
+"""Soft labels: filter writes them, train learns from them."""
 
 import json
 import re
@@ -23,7 +23,7 @@ CALIBRATED = [
 
 
 def topk() -> TopK:
-    """Two tokens; of the second, 7 was written, 8 and a draw are known, and there is a tail."""
+    """Return two tokens; the second has the written 7, an exact 8, a draw and a tail."""
     ids = np.array([[3, 0, 0], [7, 8, 9]], np.int64)
     logprobs = np.log(
         np.array([[1.0, 0, 0], [0.6, 0.2, 0.1]], np.float32),
@@ -39,7 +39,7 @@ def topk() -> TopK:
 
 
 def test_the_labels_token_is_replaced() -> None:
-    """The token that was written bears its own label's probability, whatever label is likeliest; nothing is left to the tail."""
+    """The written token gets its own label's probability, whichever label is most likely."""
     soft = SoftLabels(
         np.array([20, 21, 22, 23]),
         {"a/0": (1, 2, np.log(np.array([0.1, 0.2, 0.3, 0.4], np.float32)))},
@@ -77,7 +77,7 @@ def config(workshop: Path) -> Config:
 
 
 def test_an_arm_learns_from_them(config: Config) -> None:
-    """From the filter's file into the loss: an arm that is told to learns something else than one that is not."""
+    """Soft labels must reach the loss: an arm with them has another loss than one without."""
     counts = manifest.read_manifest(Path(config.run_dir), "filter")["counts"]
     assert counts["calibration"]["rows"] == counts["samples"] - sum(
         v for k, v in counts["rejected"].items() if not k.startswith("dup")
@@ -94,7 +94,7 @@ def test_an_arm_learns_from_them(config: Config) -> None:
 
 
 def test_without_soft_labels_the_arm_says_what_to_do(config: Config) -> None:
-    """The file may be of a filter that was run before the option was set."""
+    """The filter may have run before its option was set."""
     (Path(config.run_dir) / "filter" / "kept" / "soft_labels.npz").unlink()
     with pytest.raises(PipelineError, match=re.escape("run the filter with filter.calibrated={}")):
         SoftLabels.read(Path(config.run_dir) / "filter" / "kept")

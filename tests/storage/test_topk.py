@@ -1,4 +1,4 @@
-"""The top-k file: what goes in comes out, to the stated precision, and nothing else is accepted."""
+"""The .topk file: round trips to the stated precision; damaged files are refused."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TOKENS = [288, 161, 127, 296, 312]  # what raw(5, 4, 500) samples
 
 
 def raw(rows: int, k: int, vocab: int, seed: int = 0) -> tuple[NDArray, NDArray, NDArray]:
-    """(ids, logprobs, full): (T, 1 + k) as an engine gives them, and the whole distributions (T, V)."""
+    """Return (ids, logprobs, full): (T, 1 + k) as an engine gives them, and all (T, V)."""
     random = np.random.default_rng(seed)
     logits = random.normal(0, 3, (rows, vocab))
     full = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -33,7 +33,7 @@ def round_trip(ids: NDArray, logprobs: NDArray, key: int = 0, **changes: object)
 @pytest.mark.parametrize("vocab", [500, 100_000])
 @pytest.mark.parametrize("threshold", [0.0, 0.0625])
 def test_round_trip(vocab: int, threshold: float) -> None:
-    """Ids exactly, log-probabilities of exact entries to their stated precision, mass to one."""
+    """Ids are exact, logprobs of exact entries have the stated precision, mass is one."""
     ids, logprobs, full = raw(40, 12, vocab)
     out = round_trip(ids, logprobs, vocab_size=vocab, threshold=threshold)
     assert out.ids[:, 0].tolist() == ids[:, 0].tolist()
@@ -51,7 +51,7 @@ def test_round_trip(vocab: int, threshold: float) -> None:
 
 
 def test_draws_are_unbiased() -> None:
-    """Over many keys every rare token of the top k gets its own probability on average, which a truncated top k never gives it."""
+    """Over many keys a rare token gets its probability on average; truncation gives it none."""
     ids, logprobs, full = raw(8, 30, 200)
     mean = np.zeros((8, 200))
     for key in range(2000):
@@ -65,7 +65,7 @@ def test_draws_are_unbiased() -> None:
 
 
 def test_draws_follow_from_their_key() -> None:
-    """A run that is made again, or by other workers, must give the same bytes."""
+    """A regenerated run, or one by other workers, must give the same bytes."""
     ids, logprobs, _ = raw(20, 30, 200)
     head = header(threshold=0.125)
     assert topk.encode(ids, logprobs, head, 7) == topk.encode(ids, logprobs, head, 7)
@@ -102,7 +102,7 @@ def test_only_as_many_as_reach_the_mass() -> None:
 
 
 def test_what_lies_beyond_the_top_k_stays_in_the_tail() -> None:
-    """Draws stand for the top k only: to give them the tail's mass as well would move it to tokens that are not in it."""
+    """Draws stand for the top k only; with the tail's mass they would be too likely."""
     ids = np.array([[7, 7, 8, 9]], np.int32)
     logprobs = np.log(np.array([[0.5, 0.5, 0.2, 0.1]], np.float32))
     out = round_trip(ids, logprobs, threshold=0.4)
@@ -133,7 +133,7 @@ def write(path: Path) -> Frame:
 
 
 def test_file_gives_its_header_and_any_frame(tmp_path: Path) -> None:
-    """The header is what makes the numbers meaningful."""
+    """The header says what the numbers mean."""
     place = write(tmp_path / "00000.topk")
     file = TopKFile(tmp_path / "00000.topk")
     assert file.header == header()

@@ -1,4 +1,4 @@
-"""Run the command line in processes of its own."""
+"""Run the command line in other processes."""
 
 import subprocess
 import sys
