@@ -198,7 +198,7 @@ def _chunk(
     slope = _cap(z, cap, buffers[-1]) if cap is not None else None
     at_label = z.gather(1, labels)[:, 0]
 
-    # 2. Distributions: at a temperature, the cross-entropy needs one of its own, without entries.
+    # 2. Distributions. At a temperature, the cross-entropy needs a second one, without entries.
     plain = None
     if temperature != 1.0:
         plain = _distribution(buffers[1].copy_(z), ids[:, :0], used[:, :0])

@@ -41,8 +41,8 @@ TEACHER = ("ids", "logprobs", "tail", "exact", "known")  # in a batch as topk_id
 def dataset(examples: Sequence[Example], pack_to: int | None = None) -> Dataset:
     """Return the rows as columns; `sources` is the index of each token's example.
 
-    pack_to: put several examples into a row of at most so many tokens, by best-fit decreasing
-        (trl.pack_dataset).
+    pack_to: the largest number of tokens in a row that holds several examples, chosen by best-fit
+        decreasing (trl.pack_dataset).
     """
     columns: dict[str, list[Any]] = {
         name: [getattr(example, name) for example in examples]

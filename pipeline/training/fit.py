@@ -150,10 +150,10 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
     settings = config.train
     prompt = prompts.load(settings.prompt).in_form(settings.arms[job.part].form)
     is_scored = settings.best_by == "score"
-    asked = rows.seeds[: settings.show]
+    answered = rows.seeds[: settings.show]
     if is_scored:
-        asked = [seed for seed in rows.seeds if seed.target is not None][:MAX_SCORED]
-    if is_scored and not asked:
+        answered = [seed for seed in rows.seeds if seed.target is not None][:MAX_SCORED]
+    if is_scored and not answered:
         raise PipelineError(
             f"train {job.part}: train.best_by: score needs ground truth, and none of its "
             f"{len(rows.seeds):,} held-out seeds has any; use best_by: loss, raise train.holdout, "
@@ -167,7 +167,7 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
         examiner=Examiner(
             tokenizer, prompt, config.task, config.evaluate.max_tokens, settings.batch_size
         ),
-        asked=asked,
+        answered=answered,
         scored=is_scored,
         samples=job.folder / "samples.jsonl",
     )

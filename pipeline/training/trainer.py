@@ -169,14 +169,14 @@ class DistillTrainer(HookedTrainer):
 
     def _answer_score(self, held_out: HeldOut) -> dict[str, float]:
         """Let the student answer held-out inputs, divided among the processes, and score them."""
-        if not held_out.asked:
+        if not held_out.answered:
             return {}
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        seeds = held_out.asked[rank::processes]
+        seeds = held_out.answered[rank::processes]
         with self.accelerator.autocast():
             model = self.accelerator.unwrap_model(self.model)
             gathered = gather_object(held_out.examiner.ask(model, seeds))
-        order = {seed.id: place for place, seed in enumerate(held_out.asked)}
+        order = {seed.id: place for place, seed in enumerate(held_out.answered)}
         answers = sorted(gathered, key=lambda answer: order[answer.id])
         if self.is_world_process_zero():
             held_out.record(self.state.global_step, answers)

@@ -136,7 +136,8 @@ class Examiner:
 class HeldOut:
     """The held-out rows of an arm, and the inputs that its student answers.
 
-    asked: seeds answered at every evaluation; the answers are added to the file `samples`.
+    answered: seeds that the student answers at every evaluation. The answers are added to the file
+        `samples`.
     scored: whether the mean score of the answers chooses the best weights.
     """
 
@@ -145,7 +146,7 @@ class HeldOut:
     collate: Collator
     batch_size: int
     examiner: Examiner
-    asked: Sequence[Seed]
+    answered: Sequence[Seed]
     scored: bool
     samples: Path
 
