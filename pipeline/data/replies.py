@@ -45,7 +45,8 @@ def _think(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) 
             "set teacher.tokenizer, or use markers"
         )
     ids = completion.token_ids
-    rationale, rationale_tokens, begin = None, None, 0
+    rationale = rationale_tokens = None
+    begin = 0
     if tokenizer.end_of_thinking in ids:
         end = ids.index(tokenizer.end_of_thinking)
         rationale = tokenizer.decode(ids[:end]).replace("<think>", "").strip() or None

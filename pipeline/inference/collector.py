@@ -119,8 +119,8 @@ class Collector(Generic[T]):
         finished = self.errors + self.answered
         if finished >= FEWEST_REQUESTS and self.errors > self.max_error_rate * finished:
             raise PipelineError(
-                f"{shard.errors_path.parent}: {self.errors} of {finished} requests failed, more than "
-                f"generate.max_error_rate={self.max_error_rate:g} allows; the last one "
+                f"{shard.errors_path.parent}: {self.errors} of {finished} requests failed, more "
+                f"than generate.max_error_rate={self.max_error_rate:g} allows; the last one "
                 f"({failure.id}) as {failure.reason}: {failure.message}; {self.advice}"
             )
 

@@ -75,7 +75,8 @@ class Capture(Generic[S]):
         A model that dies is opened again, at most teacher.restarts times, and only if it made a
         sample since the last time.
         """
-        name, work = self.job.stage, self.worker.work
+        name = self.job.stage
+        work = self.worker.work
         teacher = self.job.config.teacher
         stored = self.worker.count_stored()
         restarts = 0
@@ -98,7 +99,8 @@ class Capture(Generic[S]):
                     progress = Progress(name, work.total, self.worker.count_stored())
                     self.process_shards(model, progress)
                 except EngineError as death:
-                    before, stored = stored, self.worker.count_stored()
+                    before = stored
+                    stored = self.worker.count_stored()
                     restarts += 1
                     if stored == before or restarts > teacher.restarts:
                         raise
@@ -250,17 +252,13 @@ def count(folder: Path) -> dict[str, Any]:
             f"{folder}: no request got an answer ({last}); "
             "fix the cause, then continue with --retry-errors"
         )
-    nbytes = {
-        name: sum(path.stat().st_size for path in folder.glob(f"*.{name}"))
-        for name in ("jsonl.gz", "topk")
-    }
     return {
         **total,
         "finish_reason": dict(finish),
         "failed": len(failures),
         "failed_by_reason": dict(Counter(failed.reason for failed in failures)),
-        "jsonl_bytes": nbytes["jsonl.gz"],
-        "topk_bytes": nbytes["topk"],
+        "jsonl_bytes": sum(path.stat().st_size for path in folder.glob("*.jsonl.gz")),
+        "topk_bytes": sum(path.stat().st_size for path in folder.glob("*.topk")),
     }
 
 

@@ -171,9 +171,12 @@ class Worker(Generic[S, T]):
         take: Callable[[int, int], Sequence[S]],
         name: Callable[[S, int], str],
     ):
-        self.folder, self.work, self.record = folder, work, record
+        self.folder = folder
+        self.work = work
+        self.record = record
         self.items: dict[str, Item[S]] = {}
-        self._take, self._name = take, name
+        self._take = take
+        self._name = name
         # samples in extra shards; a shard that is repaired must not have them too
         self._retried = {place for shard in work.retries for place in shard}
 

@@ -113,7 +113,8 @@ class ServerModel(NothingToRelease):
         )
         thread.start()
         room = workers * 5 // 4 + 1
-        remaining, drawn = iter(requests), 0
+        remaining = iter(requests)
+        drawn = 0
         try:
             while True:
                 for request in itertools.islice(remaining, room - drawn):
@@ -174,7 +175,8 @@ class ServerModel(NothingToRelease):
         connections, and a request can break its own every time. It is the request's fault if its
         connection breaks again although the server has answered anything since the last break.
         """
-        attempt, failed, lost_at, broken_at = 0, 0, 0.0, 0.0
+        attempt = failed = 0
+        lost_at = broken_at = 0.0
         while True:
             reply = await self._attempt(client, call)
             if isinstance(reply, bytes):

@@ -99,7 +99,8 @@ def scored(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: An
             f"{where}: gives no prompt_logprobs, so it cannot score text; serve the model with vLLM"
         )
     assert request.reply_ids is not None
-    begin, reply_ids = len(request.prompt_ids), request.reply_ids
+    begin = len(request.prompt_ids)
+    reply_ids = request.reply_ids
     if len(rows) != begin + len(reply_ids):
         expected = begin + len(reply_ids)
         message = f"{where}: gives prompt_logprobs of {len(rows)} tokens for {expected}"
