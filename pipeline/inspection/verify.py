@@ -62,11 +62,11 @@ def verify(run_dir: Path) -> Iterator[str]:
     faults: list[str] = []
     for folder in _finished(run_dir):
         files = read_json(folder / "manifest.json")["files"]
-        found = list(_file_faults(folder, files))
-        summary = _check_samples(folder, found) if folder.name in SAMPLED else ""
-        state = f"{len(found)} faults" if found else "ok"
+        damage = list(_file_faults(folder, files))
+        summary = _check_samples(folder, damage) if folder.name in SAMPLED else ""
+        state = f"{len(damage)} faults" if damage else "ok"
         yield f"{folder.relative_to(run_dir)!s:<28} {state}: {len(files)} files{summary}"
-        faults += found
+        faults += damage
     if faults:
         more = len(faults) - MAX_FAULTS
         listed = faults[:MAX_FAULTS] + ([f"… and {more} more"] if more > 0 else [])
