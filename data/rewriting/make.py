@@ -1,8 +1,9 @@
-"""Make seeds.jsonl, dev.jsonl and eval.jsonl of the rewriting task from the text messages of data/sms_spam (their licence is beside them).
+"""Make seeds.jsonl, dev.jsonl and eval.jsonl of the rewriting task from data/sms_spam.
 
-    python data/rewriting/make.py [--out FOLDER] [--seeds 500 …]
+    python data/rewriting/make.py [--out FOLDER] [--seeds 500]
 
-There is no ground truth. The target of a held-out message is the message itself, so that `exact` counts unchanged copies.
+The licence of the messages is beside them. There is no ground truth: the target of a held-out
+message is the message itself, so that the metric `exact` counts unchanged copies.
 """
 
 import argparse
@@ -10,11 +11,7 @@ import json
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "sms_spam"
-SIZES = {
-    "eval": 100,
-    "dev": 50,
-    "seeds": 500,
-}  # dev and seeds from the training part, in this order
+SIZES = {"eval": 100, "dev": 50, "seeds": 500}  # dev and seeds are cut from the training part
 SHORTEST = 30  # characters; "Ok." leaves nothing to rewrite
 Row = dict[str, str]
 
@@ -45,7 +42,7 @@ def main() -> None:
 
 
 def messages(part: str) -> list[Row]:
-    """What people wrote to one another, without advertisements."""
+    """Return the personal messages of a part, without advertisements."""
     rows = [
         json.loads(line)
         for line in (SOURCE / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()

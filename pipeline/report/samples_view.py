@@ -137,7 +137,9 @@ def _rows(run_dir: Path, shards: list[Shard], chosen: NDArray[np.bool_]) -> Iter
                 rejected, rejection = rejection, next(rejections, None)
             if chosen[row]:
                 sample = Sample.from_line(line, f"{shard.path}:{number + 1}")
-                verdict = (REJECTED if rejected else KEPT) if filtered else OPEN
+                verdict = OPEN
+                if filtered:
+                    verdict = REJECTED if rejected else KEPT
                 packed, logprob = _probabilities(frames, sample)
                 score = scores.score(sample, number)
                 yield Row(sample, verdict, rejected, score, packed, logprob)

@@ -27,6 +27,7 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
     # it warns of file systems with coarse modification times
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     gpu = torch.cuda.is_available()
+    backend = "nccl" if gpu else "gloo"
     config = SFTConfig(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=arm.epochs or settings.epochs,
@@ -49,7 +50,7 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
         logging_nan_inf_filter=False,  # it hides NaN, and waits for the device at every step
         report_to=settings.report_to or "none",
         use_cpu=not gpu,
-        ddp_backend=("nccl" if gpu else "gloo") if torch.distributed.is_initialized() else None,
+        ddp_backend=backend if torch.distributed.is_initialized() else None,
         ddp_find_unused_parameters=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=gpu,

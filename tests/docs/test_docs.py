@@ -1,4 +1,4 @@
-"""The documentation: generated pages are fresh, links lead somewhere, commands and configs parse."""
+"""Documentation: generated pages are fresh, links lead somewhere, commands and configs parse."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The main path with nothing faked: the packaged teacher through vLLM, all stages, on whatever this machine has."""
+"""The main path with nothing faked: the packaged teacher through vLLM, and all stages."""
 
 import json
 import socket
@@ -27,7 +27,7 @@ from tests.support.task import ROOT
 
 pytestmark = pytest.mark.real
 QUICKSTART = "configs/quickstart.yaml"
-TIE = 0.25  # nat; two passes in bfloat16 differ by some hundredths on average, and by some tenths at worst
+TIE = 0.25  # nats; two passes in bfloat16 differ by hundredths on average, by tenths at worst
 SMALL = [
     "task.seeds.limit=24",
     "task.eval_seeds.limit=8",
@@ -49,7 +49,7 @@ def pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All stages of the quickstart, on a few seeds."""
+    """Run all stages of the quickstart on a few examples."""
     folder = tmp_path_factory.mktemp("real") / "run"
     done = pipeline("run", QUICKSTART, *SMALL, f"run_dir={folder}")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -57,32 +57,24 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_three_products_of_a_real_teacher(run_dir: Path) -> None:
-    """Responses, rationales and logprobs, aligned token by token; greedy text is the likeliest token everywhere."""
+    """Misaligned logprobs, or a greedy token that is not the most likely one."""
     frames = TopKFolder(run_dir / "generate")
     samples = list(read_records(run_dir / "generate", Sample))
     assert len(samples) == 24
-    assert (
-        sum(
-            sample.answer in ("spam", "normal") and sample.rationale is not None
-            for sample in samples
-        )
-        >= 20
-    )
+    labelled = [sample for sample in samples if sample.answer in ("spam", "normal")]
+    assert sum(sample.rationale is not None for sample in labelled) >= 20
     for sample in samples:
         topk = frames.topk_of(sample)
         assert topk.ids[:, 0].tolist() == sample.token_ids
-        exact = (
-            np.arange(topk.ids.shape[1]) < topk.exact[:, None]
-        )  # a draw's share says nothing of its own probability
+        # a draw stands for others too: its share is not its own probability
+        exact = np.arange(topk.ids.shape[1]) < topk.exact[:, None]
         assert (topk.logprobs[:, 0] >= np.where(exact, topk.logprobs, -np.inf).max(axis=1)).all()
-        mass = np.where(topk.logprobs == -np.inf, 0, np.exp(topk.logprobs)).sum(1) + np.exp(
-            topk.tail
-        )
-        assert np.abs(mass - 1).max() < 2e-3
+        entries = np.where(topk.logprobs == -np.inf, 0, np.exp(topk.logprobs))
+        assert np.abs(entries.sum(1) + np.exp(topk.tail) - 1).max() < 2e-3
 
 
 def test_four_models_were_measured(run_dir: Path) -> None:
-    """Teacher and students answer; sizes and speeds are there."""
+    """A model without answers, size or speed in results.json."""
     results = json.loads((run_dir / "evaluate" / "results.json").read_text())
     assert list(results["models"]) == ["teacher", "base", "kd", "sft"]
     assert results["note"] is None
@@ -93,7 +85,7 @@ def test_four_models_were_measured(run_dir: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real vLLM server on loopback, started as a user would."""
+    """Start a real vLLM server on loopback, as a user would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -119,7 +111,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def asking(server: str) -> list[str]:
-    """The overrides that have the server asked, as pipeline serve prints them."""
+    """Return the overrides that make the server the teacher, as pipeline serve prints them."""
     config = load(ROOT / QUICKSTART)
     return [
         "teacher.backend=openai",
@@ -140,7 +132,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
-    """Greedy decoding gives the same records by either way, but for ties that another batch breaks otherwise."""
+    """Records that depend on the way the teacher is asked, other than by near ties."""
     done = pipeline(
         "generate", QUICKSTART, *SMALL, f"run_dir={run_dir.parent / 'server'}", *asking(server)
     )
@@ -148,10 +140,8 @@ def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
     ours = list(read_records(run_dir / "generate", Sample))
     theirs = list(read_records(run_dir.parent / "server" / "generate", Sample))
     assert [sample.prompt_digest for sample in ours] == [sample.prompt_digest for sample in theirs]
-    here, by_http = (
-        TopKFolder(run_dir / "generate"),
-        TopKFolder(run_dir.parent / "server" / "generate"),
-    )
+    here = TopKFolder(run_dir / "generate")
+    by_http = TopKFolder(run_dir.parent / "server" / "generate")
     gaps: list[float] = []
     ties: list[float] = []
     for a, b in zip(ours, theirs, strict=True):
@@ -171,7 +161,7 @@ def test_server_and_engine_agree(run_dir: Path, server: str) -> None:
 
 
 def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None:
-    """score reads the same distributions that generate saw, by the engine and by the server, token by token."""
+    """Distributions by prefill, of engine or server, that differ from those of generate."""
     done = pipeline("score", QUICKSTART, *SMALL, f"run_dir={run_dir}")
     assert done.returncode == 0, done.stdout + done.stderr
     made, scored = TopKFolder(run_dir / "generate"), TopKFolder(run_dir / "score")
@@ -184,10 +174,8 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
     ]
     assert np.abs(np.concatenate(gaps)).mean() < 0.1
     teacher = load(ROOT / QUICKSTART, asking(server)).teacher
-    model, prompt = (
-        open_teacher(teacher, run_dir / "server.log"),
-        prompts.load(run_dir / "score" / "prompts" / "0.md"),
-    )
+    model = open_teacher(teacher, run_dir / "server.log")
+    prompt = prompts.load(run_dir / "score" / "prompts" / "0.md")
     assert model.tokenizer is not None
     requests = []
     for sample in samples[:4]:
@@ -202,9 +190,8 @@ def test_prefill_agrees_with_what_was_stored(run_dir: Path, server: str) -> None
         answer = answers[sample.id]
         assert isinstance(answer, Completion)
         assert answer.topk is not None
-        assert (
-            np.abs(answer.topk.logprobs[:, 0] - scored.topk_of(sample).logprobs[:, 0]).mean() < 0.1
-        )
+        gap = answer.topk.logprobs[:, 0] - scored.topk_of(sample).logprobs[:, 0]
+        assert np.abs(gap).mean() < 0.1
 
 
 def test_control_tokens_of_the_real_tokenizer_do_not_act() -> None:
