@@ -11,7 +11,7 @@ Rule = Callable[["Config"], str | None]
 
 
 def samples_differ(config: "Config") -> str | None:
-    """Greedy decoding repeats one text, so several samples need a temperature above 0."""
+    """Refuse several samples at temperature 0, which would be one text."""
     if config.teacher.temperature > 0 or config.generate.samples == 1:
         return None
     return (
@@ -21,14 +21,14 @@ def samples_differ(config: "Config") -> str | None:
 
 
 def fake_student_has_replies(config: "Config") -> str | None:
-    """Fake students answer with the fake teacher's replies."""
+    """Refuse fake students without the fake teacher's replies."""
     if config.evaluate.backend != "fake" or config.teacher.replies is not None:
         return None
     return "evaluate.backend fake answers with teacher.replies, and they are not set; set them"
 
 
 def kd_has_logprobs(config: "Config") -> str | None:
-    """A kd arm needs stored logprobs of the teacher."""
+    """Refuse a kd arm without stored logprobs of the teacher."""
     arm = _first_arm(config, lambda arm: arm.method == "kd")
     if arm is None or config.teacher.logprobs > 0 or config.train.rows == "score":
         return None
@@ -39,7 +39,7 @@ def kd_has_logprobs(config: "Config") -> str | None:
 
 
 def soft_labels_are_calibrated(config: "Config") -> str | None:
-    """Soft labels are written by filter.calibrated, for the rows that the filters keep."""
+    """Refuse soft labels that filter.calibrated does not write for kept rows."""
     if config.filter.calibrated is None or config.train.rows != "filter":
         arm = _first_arm(config, lambda arm: arm.soft_labels)
     else:
@@ -53,7 +53,7 @@ def soft_labels_are_calibrated(config: "Config") -> str | None:
 
 
 def wrong_answers_reach_correction(config: "Config") -> str | None:
-    """A corrected arm needs the wrong answers that filter.correct rejects."""
+    """Refuse a corrected arm whose wrong answers filter.correct rejects."""
     arm = _first_arm(config, lambda arm: arm.corrected)
     reads_kept = config.train.rows == "filter" or config.score.source == "kept"
     if arm is None or not config.filter.correct or not reads_kept:
@@ -65,7 +65,7 @@ def wrong_answers_reach_correction(config: "Config") -> str | None:
 
 
 def random_rows_come_from_filter(config: "Config") -> str | None:
-    """A random draw needs all samples, and the score stage has only some."""
+    """Refuse a random draw from score, which has only some samples."""
     arm = _first_arm(config, lambda arm: arm.selection == "random")
     if arm is None or config.train.rows != "score":
         return None
@@ -76,7 +76,7 @@ def random_rows_come_from_filter(config: "Config") -> str | None:
 
 
 def fidelity_has_token_ids(config: "Config") -> str | None:
-    """Fidelity compares logprobs token by token, so it needs the teacher's tokenizer."""
+    """Refuse fidelity without the teacher's tokenizer; it compares token by token."""
     teacher = config.teacher
     if not config.evaluate.fidelity or teacher.backend != "openai" or teacher.tokenizer:
         return None
@@ -87,7 +87,7 @@ def fidelity_has_token_ids(config: "Config") -> str | None:
 
 
 def code_has_no_text_metrics(config: "Config") -> str | None:
-    """Under metric code the ground truth is tests, which no text metric can compare."""
+    """Refuse text metrics for code, where the ground truth is tests."""
     if config.task.metric != "code" or not config.evaluate.also:
         return None
     return (
@@ -97,7 +97,7 @@ def code_has_no_text_metrics(config: "Config") -> str | None:
 
 
 def memorisation_has_rows(config: "Config") -> str | None:
-    """Memorisation needs training rows or canaries to measure."""
+    """Refuse memorisation with neither training rows nor canaries."""
     memorisation = config.evaluate.memorisation
     if memorisation is None or memorisation.rows or config.train.canaries:
         return None
@@ -108,7 +108,7 @@ def memorisation_has_rows(config: "Config") -> str | None:
 
 
 def calibration_has_labels(config: "Config") -> str | None:
-    """Only the labels of a label task can be calibrated."""
+    """Refuse calibration without the labels of a label task."""
     if not config.filter.calibrated or config.task.labels is not None:
         return None
     return (
@@ -118,7 +118,7 @@ def calibration_has_labels(config: "Config") -> str | None:
 
 
 def calibration_has_one_method(config: "Config") -> str | None:
-    """Known shares and content-free inputs are two methods of calibration."""
+    """Refuse both known shares and content-free inputs."""
     calibrated = config.filter.calibrated
     if not calibrated or not calibrated.content_free or not calibrated.shares:
         return None
@@ -126,7 +126,7 @@ def calibration_has_one_method(config: "Config") -> str | None:
 
 
 def content_free_has_one_prompt(config: "Config") -> str | None:
-    """Contextual calibration measures the bias of one prompt."""
+    """Refuse content-free inputs for several prompts; the bias is of one."""
     calibrated, prompts = config.filter.calibrated, config.generate.prompt
     if not calibrated or not calibrated.content_free or len(prompts) == 1:
         return None
@@ -137,7 +137,7 @@ def content_free_has_one_prompt(config: "Config") -> str | None:
 
 
 def every_label_has_a_share(config: "Config") -> str | None:
-    """Shares are given for all labels, in their order."""
+    """Refuse shares that are not given for all labels."""
     shares = config.filter.calibrated.shares if config.filter.calibrated else None
     labels = config.task.labels or []
     if shares is None or len(shares) == len(labels):
@@ -149,7 +149,7 @@ def every_label_has_a_share(config: "Config") -> str | None:
 
 
 def confidence_has_logprobs(config: "Config") -> str | None:
-    """Filters on the teacher's confidence read stored logprobs."""
+    """Refuse filters on the teacher's confidence without stored logprobs."""
     filters = config.filter
     choosers = (filters.near, filters.semantic, filters.balance, filters.budget)
     best_by = {chooser.best_by for chooser in choosers if chooser}
@@ -163,7 +163,7 @@ def confidence_has_logprobs(config: "Config") -> str | None:
 
 
 def custom_filters_have_names(config: "Config") -> str | None:
-    """A custom filter is known by its function's name."""
+    """Refuse custom filters of the same name; the function's name is the filter's."""
     names = [name.partition(":")[2] for name in config.filter.custom]
     if len(set(names)) == len(names):
         return None
@@ -171,7 +171,7 @@ def custom_filters_have_names(config: "Config") -> str | None:
 
 
 def earlier_runs_are_compared(config: "Config") -> str | None:
-    """Earlier runs count only for the filters that look for duplicates."""
+    """Refuse earlier runs if no filter looks for duplicates."""
     filters = config.filter
     if not filters.against or filters.duplicate or filters.near or filters.semantic:
         return None
@@ -181,7 +181,7 @@ def earlier_runs_are_compared(config: "Config") -> str | None:
 
 
 def judge_has_server(config: "Config") -> str | None:
-    """A judge on a server needs its address, or the teacher's."""
+    """Refuse a judge on a server without its address or the teacher's."""
     judge = config.filter.judge
     if not judge or not judge.model or (judge.backend or config.teacher.backend) != "openai":
         return None
@@ -191,7 +191,7 @@ def judge_has_server(config: "Config") -> str | None:
 
 
 def judge_has_replies(config: "Config") -> str | None:
-    """A fake judge needs replies, or the teacher's."""
+    """Refuse a fake judge without replies or the teacher's."""
     judge = config.filter.judge
     if not judge or not judge.model or (judge.backend or config.teacher.backend) != "fake":
         return None
@@ -201,7 +201,7 @@ def judge_has_replies(config: "Config") -> str | None:
 
 
 def code_tests_are_not_taught(config: "Config") -> str | None:
-    """Under metric code the ground truth is tests, which no student should learn to write."""
+    """Refuse arms that would teach a student to write the tests of metric code."""
     arm = _first_arm(config, lambda arm: arm.corrected or arm.text == "truth")
     if arm is None or config.task.metric != "code":
         return None
@@ -212,7 +212,7 @@ def code_tests_are_not_taught(config: "Config") -> str | None:
 
 
 def consistency_compares_text(config: "Config") -> str | None:
-    """filter.consistent compares texts, which says nothing under a metric that computes."""
+    """Refuse to compare texts under a metric that computes."""
     metric = config.task.metric
     if not config.filter.consistent or metric not in ("math", "json", "code"):
         return None
@@ -223,7 +223,7 @@ def consistency_compares_text(config: "Config") -> str | None:
 
 
 def votes_need_samples(config: "Config") -> str | None:
-    """A filter that counts votes needs several samples of an input."""
+    """Refuse filters that count votes if an input has one sample."""
     filters = config.filter
     if config.generate.samples * len(config.generate.prompt) > 1:
         return None
@@ -240,7 +240,7 @@ def votes_need_samples(config: "Config") -> str | None:
 
 
 def prompts_are_compared(config: "Config") -> str | None:
-    """filter.prompts_agree compares the answers of several prompts."""
+    """Refuse to compare the answers of several prompts if there is one."""
     if not config.filter.prompts_agree or len(config.generate.prompt) > 1:
         return None
     return "filter.prompts_agree needs several prompts, and generate.prompt is one; leave it out"

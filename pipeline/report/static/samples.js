@@ -14,14 +14,14 @@
   /* Elements */
 
   function el(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
+    const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
-      if (typeof value === "function") made.addEventListener(name, value);
+      if (typeof value === "function") element.addEventListener(name, value);
       else if (value !== false && value !== null)
-        made.setAttribute(name, value === true ? "" : value);
+        element.setAttribute(name, value === true ? "" : value);
     }
-    made.append(...children.filter((child) => child !== null));
-    return made;
+    element.append(...children.filter((child) => child !== null));
+    return element;
   }
 
   const figure = (number) => number.toLocaleString("en");
@@ -56,11 +56,11 @@
   }
 
   function page(name) {
-    const found = pages.get(name) ?? load(name);
+    const loading = pages.get(name) ?? load(name);
     pages.delete(name);
-    pages.set(name, found);
+    pages.set(name, loading);
     if (pages.size > PAGES_KEPT) pages.delete(pages.keys().next().value);
-    return found;
+    return loading;
   }
 
   /* One sample: tokens by probability, and other likely tokens at the current one */
@@ -152,7 +152,7 @@
       "p",
       { class: "legend soft" },
       "Probability of each token: ",
-      ...shown.flatMap((one) => [one, " "]),
+      ...shown.flatMap((example) => [example, " "]),
       "; bold: the answer",
     );
   }
@@ -201,7 +201,8 @@
         );
         if (logprob !== null) {
           page(`${view.pageOf(row)}.tokens`).then(
-            (found) => slot.replaceChildren(tokens(found, row % view.index.page, data.spans[1])),
+            (probabilities) =>
+              slot.replaceChildren(tokens(probabilities, row % view.index.page, data.spans[1])),
             (error) => slot.replaceChildren(el("p", { class: "note" }, error.message)),
           );
         }
@@ -247,8 +248,8 @@
         view.index.facets
           .filter((facet) => facet.key.startsWith("model-"))
           .map((facet) => [facet.label, value(facet.key)])
-          .map(([model, said]) =>
-            tag(`${{ right: "✓", wrong: "✗" }[said] ?? "·"} ${model}`, KINDS[said]),
+          .map(([model, verdict]) =>
+            tag(`${{ right: "✓", wrong: "✗" }[verdict] ?? "·"} ${model}`, KINDS[verdict]),
           ),
       detail: (view, row, data) => [
         el("h4", {}, "Question"),
@@ -260,7 +261,7 @@
               { class: "soft" },
               "The file of held-out seeds was missing when the report was written.",
             ),
-        ...data.models.map(([model, said, score, text, answer, why]) =>
+        ...data.models.map(([model, verdict, score, text, answer, why]) =>
           el(
             "article",
             { class: "model" },
@@ -269,12 +270,12 @@
               {},
               model,
               " ",
-              tag(said === "partly right" ? score.toFixed(3) : said, KINDS[said]),
+              tag(verdict === "partly right" ? score.toFixed(3) : verdict, KINDS[verdict]),
             ),
             el("p", { class: "reply" }, text.trim() || "(nothing)"),
             facts([
               ["answer", answer ?? "none found"],
-              ["score", `${said}: ${why}`],
+              ["score", `${verdict}: ${why}`],
             ]),
           ),
         ),
@@ -301,7 +302,7 @@
       this.codes = index.facets.map((facet) => Uint32Array.from(facet.codes));
       this.chosen = index.facets.map(() => ANY);
       this.orders = { input: Uint32Array.from(index.ids.keys()) };
-      this.found = null; // by row: 1 if it has the words of the search
+      this.matches = null; // by row: 1 if it has the words of the search
       this.rows = this.orders.input; // the listed rows, in this order
       this.build();
       this.apply();
@@ -459,9 +460,9 @@
     apply() {
       const counts = this.index.facets.map((facet) => new Uint32Array(facet.values.length));
       const rows = [];
-      const { chosen, codes, found } = this;
+      const { chosen, codes, matches } = this;
       for (const row of this.order()) {
-        if (found && !found[row]) continue;
+        if (matches && !matches[row]) continue;
         let misses = 0,
           missed = ANY;
         for (let at = 0; at < codes.length && misses < 2; at++) {
@@ -478,7 +479,7 @@
       for (const facet of this.facets) {
         facet.tell?.((code) =>
           code === ANY
-            ? counts[facet.at].reduce((sum, one) => sum + one, 0)
+            ? counts[facet.at].reduce((sum, count) => sum + count, 0)
             : counts[facet.at][code],
         );
       }
@@ -519,17 +520,18 @@
       this.query = query.trim();
       this.stop.hidden = true;
       const { ids, heads, lines, page: size } = this.index;
-      const found = (this.found = words.length
+      const matches = (this.matches = words.length
         ? Uint8Array.from(ids, (id, row) => holds([id, heads[row], lines[row]]))
         : null);
       this.apply();
       this.settle();
       let drawn = performance.now();
-      for (let first = 0; found && first < this.count; first += size) {
+      for (let first = 0; matches && first < this.count; first += size) {
         const texts = await page(this.pageOf(first)).catch(() => []);
         if (ticket !== this.ticket) return;
         texts.forEach(
-          (text, at) => (found[first + at] ||= holds([ids[first + at], ...this.render.text(text)])),
+          (text, at) =>
+            (matches[first + at] ||= holds([ids[first + at], ...this.render.text(text)])),
         );
         if (performance.now() - drawn < PAUSE_MS) continue;
         drawn = performance.now();
@@ -540,7 +542,7 @@
       }
       this.stop.hidden = true;
       this.apply();
-      if (found && !this.rows.includes(this.selected)) this.settle();
+      if (matches && !this.rows.includes(this.selected)) this.settle();
     }
 
     stopped() {
@@ -571,7 +573,7 @@
       const row = this.rows[place];
       const { ids, heads, lines } = this.index;
       const marks = this.render.marks((key) => this.value(key, row), this);
-      const made = el(
+      const element = el(
         "div",
         {
           role: "option",
@@ -585,9 +587,9 @@
         el("span", { class: "head" }, el("b", {}, heads[row]), ...marks),
         el("span", { class: "soft" }, lines[row] || ids[row]),
       );
-      made.style.transform = `translateY(${place * height}px)`;
-      made.style.height = `${height}px`;
-      return made;
+      element.style.transform = `translateY(${place * height}px)`;
+      element.style.height = `${height}px`;
+      return element;
     }
 
     go(place) {
@@ -696,9 +698,9 @@
 
   async function show(name) {
     active = name;
-    for (const one of tabs) {
-      one.setAttribute("aria-pressed", String(one.dataset.view === name));
-      document.getElementById(`panel-${one.dataset.view}`).hidden = one.dataset.view !== name;
+    for (const tab of tabs) {
+      tab.setAttribute("aria-pressed", String(tab.dataset.view === name));
+      document.getElementById(`panel-${tab.dataset.view}`).hidden = tab.dataset.view !== name;
     }
     const panel = document.getElementById(`panel-${name}`);
     if (!views.has(name)) {
@@ -718,7 +720,7 @@
   async function fromAddress() {
     const linked = location.hash.startsWith("#samples&");
     const state = new URLSearchParams(linked ? location.hash.slice("#samples&".length) : "");
-    const name = tabs.some((one) => one.dataset.view === state.get("view"))
+    const name = tabs.some((tab) => tab.dataset.view === state.get("view"))
       ? state.get("view")
       : "generated";
     const view = await show(name);
