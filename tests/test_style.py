@@ -10,6 +10,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 FILES = sorted((ROOT / "pipeline").rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 LONGEST_FUNCTION, LONGEST_FILE = 60, 350
+CONTRACT = {"parts", "sections", "reads", "files", "identities", "finish", "summary"}
 RIDDLES = {"What", "How", "Whether", "Where", "Who", "One", "As"}  # first words of docstrings
 
 
@@ -58,9 +59,11 @@ def test_public_functions_have_docstrings() -> None:
     """A function that others call, and of which only its body says what it is for."""
     silent = []
     for path, tree in TREES.items():
+        contract = CONTRACT if path.parent.name == "stages" else set()  # execution/contract.py
         for node in tree.body:
-            named = isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_")
-            if named and ast.get_docstring(node) is None:
+            if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if node.name not in contract and ast.get_docstring(node) is None:
                 silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
     assert silent == []
 

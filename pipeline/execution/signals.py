@@ -86,7 +86,7 @@ class Stopping:
 
     @property
     def overdue(self) -> bool:
-        """Whether the time for requests in flight is over."""
+        """True once the time for requests in flight is over."""
         return bool(self.signal) and time.monotonic() - self.since > DRAIN_SECONDS
 
     @classmethod

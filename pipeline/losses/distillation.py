@@ -66,7 +66,7 @@ class Objective:
 
     @property
     def uses_draws(self) -> bool:
-        """Whether the loss is linear in the teacher's probabilities."""
+        """True if the loss is linear in the teacher's probabilities."""
         return self.divergence == "forward_kl" and self.temperature == 1.0 and self.tail == "bucket"
 
 

@@ -100,4 +100,5 @@ def cast_in_place(wide: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def sum_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype in which sums over this tensor are accumulated."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

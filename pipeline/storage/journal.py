@@ -118,7 +118,7 @@ class Shard(Generic[T]):
 
     @property
     def complete(self) -> bool:
-        """Whether every id has a record or a failure."""
+        """True if every id has a record or a failure."""
         return len(self.done) + len(self.failed) == len(self.order)
 
     @property

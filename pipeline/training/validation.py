@@ -103,7 +103,7 @@ class Examiner:
 
     @cached_property
     def _stops_by_text(self) -> bool:
-        """Whether stops are searched for in the text. A stop of one ASCII character always lies in
+        """True if stops are searched for in the text. A stop of one ASCII character always lies in
         one token, so it is matched by ids."""
         return any(len(text) > 1 or not text.isascii() for text in self.prompt.front.stop)
 
