@@ -7,11 +7,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipeline.config import Task
 from pipeline.errors import UnknownError
 from pipeline.records import Score
 from pipeline.verifiers import code_answers, json_answers
-from pipeline.verifiers.sandbox.sandbox import Sandbox
+from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, Sandbox
 from pipeline.verifiers.scorers import NO_ANSWER, SCORERS
 
 LONGEST = 100_000  # characters
@@ -88,9 +90,15 @@ def _code(check: Check, answer: str, target: str) -> Score:
 
 def _ask(verifier: str, check: Check, request: dict[str, Any]) -> Score:
     reply = _sandbox(verifier, check.timeout_s, check.memory_mib).ask(request)
-    if "unknown" in reply:
+    if isinstance(reply, dict) and isinstance(reply.get("unknown"), str):
         raise UnknownError(reply["unknown"])
-    return Score.model_validate(reply)
+    try:
+        score = Score.model_validate(reply, strict=True)
+    except ValidationError:
+        raise UnknownError(INVALID_REPLY) from None
+    if not 0.0 <= score.value <= 1.0:
+        raise UnknownError(INVALID_REPLY)
+    return score
 
 
 @cache

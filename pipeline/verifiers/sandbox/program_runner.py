@@ -24,6 +24,7 @@ READABLE = (
     "/dev/urandom",
 )
 FILE_MIB, OPEN_FILES = 16, 64
+TASKS_OF_USER = 8192  # processes and threads of the user, root aside; sandbox.py counts threads
 SHOWN = 80
 # not the program's fault: a confined call, a missing module, or the memory limit
 NO_FAULT = (PermissionError, ModuleNotFoundError, MemoryError)
@@ -56,10 +57,12 @@ def confine(confinement: Any, seconds: int, memory_mib: int) -> bool:
         resource.RLIMIT_AS: memory_mib << 20,
         resource.RLIMIT_FSIZE: FILE_MIB << 20,
         resource.RLIMIT_NOFILE: OPEN_FILES,
+        resource.RLIMIT_NPROC: TASKS_OF_USER,
         resource.RLIMIT_CORE: 0,
     }
     confinement.limit_resources(limits)
     # without Landlock, the kernel can restrict writing to no folder, so there is no writing at all
+    confinement.drop_capabilities()
     has_folder = confinement.restrict_files(os.getcwd(), READABLE)
     return bool(confinement.forbid_system_calls(allow_writing=has_folder))
 

@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError, ProcessLostError, UnknownError
 READY_SECONDS = 120.0  # for imports, on a busy machine
 POLL_SECONDS = 0.02  # between two looks at memory and life
 LONGEST_REPLY = 1 << 20  # bytes
+MOST_THREADS = 256
 PAGE = os.sysconf("SC_PAGE_SIZE")
 INVALID_REPLY = "the check sent an invalid reply"
 
@@ -84,7 +85,7 @@ class SandboxedProcess:
             raise ProcessLostError(INVALID_REPLY)
         try:
             return json.loads(self._read(size, deadline))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ProcessLostError(INVALID_REPLY) from None
 
     def end(self) -> None:
@@ -121,12 +122,20 @@ class SandboxedProcess:
                 raise ProcessLostError(self._exit_reason())
             if not ready and self._resident() > self._memory_limit:
                 raise ProcessLostError(f"took more than {self._memory_limit >> 20} MiB")
+            if not ready and self._threads() > MOST_THREADS:
+                raise ProcessLostError(f"started more than {MOST_THREADS} threads")
 
     def _resident(self) -> int:
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as file:
                 return int(file.read().split()[1]) * PAGE
         except (OSError, IndexError):
+            return 0  # the process is ending
+
+    def _threads(self) -> int:
+        try:
+            return os.stat(f"/proc/{self.pid}/task").st_nlink - 2
+        except OSError:
             return 0  # the process is ending
 
     def _exit_reason(self) -> str:

@@ -29,6 +29,7 @@ def serve(parent: int, load: Callable[[], Handler]) -> None:
     except ImportError as error:
         write_frame(replies, str(error))
         return
+    confinement.drop_capabilities()
     confinement.forbid_system_calls(allow_writing=False)
     write_frame(replies, None)
     sys.setrecursionlimit(RECURSION)
