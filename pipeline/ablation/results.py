@@ -11,6 +11,7 @@ from pipeline.ablation.results_model import AblationResults, Curve, TrainingSet
 from pipeline.evaluation.bootstrap import bootstrap_repeats, bootstrap_sum
 from pipeline.evaluation.format import lay_out, shown, signed
 from pipeline.evaluation.results import FAKE
+from pipeline.evaluation.small_samples import FLOOR, TOO_FEW, UNIT
 from pipeline.execution import manifest
 from pipeline.records import Scored
 from pipeline.stages import evaluate, train
@@ -42,12 +43,12 @@ def results(plan: Plan) -> AblationResults:
             group: TrainingSet(
                 arms=plan.groups[group],
                 rows=_rows(folder, plan.groups[group]),
-                score=bootstrap_repeats(values),
+                score=bootstrap_repeats(values, scale=UNIT),
                 each=values.mean(1).tolist(),
             )
             for group, values in runs.items()
         },
-        curation=bootstrap_repeats(runs[CURATED], runs[RANDOM]),
+        curation=bootstrap_repeats(runs[CURATED], runs[RANDOM], scale=UNIT),
         curve=curve(by_share) if len(by_share) > 1 else None,
         note=FAKE if is_fake else None,
     )
@@ -65,8 +66,8 @@ def curve(runs: Mapping[float, NDArray[np.float64]]) -> Curve:
     weights = offsets / (offsets**2).sum()
     return Curve(
         shares=shares,
-        per_doubling=bootstrap_sum([runs[share] for share in shares], weights.tolist()),
-        last_step=bootstrap_repeats(runs[shares[0]], runs[shares[1]]),
+        per_doubling=bootstrap_sum([runs[share] for share in shares], weights.tolist(), scale=UNIT),
+        last_step=bootstrap_repeats(runs[shares[0]], runs[shares[1]], scale=UNIT),
     )
 
 
@@ -87,6 +88,8 @@ def report(results: AblationResults) -> str:
 
 def conclusions(results: AblationResults) -> Iterator[str]:
     """Yield in words what the results show."""
+    if results.held_out < FLOOR:
+        yield f"{results.held_out} is {TOO_FEW}"
     yield from _curation(results)
     if results.curve:
         yield from _more_data(results.curve)

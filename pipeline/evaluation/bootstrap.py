@@ -1,4 +1,7 @@
-"""Bootstrap intervals of means, differences and ratios.
+"""Intervals of means, differences and ratios.
+
+Many items with spread get a percentile bootstrap, others a rule of
+`pipeline.evaluation.small_samples`.
 
 Dimension names: I items (held-out examples), R repeats of a model.
 """
@@ -10,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from pipeline.evaluation import small_samples
+from pipeline.evaluation.small_samples import UNIT, Scale
+
 RESAMPLES = 10_000
 BLOCK = 1 << 20  # random item numbers held in memory at once
 TAILS = (0.025, 0.975)
 
 
 class Interval(BaseModel, frozen=True):
-    """A mean with its 95 % bootstrap interval."""
+    """A mean with its 95 % interval."""
 
     mean: float
     low: float
@@ -28,28 +34,44 @@ class Interval(BaseModel, frozen=True):
         return int(self.low > 0) - int(self.high < 0)
 
 
-def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
-    """Return the mean over items with its percentile interval (Efron & Tibshirani 1993, ch. 13).
+def bootstrap(values: Sequence[float], seed: int = 0, scale: Scale | None = None) -> Interval:
+    """Return the mean over items with its interval; None means the narrowest usual scale.
 
-    For a paired difference, pass the differences item by item.
+    The interval is a percentile one (Efron & Tibshirani 1993, ch. 13), or one for small samples.
+    For a paired difference, pass the differences item by item and the scale (-1, 1).
     """
     data = np.asarray(values, np.float64)
+    scale = scale or small_samples.scale_of(data)
+    if small_samples.needed(data, scale):
+        return _around(data.mean(), small_samples.interval(data, scale))
     means = [data[items].mean(axis=1) for items in _resamples(len(data), seed)]
     return _interval(data.mean(), np.concatenate(means))
 
 
 def bootstrap_ratio(over: Sequence[float], under: Sequence[float], seed: int = 0) -> Interval:
-    """Return the ratio of two sums over items with its interval; a ratio to 0 counts as 0."""
+    """Return the ratio of two sums over items with its interval; a ratio to 0 counts as 0.
+
+    Each item's `over` is between 0 and its `under`.
+    """
     above, below = np.asarray(over, np.float64), np.asarray(under, np.float64)
+    ratio = _ratio(above.sum(), below.sum())
+    size = below.mean() or 1.0
+    # Each item's share in the ratio, so that their mean is the ratio (linearised).
+    shares = ratio + (above - ratio * below) / size
+    if small_samples.needed(shares, UNIT):
+        return _around(ratio, small_samples.interval(shares, UNIT))
     ratios = [
         _ratio(above[items].sum(axis=1), below[items].sum(axis=1))
         for items in _resamples(len(above), seed)
     ]
-    return _interval(_ratio(above.sum(), below.sum()), np.concatenate(ratios))
+    return _interval(ratio, np.concatenate(ratios))
 
 
 def bootstrap_repeats(
-    runs: NDArray[np.float64], against: NDArray[np.float64] | None = None, seed: int = 0
+    runs: NDArray[np.float64],
+    against: NDArray[np.float64] | None = None,
+    seed: int = 0,
+    scale: Scale | None = None,
 ) -> Interval:
     """Return the mean over repeats and items, (R, I), or its difference to `against`, (R', I).
 
@@ -57,22 +79,36 @@ def bootstrap_repeats(
     (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat. 1(2)). So the interval covers both other
     held-out examples and other training seeds. With one repeat it equals `bootstrap`'s. With few
     repeats their spread is underestimated: with three, their share of the variance is a third too
-    small.
+    small. `scale` is that of one side's values.
     """
     if against is None:
-        return bootstrap_sum([runs], [1.0], seed)
-    return bootstrap_sum([runs, against], [1.0, -1.0], seed)
+        return bootstrap_sum([runs], [1.0], seed, scale)
+    return bootstrap_sum([runs, against], [1.0, -1.0], seed, scale)
 
 
 def bootstrap_sum(
-    sides: Sequence[NDArray[np.float64]], weights: Sequence[float], seed: int = 0
+    sides: Sequence[NDArray[np.float64]],
+    weights: Sequence[float],
+    seed: int = 0,
+    scale: Scale | None = None,
 ) -> Interval:
     """Return the weighted sum of the means of `sides`, with its interval as above.
 
     Each side is (R, I): the same items, and its own number of repeats.
     """
+    scale = scale or small_samples.scale_of(np.concatenate([side.ravel() for side in sides]))
+    scale = _scale_of_sum(scale, weights)
+    values = _sum([side.mean(axis=0) for side in sides], weights)
     if all(len(side) == 1 for side in sides):
-        return bootstrap(_sum([side[0] for side in sides], weights).tolist(), seed)
+        return bootstrap(values.tolist(), seed, scale)
+    mean = _sum([side.mean() for side in sides], weights)
+    if small_samples.needed(values, scale):
+        repeats = [
+            weight * side.mean(axis=1)
+            for side, weight in zip(sides, weights, strict=True)
+            if len(side) > 1
+        ]
+        return _around(mean, small_samples.interval(values, scale, repeats))
     random = np.random.default_rng(seed)
     count = sides[0].shape[1]
 
@@ -84,8 +120,18 @@ def bootstrap_sum(
             means.append(side[repeats][:, items].mean())
         return float(_sum(means, weights))
 
-    sums = np.array([resampled() for _ in range(RESAMPLES)])
-    return _interval(_sum([side.mean() for side in sides], weights), sums)
+    return _interval(mean, np.array([resampled() for _ in range(RESAMPLES)]))
+
+
+def _scale_of_sum(scale: Scale, weights: Sequence[float]) -> Scale:
+    ends = [sorted((weight * scale[0], weight * scale[1])) for weight in weights if weight]
+    return sum(low for low, _ in ends), sum(high for _, high in ends)
+
+
+def _around(mean: Any, ends: tuple[float, float]) -> Interval:
+    """Return an interval that holds its mean, whatever rounding does to its ends."""
+    mean = float(mean)
+    return Interval(mean=mean, low=min(mean, ends[0]), high=max(mean, ends[1]))
 
 
 def _interval(mean: Any, resampled: NDArray[np.float64]) -> Interval:

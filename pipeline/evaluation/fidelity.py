@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.config import Config
 from pipeline.evaluation.bootstrap import bootstrap
 from pipeline.evaluation.results_model import Fidelity
+from pipeline.evaluation.small_samples import POSITIVE, UNIT
 from pipeline.records import Faithful
 from pipeline.storage.shards import read_records
 
@@ -40,13 +41,14 @@ def figures(records: Sequence[Faithful]) -> Fidelity:
     readable = [record for record in records if record.tokens]
     tokens = sum(record.tokens for record in readable)
     same = sum(record.same for record in readable)
+    nats_per_token = [record.nats / record.tokens for record in readable]
     return Fidelity(
-        kl=bootstrap([record.nats / record.tokens for record in readable]) if readable else None,
+        kl=bootstrap(nats_per_token, scale=POSITIVE) if readable else None,
         top1=same / tokens if readable else None,
         tokens=tokens,
         left_out=len(records) - len(readable),
-        rouge_l=bootstrap([record.rouge_l for record in records]),
-        chrf=bootstrap([record.chrf for record in records]),
+        rouge_l=bootstrap([record.rouge_l for record in records], scale=UNIT),
+        chrf=bootstrap([record.chrf for record in records], scale=UNIT),
     )
 
 

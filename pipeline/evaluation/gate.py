@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pipeline.config import Config, Gate
 from pipeline.errors import PipelineError
 from pipeline.evaluation.results_model import Load, ModelFigures, Results
+from pipeline.evaluation.small_samples import FLOOR, LEVEL, TOO_FEW
 from pipeline.execution.paths import TEACHER
 
 LOAD = "set evaluate.load, such as {}"
@@ -34,6 +35,8 @@ def failed(config: Config, results: Results) -> list[str]:
 def _below(gate: Gate, results: Results, name: str) -> Iterator[str]:
     """Yield the thresholds that every run can check."""
     model = results.models[name]
+    if gate.certain and results.held_out < FLOOR:
+        yield f"evaluate.gate.certain: {results.held_out} is {TOO_FEW}"
     bound = "low end of the interval" if gate.certain else "score"
     score = model.score.low if gate.certain else model.score.mean
     if gate.score is not None and score < gate.score:
@@ -47,10 +50,18 @@ def _below(gate: Gate, results: Results, name: str) -> Iterator[str]:
         if lead <= gate.margin:
             bar = f"evaluate.gate.margin={gate.margin:g}"
             yield f"minus {gate.over} is {lead:+.3f} ({bound}), not above {bar}"
+        elif gate.certain and gate.margin >= 0 and (p := _p(results, name, gate.over)) >= LEVEL:
+            yield f"minus {gate.over} is not significant, p = {p:.3f} (evaluate.gate.certain)"
     gap = model.gap or 0.0
     if gate.gap is not None and gap > gate.gap:
         bar, teacher = f"evaluate.gate.gap={gate.gap:g}", results.models[TEACHER].gap or 0.0
         yield f"its groups are {gap:.3f} apart, more than {bar} (the teacher's: {teacher:.3f})"
+
+
+def _p(results: Results, name: str, over: str) -> float:
+    """Return p of the difference in either direction; 0 where this pair was not tested."""
+    tested = [results.differences.get(pair) for pair in (f"{name} - {over}", f"{over} - {name}")]
+    return next((pair.p for pair in tested if pair and pair.p is not None), 0.0)
 
 
 def _above(gate: Gate, model: ModelFigures, name: str) -> Iterator[str]:

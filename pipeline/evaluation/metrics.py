@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.evaluation.bootstrap import Interval, bootstrap, bootstrap_ratio
+from pipeline.evaluation.small_samples import UNIT
 from pipeline.records import Scored
 from pipeline.verifiers import json_answers, verify
 from pipeline.verifiers.code_fence import unfenced
@@ -24,7 +25,7 @@ def further(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
     intervals: dict[str, Interval] = {}
     for name in config.evaluate.also:
         if name != config.task.metric:
-            intervals[name] = bootstrap([_value(name, answer) for answer in answers])
+            intervals[name] = bootstrap([_value(name, answer) for answer in answers], scale=UNIT)
     if config.task.metric == "json":
         intervals |= _json_metrics(config, answers)
     return intervals
@@ -70,7 +71,10 @@ def _json_metrics(config: Config, answers: Sequence[Scored]) -> dict[str, Interv
     ]
     fields = [shared_fields(answer.score.answer, str(answer.target)) for answer in answers]
     both, either = zip(*fields, strict=True)
-    return {"json_valid": bootstrap(valid), "json_field_f1": bootstrap_ratio(both, either)}
+    return {
+        "json_valid": bootstrap(valid, scale=UNIT),
+        "json_field_f1": bootstrap_ratio(both, either),
+    }
 
 
 def _fields_of(text: str | None) -> Counter[Field]:

@@ -21,6 +21,7 @@ from pipeline.evaluation.results_model import (
     Repeats,
     Results,
 )
+from pipeline.evaluation.small_samples import POSITIVE, UNIT, Scale
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored
 from pipeline.storage.files import read_json
@@ -88,7 +89,7 @@ def _model(config: Config, measured: Measured, readings: Readings, name: str) ->
     answers, cost = measured[name]
     teacher = measured[TEACHER][0]
     teacher_mean = _mean(teacher)
-    score = bootstrap([answer.score.value for answer in answers])
+    score = bootstrap([answer.score.value for answer in answers], scale=UNIT)
     groups = _groups(answers)
     means = [group.mean for group in groups.values()]
     labels = config.task.labels
@@ -131,13 +132,13 @@ def _groups(answers: Sequence[Scored]) -> dict[str, GroupScore]:
         if answer.group is not None:
             values.setdefault(answer.group, []).append(answer.score.value)
     return {
-        name: GroupScore(**dict(bootstrap(scores)), held_out=len(scores))
+        name: GroupScore(**dict(bootstrap(scores, scale=UNIT)), held_out=len(scores))
         for name, scores in sorted(values.items())
     }
 
 
 def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: float) -> Repeats:
-    score = bootstrap_repeats(runs)
+    score = bootstrap_repeats(runs, scale=UNIT)
     return Repeats(
         arms=list(names),
         score=score,
@@ -154,7 +155,7 @@ def _gated(config: Config, measured: Measured) -> Interval | None:
     arm = gate.arm or next(iter(config.train.arms))
     if arm not in measured or gate.over not in measured:
         return None
-    return bootstrap_repeats(_runs(measured, [arm]), _runs(measured, [gate.over]))
+    return bootstrap_repeats(_runs(measured, [arm]), _runs(measured, [gate.over]), scale=UNIT)
 
 
 def _differences(config: Config, measured: Measured, readings: Readings) -> dict[str, Difference]:
@@ -169,10 +170,10 @@ def _differences(config: Config, measured: Measured, readings: Readings) -> dict
         if first not in groups or second not in groups:
             continue
         sides = groups[first], groups[second]
-        difference = _difference(*(_runs(measured, names) for names in sides))
+        difference = _difference([_runs(measured, names) for names in sides], UNIT)
         nats = [fidelity.nats(readings, sides[0] + sides[1], names) for names in sides]
         if all(map(len, nats)):
-            difference = difference.model_copy(update={"kl": _difference(*nats)})
+            difference = difference.model_copy(update={"kl": _difference(nats, POSITIVE)})
         differences[f"{first} - {second}"] = difference
     return differences
 
@@ -189,8 +190,9 @@ def _pairs(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((group, other) for other in (BASE, TEACHER) for group in groups)
 
 
-def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> Difference:
-    interval = bootstrap_repeats(first, second)
+def _difference(sides: Sequence[NDArray[np.float64]], scale: Scale) -> Difference:
+    first, second = sides
+    interval = bootstrap_repeats(first, second, scale=scale)
     return Difference(**dict(interval), p=significance.p_value(first, second))
 
 

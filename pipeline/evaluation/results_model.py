@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.small_samples import LEVEL
 from pipeline.storage.files import read_json, update_json
 
 
@@ -174,6 +175,13 @@ class Difference(Interval):
 
     p: float | None = None
     kl: "Difference | None" = None
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if both the interval and p say that the difference is not 0, else 0."""
+        if self.p is not None and self.p >= LEVEL:
+            return 0
+        return super().sign
 
 
 class Results(ResultsFile):

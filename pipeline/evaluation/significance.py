@@ -44,17 +44,26 @@ def mcnemar(better: int, worse: int) -> float:
 def sign_flip(differences: NDArray[np.float64], seed: int = 0) -> float:
     """Return the two-sided p of a paired permutation test of the mean of (I,) differences.
 
-    The test draws FLIPS random sign patterns (Fisher 1935, ch. 3). It counts the observed pattern
-    too, so p is never 0 (Phipson & Smyth 2010).
+    The test is exact where there are at most FLIPS sign patterns (Fisher 1935, ch. 3). Else it
+    draws FLIPS random ones, and counts the observed pattern too, so p is never 0 (Phipson & Smyth
+    2010).
     """
     moving = differences[differences != 0.0]
     if not len(moving):
         return 1.0
     bar = abs(moving.sum()) - ROUNDING * np.abs(moving).sum()
+    if 2 ** len(moving) <= FLIPS:
+        return float((np.abs(_all_signs(len(moving)) @ moving) >= bar).mean())
     as_large = sum(
         int((np.abs(signs @ moving) >= bar).sum()) for signs in _signs(len(moving), seed)
     )
     return (1 + as_large) / (1 + FLIPS)
+
+
+def _all_signs(items: int) -> NDArray[np.float64]:
+    """Return (2**I, I): every pattern of signs."""
+    bits = np.arange(2**items)[:, None] >> np.arange(items) & 1
+    return 2.0 * bits.astype(np.float64) - 1.0
 
 
 def _signs(items: int, seed: int) -> Iterator[NDArray[np.float64]]:

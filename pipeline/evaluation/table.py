@@ -1,21 +1,31 @@
 """The table of results that `pipeline evaluate` prints."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.evaluation.format import label, lay_out, shown, tested
+from pipeline.evaluation.pairs import methods_compared
 from pipeline.evaluation.results_model import Difference, Fidelity, ModelFigures, Repeats, Results
+from pipeline.evaluation.small_samples import FLOOR, TOO_FEW
 
 LAST = ("parameters", "on disk", "answers/s", "p95 latency")
 
 
-def table(results: Results) -> str:
-    """Return a row per model, then the kd - sft differences; results.json has the others."""
+def table(results: Results, train: Mapping[str, Any] | None = None) -> str:
+    """Return a row per model, then the kd - sft differences; results.json has the others.
+
+    `train` is that section of the run's config; without it, arms count as equally trained.
+    """
     lines = lay_out(_rows(results), "right")
     lines += [_repeats_line(name, group) for name, group in results.repeats.items()]
     basis = f"paired, {results.held_out} held-out seeds"
     if results.repeats:
         basis += ", over repeats"
-    for name, difference in results.differences.items():
-        if results.methods(name) == ("kd", "sft"):
-            lines.append(_difference_line(name, difference, basis))
+    for name, unequal in methods_compared(results, train or {}).items():
+        caution = f"; not the method alone, they differ in {', '.join(unequal)}" if unequal else ""
+        lines.append(_difference_line(name, results.differences[name], basis) + caution)
+    if results.held_out < FLOOR:
+        lines.append(f"({results.held_out} is {TOO_FEW})")
     if results.note:
         lines.append(f"({results.note})")
     return "\n".join(lines)

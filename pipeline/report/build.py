@@ -17,7 +17,7 @@ def gather(run_dir: Path) -> Facts:
     path = run_dir / "evaluate" / "results.json"
     if path.exists():
         results = Results.read(path)
-        verdict = conclusion.verdict(results, _gated(run.config))
+        verdict = conclusion.verdict(results, _gated(run.config), run.config["train"])
     else:
         results = Results(metric=run.config["task"]["metric"], held_out=0, models={})
         verdict = conclusion.unfinished(len(run.wanted) - len(missing), len(run.wanted))

@@ -4,13 +4,16 @@ It says what the gate decided. Without a gate it says how much quality is kept, 
 which differences are not significant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pipeline.evaluation.format import label, shown, tested
-from pipeline.evaluation.results_model import ModelFigures, Results
+from pipeline.evaluation.pairs import methods_compared
+from pipeline.evaluation.results_model import Difference, ModelFigures, Results
+from pipeline.evaluation.small_samples import FLOOR, TOO_FEW
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Verdict
-from pipeline.report.tables import SIGNIFICANCE, gaps, load_speed
+from pipeline.report.tables import SIGNIFICANCE, gaps, load_speed, significance
 
 
 def unfinished(done: int, parts: int) -> Verdict:
@@ -22,14 +25,17 @@ def unfinished(done: int, parts: int) -> Verdict:
     )
 
 
-def verdict(results: Results, gated: str | None) -> Verdict:
-    """Return the conclusion; `gated` is the arm that the gate checks, None without a gate."""
+def verdict(results: Results, gated: str | None, train: Mapping[str, Any] | None = None) -> Verdict:
+    """Return the conclusion; `gated` is the arm that the gate checks, None without a gate.
+
+    `train` is that section of the run's config; without it, arms count as equally trained.
+    """
     best = best_arm(results)
     if best is None:
         teacher = shown(results.models[TEACHER].score)
         return Verdict(None, "No student was evaluated", (f"The teacher scores {teacher}.",))
     title = _title(results, best)
-    sentences = tuple(_sentences(results, best))
+    sentences = tuple(_sentences(results, best, train or {}))
     figures = tuple(_figures(results, best))
     missed = results.verdicts
     if missed is None:
@@ -62,18 +68,21 @@ def _title(results: Results, best: str) -> str:
     return title
 
 
-def _sentences(results: Results, best: str) -> Iterator[str]:
+def _sentences(results: Results, best: str, train: Mapping[str, Any]) -> Iterator[str]:
     models = results.models
     scores = [f"On {results.held_out:,} held-out seeds {best} scores {shown(models[best].score)}"]
     for name, title in ((TEACHER, "the teacher"), (BASE, "the base student")):
         if name in models:
             scores.append(f"{title} {shown(models[name].score)}")
     yield ", ".join(scores) + "."
+    if results.held_out < FLOOR:
+        yield f"{results.held_out} is {TOO_FEW}."
     yield from _runners_up(results, best)
-    yield from _kd_and_sft(results)
+    for name, unequal in methods_compared(results, train).items():
+        yield _kd_and_sft(name, results.differences[name], results, unequal)
     if to_teacher := results.differences.get(f"{best} - {TEACHER}"):
-        significance = SIGNIFICANCE[to_teacher.sign]
-        yield f"{best} minus the teacher, paired by seed, is {tested(to_teacher)}: {significance}."
+        shows = significance(results, to_teacher)
+        yield f"{best} minus the teacher, paired by seed, is {tested(to_teacher)}: {shows}."
     yield from (line for line in gaps(results) if line.startswith(f"{best}: "))
 
 
@@ -110,16 +119,26 @@ def _behind(results: Results, best: str) -> list[str]:
     return behind
 
 
-def _kd_and_sft(results: Results) -> Iterator[str]:
-    """Say if distillation beats plain fine-tuning; decided by the interval, not by the mean."""
-    for name, difference in results.differences.items():
-        if results.methods(name) == ("kd", "sft"):
-            verdict = {
-                1: "KD is significantly better than SFT",
-                0: "KD and SFT show no significant difference",
-                -1: "KD is significantly worse than SFT",
-            }[difference.sign]
-            yield f"{verdict} (95 %): {name} is {tested(difference)}, paired by seed."
+def _kd_and_sft(name: str, difference: Difference, results: Results, unequal: Sequence[str]) -> str:
+    """Say if distillation beats plain fine-tuning; decided by the interval and p, not by the mean.
+
+    Arms that differ in more than the method are compared as arms.
+    """
+    figures = f"{name} is {tested(difference)}, paired by seed"
+    if results.held_out < FLOOR:
+        return f"KD and SFT cannot be compared: {figures}."
+    if unequal:
+        first, _, second = name.partition(" - ")
+        return (
+            f"{first} and {second} do not compare KD with SFT, because they also differ in "
+            f"{', '.join(unequal)}: {figures}, {SIGNIFICANCE[difference.sign]}."
+        )
+    verdict = {
+        1: "KD is significantly better than SFT",
+        0: "KD and SFT show no significant difference",
+        -1: "KD is significantly worse than SFT",
+    }[difference.sign]
+    return f"{verdict} (95 %): {figures}."
 
 
 def _figures(results: Results, best: str) -> Iterator[tuple[str, str]]:

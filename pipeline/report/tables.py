@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.format import label, shown, tested
 from pipeline.evaluation.results_model import (
+    Difference,
     Fidelity,
     GroupScore,
     Load,
@@ -15,6 +16,7 @@ from pipeline.evaluation.results_model import (
     Results,
     TaskMetric,
 )
+from pipeline.evaluation.small_samples import FLOOR, TOO_FEW
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.report.facts import Cost, Estimate, Group, Point, Reliability, Table
 
@@ -30,6 +32,11 @@ SIGNIFICANCE = {
     0: "no significant difference (95 %)",
     -1: "significantly worse (95 %)",
 }
+
+
+def significance(results: Results, difference: Difference) -> str:
+    """Return in words what a difference shows; nothing if too few examples were held out."""
+    return TOO_FEW if results.held_out < FLOOR else SIGNIFICANCE[difference.sign]
 
 
 def quality(results: Results) -> Table:
@@ -122,7 +129,7 @@ def _points(
 def differences(results: Results) -> list[Estimate]:
     """Return each paired difference with its significance in words."""
     return [
-        Estimate(name, difference, f"{tested(difference)}: {SIGNIFICANCE[difference.sign]}")
+        Estimate(name, difference, f"{tested(difference)}: {significance(results, difference)}")
         for name, difference in results.differences.items()
     ]
 
@@ -150,6 +157,8 @@ def gaps(results: Results) -> Iterator[str]:
         if name not in (TEACHER, BASE) and model.gap is not None:
             gap = _apart(model, model.gap)
             inherited = _inherited(model.gap, teacher.gap, _noise(model.groups))
+            if min(group.held_out for group in model.groups.values()) < FLOOR:
+                inherited = f"a group has {TOO_FEW}"
             yield f"{name}: its best and worst group are {gap}: {inherited}."
 
 

@@ -133,7 +133,8 @@ def summary(config: Config) -> str:
     """Return the table of results.json."""
     path = _results_path(config)
     figures = Results.read(path)
-    return "\n".join([table.table(figures), *optional_figures.lines(figures), str(path)])
+    rows = table.table(figures, config.train.model_dump())
+    return "\n".join([rows, *optional_figures.lines(figures), str(path)])
 
 
 def _results_path(config: Config) -> Path:

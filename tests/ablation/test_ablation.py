@@ -402,11 +402,11 @@ def test_senseless_options_exit_2(workshop: Path, options: list[str]) -> None:
     [
         (
             "train.arms.sft={method: sft, text: truth, share: 0.5}",
-            "selection and share are of samples",
+            "selection and share are for samples",
         ),
         (
             "train.arms.sft={method: sft, text: truth, selection: random}",
-            "selection and share are of samples",
+            "selection and share are for samples",
         ),
         ("train.arms.sft.share=0", "greater than 0"),
         (

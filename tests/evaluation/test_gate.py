@@ -39,7 +39,7 @@ def missed_lines(
 ) -> list[str]:
     config: Config = load(workshop / "config.yaml", [f"evaluate.gate={setting}"])
     measured = {
-        "teacher": (answers("1111" * 10), COST),
+        "teacher": (answers("1" * len(kd)), COST),
         "kd": (answers(kd), COST),
         "sft": (answers(sft), COST),
     }
@@ -68,6 +68,26 @@ def test_each_threshold(workshop: Path, setting: str, missed: str | None) -> Non
     """A gate that never fails, or always does: both sides of each threshold."""
     lines = missed_lines(workshop, setting)
     assert (not lines) if missed is None else (len(lines) == 1 and missed in lines[0])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_few_examples_are_never_certain(workshop: Path, count: int) -> None:
+    """A gate with `certain` shipped on one right answer."""
+    for setting in ("score: 0.1", "over: sft", "over: sft, margin: -1"):
+        lines = missed_lines(workshop, f"{{{setting}, certain: true}}", "1" * count, "0" * count)
+        assert any("too few held-out seeds" in line for line in lines)
+    assert missed_lines(workshop, "{over: sft}", "1" * count, "0" * count) == []
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "passes"), [(5, 0, False), (7, 1, False), (9, 1, True)]
+)
+def test_certain_agrees_with_p(workshop: Path, better: int, worse: int, passes: bool) -> None:
+    """The gate shipped a difference that the report called not significant."""
+    same = "1" * (40 - better - worse)
+    kd, sft = "1" * better + "0" * worse + same, "0" * better + "1" * worse + same
+    lines = missed_lines(workshop, "{over: sft, certain: true}", kd, sft)
+    assert (not lines) == passes
 
 
 def test_all_that_is_missed_is_named(workshop: Path) -> None:

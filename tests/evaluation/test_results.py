@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.config import Arm, load
 from pipeline.evaluation.bootstrap import bootstrap, bootstrap_repeats
+from pipeline.evaluation.pairs import methods_compared
 from pipeline.evaluation.results import repeats, results
 from pipeline.evaluation.results_model import Cost
 from pipeline.evaluation.table import table
@@ -108,3 +109,33 @@ def test_without_repeats_nothing_is_said_of_them(workshop: Path) -> None:
     assert found.repeats == {}
     assert "repeats" not in table(found)
     assert "kd - sft: +0.500" in table(found)
+
+
+def test_arms_of_unequal_training_are_not_compared_as_methods(workshop: Path) -> None:
+    """An sft arm on a tenth of the rows made kd look like the better method."""
+    sfts = "sft: {method: sft}, few: {method: sft, limit: 9, epochs: 3}, same: {epochs: 2}"
+    config = load(workshop / "config.yaml", [f"train.arms={{kd: {{}}, {sfts}}}", "train.epochs=2"])
+    names = ("teacher", "base", "kd", "sft", "few", "same")
+    found = results(config, {name: (answers([1.0, 0.0] * 20), COST) for name in names})
+    train = config.train.model_dump()
+    assert methods_compared(found, train) == {
+        "kd - sft": [],
+        "kd - few": ["limit", "epochs"],
+        "same - sft": [],
+        "same - few": ["limit", "epochs"],
+    }
+    lines = table(found, train).splitlines()
+    cautious = [line.split(":")[0] for line in lines if "not the method alone" in line]
+    assert cautious == ["kd - few", "same - few"]
+
+
+def test_few_examples_are_named_in_the_table(workshop: Path) -> None:
+    """The table must not leave it to the reader to find two examples too few."""
+    config = load(workshop / "config.yaml")
+    names = ("teacher", "base", "kd", "sft")
+    few, many = (
+        table(results(config, {name: (answers([1.0] * count), COST) for name in names}))
+        for count in (5, 6)
+    )
+    assert "(5 is too few held-out seeds" in few
+    assert "too few" not in many

@@ -180,6 +180,50 @@ def test_kd_and_sft_by_the_interval(tmp_path: Path, low: float, high: float, sen
     assert sum(line.startswith(sentence) for line in sentences) == 1
 
 
+def test_one_held_out_seed_shows_nothing(tmp_path: Path) -> None:
+    """With one example the report said that SFT beats KD: [-1, -1], p = 1."""
+    point = {"mean": -1.0, "low": -1.0, "high": -1.0, "p": 1.0}
+    found = finished_run.results() | {"held_out": 1, "verdicts": None}
+    found["differences"] = {"kd - sft": point, "kd - teacher": point}
+    facts = gather(finished_run.make(tmp_path / "run", found))
+    words = " ".join([*facts.verdict.sentences, *(row.text for row in facts.differences)])
+    assert "1 is too few held-out seeds for any claim" in words
+    assert "significantly" not in words
+
+
+def test_p_alone_can_deny_a_difference(tmp_path: Path) -> None:
+    """Four pairs that differ gave an interval above 0 and p = 0.125, called significant."""
+    point = {"mean": 0.1, "low": 0.02, "high": 0.2, "p": 0.125}
+    found = finished_run.results() | {"differences": {"kd - sft": point}}
+    facts = gather(finished_run.make(tmp_path / "run", found))
+    assert "significantly" not in " ".join([*facts.verdict.sentences, facts.differences[0].text])
+
+
+def test_unequal_arms_do_not_compare_methods(tmp_path: Path) -> None:
+    """An sft arm on 200 rows made KD the better method in the report."""
+    found = finished_run.results() | {
+        "differences": {"kd - sft": {"mean": 0.1, "low": 0.05, "high": 0.2, "p": 0.001}}
+    }
+    run = finished_run.make(tmp_path / "run", found)
+    for begun in run.rglob("begun.json"):
+        tree = json.loads(begun.read_text())
+        tree["config"]["train"]["arms"]["sft"]["limit"] = 200
+        begun.write_text(json.dumps(tree))
+    sentences = " ".join(gather(run).verdict.sentences)
+    assert "kd and sft do not compare KD with SFT, because they also differ in limit" in sentences
+    assert "KD is significantly better" not in sentences
+
+
+def test_groups_of_a_few_seeds_have_no_gap(tmp_path: Path) -> None:
+    """One right and one wrong answer made a gap that the report called amplified."""
+    found = finished_run.results()
+    found["models"]["kd"]["groups"]["short"]["held_out"] = 5
+    lines = " ".join(gather(finished_run.make(tmp_path / "run", found)).gaps)
+    assert "kd: its best and worst group are 0.120 apart" in lines
+    assert "a group has too few held-out seeds" in lines
+    assert "amplified" not in lines
+
+
 def test_gap_beside_the_teachers(run: Path) -> None:
     """The student must not be blamed for a gap of the teacher's, or for noise."""
     lines = {line.partition(":")[0]: line for line in gather(run).gaps}
