@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Config
+from pipeline.errors import UnknownError
 from pipeline.evaluation.bootstrap import Interval, bootstrap, bootstrap_ratio
 from pipeline.evaluation.small_samples import UNIT
 from pipeline.records import Scored
 from pipeline.verifiers import json_answers, verify
 from pipeline.verifiers.code_fence import unfenced
-from pipeline.verifiers.scorers import SCORERS, normalise
+from pipeline.verifiers.scorers import SCORERS, find_label
 
 Field = tuple[str, str, Any]  # path, type (true is not 1) and value of a leaf of a JSON value
 
@@ -36,10 +37,10 @@ def macro_f1(answers: Sequence[Scored], labels: Sequence[str]) -> float:
 
     It is 0 for a label that occurs in neither. An unreadable answer counts for no label.
     """
-    answered = [normalise(answer.score.answer or "") for answer in answers]
-    true = [normalise(answer.target or "") for answer in answers]
+    answered = [find_label(answer.score.answer or "", labels) for answer in answers]
+    true = [find_label(str(answer.target or ""), labels) for answer in answers]
     scores = []
-    for label in map(normalise, labels):
+    for label in labels:
         right = sum(a == b == label for a, b in zip(answered, true, strict=True))
         either = answered.count(label) + true.count(label)
         scores.append(2 * right / either if either else 0.0)
@@ -58,7 +59,10 @@ def shared_fields(answer: str | None, target: str) -> tuple[int, int]:
 
 
 def _value(name: str, answer: Scored) -> float:
-    return SCORERS[name](answer.score.answer, str(answer.target), None).value
+    try:
+        return SCORERS[name](answer.score.answer, str(answer.target), None).value
+    except UnknownError:  # the target has no number
+        return 0.0
 
 
 def _json_metrics(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:

@@ -14,7 +14,7 @@ from pipeline.models.weights import load_config
 from pipeline.students import checks, source
 from pipeline.students.build import random_config
 from pipeline.verifiers import verify
-from pipeline.verifiers.scorers import normalise
+from pipeline.verifiers.scorers import find_label
 
 
 def check_config(config: Config) -> list[str]:
@@ -59,8 +59,8 @@ def check_config(config: Config) -> list[str]:
 
 
 def _check_labels(config: Config, targets: list[str]) -> None:
-    labels = {normalise(label) for label in config.task.labels or ()}
-    unknown = sorted({target for target in targets if labels and normalise(target) not in labels})
+    labels = config.task.labels
+    unknown = sorted({target for target in targets if labels and not find_label(target, labels)})
     if unknown:
         raise PipelineError(
             f"task.labels: the seeds also have {', '.join(map(repr, unknown[:5]))}; "

@@ -1,27 +1,51 @@
 """Score an answer against the ground truth by string operations."""
 
-import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
-
+from pipeline.errors import UnknownError
 from pipeline.records import Score
+from pipeline.verifiers.numbers import equal, last_number
 
 SHOWN = 80  # characters of an unreadable answer in an explanation
 WORD = re.compile(r"\w+")
-WHOLE = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|(?<!\d )\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?!\d)|\d+)"
-NUMBER = re.compile(  # 2 1/2; or -1,234.5, 1 000, .5, 3e8, 3 x 10^8, 3/4
-    r"(?P<sign>[-+]?)"
-    r"(?:(?P<whole>\d{1,3}) (?P<part>[1-9]\d{0,2})/(?P<parts>\d{1,3})(?!\d)"
-    rf"|(?P<above>{WHOLE}(?:\.\d+)?|(?<!\w)\.\d+)"
-    r"(?:(?:e|\s?[x*\u00d7]\s?10\s?\^\s?)(?P<power>[-+]?\d+))?"
-    r"(?:\s*/\s*(?P<below>\d+(?:\.\d+)?))?)",
-    re.IGNORECASE,
+PUNCTUATION = " .,;:!?\"'`*"
+LEADING = " ,;:\u00bf\u00a1\u3001\u3002"
+TRAILING = " .,;:\u00b7\u0387\u037e\u060c\u061b\u06d4\u0964\u0965\u3001\u3002"
+DETACHED = re.compile(r"[.!?*\"'`]+ ")  # in front of the text, with a space between
+FACTORIAL = re.compile(r"(?:\d|\)|(?<!\w)[^\W\d_])!+$")
+WRAPPED = [  # in quotes or in Markdown
+    re.compile(rf"{opening}([^{inside}]+){closing}")
+    for opening, closing, inside in (
+        (r"\*\*\*?", r"\*\*\*?", "*"),
+        (r"\*", r"\*", "*"),
+        ("__?", "__?", "_"),
+        ("`+", "`+", "`"),
+        ('"', '"', '"'),
+        ("'", "'", "'"),
+        ("[\u00ab\u00bb\u2039\u203a]", "[\u00ab\u00bb\u2039\u203a]", "\u00ab\u00bb\u2039\u203a"),
+        ("[\u300c\u300e\u300a]", "[\u300d\u300f\u300b]", "\u300c\u300d"),
+    )
+]
+TYPOGRAPHY = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4\u02bc", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63", "-"),
+        "\u2026": "...",
+    }
 )
-GLUED = re.compile(r"[A-Za-z_^]")  # in front of a digit: m2, cm^3, CO2
+# without their meaning changing, unlike superscripts and fractions: full and half width, ligatures
+COMPATIBLE = re.compile(
+    "[\u3130-\u318f\ufb00-\ufdff\ufe70-\ufefc\uff01-\uffee\u3000\u1100-\u11ff]+"
+)
+# zero-width and direction marks, soft hyphens, variation selectors
+UNSEEN = re.compile(
+    "[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe0e\ufe0f\ufeff]"
+)
 
 NO_ANSWER = Score(value=0.0, explanation="no answer found")
 
@@ -29,48 +53,100 @@ Scorer = Callable[[str | None, str, Sequence[str] | None], Score]
 
 
 def normalise(text: str) -> str:
-    """Return the text without case, outer punctuation and repeated white space."""
-    return " ".join(text.casefold().split()).strip(" .,;:!?\"'`*")
+    """Return the text without case, outer punctuation and repeated white space.
 
-
-def find_numbers(text: str) -> list[re.Match[str]]:
-    """Return the numbers in a text; those directly behind a letter or ^ only if all of them are."""
-    matches = list(NUMBER.finditer(text.replace("\u2212", "-")))
-    free = [match for match in matches if not GLUED.match(text, match.start() - 1, match.start())]
-    return free or matches
-
-
-def last_number(text: str) -> float | None:
-    """Return the last number of a text; None if there is none, or it is not finite.
-
-    Reads signs, thousands by commas or spaces, decimals, powers of ten, fractions and mixed ones.
+    Different encodings of one text become equal: composed and decomposed letters, full width,
+    dashes and minus signs, straight and curly quotes; characters that are not seen are dropped.
+    Punctuation that may belong to the text stays: a point or sign directly in front of it, "!"
+    behind a number or a single letter, and a text that is nothing but punctuation.
     """
-    matches = find_numbers(text)
-    return _value(matches[-1]) if matches else None
+    text = _one_form(text)
+    if not text or (text[0].isalnum() and text[-1].isalnum()):
+        return text
+    if all(unicodedata.category(character)[0] in "PZ" for character in text):
+        return text
+    while True:
+        stripped = _without_outer(text)
+        if stripped == text:
+            return text
+        text = stripped
 
 
-def _value(match: re.Match[str]) -> float | None:
-    groups = match.groupdict()
-    if groups["whole"] is not None:
-        below = float(groups["parts"])
-        above = str(int(groups["whole"]) * int(groups["parts"]) + int(groups["part"]))
-    else:
-        below = float(groups["below"] or 1)
-        above = re.sub(r"[,\s]", "", groups["above"])
-    value = float(f"{groups['sign']}{above}e{groups['power'] or 0}")
-    return value / below if below and math.isfinite(value) else None
+def _one_form(text: str) -> str:
+    """Return the text in one encoding, without case and repeated white space."""
+    if not text.isascii():
+        text = COMPATIBLE.sub(lambda match: unicodedata.normalize("NFKC", match.group()), text)
+        text = UNSEEN.sub("", text.translate(TYPOGRAPHY))
+        text = unicodedata.normalize("NFC", text.casefold())
+    return " ".join(text.casefold().split())
+
+
+def _without_outer(text: str) -> str:
+    """Take off one layer of punctuation or of Markdown, if that leaves any text."""
+    for pattern in WRAPPED:
+        if (match := pattern.fullmatch(text)) and match.group(1).strip():
+            return match.group(1).strip()
+    text = text.lstrip(LEADING).rstrip(TRAILING) or text
+    if match := DETACHED.match(text):
+        text = text[match.end() :]
+    for mark in ("**", '"', "`"):  # one that has lost its other half
+        if text.count(mark) % 2 and len(text) > len(mark):
+            text = text.removeprefix(mark)
+            text = text if text[-len(mark) - 1].isdigit() else text.removesuffix(mark)
+    if text.endswith(("!", "?")) and not FACTORIAL.search(text):
+        return text.rstrip("!? ") or text
+    return text.strip()
+
+
+def find_label(text: str, labels: Sequence[str]) -> str | None:
+    """Return the label that a text is, or None.
+
+    The nearest reading that is one label counts: the same text, then without points and commas
+    around it, then without any outer punctuation, unless labels differ in that alone.
+    """
+    for form, labels_by_form in zip(FORMS, _label_forms(tuple(labels)), strict=True):
+        if (wanted := form(text)) in labels_by_form:
+            return labels_by_form[wanted]
+    return None
+
+
+@cache
+def _label_forms(labels: tuple[str, ...]) -> list[dict[str, str | None]]:
+    """Return for each form the labels by it; None where two labels have the same."""
+    bare = [_bare(label) for label in labels]
+    forms: list[dict[str, str | None]] = []
+    for form in FORMS:
+        written = [form(label) for label in labels]
+        key = bare if form in LOOSE else written  # labels that differ in marks need their marks
+        forms.append({})
+        for text, name, same in zip(written, labels, key, strict=True):
+            forms[-1][text] = name if key.count(same) == 1 else None
+    return forms
+
+
+def _pointed(text: str) -> str:
+    return _one_form(text).lstrip(LEADING).rstrip(TRAILING)
+
+
+def _bare(text: str) -> str:
+    return normalise(text).strip(PUNCTUATION)
+
+
+LOOSE: tuple[Callable[[str], str], ...] = (normalise, _bare)
+FORMS: tuple[Callable[[str], str], ...] = (str.strip, _one_form, _pointed, *LOOSE)
 
 
 def label(answer: str | None, target: str, labels: Sequence[str] | None) -> Score:
-    """Score 1 if the answer is the target's label."""
+    """Score 1 if the answer is the target's label. Raises UnknownError if the target is none."""
     if answer is None:
         return NO_ANSWER
-    known = {normalise(name): name for name in labels or ()}
-    name = known.get(normalise(answer))
+    expected = find_label(target, labels or ())
+    if expected is None:
+        raise UnknownError(f"the target is not one of the labels: {target[:SHOWN]}")
+    name = find_label(answer, labels or ())
     if name is None:
         return Score(value=0.0, explanation=f"not one of the labels: {answer[:SHOWN]}")
-    right = name == known.get(normalise(target), target)
-    return _compared(right, name, "right label", target)
+    return _compared(name == expected, name, "right label", target)
 
 
 def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
@@ -84,20 +160,18 @@ def exact(answer: str | None, target: str, labels: Sequence[str] | None = None) 
 def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None) -> Score:
     """Score 1 if the last numbers of answer and target are equal.
 
-    Whole numbers must be equal exactly, others to one part in a million.
+    Whole numbers must be equal exactly, others to one part in a million. Raises UnknownError if the
+    target holds no number.
     """
     if answer is None:
         return NO_ANSWER
     given, expected = last_number(answer), last_number(target)
+    if expected is None:
+        raise UnknownError(f"no number in the target: {target[:SHOWN]}")
     if given is None:
         return Score(value=0.0, explanation=f"no number in the answer: {answer[:SHOWN]}")
-    if expected is None:
-        return Score(value=0.0, explanation=f"no number in the target: {target}")
-    if given.is_integer() and expected.is_integer():
-        right = given == expected
-    else:
-        right = bool(np.isclose(given, expected, rtol=1e-6, atol=1e-9))
-    return _compared(right, f"{given:.15g}", "same number", f"{expected:.15g}")
+    right = equal(given, expected)
+    return _compared(right, given.canonical(15), "same number", expected.canonical(15))
 
 
 def _compared(right: bool, answer: str, why_right: str, target: str) -> Score:

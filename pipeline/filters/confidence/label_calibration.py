@@ -343,9 +343,9 @@ def _label_place(sample: Sample, owners: Mapping[int, int]) -> int | None:
 
 
 def _label_numbers(texts: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int16]:
-    number_of = {scorers.normalise(label): number for number, label in enumerate(labels)}
+    number_of: dict[str | None, int] = {label: number for number, label in enumerate(labels)}
     numbers = [
-        UNKNOWN if text is None else number_of.get(scorers.normalise(text), UNKNOWN)
+        UNKNOWN if text is None else number_of.get(scorers.find_label(text, labels), UNKNOWN)
         for text in texts
     ]
     return np.array(numbers, np.int16)

@@ -15,7 +15,7 @@ from pipeline.filters.hashing import NOTHING, count_occurrences, shuffle, text_k
 from pipeline.filters.measures import Batch, Measure
 from pipeline.filters.verdict import Rejection, Verdict, reject
 from pipeline.records import Sample
-from pipeline.verifiers import scorers
+from pipeline.verifiers import numbers, scorers
 
 MAX_CHARACTERS = 35  # of a result in a verdict
 NEGATION_REACH = 40  # characters before a label in which it may be negated
@@ -186,12 +186,10 @@ def find_contradictions(
 def _normalise(text: str | None, metric: str) -> str | None:
     """Return what two equal answers have in common; None where nothing is readable."""
     if text is None or metric != "numeric":
-        return scorers.normalise(text or "") or None
-    value = scorers.last_number(text)
-    if value is None:
-        return None
-    value += 0.0  # -0 is 0
-    return f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
+        words = scorers.normalise(text or "")
+        return words if words.strip(".,;: ") else None
+    number = numbers.last_number(text)
+    return None if number is None else number.canonical(6)
 
 
 def _says(result: str | None, answer: str, metric: str) -> bool:
@@ -210,7 +208,7 @@ def _numbers(text: str) -> Iterator[str]:
 
 
 def _digits(text: str) -> list[str]:
-    return [match.group() for match in scorers.find_numbers(text)]
+    return [number.text for number in numbers.find_numbers(text)]
 
 
 def _label(text: str, labels: Sequence[str]) -> Iterator[str]:

@@ -44,10 +44,9 @@ def listed(batch: Batch, choices: Sequence[str]) -> list[Rejection | None]:
 
     Case, outer punctuation and spacing do not count.
     """
-    known = {scorers.normalise(choice) for choice in choices}
 
     def judge(answer: str | None) -> Rejection | None:
-        if answer is None or scorers.normalise(answer) in known:
+        if answer is None or scorers.find_label(answer, choices) is not None:
             return None
         return "not_listed", answer[:SHOWN]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Rejection, Verdict, reject
 from pipeline.records import Sample
-from pipeline.verifiers import scorers
+from pipeline.verifiers import numbers, scorers
 
 SHOWN = 80
 
@@ -46,14 +46,13 @@ def parseable(
     `reasoned`: for each prompt, by number, whether it asks for a rationale. Reasons: no_answer,
     no_rationale, not_a_label, not_a_number.
     """
-    known = {scorers.normalise(label) for label in labels or ()}
 
     def judge(sample: Sample) -> Rejection | None:
         if sample.answer is None:
             return "no_answer", sample.text[:SHOWN]
-        if metric == "label" and scorers.normalise(sample.answer) not in known:
+        if metric == "label" and scorers.find_label(sample.answer, labels or ()) is None:
             return "not_a_label", sample.answer[:SHOWN]
-        if metric == "numeric" and scorers.last_number(sample.answer) is None:
+        if metric == "numeric" and numbers.last_number(sample.answer) is None:
             return "not_a_number", sample.answer[:SHOWN]
         if reasoned[sample.prompt] and sample.rationale is None:
             return "no_rationale", sample.text[:SHOWN]
