@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.table import Row, main, median, spread
 from pipeline.errors import UnknownError
-from pipeline.verifiers.verify import Check, verify
+from pipeline.verifiers.verify import CheckSettings, verify
 
 SECONDS = 4.0
 BAR_SECONDS = 5.0
@@ -85,9 +85,9 @@ HANGS: list[tuple[str, str]] = [  # answer, target
 ]
 
 
-def check(verifier: str) -> Check:
+def check(verifier: str) -> CheckSettings:
     """Return the settings of a verifier without labels or schema."""
-    return Check(verifier, None, None, SECONDS, 1024)
+    return CheckSettings(verifier, None, None, SECONDS, 1024)
 
 
 @dataclass(frozen=True)

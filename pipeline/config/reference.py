@@ -1,4 +1,4 @@
-"""Describe every config key from the models: its values, default, meaning and an example."""
+"""Describe every config key from the pydantic classes: values, default, meaning and example."""
 
 import difflib
 import math
@@ -16,11 +16,12 @@ from pipeline.config import Section
 from pipeline.config.run import Config
 from pipeline.errors import PipelineError
 
-ARM, EXAMPLE_ARM = "NAME", "mine"  # what stands for an arm's name, and the one that examples add
-COLUMNS = 99  # of prose
+# in keys, a placeholder for an arm's name; in examples, the name of an arm that they add
+ARM_PLACEHOLDER, EXAMPLE_ARM = "NAME", "mine"
+COLUMNS = 99  # width of prose
 ESCAPED_BAR = "\\|"
 KINDS: dict[Any, str] = {bool: "true | false", int: "whole number", float: "number", str: "text"}
-SIGNS = {">=": "ge", ">": "gt", "<=": "le", "<": "lt"}  # low end first
+SIGNS = {">=": "ge", ">": "gt", "<=": "le", "<": "lt"}  # lower bounds come first
 OPENING, CLOSING = {">=": "[", ">": "("}, {"<=": "]", "<": ")"}
 INTRO = """# Every config key
 
@@ -42,7 +43,7 @@ This page is written by `pipeline schema --markdown > docs/reference/config.md`.
 
 @dataclass(frozen=True)
 class Table:
-    """The keys of one section that were asked for."""
+    """Those keys of one section that the caller asked for."""
 
     path: str  # dotted; empty for the top level
     heading: str
@@ -51,7 +52,7 @@ class Table:
 
 
 def keys(prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield (dotted key, field) of every key that is `prefix` or stands below it.
+    """Yield (dotted key, field) of the key `prefix`, or of every key of the section `prefix`.
 
     Raises PipelineError if there is none.
     """
@@ -60,7 +61,7 @@ def keys(prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
 
 
 def lines(prefix: str = "") -> Iterator[str]:
-    """Yield a line for each key: teacher.top_k  whole number >= 0, default 0: … Example: …"""
+    """Yield a line per key, such as `teacher.top_k  whole number >= 0, default 0: … Example: …`."""
     for key, field in keys(prefix):
         default = default_of(field)
         default = f"default {default}" if default else "required"
@@ -71,7 +72,7 @@ def lines(prefix: str = "") -> Iterator[str]:
 def markdown(prefix: str = "") -> str:
     """Return one Markdown table for each section, for docs/reference/config.md.
 
-    A section that has the keys of an earlier one refers to it.
+    If two sections have the same class, the second only links to the first.
     """
     blocks = [] if prefix else [INTRO]
     paths: dict[type[Section], str] = {}
@@ -88,7 +89,7 @@ def markdown(prefix: str = "") -> str:
 
 
 def values_of(field: FieldInfo) -> str:
-    """Return the values of a field, such as "number in (0, 1]" or "sft | kd"; null is left out."""
+    """Return the allowed values, such as "number in (0, 1]" or "sft | kd"; null is not listed."""
     annotation = field.annotation
     if get_origin(annotation) in (Union, UnionType):
         annotation = next(item for item in get_args(annotation) if item is not type(None))
@@ -104,15 +105,21 @@ def values_of(field: FieldInfo) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """Return the default as YAML, or its source; empty for a key that must be set."""
+    """Return the default as YAML; an empty string for a key that must be set.
+
+    If the default comes from elsewhere, return a text that says from where, such as runs/CONFIG.
+    """
     if field.is_required():
         return str(_extra(field).get("default", ""))
     return _yaml(field.default)
 
 
 def example_of(key: str, field: FieldInfo) -> str:
-    """Return a valid override, such as teacher.temperature=0.7; the one of an arm adds an arm."""
-    return f"{key.replace(ARM, EXAMPLE_ARM)}={_yaml((field.examples or [None])[0])}"
+    """Return a valid override, such as teacher.temperature=0.7.
+
+    For a key of an arm, the override adds a new arm named `mine`.
+    """
+    return f"{key.replace(ARM_PLACEHOLDER, EXAMPLE_ARM)}={_yaml((field.examples or [None])[0])}"
 
 
 def _wrapped(text: str) -> list[str]:
@@ -120,12 +127,12 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _tables(prefix: str) -> Iterator[Table]:
-    """Yield every section that has keys at or below `prefix`."""
+    """Yield a table for every section that has keys at or below `prefix`."""
     is_known = False
     for path, heading, section in _sections(Config, "", "# Top level"):
         rows = {}
         for name, field in section.model_fields.items():
-            if _below(field) is None and _is_under(f"{path}{name}", prefix):
+            if _section_of(field) is None and _is_under(f"{path}{name}", prefix):
                 rows[f"{path}{name}"] = field
         if rows:
             is_known = True
@@ -137,16 +144,16 @@ def _tables(prefix: str) -> Iterator[Table]:
 def _sections(
     section: type[Section], path: str, title: str, about: Sequence[str] = ()
 ) -> Iterator[tuple[str, str, type[Section]]]:
-    """Yield (dotted path, heading, section) of a section and of all those within it.
+    """Yield (dotted path, heading, section) of a section and of all sections inside it.
 
-    `about` is what the field that has the section says of it: its description and its default.
+    `about` holds the description and the default of the field that contains this section.
     """
     description, default = about or ("", "")
     sentences = (description, _one_line(section.__doc__), default)
     yield path, f"#{title}\n\n{' '.join(filter(None, sentences))}", section
     for name, field in section.model_fields.items():
-        below = _below(field)
-        if below is None:
+        inner_section = _section_of(field)
+        if inner_section is None:
             continue
         inner, default = f"{path}{name}", ""
         if field.default is None:
@@ -156,13 +163,13 @@ def _sections(
                 arm: settings.model_dump(exclude_defaults=True)
                 for arm, settings in field.default.items()
             }
-            inner, default = f"{inner}.{ARM}", f"Default: `{inner}={_yaml(arms)}`."
+            inner, default = f"{inner}.{ARM_PLACEHOLDER}", f"Default: `{inner}={_yaml(arms)}`."
         about = (_one_line(field.description), default)
-        yield from _sections(below, f"{inner}.", f"# {inner}", about)
+        yield from _sections(inner_section, f"{inner}.", f"# {inner}", about)
 
 
-def _below(field: FieldInfo) -> type[Section] | None:
-    """Return the section that a field has, by itself or under names; None for a leaf."""
+def _section_of(field: FieldInfo) -> type[Section] | None:
+    """Return the Section class of a field or of its dict's values; None if it has none."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
@@ -170,15 +177,20 @@ def _below(field: FieldInfo) -> type[Section] | None:
 
 
 def _is_under(key: str, prefix: str) -> bool:
-    """Return whether a key is `prefix` or below it; an arm may have any name."""
+    """Return True if a key is `prefix` or below it; in `prefix` an arm may have any name."""
     wanted = prefix.split(".") if prefix else []
     parts = key.split(".")[: len(wanted)]
     pairs = zip(parts, wanted, strict=False)
-    return len(parts) == len(wanted) and all(part in (name, ARM) for part, name in pairs)
+    return len(parts) == len(wanted) and all(
+        part in (name, ARM_PLACEHOLDER) for part, name in pairs
+    )
 
 
 def _suggest(prefix: str) -> str:
-    """Return which key the unknown `prefix` may have meant; its last part alone is enough."""
+    """Return which key the user may have meant by the unknown `prefix`.
+
+    The last part of a key is enough to find it, such as top_k for teacher.top_k.
+    """
     names: dict[str, str] = {}
     for key, _ in keys():
         parts = key.split(".")
@@ -211,7 +223,7 @@ def _one_line(text: str | None) -> str:
 
 
 def _bounds(field: FieldInfo) -> str:
-    """Return the bounds of a number after a space: in [0, 2], >= 1, or nothing."""
+    """Return a number's bounds, such as " in [0, 2]" or " >= 1"; an empty string if it has none."""
     ends = {sign: _bound(field, name) for sign, name in SIGNS.items()}
     ends = {sign: bound for sign, bound in ends.items() if bound is not None}
     if len(ends) == 2:

@@ -97,7 +97,7 @@ def _check_local_student(config: Config, name: str) -> None:
         checks.check(config, name, load_config(name, None), tokenizer)
         if teacher_is_local:
             for arm in config.train.arms:
-                checks.check_vocabulary(config, arm, tokenizer)
+                checks.shares_vocabulary(config, arm, tokenizer)
             checks.check_fidelity(config, tokenizer)
 
 

@@ -37,7 +37,7 @@ from pipeline.storage.journal import Shard
 from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
 from pipeline.verifiers import verify
-from pipeline.verifiers.verify import Check
+from pipeline.verifiers.verify import CheckSettings
 
 log = logging.getLogger(__name__)
 
@@ -292,7 +292,7 @@ class _Examiner:
     model: Model
     prompt: Prompt
     by_id: Mapping[str, Seed]
-    check: Check
+    check: CheckSettings
     header: topk.Header | None  # of the frames, if they are stored
 
     def question(self, identifier: str) -> Question[Scored]:

@@ -10,9 +10,11 @@ from pipeline.models.tokenizer import Tokenizer
 from pipeline.students import layers, lora, vocabulary_trimming
 
 
-def check_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
-    """Return whether the student's token ids are the teacher's, or were before its vocabulary was
-    trimmed. Raises PipelineError if they are not and the arm is kd."""
+def shares_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
+    """Return True if student and teacher share a tokenizer. Trimming is not a difference.
+
+    For a kd arm, raise PipelineError instead of returning False.
+    """
     same = same_tokenizer(config, student)
     if not same and config.train.arms[arm].method == "kd":
         raise PipelineError(
@@ -24,8 +26,8 @@ def check_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
 
 
 def check_fidelity(config: Config, student: Tokenizer) -> None:
-    """Raise PipelineError if evaluate.fidelity is on and teacher and student have different
-    vocabularies. A trimmed one is not different."""
+    """Raise PipelineError if evaluate.fidelity is on and student and teacher do not share a
+    tokenizer. A trimmed vocabulary counts as the same."""
     if config.evaluate.fidelity and not same_tokenizer(config, student):
         raise PipelineError(
             f"evaluate.fidelity: the tokenizer of {student.name} differs from that of the teacher "
@@ -44,12 +46,14 @@ def check(config: Config, name: str, model_config: Any, tokenizer: Tokenizer) ->
         vocabulary_trimming.check(tokenizer)
     if student.lora is not None:
         lora.check_quantise(student.lora)
-        lora.targets(meta_model(model_config), student.lora)
+        lora.check_targets(meta_model(model_config), student.lora)
 
 
 def same_tokenizer(config: Config, student: Tokenizer) -> bool:
-    """Return whether the student's tokenizer is the teacher's, perhaps trimmed. That of a server
-    without teacher.tokenizer is unknown."""
+    """Return True if the student's tokenizer is the teacher's, or was before it was trimmed.
+
+    Returns False for a server without teacher.tokenizer, because its tokenizer is unknown.
+    """
     teacher = config.teacher
     if teacher.backend == "openai" and teacher.tokenizer is None:
         return False
@@ -59,7 +63,7 @@ def same_tokenizer(config: Config, student: Tokenizer) -> bool:
 
 
 def meta_model(model_config: Any) -> Any:
-    """Make the model without memory for its weights."""
+    """Make the model on torch's meta device, which gives its weights shapes but no memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -72,5 +76,5 @@ def check_untrimmed(tokenizer: Tokenizer) -> None:
     if Vocabulary.read(tokenizer.name) is not None:
         raise PipelineError(
             f"student.trim_vocabulary: {tokenizer.name} is trimmed already; set it to false, or "
-            "start from the model it was made from"
+            "start from the model before it was trimmed"
         )

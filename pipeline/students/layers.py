@@ -1,4 +1,4 @@
-"""Students with fewer layers: which layers are kept, and the model that remains."""
+"""Students with fewer layers: choose the layers to keep and remove the others."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,14 +14,15 @@ def layers_of(model: Any, name: str) -> Any:
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
         raise PipelineError(
-            f"{name}: the layers of a {type(model).__name__} are not found; give a custom student"
+            f"{name}: the layers of a {type(model).__name__} are not found; leave out "
+            "student.layers and student.keep_layers, or set student.model to a smaller model"
         )
     return layers
 
 
 def check(name: str, total: int, layers: int | None, keep: Sequence[int] | None) -> None:
-    """Raise PipelineError if layers are to be kept that the model `name` with `total` layers does
-    not have."""
+    """Raise PipelineError if `layers` or `keep` asks for layers that the model `name`, with `total`
+    layers, does not have."""
     if layers is not None and layers > total:
         raise PipelineError(
             f"student.layers: {layers} of {name}, which has {total}; keep {total} or fewer"
@@ -35,23 +36,23 @@ def check(name: str, total: int, layers: int | None, keep: Sequence[int] | None)
 
 
 def even(total: int, count: int) -> list[int]:
-    """Return `count` of `total` indices, evenly spaced, the first and the last among them. One
-    alone is the first."""
+    """Return `count` evenly spaced indices below `total`, including the first and the last. If
+    `count` is 1, return only the first."""
     gaps = max(count - 1, 1)
     return [(2 * index * (total - 1) + gaps) // (2 * gaps) for index in range(count)]
 
 
 def highest(scores: Sequence[float], count: int) -> list[int]:
-    """Return the `count` layers with the highest scores in the model's order; of equals the
-    earlier."""
+    """Return the indices of the `count` highest scores, in rising order. For equal scores the
+    earlier layer wins."""
     best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:count]
     return sorted(best)
 
 
 def importance(model: Any, name: str, prompts: Iterable[Sequence[int]]) -> list[float]:
-    """Return the block influence of each layer: 1 - cosine of its input and its output, the mean
-    over all tokens of `prompts` (token ids).
+    """Return the block influence of each layer, a mean over all tokens of `prompts` (token ids).
 
+    Block influence is 1 - cosine(input, output), so it is low for a layer that changes little.
     Source: ShortGPT, Men et al. 2024, arXiv:2403.03853.
     """
     import torch
@@ -82,7 +83,7 @@ def importance(model: Any, name: str, prompts: Iterable[Sequence[int]]) -> list[
 
 
 def keep(model: Any, name: str, kept: Sequence[int]) -> None:
-    """Remove all layers but `kept` from the model, and put these into the order given."""
+    """Remove all layers but `kept` from the model. The new order is that of `kept`."""
     from torch import nn
 
     all_layers = layers_of(model, name)
@@ -101,8 +102,8 @@ def keep(model: Any, name: str, kept: Sequence[int]) -> None:
 
 
 def check_saved(model: Any, name: str, reloaded: Any) -> None:
-    """Raise PipelineError if `reloaded`, made from the saved config alone, has other weights than
-    `model`, by name and shape."""
+    """Raise PipelineError if the names or shapes of the weights differ between `model` and
+    `reloaded`, a model made from the saved config alone."""
     saved = _shapes(model)
     made = _shapes(reloaded)
     differing = sorted(
@@ -110,9 +111,10 @@ def check_saved(model: Any, name: str, reloaded: Any) -> None:
     )
     if differing:
         raise PipelineError(
-            f"student: {name} cannot be loaded again as it was cut: its config makes another "
-            f"{differing[0]} (some models choose a layer's form by its number); choose other "
-            "student.keep_layers, or give a custom student"
+            f"student: {name} cannot be loaded after the cut: from its config, "
+            f"{differing[0]} is missing or has another shape, because this model chooses a layer's "
+            "type by its position; choose other student.keep_layers, or set student.model to a "
+            "smaller model"
         )
 
 

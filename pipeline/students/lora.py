@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 
 
 def load_options(lora: Lora, dtype: Any) -> dict[str, Any]:
-    """Return the options of from_pretrained under `lora`. `dtype`: of 4-bit arithmetic."""
+    """Return the options of from_pretrained under `lora`. 4-bit weights compute in `dtype`."""
     if lora.quantise is None:
         return {}
     check_quantise(lora)
@@ -37,11 +37,12 @@ def check_quantise(lora: Lora) -> None:
 
 
 def attach(model: Any, lora: Lora) -> Any:
-    """Freeze the model and put trainable adapters on its body's linear layers. Their first values
-    come from torch's random generator.
+    """Freeze the model and put trainable adapters on its body's linear layers.
 
-    Raises PipelineError if a target is not a linear layer of the body.
+    torch's random generator draws the first values of the adapters. Raises PipelineError if a
+    target is not a linear layer of the body.
     """
+    check_targets(model, lora)
     from peft import LoraConfig, TaskType, get_peft_model
 
     settings = LoraConfig(
@@ -49,42 +50,37 @@ def attach(model: Any, lora: Lora) -> Any:
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=targets(model, lora),
+        target_modules=lora.targets or _linear_layers(model),
     )
-    # else gradient checkpointing finds no input with a gradient
+    # without this, gradient checkpointing finds no input that needs a gradient and computes none
     model.enable_input_require_grads()
     return get_peft_model(model, settings)
 
 
-def targets(model: Any, lora: Lora) -> list[str]:
-    """Return the names of the body's linear layers that get an adapter. Raises PipelineError if
-    `lora.targets` names anything else."""
-    from torch import nn
-
-    modules = model.base_model.named_modules()
-    paths = [path for path, module in modules if isinstance(module, nn.Linear)]
-    linear = sorted({path.rpartition(".")[2] for path in paths})
+def check_targets(model: Any, lora: Lora) -> None:
+    """Raise PipelineError if `lora.targets` names anything but linear layers of the body."""
+    linear = _linear_layers(model)
     unknown = [name for name in lora.targets or () if name not in linear]
     if unknown:
         raise PipelineError(
             f"student.lora.targets: {unknown[0]} is no linear layer of this "
             f"{type(model).__name__}'s body; it has {', '.join(linear)}"
         )
-    return lora.targets or linear
 
 
 def merged(model: Any) -> Any:
-    """Return the plain model with its adapters merged in; one without adapters stays as it is.
+    """Return the plain model with its adapters merged in. A model without adapters is returned
+    unchanged.
 
-    4-bit weights are dequantised first: the adapters were trained on those, not on the weights
-    before quantisation.
+    4-bit weights are dequantised first. The original weights would not do, because the adapters
+    were trained on top of the quantised ones.
     """
     from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     if not isinstance(model, PeftModel):
         return model
     if getattr(model, "is_loaded_in_4bit", False):
-        # reading the state also undoes the order of 4-bit weights that inference on a CPU leaves
+        # inference on a CPU leaves 4-bit weights reordered; reading the state restores their order
         trained, settings = get_peft_model_state_dict(model), model.peft_config["default"]
         base = model.unload()
         model = get_peft_model(base.dequantize(dtype=base.dtype), settings)
@@ -93,7 +89,7 @@ def merged(model: Any) -> Any:
 
 
 def body(model: Any) -> Any:
-    """Return the transformer without its lm_head, adapters included, which gives hidden states."""
+    """Return the transformer with its adapters but without its lm_head: it gives hidden states."""
     return plain(model).base_model
 
 
@@ -103,7 +99,16 @@ def head(model: Any) -> Any:
 
 
 def plain(model: Any) -> Any:
-    """Return the causal language model that adapters, if any, are put into."""
+    """Return the causal language model without peft's wrapper. Its layers keep their adapters."""
     from peft import PeftModel
 
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _linear_layers(model: Any) -> list[str]:
+    """Return the names of the body's linear layers, such as q_proj."""
+    from torch import nn
+
+    modules = model.base_model.named_modules()
+    paths = [path for path, module in modules if isinstance(module, nn.Linear)]
+    return sorted({path.rpartition(".")[2] for path in paths})

@@ -81,7 +81,7 @@ def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Ro
 def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
     """Return the encoder of an arm's rows."""
     arm = config.train.arms[name]
-    same = arm.text == "truth" or checks.check_vocabulary(config, name, tokenizer)
+    same = arm.text == "truth" or checks.shares_vocabulary(config, name, tokenizer)
     return Encoder(
         tokenizer,
         prompts.load(config.train.prompt),
@@ -247,7 +247,7 @@ def _choose_unfiltered(
     return everything, *draw(everything, candidates, count, training_seed(config, name), is_usable)
 
 
-def _is_wrong(check: verify.Check, sample: Sample) -> bool:
+def _is_wrong(check: verify.CheckSettings, sample: Sample) -> bool:
     """Return whether the answer is wrong; one that cannot be checked is not."""
     if sample.seed.target is None:
         return False

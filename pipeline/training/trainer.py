@@ -111,7 +111,7 @@ class DistillTrainer(HookedTrainer):
         self._loading_seconds += time.perf_counter() - started
         return samples
 
-    def loss_weight(self, batches: list[dict[str, Any]], device: Any) -> Tensor | None:
+    def loss_divisor(self, batches: list[dict[str, Any]], device: Any) -> Tensor | None:
         """Return the sum of the token weights over all processes. A token of weight 0 does not
         count, so that arms with different weights have comparable losses."""
         if not batches:

@@ -16,7 +16,10 @@ from trl.models.utils import _ForwardRedirection
 
 
 class HookedTrainer(SFTTrainer):
-    """TRL's trainer with public methods in place of the private ones that training overrides."""
+    """TRL's trainer whose hooks are public methods.
+
+    A subclass overrides the public methods; this class connects them to TRL's private ones.
+    """
 
     control: Any
     token_columns: tuple[str, ...] = ()  # columns of the dataset that reach the collator
@@ -34,12 +37,12 @@ class HookedTrainer(SFTTrainer):
         """Return the sampler of the training rows."""
         return super()._get_train_sampler()
 
-    def loss_weight(self, batches: list[dict[str, Any]], device: Any) -> Tensor | None:
-        """Return the number that the loss of an optimiser step is divided by."""
+    def loss_divisor(self, batches: list[dict[str, Any]], device: Any) -> Tensor | None:
+        """Return the number by which the loss of an optimiser step is divided."""
         return super()._get_num_items_in_batch(batches, device)
 
     def save_checkpoint(self, write: Callable[[], None]) -> None:
-        """Save a checkpoint by calling `write`, or leave it."""
+        """Call `write` to save the checkpoint; do not call it to skip saving."""
         write()
 
     # Methods for a subclass to call.
@@ -50,8 +53,11 @@ class HookedTrainer(SFTTrainer):
         return int(self._initial_global_step)
 
     def call_in_forward(self, model: nn.Module, method: Callable[..., Any], *args: Any) -> Any:
-        """Call `method(unwrapped model, *args)` inside the forward pass of `model`, which may be
-        wrapped by DDP: only gradients of a forward pass are exchanged between processes."""
+        """Return `method(unwrapped model, *args)`, called inside the forward pass of `model`.
+
+        DDP synchronises gradients only for what the forward pass of its wrapper computes, so call
+        `method` there.
+        """
         unwrapped = self.accelerator.unwrap_model(model)
         return self._redirect(model, unwrapped, method, unwrapped, *args)
 
@@ -77,15 +83,18 @@ class HookedTrainer(SFTTrainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, Any]], device: Any
     ) -> Tensor | None:
-        return self.loss_weight(batch_samples, device)
+        return self.loss_divisor(batch_samples, device)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         self.begin_training()
         return super()._inner_training_loop(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        """Tell the sampler its epoch: nobody does where batches are both skipped and divided among
-        processes, so a resumed run would draw the order of the first epoch."""
+        """Set the sampler's epoch, then run the epoch.
+
+        transformers and accelerate do not set it when a run resumes on several processes. The run
+        would then repeat the first epoch's order.
+        """
         batch_sampler = kwargs["train_dataloader"].batch_sampler
         while hasattr(batch_sampler, "batch_sampler"):
             batch_sampler = batch_sampler.batch_sampler
@@ -98,13 +107,15 @@ class HookedTrainer(SFTTrainer):
         self.save_checkpoint(lambda: write(model, trial))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Do not warn of missing weights that are tied: they are stored once, under one name."""
+        """Warn of missing weights, except tied ones, which are stored once, under one name."""
         tied = getattr(self.model, "all_tied_weights_keys", None) or {}
         missing = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
 
 def use_one_gpu(arguments: SFTConfig) -> None:
-    """Keep transformers from wrapping the model in DataParallel on a machine with several GPUs;
-    here several GPUs are several processes."""
+    """Keep transformers from wrapping the model in DataParallel on a machine with several GPUs.
+
+    This package starts one process per GPU instead.
+    """
     arguments._n_gpu = min(arguments.n_gpu, 1)

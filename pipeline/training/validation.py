@@ -21,7 +21,7 @@ from pipeline.records import Identified, Seed, Usage
 from pipeline.storage.files import write_atomic
 from pipeline.training.collation import Collator
 from pipeline.verifiers import verify
-from pipeline.verifiers.verify import Check
+from pipeline.verifiers.verify import CheckSettings
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Examiner:
         return text[: min(ends)] if ends else text
 
     @cached_property
-    def _check(self) -> Check:
+    def _check(self) -> CheckSettings:
         return verify.load_check(self.task)
 
     @cached_property

@@ -16,13 +16,17 @@ from pipeline.verifiers import code_answers, json_answers
 from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, Sandbox
 from pipeline.verifiers.scorers import NO_ANSWER, SCORERS
 
-LONGEST = 100_000  # characters
-MEMORY_MIB = 1024  # most memory of a check
+LONGEST = 100_000  # characters of an answer or a ground truth
+MEMORY_MIB = 1024  # memory limit of one check
 
 
 @dataclass(frozen=True)
-class Check:
-    """How answers are checked; the limits are for one answer. All fields are JSON values."""
+class CheckSettings:
+    """Settings of a check; the limits are for one answer.
+
+    All fields are JSON values, because the filter `correct` passes them as the settings of a
+    `Measure`, whose name is a hash of their JSON.
+    """
 
     verifier: str  # a key of VERIFIERS
     labels: Sequence[str] | None
@@ -31,13 +35,13 @@ class Check:
     memory_mib: int
 
 
-def load_check(task: Task) -> Check:
-    """Return how the config checks answers. Raises PipelineError for a bad schema."""
+def load_check(task: Task) -> CheckSettings:
+    """Return the config's settings for checking answers. Raises PipelineError for a bad schema."""
     settings = task.verifier
     schema = None
     if settings.json_schema is not None:
         schema = json_answers.load_schema(Path(settings.json_schema))
-    return Check(task.metric, task.labels, schema, settings.timeout_s, MEMORY_MIB)
+    return CheckSettings(task.metric, task.labels, schema, settings.timeout_s, MEMORY_MIB)
 
 
 def files(task: Task) -> list[Path]:
@@ -46,27 +50,30 @@ def files(task: Task) -> list[Path]:
     return [] if schema is None else [Path(schema)]
 
 
-def verify(check: Check, answer: str | None, target: str) -> Score:
-    """Score an answer. Raises UnknownError where its score cannot be determined."""
+def verify(check: CheckSettings, answer: str | None, target: str) -> Score:
+    """Score an answer. Raises UnknownError if its score cannot be determined."""
     return VERIFIERS[check.verifier](check, answer, target)
 
 
-def score(check: Check, answer: str | None, target: str) -> Score:
-    """Score an answer as `verify` does, with 0 where the score is unknown."""
+def score(check: CheckSettings, answer: str | None, target: str) -> Score:
+    """Score an answer as `verify` does, but return 0 if the score is unknown."""
     try:
         return verify(check, answer, target)
     except UnknownError as unknown:
         return Score(value=0.0, answer=answer, explanation=f"unknown: {unknown}")
 
 
-def _score(name: str, check: Check, answer: str | None, target: str) -> Score:
+def _score(name: str, check: CheckSettings, answer: str | None, target: str) -> Score:
     return SCORERS[name](answer, target, check.labels)
 
 
 def _guard(
-    ask: Callable[[Check, str, str], Score], check: Check, answer: str | None, target: str
+    ask: Callable[[CheckSettings, str, str], Score],
+    check: CheckSettings,
+    answer: str | None,
+    target: str,
 ) -> Score:
-    """Decide what needs no process: an answer that is missing, empty or too long."""
+    """Handle missing, empty and too long answers here; pass the others to `ask`."""
     if answer is None or not answer.strip():
         return NO_ANSWER
     if len(answer) > LONGEST or len(target) > LONGEST:
@@ -74,21 +81,21 @@ def _guard(
     return ask(check, answer, target)
 
 
-def _math(check: Check, answer: str, target: str) -> Score:
+def _math(check: CheckSettings, answer: str, target: str) -> Score:
     if answer.strip() == target.strip():
         return Score(value=1.0, answer=answer, explanation="same text")
     return _ask("math", check, {"answer": answer, "target": target})
 
 
-def _json(check: Check, answer: str, target: str) -> Score:
+def _json(check: CheckSettings, answer: str, target: str) -> Score:
     return _ask("json", check, {"answer": answer, "target": target, "schema": check.schema})
 
 
-def _code(check: Check, answer: str, target: str) -> Score:
+def _code(check: CheckSettings, answer: str, target: str) -> Score:
     return code_answers.check(answer, target, check.timeout_s, check.memory_mib)
 
 
-def _ask(verifier: str, check: Check, request: dict[str, Any]) -> Score:
+def _ask(verifier: str, check: CheckSettings, request: dict[str, Any]) -> Score:
     reply = _sandbox(verifier, check.timeout_s, check.memory_mib).ask(request)
     if isinstance(reply, dict) and isinstance(reply.get("unknown"), str):
         raise UnknownError(reply["unknown"])
@@ -103,13 +110,13 @@ def _ask(verifier: str, check: Check, request: dict[str, Any]) -> Score:
 
 @cache
 def _sandbox(verifier: str, timeout_s: float, memory_mib: int) -> Sandbox:
-    """Return this process's sandbox for a verifier, which takes half a second to start."""
+    """Return this process's sandbox for a verifier. A start takes half a second, so it is kept."""
     sandbox = Sandbox("pipeline.verifiers.sandbox.worker", verifier, timeout_s, memory_mib)
     atexit.register(sandbox.close)
     return sandbox
 
 
-VERIFIERS: dict[str, Callable[[Check, str | None, str], Score]] = {
+VERIFIERS: dict[str, Callable[[CheckSettings, str | None, str], Score]] = {
     **{name: partial(_score, name) for name in SCORERS},
     "math": partial(_guard, _math),
     "json": partial(_guard, _json),

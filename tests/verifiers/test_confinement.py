@@ -14,10 +14,10 @@ import pytest
 from pipeline.errors import UnknownError
 from pipeline.records import Score
 from pipeline.verifiers import code_answers
-from pipeline.verifiers.verify import Check, verify
+from pipeline.verifiers.verify import CheckSettings, verify
 from tests.support.task import ROOT
 
-CHECK = Check("code", labels=None, schema=None, timeout_s=60.0, memory_mib=1024)
+CHECK = CheckSettings("code", labels=None, schema=None, timeout_s=60.0, memory_mib=1024)
 TESTS = "assert double(2) == 4\nassert double(-3) == -6\n"
 RIGHT = "\ndef double(x): return 2 * x\n"
 CALL = """
@@ -64,7 +64,7 @@ ATTEMPTS = {
 
 
 def program(code: str, **changes: Any) -> Score:
-    return verify(Check(**{**vars(CHECK), **changes}), code + RIGHT, TESTS)
+    return verify(CheckSettings(**{**vars(CHECK), **changes}), code + RIGHT, TESTS)
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)

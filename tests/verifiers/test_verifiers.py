@@ -20,14 +20,14 @@ from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate
 from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import verify as verifiers_verify
-from pipeline.verifiers.verify import Check, score, verify
+from pipeline.verifiers.verify import CheckSettings, score, verify
 
 SECONDS = 60.0  # of a machine that has much else to do
 
 
-def check(verifier: str, **changes: Any) -> Check:
+def check(verifier: str, **changes: Any) -> CheckSettings:
     fields = {"labels": None, "schema": None, "timeout_s": SECONDS, "memory_mib": 1024, **changes}
-    return Check(verifier=verifier, **fields)
+    return CheckSettings(verifier=verifier, **fields)
 
 
 @pytest.fixture

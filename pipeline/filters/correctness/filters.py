@@ -34,7 +34,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     answers = answers_measure(config)
     if settings.correct:
         correct = partial(
-            ground_truth.reject_wrong, threshold=settings.threshold, unknown=settings.unknown
+            ground_truth.reject_wrong, threshold=settings.threshold, if_unknown=settings.unknown
         )
         yield NamedFilter("correct", (_checked_answers(config),), correct)
     if settings.consistent:

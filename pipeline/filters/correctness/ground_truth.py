@@ -1,4 +1,4 @@
-"""Filter on whether the answer is right, by the ground truth of its example."""
+"""Filter that compares each answer with the ground truth of its example."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,40 +10,41 @@ from pipeline.errors import UnknownError
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
-from pipeline.verifiers.verify import Check, verify
+from pipeline.verifiers.verify import CheckSettings, verify
 
 NO_TRUTH = "no ground truth"
 MAX_CHARACTERS = 80  # of a verdict's value
 
-Checked = tuple[float | None, str]  # the score, None if unknown; answer and explanation
+Checked = tuple[float | None, str]  # (score, or None if unknown; answer and explanation)
 
 
 def check_answers(batch: Batch, **check: Any) -> list[Checked]:
-    """Score each answer by the ground truth of its example; without ground truth it passes.
+    """Score each answer by the ground truth of its example. Without ground truth the score is 1.
 
-    `check` holds the fields of `verify.Check`.
+    `check` holds the fields of `verify.CheckSettings`.
     """
-    settings = Check(**check)
+    settings = CheckSettings(**check)
     return [_check(settings, sample) for sample in batch.samples]
 
 
 def reject_wrong(
-    rows: NDArray[np.int64], checked: Sequence[Checked], threshold: float, unknown: str
+    rows: NDArray[np.int64], checked: Sequence[Checked], threshold: float, if_unknown: str
 ) -> dict[int, Verdict]:
-    """Reject scores below the threshold as wrong_answer; if `unknown` is "drop", reject answers
-    that could not be checked as unknown_correctness.
+    """Reject scores below the threshold, with the reason wrong_answer.
+
+    If `if_unknown` is "drop", also reject unchecked answers, with the reason unknown_correctness.
     """
     verdicts = {}
     for row in rows.tolist():
         score, explanation = checked[row]
-        if score is None and unknown == "drop":
+        if score is None and if_unknown == "drop":
             verdicts[row] = Verdict("unknown_correctness", explanation)
         elif score is not None and score < threshold:
             verdicts[row] = Verdict("wrong_answer", explanation)
     return verdicts
 
 
-def _check(check: Check, sample: Sample) -> Checked:
+def _check(check: CheckSettings, sample: Sample) -> Checked:
     if sample.seed.target is None:
         return 1.0, NO_TRUTH
     try:

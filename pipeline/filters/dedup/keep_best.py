@@ -1,7 +1,7 @@
-"""Choose which of similar rows to keep: go from best to worst, drop what resembles a kept row.
+"""Choose which of similar rows to keep: go from best to worst, drop each that resembles a kept row.
 
-A dropped row therefore always has a kept row that can be read in its place. In a chain a-b-c whose
-ends a and c differ, both ends are kept. Rows are numbered by rank: 0 is the best row.
+So every dropped row resembles a row that is kept. If a resembles b and b resembles c, but a does
+not resemble c, then a and c are kept. Rows are numbered by rank: 0 is the best row.
 """
 
 from collections.abc import Callable
@@ -12,31 +12,40 @@ from numpy.typing import NDArray
 
 from pipeline.filters.dedup.buckets import Buckets, Rows, gather, split_by_weight
 
-MIN_BLOCK = 256  # rows decided together, at least
-MAX_PAIRS = 1 << 21  # pairs in memory
+MIN_BLOCK = 256  # smallest number of rows that are decided together
+MAX_PAIRS = 1 << 21  # about how many pairs are in memory at once
 
 
 @dataclass(frozen=True)
 class SimilarPairs:
-    """Pairs of similar rows, each once, sorted by the left row and then by the right."""
+    """Pairs of similar rows, each pair once, sorted by the left row and then by the right."""
 
     left: Rows
     right: Rows
     similarity: NDArray[np.float64]
 
 
-FindSimilar = Callable[[Rows, Rows], SimilarPairs]  # from candidate pairs, which may repeat
+# takes candidate pairs, which may repeat, and returns those that are similar
+FindSimilar = Callable[[Rows, Rows], SimilarPairs]
 
 
 class Decisions:
-    """What was decided so far: `keeper[row]`, or -1 for a kept row, and their similarity."""
+    """For each row, whether it was dropped so far, and for which row.
+
+    `keeper[row]` is the kept row that a dropped row resembles, and `similarity[row]` is their
+    similarity. `keeper[row]` is -1 for a row that is kept.
+    """
 
     def __init__(self, row_count: int):
         self.keeper = np.full(row_count, -1, np.int64)
         self.similarity = np.zeros(row_count)
 
+    def is_kept(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return for each of `rows` whether it is not dropped."""
+        return self.keeper[rows] < 0
+
     def drop(self, pairs: SimilarPairs) -> None:
-        """Drop the right rows, each for its first left row. None may be dropped already."""
+        """Drop the right row of each pair for its first left row. None may be dropped already."""
         right, first = np.unique(pairs.right, return_index=True)
         self.keeper[right] = pairs.left[first]
         self.similarity[right] = pairs.similarity[first]
@@ -49,7 +58,10 @@ class Decisions:
         return decisions
 
     def settle(self, pairs: SimilarPairs) -> None:
-        """Decide on rows whose better neighbours are all in `pairs` or dropped."""
+        """Drop the right row of each pair whose rows are both still kept.
+
+        For the rows to decide, `pairs` must hold every similar row of a better rank that is kept.
+        """
         columns = pairs.left.tolist(), pairs.right.tolist(), pairs.similarity.tolist()
         for left, right, similarity in zip(*columns, strict=True):
             if self.keeper[left] < 0 and self.keeper[right] < 0:
@@ -58,7 +70,7 @@ class Decisions:
 
 
 def keep_best(buckets: Buckets, find_similar: FindSimilar, row_count: int) -> Decisions:
-    """Decide on all rows, without comparing pairs that hold a dropped row."""
+    """Decide on all rows. Pairs that hold a dropped row are not compared."""
     decisions = Decisions(row_count)
     undecided = np.diff(buckets.of_row.ends, prepend=0) > 0
     weights = np.bincount(buckets.rows, buckets.later, minlength=row_count)
@@ -67,7 +79,7 @@ def keep_best(buckets: Buckets, find_similar: FindSimilar, row_count: int) -> De
         block = rows[: max(MIN_BLOCK, fitting)]
         decisions.settle(find_similar(*_pairs_within(buckets, block)))
         undecided[block] = False
-        kept = block[decisions.keeper[block] < 0]
+        kept = block[decisions.is_kept(block)]
         drop_similar(buckets, kept, find_similar, decisions, undecided)
     return decisions
 
@@ -90,7 +102,7 @@ def drop_similar(
 
 
 def _pairs_within(buckets: Buckets, block: Rows) -> tuple[Rows, Rows]:
-    """Return the candidate pairs of which both rows are in the block."""
+    """Return the candidate pairs whose rows are both in the block."""
     entries = np.sort(gather(buckets.of_row, block).values)
     last = np.flatnonzero(np.diff(buckets.ends[entries], append=-1))
     ends = np.repeat(last + 1, np.diff(last, prepend=-1))

@@ -1,8 +1,8 @@
 """Find keys, tokens and passwords in a text, by the formats of their issuers.
 
-An issuer's prefix is enough. Without one, a word such as `password` must come before, and the value
-must be as disordered as random characters are (Shannon entropy, bits/character). Placeholders and
-examples from documentation pass.
+A value with an issuer's prefix, such as hf_, is a match. A value without one must follow a word
+such as `password`, and be as irregular as random characters are (Shannon entropy, bits/character).
+Placeholders and examples from documentation are not matches.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-Match = tuple[str, str]  # kind, the text
+Found = tuple[str, str]  # kind, the text
 
 PLACEHOLDER = re.compile(
     r"^(?:[<{$%\[(]|your|my[_-]|the[_-]|some|enter|insert|change|replace|redacted|removed|hidden"
@@ -28,9 +28,10 @@ class Secret:
     """One kind of credential."""
 
     name: str
-    hints: tuple[str, ...]  # one must be in the text, in lower case
-    pattern: str  # its first group, or all of it, is the secret
-    entropy: float = 0.0  # the least entropy of the secret, bits/character
+    # the pattern is tried only on texts that contain one of these in any case, to save time
+    hints: tuple[str, ...]
+    pattern: str  # its first group is the secret, or the whole match if it has no group
+    entropy: float = 0.0  # smallest entropy of a secret, bits/character
 
 
 SECRETS = (
@@ -100,11 +101,11 @@ SECRETS = (
     ),
 )
 PATTERNS = [(secret, re.compile(secret.pattern)) for secret in SECRETS]
-# formats that words may have, too, so that a secret must hold both letters and digits
+# ordinary words may match these patterns, so a secret must contain both letters and digits
 MIXED = {"assigned_key", "password", "openai_key"}
 
 
-def find(text: str) -> Iterator[Match]:
+def find(text: str) -> Iterator[Found]:
     """Yield the credentials in a text."""
     lower = text.lower()
     for secret, pattern in PATTERNS:
@@ -117,9 +118,9 @@ def find(text: str) -> Iterator[Match]:
 
 
 def entropy(text: str) -> float:
-    """Return the Shannon entropy of the characters, bits/character: 0 for "aaaa".
+    """Return the Shannon entropy of the characters in bits/character.
 
-    32 random characters of base64 have about 4.5.
+    It is 0 for "aaaa", and about 4.5 for 32 random characters of base64.
     """
     shares = [count / len(text) for count in Counter(text).values()]
     return -sum(share * math.log2(share) for share in shares)

@@ -8,7 +8,7 @@ from pipeline.filters.privacy import scan
 
 
 def filters(config: Config) -> Iterator[NamedFilter]:
-    """Yield the filters on what a student must not memorise."""
+    """Yield the filters for personal data and for secrets, if the config turns them on."""
     pii, secrets = config.filter.pii, config.filter.secrets
     if pii:
         settings = pii.model_dump(include={"kinds", "regions", "inputs"})

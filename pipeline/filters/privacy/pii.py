@@ -1,8 +1,9 @@
 """Find personal data in a text: by pattern, and by check digits where the pattern has them.
 
-The patterns are ours, the checks are python-stdnum's and phonenumbers'; docs/decisions/
-0012-personal-data-and-language.md says why. A plain number counts only if a word before it names
-it: one nine-digit number in eleven has the check digit of a Dutch BSN.
+The patterns are ours; python-stdnum and phonenumbers check the digits. The reasons are in
+docs/decisions/0012-personal-data-and-language.md. Digits without separators count only after a word
+such as "BSN". The check digit alone is not enough: one random nine-digit number in eleven passes
+that of a Dutch BSN.
 """
 
 import importlib
@@ -11,16 +12,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-Match = tuple[str, str]  # kind, the text
+Found = tuple[str, str]  # kind, the text
 
-NEAR = 40  # characters before a number in which a word may name it
+NEAR = 40  # how many characters before a number are searched for such a word
 DIGIT = re.compile(r"\d")
-# every phone number, card and id has as many digits, except ids with letters
+# at least 7 digits: every phone and card number has that many
 MANY_DIGITS = re.compile(r"(?:\d[^\w\n]{0,3}){6}\d")
 EMAIL = re.compile(
     r"(?<![\w.+'-])(?!git@)[a-z0-9][\w.+'-]*@((?:[a-z0-9-]+\.)+[a-z]{2,})(?![\w@])", re.IGNORECASE
 )
-# domains of RFC 2606 and RFC 6762
+# domains that belong to nobody (RFC 2606 and RFC 6762)
 RESERVED = re.compile(
     r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid|localhost|local)$", re.IGNORECASE
 )
@@ -44,7 +45,7 @@ ISSUERS = re.compile(  # ISO/IEC 7812 prefixes and lengths
     r"|62\d{14,17}"  # UnionPay
 )
 IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-IPV6 = re.compile(  # 2000::/3
+IPV6 = re.compile(  # addresses that are routed publicly (2000::/3)
     r"(?<![\w:.])[23][0-9a-f]{3}:(?:[0-9a-f]{0,4}:){1,6}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE
 )
 NO_ADDRESS = re.compile(  # words before a version number that looks like an address
@@ -54,60 +55,62 @@ RESOLVERS = {"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9"}
 
 
 @dataclass(frozen=True)
-class Id:
+class NationalId:
     """One country's number for a person."""
 
     name: str
     pattern: str
     check: str | None  # a module of python-stdnum
-    near: str | None = None  # words of which one must come before the number
+    near: str | None = None  # pattern of the words of which one must come before the number
 
 
 IDS = (
-    Id("us_ssn", r"\d{3}-\d{2}-\d{4}", "us.ssn"),
-    Id("us_ssn", r"\d{3} ?\d{2} ?\d{4}", "us.ssn", r"ssn|social security"),
-    Id("gb_nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs", r"nhs"),
-    Id(
+    NationalId("us_ssn", r"\d{3}-\d{2}-\d{4}", "us.ssn"),
+    NationalId("us_ssn", r"\d{3} ?\d{2} ?\d{4}", "us.ssn", r"ssn|social security"),
+    NationalId("gb_nhs", r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs", r"nhs"),
+    NationalId(
         "gb_nino",
         r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]",
         None,
         r"\bni\b|nino|national insurance",
     ),
-    Id(
+    NationalId(
         "de_steuer_id",
         r"\d{2} ?\d{3} ?\d{3} ?\d{3}",
         "de.idnr",
         r"steuer|idnr|tax id|identifikationsnummer",
     ),
-    Id("fr_nir", r"[1278] ?\d{2} ?\d{2} ?\d[\dAB] ?\d{3} ?\d{3} ?\d{2}", "fr.nir"),
-    Id("it_codice_fiscale", r"[A-Z]{6}\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]", "it.codicefiscale"),
-    Id("es_dni", r"\d{8}-?[A-Z]", "es.dni", r"\bdni\b|\bnif\b|identidad"),
-    Id("es_nie", r"[XYZ]-?\d{7}-?[A-Z]", "es.nie"),
-    Id("nl_bsn", r"\d{9}|\d{4}\.\d{2}\.\d{3}", "nl.bsn", r"\bbsn\b|burgerservice|sofi"),
-    Id("be_rijksregister", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", "be.nn"),
-    Id("se_personnummer", r"(?:\d{2})?\d{6}[-+]\d{4}", "se.personnummer"),
-    Id("fi_hetu", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y]", "fi.hetu"),
-    Id("dk_cpr", r"\d{6}-\d{4}", "dk.cpr", r"\bcpr\b|personnummer"),
-    Id("no_fodselsnummer", r"\d{6} ?\d{5}", "no.fodselsnummer", r"f[øo]dsels|personnummer|\bfnr\b"),
-    Id("pl_pesel", r"\d{11}", "pl.pesel", r"pesel"),
-    Id("ch_ahv", r"756\.\d{4}\.\d{4}\.\d{2}", "ch.ssn"),
-    Id("br_cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}", "br.cpf"),
-    Id("mx_curp", r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[0-9A-Z]\d", "mx.curp"),
-    Id("in_aadhaar", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar", r"aadhaar|uidai"),
-    Id(
+    NationalId("fr_nir", r"[1278] ?\d{2} ?\d{2} ?\d[\dAB] ?\d{3} ?\d{3} ?\d{2}", "fr.nir"),
+    NationalId("it_codice_fiscale", r"[A-Z]{6}\d\d[A-Z]\d\d[A-Z]\d{3}[A-Z]", "it.codicefiscale"),
+    NationalId("es_dni", r"\d{8}-?[A-Z]", "es.dni", r"\bdni\b|\bnif\b|identidad"),
+    NationalId("es_nie", r"[XYZ]-?\d{7}-?[A-Z]", "es.nie"),
+    NationalId("nl_bsn", r"\d{9}|\d{4}\.\d{2}\.\d{3}", "nl.bsn", r"\bbsn\b|burgerservice|sofi"),
+    NationalId("be_rijksregister", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", "be.nn"),
+    NationalId("se_personnummer", r"(?:\d{2})?\d{6}[-+]\d{4}", "se.personnummer"),
+    NationalId("fi_hetu", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-FHJ-NPR-Y]", "fi.hetu"),
+    NationalId("dk_cpr", r"\d{6}-\d{4}", "dk.cpr", r"\bcpr\b|personnummer"),
+    NationalId(
+        "no_fodselsnummer", r"\d{6} ?\d{5}", "no.fodselsnummer", r"f[øo]dsels|personnummer|\bfnr\b"
+    ),
+    NationalId("pl_pesel", r"\d{11}", "pl.pesel", r"pesel"),
+    NationalId("ch_ahv", r"756\.\d{4}\.\d{4}\.\d{2}", "ch.ssn"),
+    NationalId("br_cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}", "br.cpf"),
+    NationalId("mx_curp", r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[0-9A-Z]\d", "mx.curp"),
+    NationalId("in_aadhaar", r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar", r"aadhaar|uidai"),
+    NationalId(
         "in_pan",
         r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]",
         "in_.pan",
         r"\bpan\b|income tax|permanent account",
     ),
-    Id("cn_ric", r"\d{17}[\dXx]", "cn.ric"),
-    Id("kr_rrn", r"\d{6}-\d{7}", "kr.rrn"),
-    Id("ca_sin", r"\d{3}[ -]?\d{3}[ -]?\d{3}", "ca.sin", r"\bsin\b|social insurance"),
-    Id("au_tfn", r"\d{3} ?\d{3} ?\d{3}", "au.tfn", r"\btfn\b|tax file"),
-    Id("za_id", r"\d{13}", "za.idnr", r"\bid\b|identity"),
-    Id("tr_kimlik", r"\d{11}", "tr.tckimlik", r"kimlik|\btckn?\b"),
-    Id("cz_rodne_cislo", r"\d{6}/\d{4}", "cz.rc"),
-    Id("ro_cnp", r"\d{13}", "ro.cnp", r"\bcnp\b|cod numeric"),
+    NationalId("cn_ric", r"\d{17}[\dXx]", "cn.ric"),
+    NationalId("kr_rrn", r"\d{6}-\d{7}", "kr.rrn"),
+    NationalId("ca_sin", r"\d{3}[ -]?\d{3}[ -]?\d{3}", "ca.sin", r"\bsin\b|social insurance"),
+    NationalId("au_tfn", r"\d{3} ?\d{3} ?\d{3}", "au.tfn", r"\btfn\b|tax file"),
+    NationalId("za_id", r"\d{13}", "za.idnr", r"\bid\b|identity"),
+    NationalId("tr_kimlik", r"\d{11}", "tr.tckimlik", r"kimlik|\btckn?\b"),
+    NationalId("cz_rodne_cislo", r"\d{6}/\d{4}", "cz.rc"),
+    NationalId("ro_cnp", r"\d{13}", "ro.cnp", r"\bcnp\b|cod numeric"),
 )
 PATTERNS = [
     (re.compile(rf"(?<![a-zA-Z0-9_.,-])(?:{id_.pattern})(?![a-zA-Z0-9_]|[.,-]\d)"), id_)
@@ -116,8 +119,8 @@ PATTERNS = [
 KINDS = ("email", "phone", "iban", "card", "ip", "national_id")
 
 
-def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Match]:
-    """Yield the personal data in a text, of these kinds.
+def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Found]:
+    """Yield the personal data of these kinds in a text.
 
     `regions` are countries ("US") whose phone numbers are found without a country code.
     """
@@ -128,7 +131,7 @@ def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Ma
     if "iban" in kinds:
         yield from _ibans(text)
     if "ip" in kinds:
-        yield from _addresses(text)
+        yield from _ip_addresses(text)
     if "national_id" in kinds:
         yield from _ids(text)
     if MANY_DIGITS.search(text) is None:
@@ -139,24 +142,25 @@ def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Ma
         yield from _phones(text, regions)
 
 
-def _emails(text: str) -> Iterator[Match]:
+def _emails(text: str) -> Iterator[Found]:
     for match in EMAIL.finditer(text):
         if not RESERVED.search(match.group(1)):
             yield "email", match.group()
 
 
-def _ibans(text: str) -> Iterator[Match]:
+def _ibans(text: str) -> Iterator[Found]:
     from stdnum import iban
 
     for match in IBAN.finditer(text):
-        groups = match.group().split(" ")  # the words after it may look like more of it
+        # following words may match the pattern too, so try shorter candidates
+        groups = match.group().split(" ")
         candidates = (" ".join(groups[:end]) for end in range(len(groups), 0, -1))
         valid = next(filter(iban.is_valid, candidates), None)
         if valid:
             yield "iban", valid
 
 
-def _cards(text: str) -> Iterator[Match]:
+def _cards(text: str) -> Iterator[Found]:
     from stdnum import luhn
 
     for match in CARD.finditer(text):
@@ -165,7 +169,7 @@ def _cards(text: str) -> Iterator[Match]:
             yield "card", match.group()
 
 
-def _addresses(text: str) -> Iterator[Match]:
+def _ip_addresses(text: str) -> Iterator[Found]:
     """Yield public IP addresses, except those of documentation and of well-known name servers."""
     for match in (*IPV4.finditer(text), *IPV6.finditer(text)):
         try:
@@ -177,7 +181,7 @@ def _addresses(text: str) -> Iterator[Match]:
             yield "ip", match.group()
 
 
-def _ids(text: str) -> Iterator[Match]:
+def _ids(text: str) -> Iterator[Found]:
     for pattern, id_ in PATTERNS:
         for match in pattern.finditer(text):
             if id_.near and not re.search(id_.near, _text_before(match), re.IGNORECASE):
@@ -191,7 +195,7 @@ def _text_before(match: re.Match[str]) -> str:
     return match.string[max(0, match.start() - NEAR) : match.start()]
 
 
-def _phones(text: str, regions: Sequence[str]) -> Iterator[Match]:
+def _phones(text: str, regions: Sequence[str]) -> Iterator[Found]:
     from phonenumbers import Leniency, PhoneNumberMatcher
 
     if "+" in text:

@@ -1,8 +1,8 @@
-"""Filters on what a student should not memorise: personal data, keys and passwords.
+"""Filters that reject what a student should not memorise: personal data, keys and passwords.
 
-They look at what the teacher wrote. A match that the inputs contain belongs to the task (an
-extraction task repeats it), so it passes unless `inputs` is set. Values are shown masked. Insults
-and the like have no pattern; use a judge for those.
+They check what the teacher wrote. A match that the inputs contain belongs to the task (an
+extraction task repeats it), so the filters ignore it unless `inputs` is set. Reports show matches
+masked. No pattern finds insults and the like; use a judge for those.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,10 +22,10 @@ Finder = Callable[[str], Iterable[tuple[str, str]]]
 def pii(
     batch: Batch, kinds: Sequence[str], regions: Sequence[str], inputs: bool
 ) -> list[Rejection | None]:
-    """Reject samples with personal data (holds_pii); the value is its kind, and the text masked.
+    """Reject samples with personal data, with the reason holds_pii.
 
-    `kinds` are of `personal.KINDS`. `regions` are countries ("US") whose phone numbers are found
-    without a country code.
+    The value holds the kind of the match and its masked text. `kinds` are some of `personal.KINDS`.
+    `regions` are countries ("US") whose phone numbers are found without a country code.
     """
 
     def find(text: str) -> Iterable[tuple[str, str]]:
@@ -35,13 +35,16 @@ def pii(
 
 
 def secrets(batch: Batch, inputs: bool) -> list[Rejection | None]:
-    """Reject samples with a key, access token or password (holds_secret); the value as in `pii`."""
+    """Reject samples with a key, access token or password, with the reason holds_secret.
+
+    The value holds the kind of the match and its masked text.
+    """
     find = credentials.find
     return [_reject("holds_secret", sample, find, inputs) for sample in batch.samples]
 
 
 def masked(text: str) -> str:
-    """Return the text with a star for every letter and digit except the first and the last one."""
+    """Replace letters and digits by stars, except the first and the last character."""
     if len(text) <= 4:
         return "*" * len(text)
     middle = "".join("*" if char.isalnum() else char for char in text[1:-1])
@@ -50,7 +53,7 @@ def masked(text: str) -> str:
 
 
 def _reject(reason: str, sample: Sample, find: Finder, inputs: bool) -> Rejection | None:
-    """Return the first match in the reply, or with `inputs` in reply and inputs."""
+    """Return a rejection for the first match in the reply, or in the inputs if `inputs` is set."""
     texts = sample_text.reply_parts(sample)
     if inputs:
         texts.append(sample_text.input_text(sample))

@@ -1,8 +1,9 @@
 """Run one program and its tests, and report how many passed.
 
-`python -P -s -S program_runner.py PARENT`, in the folder that the program may write to. The file
-stands alone, so that the program can import nothing of this package or of site-packages. Request
-and reply are frames as in sandbox.py.
+Command: `python -P -s -S program_runner.py PARENT`, in the folder that the program may write to.
+PARENT is the id of the process that started it. This file imports nothing of this package, so that
+the program can import neither the package nor site-packages. Request and reply are frames as in
+sandbox.py.
 """
 
 import ast
@@ -13,7 +14,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
-# Python's own files, and those that C libraries read
+# folders that the program may read: Python's own files, and those that C libraries need
 READABLE = (
     sys.base_prefix,
     os.path.dirname(os.__file__),
@@ -24,9 +25,12 @@ READABLE = (
     "/dev/urandom",
 )
 FILE_MIB, OPEN_FILES = 16, 64
-TASKS_OF_USER = 8192  # processes and threads of the user, root aside; sandbox.py counts threads
-SHOWN = 80
-# not the program's fault: a confined call, a missing module, or the memory limit
+# Processes and threads of this user; the kernel ignores the limit for root, so sandbox.py also
+# counts the threads.
+TASKS_OF_USER = 8192
+SHOWN = 80  # characters of a message
+# errors that the limits cause (a forbidden call, a missing module, too little memory), so the
+# program may be right: its result is unknown
 NO_FAULT = (PermissionError, ModuleNotFoundError, MemoryError)
 
 
@@ -47,7 +51,7 @@ def main() -> None:
         reply = {"unconfined": True}
     body = json.dumps({"token": request["token"], **reply}).encode()
     os.write(output, len(body).to_bytes(4, "big") + body)
-    os._exit(0)  # whatever threads and exit handlers the program has left
+    os._exit(0)  # do not wait for threads or exit handlers that the program has left
 
 
 def confine(confinement: Any, seconds: int, memory_mib: int) -> bool:
@@ -61,8 +65,8 @@ def confine(confinement: Any, seconds: int, memory_mib: int) -> bool:
         resource.RLIMIT_CORE: 0,
     }
     confinement.limit_resources(limits)
-    # without Landlock, the kernel can restrict writing to no folder, so there is no writing at all
     confinement.drop_capabilities()
+    # a kernel without Landlock cannot limit writing to one folder, so then all writing is forbidden
     has_folder = confinement.restrict_files(os.getcwd(), READABLE)
     return bool(confinement.forbid_system_calls(allow_writing=has_folder))
 
@@ -84,7 +88,7 @@ def attempt(answer: str, target: str) -> dict[str, Any]:
 
 
 def is_test(node: ast.stmt) -> bool:
-    """Return whether a statement is a test: an assert, a call such as check(f), def test_…()."""
+    """Return True for a test: an assert, a call such as check(f), or a function test_…."""
     if isinstance(node, ast.FunctionDef):
         return node.name.startswith("test_")
     is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
@@ -92,7 +96,7 @@ def is_test(node: ast.stmt) -> bool:
 
 
 def run_tests(tests: ast.Module, total: int, namespace: dict[str, Any]) -> dict[str, Any]:
-    """Run the statements in order, up to one that fails and is no test."""
+    """Run the statements in order. Stop at one that fails and is not a test."""
     passed = 0
     first_failure = None
     for node in tests.body:
@@ -113,7 +117,7 @@ def run_tests(tests: ast.Module, total: int, namespace: dict[str, Any]) -> dict[
 
 
 def compile_text(text: str) -> Any:
-    """Return the program's code, or the error that it has instead."""
+    """Return the program's code, or the error if it cannot be compiled."""
     try:
         return compile(text, "answer", "exec")
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -121,12 +125,12 @@ def compile_text(text: str) -> Any:
 
 
 def execute(code: Any, namespace: dict[str, Any]) -> BaseException | None:
-    """Run code and return what stopped it, SystemExit included; None if nothing did."""
+    """Run code and return the exception that stopped it, even SystemExit; None if there is none."""
     try:
         if isinstance(code, BaseException):
             raise code
         exec(code, namespace)
-    except BaseException as error:  # whatever a program raises is its outcome
+    except BaseException as error:  # any exception of the program is its result, not ours
         return error
     return None
 
@@ -136,7 +140,7 @@ def verdict(passed: int, total: int, failure: BaseException | None) -> dict[str,
     if isinstance(failure, NO_FAULT):
         return {"unknown": f"{type(failure).__name__}: {failure}"[:SHOWN]}
     explanation = f"{passed} of {total} tests"
-    if type(failure) is RuntimeError:  # of `run_tests`, which names the type
+    if type(failure) is RuntimeError:  # from `run_tests`, whose text already names the type
         explanation += f"; {failure}"
     elif failure is not None:
         explanation += f"; {type(failure).__name__}: {failure}"

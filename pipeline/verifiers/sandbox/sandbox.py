@@ -1,7 +1,8 @@
-"""Run checks in a process that may hang, crash, or take too much memory, and survive it.
+"""Run checks in another process, which may hang, crash or use too much memory.
 
-Messages are length-prefixed JSON. The parent process keeps the deadline, watches the memory and
-kills: code that hangs in C notices no signal handler, thread or time-out of its own.
+Messages are length-prefixed JSON. The parent enforces the time and memory limits and kills the
+process. It must, because code stuck in a C call does not react to a signal handler or timer inside
+its own process.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from typing import Any
 from pipeline.errors import PipelineError, ProcessLostError, UnknownError
 
 READY_SECONDS = 120.0  # for imports, on a busy machine
-POLL_SECONDS = 0.02  # between two looks at memory and life
+POLL_SECONDS = 0.02  # between checks of memory use and of whether the process lives
 LONGEST_REPLY = 1 << 20  # bytes
 MOST_THREADS = 256
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -29,8 +30,8 @@ INVALID_REPLY = "the check sent an invalid reply"
 class SandboxedProcess:
     """One process in a session of its own; `end` kills its whole process group.
 
-    It reads and writes frames: four bytes of length, big-endian, and as many bytes of JSON.
-    `memory_mib` bounds its resident memory.
+    The process reads and writes frames: a big-endian length of four bytes, then that many bytes of
+    JSON. `memory_mib` bounds its resident memory.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class SandboxedProcess:
     def send(self, message: Any, deadline: float) -> None:
         """Write one frame.
 
-        Raises UnknownError at `deadline` (of time.monotonic), ProcessLostError if the process is
-        lost.
+        Raises UnknownError at `deadline` (a value of time.monotonic), or ProcessLostError if the
+        process has exited or is killed for exceeding a limit.
         """
         body = json.dumps(message).encode()
         remaining = memoryview(len(body).to_bytes(4, "big") + body)
@@ -90,7 +91,7 @@ class SandboxedProcess:
 
     def end(self) -> None:
         """Kill the process and its group."""
-        # before wait(), while no other process can have got this number
+        # kill before wait(): until then the pid cannot be reused by another process
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -115,9 +116,12 @@ class SandboxedProcess:
         ready = False
         while not ready:
             ready = bool(poll.poll(1000 * POLL_SECONDS))
-            if time.monotonic() > deadline:  # even if ready: one byte now and then is no answer
+            # checked even when data is ready, or a process that sends one byte now and then would
+            # never time out
+            if time.monotonic() > deadline:
                 raise UnknownError("took too long")
-            # another process of the group may hold the pipe open
+            # Another process of the group may hold the pipe open, so end-of-file may never come.
+            # Ask whether the process has exited.
             if not ready and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 raise ProcessLostError(self._exit_reason())
             if not ready and self._resident() > self._memory_limit:
@@ -152,9 +156,11 @@ class SandboxedProcess:
 class Sandbox:
     """Answers many requests with one process: `python -m module PARENT ARGUMENT`.
 
-    The module calls `worker.serve`. The process starts with the first request, ends after a request
-    that goes wrong, and starts again with the next. If a process is lost that had answered before,
-    the request is repeated once in a new process. No process outlives the thread that started it.
+    The module calls `worker.serve`. PARENT is this process's id. The process starts with the first
+    request, ends after a request that fails, and starts again with the next one. If a process that
+    has already answered a request is lost, the request is tried once more in a new process, because
+    an earlier request may have damaged the old one. The kernel kills the process when the thread
+    that started it ends (PR_SET_PDEATHSIG).
     """
 
     def __init__(self, module: str, argument: str, timeout_s: float, memory_mib: int):
@@ -167,17 +173,17 @@ class Sandbox:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process that waits for the next request, if there is one."""
+        """The id of the running process; None if there is none."""
         return self._process.pid if self._process else None
 
     def ask(self, request: Any) -> Any:
         """Send a JSON request and return the JSON reply.
 
-        Raises UnknownError after `timeout_s` or if the process is lost, PipelineError if it cannot
-        be started.
+        Raises UnknownError after `timeout_s` or if the process is lost, and PipelineError if the
+        process cannot be started.
         """
         with self._lock:
-            if self._owner != os.getpid():  # after a fork: the process belongs to the parent
+            if self._owner != os.getpid():  # after a fork, the process is still the parent's
                 self._process, self._owner = None, os.getpid()
             is_used = self._process is not None
             started = time.monotonic()
@@ -190,7 +196,7 @@ class Sandbox:
                 return self._try(request, remaining)
 
     def close(self) -> None:
-        """End the process, if there is one. The next request starts another."""
+        """End the process, if there is one. The next request starts a new one."""
         if self._process and self._owner == os.getpid():
             self._process.end()
         self._process = None
@@ -215,7 +221,7 @@ class Sandbox:
         command = [sys.executable, "-m", self._module, str(os.getpid()), self._argument]
         env = {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-            "PYTHONHASHSEED": "0",  # some of sympy's results depend on the order of sets
+            "PYTHONHASHSEED": "0",  # some results of sympy depend on the order of sets
             "OMP_NUM_THREADS": "1",
         }
         process = SandboxedProcess(command, self._memory_mib, env)

@@ -1,4 +1,7 @@
-"""The process inside the sandbox: `python -m pipeline.verifiers.sandbox.worker PARENT VERIFIER`."""
+"""The process inside the sandbox: `python -m pipeline.verifiers.sandbox.worker PARENT VERIFIER`.
+
+PARENT is the id of the process that started it, VERIFIER is math or json.
+"""
 
 import json
 import os
@@ -9,8 +12,9 @@ from typing import Any, BinaryIO
 
 from pipeline.verifiers.sandbox import confinement
 
-STACK = 512 << 20  # bytes of address space, for RECURSION
-RECURSION = 20_000  # a library would read "recursion too deep" as "not equal"
+STACK = 512 << 20  # bytes of address space, enough for RECURSION_LIMIT
+# high, because a library may catch RecursionError and report two answers as not equal
+RECURSION_LIMIT = 20_000
 
 Handler = Callable[[Any], Any]
 
@@ -18,8 +22,9 @@ Handler = Callable[[Any], Any]
 def serve(parent: int, load: Callable[[], Handler]) -> None:
     """Answer requests on stdin until it is closed.
 
-    `load` imports what the handler needs; after it, the process can get no file, socket or process.
-    The first frame is null once all is ready, or says why it is not. What libraries print is lost.
+    `load` imports what the handler needs and returns it. After that the process can open no file
+    for writing and no socket, and start no process. The first frame that it sends is null if all is
+    ready, or else a text that says why not. What libraries print is discarded.
     """
     confinement.end_with_parent(parent)
     replies = os.fdopen(os.dup(1), "wb")
@@ -32,7 +37,7 @@ def serve(parent: int, load: Callable[[], Handler]) -> None:
     confinement.drop_capabilities()
     confinement.forbid_system_calls(allow_writing=False)
     write_frame(replies, None)
-    sys.setrecursionlimit(RECURSION)
+    sys.setrecursionlimit(RECURSION_LIMIT)
     threading.stack_size(STACK)
     thread = threading.Thread(target=_answer, args=(handler, replies), daemon=True)
     thread.start()
@@ -48,13 +53,13 @@ def _answer(handler: Handler, replies: BinaryIO) -> None:
 
 
 def read_frame(stream: BinaryIO) -> Any:
-    """Return the next frame's JSON, or None at the end."""
+    """Return the next frame's JSON, or None at the end of the stream."""
     size = stream.read(4)
     return json.loads(stream.read(int.from_bytes(size, "big"))) if len(size) == 4 else None
 
 
 def write_frame(stream: BinaryIO, message: Any) -> None:
-    """Write a message as JSON, with its length before it."""
+    """Write a frame: the length of the message's JSON, then the JSON."""
     body = json.dumps(message).encode()
     stream.write(len(body).to_bytes(4, "big") + body)
     stream.flush()
