@@ -142,7 +142,7 @@ class Score(Record):
 
 
 class Scored(Identified):
-    """One model's answer to one held-out seed.
+    """One model's answer to one held-out example.
 
     `confidence` is the joint probability of the answer's tokens; None where it is not known. Under
     evaluate.fidelity, the teacher's answers have token ids, frames and `tails`: the mass outside
@@ -164,7 +164,7 @@ class Scored(Identified):
 
 
 class Faithful(Identified):
-    """How close a student is to the teacher on the teacher's answer to one held-out seed.
+    """How close a student is to the teacher on the teacher's answer to one held-out example.
 
     The id is the seed's. `tokens` is the number of tokens compared; it is 0 where the student's
     form or vocabulary cannot express the answer. `nats` is the sum of their forward KL, `same` the

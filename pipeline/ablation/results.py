@@ -78,7 +78,7 @@ def report(results: AblationResults) -> str:
     lines = lay_out([head, *rows], "left")
     lines.append(
         f"({results.arm}, {results.repeats} training seeds each, as many steps in every set, "
-        f"{results.held_out} held-out seeds)"
+        f"{results.held_out} held-out examples)"
     )
     lines += conclusions(results)
     if results.note:

@@ -19,7 +19,7 @@ MANY = 30  # items from which the bootstrap is used, if they have spread
 FLOOR = 6
 LEVEL = 0.05  # 1 - confidence of every interval, and the bar for p
 ONE_VALUE = 9.68  # half the width of an interval from one value, in units of the value
-TOO_FEW = f"too few held-out seeds for any claim (at least {FLOOR})"
+TOO_FEW = f"too few held-out examples for any claim (at least {FLOOR})"
 UNIT = (0.0, 1.0)  # scale of a score
 POSITIVE = (0.0, math.inf)  # scale of a divergence
 

@@ -18,7 +18,7 @@ def table(results: Results, train: Mapping[str, Any] | None = None) -> str:
     """
     lines = lay_out(_rows(results), "right")
     lines += [_repeats_line(name, group) for name, group in results.repeats.items()]
-    basis = f"paired, {results.held_out} held-out seeds"
+    basis = f"paired, {results.held_out} held-out examples"
     if results.repeats:
         basis += ", over repeats"
     for name, unequal in methods_compared(results, train or {}).items():

@@ -18,7 +18,7 @@ from pipeline.verifiers.scorers import find_label
 
 
 def check_config(config: Config) -> list[str]:
-    """Check seeds, held-out seeds, prompts, models and keys; return a summary with both prompts.
+    """Check seeds, held-out examples, prompts, models and keys; return a summary with both prompts.
 
     Raises PipelineError on the first fault.
     """

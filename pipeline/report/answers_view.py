@@ -1,4 +1,4 @@
-"""The answers of all models to the held-out seeds, side by side, as pages and an index."""
+"""The answers of all models to the held-out examples, side by side, as pages and an index."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SORTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A held-out seed, None if its source is missing, with each model's answer."""
+    """A held-out example, None if its source is missing, with each model's answer."""
 
     id: str
     seed: Seed | None
@@ -40,7 +40,7 @@ class Row:
 
 
 def write(run_dir: Path, folder: Path) -> Index | None:
-    """Write pages of held-out seeds with every model's answer into `folder`; return their index.
+    """Write pages of held-out examples with every model's answer into `folder`; return their index.
 
     None if no model has answered yet.
     """
@@ -79,7 +79,7 @@ def _models(run_dir: Path) -> list[str]:
 
 
 def _seeds(run_dir: Path) -> Mapping[str, Seed]:
-    """Return the held-out seeds by id; empty if their source is missing."""
+    """Return the held-out examples by id; empty if their source is missing."""
     begun = min((run_dir / "evaluate").glob("*/begun.json"))
     config = Config.model_validate(read_json(begun)["config"])
     try:

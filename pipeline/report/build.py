@@ -71,6 +71,6 @@ def _ablation(path: Path) -> Ablation | None:
         sets.append(Estimate(name, trained.score, f"{shown(trained.score)}, {rows:,} rows"))
     note = (
         f"{results.arm}, {results.repeats} training seeds each, "
-        f"{results.held_out:,} held-out seeds. {results.note or ''}"
+        f"{results.held_out:,} held-out examples. {results.note or ''}"
     )
     return Ablation(tuple(sets), tuple(map(str.strip, conclusions(results))), note.strip())

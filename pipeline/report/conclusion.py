@@ -70,7 +70,9 @@ def _title(results: Results, best: str) -> str:
 
 def _sentences(results: Results, best: str, train: Mapping[str, Any]) -> Iterator[str]:
     models = results.models
-    scores = [f"On {results.held_out:,} held-out seeds {best} scores {shown(models[best].score)}"]
+    scores = [
+        f"On {results.held_out:,} held-out examples {best} scores {shown(models[best].score)}"
+    ]
     for name, title in ((TEACHER, "the teacher"), (BASE, "the base student")):
         if name in models:
             scores.append(f"{title} {shown(models[name].score)}")

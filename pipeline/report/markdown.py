@@ -32,7 +32,7 @@ def _lines(facts: Facts) -> Iterator[str]:
             yield from _section(title, table)
     if facts.differences:
         table = _estimates(facts.differences)
-        yield from _section("Differences, paired by held-out seed", table, left=True)
+        yield from _section("Differences, paired by held-out example", table, left=True)
     steps = tuple((step.name, step.count, step.note) for step in facts.flow)
     yield from _section("From seeds to figures", Table(("", "count", ""), steps), left=True)
     if facts.waterfall:

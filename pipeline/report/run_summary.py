@@ -127,7 +127,7 @@ def flow(run: Run, held_out: int) -> list[Step]:
         _kept(run),
         _rows(run),
         Step(
-            "held-out seeds",
+            "held-out examples",
             f"{held_out:,}" if held_out else "-",
             "asked of every model" if held_out else "not evaluated yet",
             bool(held_out),

@@ -1,4 +1,4 @@
-"""The evaluate stage: teacher, base student and every arm answer the same held-out seeds, greedily.
+"""The evaluate stage: teacher, base student and every arm answer the held-out examples, greedily.
 
 All of them take the same path. Beside its answers, each part has cost.json: size, speed, load.
 """
@@ -80,7 +80,7 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Ask one model all held-out seeds that it has not answered, and score the answers."""
+    """Ask one model all held-out examples that it has not answered, and score the answers."""
     config = job.config
     _check_as_trained(job)
     student_prompt = prompts.load(config.train.prompt)

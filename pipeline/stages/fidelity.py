@@ -1,7 +1,7 @@
 """The fidelity stage: how close the base student and every arm are to the teacher.
 
 `pipeline evaluate` runs it where evaluate.fidelity is set. A student reads the teacher's answers to
-the held-out seeds, behind its own prompt and in the form that it was trained for. Its token
+the held-out examples, behind its own prompt and in the form that it was trained for. Its token
 distributions are compared with the stored ones, and its own greedy text with the teacher's.
 """
 

@@ -75,7 +75,7 @@ def test_few_examples_are_never_certain(workshop: Path, count: int) -> None:
     """A gate with `certain` shipped on one right answer."""
     for setting in ("score: 0.1", "over: sft", "over: sft, margin: -1"):
         lines = missed_lines(workshop, f"{{{setting}, certain: true}}", "1" * count, "0" * count)
-        assert any("too few held-out seeds" in line for line in lines)
+        assert any("too few held-out examples" in line for line in lines)
     assert missed_lines(workshop, "{over: sft}", "1" * count, "0" * count) == []
 
 

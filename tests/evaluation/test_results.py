@@ -137,5 +137,5 @@ def test_few_examples_are_named_in_the_table(workshop: Path) -> None:
         table(results(config, {name: (answers([1.0] * count), COST) for name in names}))
         for count in (5, 6)
     )
-    assert "(5 is too few held-out seeds" in few
+    assert "(5 is too few held-out examples" in few
     assert "too few" not in many

@@ -285,7 +285,7 @@ def test_teacher_beside_student(opened: Open, run_dir: Path) -> None:
         ).click()
     answers = read_records(run_dir / "evaluate" / "teacher", Scored)
     right = [answer for answer in answers if answer.score.value == 1]
-    status(window).to_have_text(f"{len(right)} of 12 held-out seeds")
+    status(window).to_have_text(f"{len(right)} of 12 held-out examples")
     heading(window).to_contain_text(right[0].seed_id)
     detail = window.locator(".detail:visible")
     expect(detail.locator(".model")).to_have_count(2)

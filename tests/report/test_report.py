@@ -187,7 +187,7 @@ def test_one_held_out_seed_shows_nothing(tmp_path: Path) -> None:
     found["differences"] = {"kd - sft": point, "kd - teacher": point}
     facts = gather(finished_run.make(tmp_path / "run", found))
     words = " ".join([*facts.verdict.sentences, *(row.text for row in facts.differences)])
-    assert "1 is too few held-out seeds for any claim" in words
+    assert "1 is too few held-out examples for any claim" in words
     assert "significantly" not in words
 
 
@@ -220,7 +220,7 @@ def test_groups_of_a_few_seeds_have_no_gap(tmp_path: Path) -> None:
     found["models"]["kd"]["groups"]["short"]["held_out"] = 5
     lines = " ".join(gather(finished_run.make(tmp_path / "run", found)).gaps)
     assert "kd: its best and worst group are 0.120 apart" in lines
-    assert "a group has too few held-out seeds" in lines
+    assert "a group has too few held-out examples" in lines
     assert "amplified" not in lines
 
 

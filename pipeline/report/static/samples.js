@@ -237,7 +237,7 @@
       },
     },
     "held-out": {
-      what: "held-out seeds",
+      what: "held-out examples",
       placeholder: "Search ids, questions, answers",
       text: (row) => [
         row.target,
@@ -259,7 +259,7 @@
           : el(
               "p",
               { class: "soft" },
-              "The file of held-out seeds was missing when the report was written.",
+              "The file of held-out examples was missing when the report was written.",
             ),
         ...data.models.map(([model, verdict, score, text, answer, why]) =>
           el(
