@@ -4,10 +4,10 @@ import errno
 import os
 import sys
 
-import click
-
+from pipeline.cli.output import echo
 from pipeline.errors import FAILED, STOPPED
 from pipeline.execution import signals
+from pipeline.execution.redaction import redacted
 
 DISK_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -24,15 +24,13 @@ DISK_ERRORS = {
 def print_stopped(number: int) -> int:
     """Say that a signal ended the command. Return its exit code."""
     signals.ignore()
-    click.echo(
-        "\nstopped; what is finished is kept, and the same command continues from here", err=True
-    )
+    echo("\nstopped; what is finished is kept, and the same command continues from here", err=True)
     return STOPPED + number
 
 
 def print_error(message: str) -> int:
     """Print an error as one line. Return its exit code."""
-    click.echo(f"error: {message}", err=True)
+    echo(redacted(f"error: {message}"), err=True)
     return FAILED
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.cli.output import echo
 from pipeline.report.write import MAX_SAMPLES
 
 
@@ -16,7 +17,7 @@ def status(run_dir: Path) -> None:
     from pipeline.inspection.status import describe
 
     for line in describe(run_dir):
-        click.echo(line)
+        echo(line)
 
 
 @click.command(epilog="Example: pipeline explain runs/quickstart 4017/0")
@@ -30,7 +31,7 @@ def explain(run_dir: Path, identifier: str) -> None:
     from pipeline.inspection import explain as inspection
 
     for line in inspection.explain(run_dir, identifier):
-        click.echo(line)
+        echo(line)
 
 
 @click.command(epilog="Example: pipeline inspect runs/quickstart 4017/0 --top 3")
@@ -53,7 +54,7 @@ def inspect(run_dir: Path, identifier: str | None, top: int) -> None:
 
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for line in tokens.inspect(run_dir, identifier, top, colours):
-        click.echo(line)
+        click.echo(line)  # printable already, but for its own colours
 
 
 @click.command(epilog="Example: pipeline diff runs/quickstart runs/warm")
@@ -66,9 +67,9 @@ def diff(one: Path, other: Path) -> None:
     same = True
     for line in compare_runs(one, other):
         same = False
-        click.echo(line)
+        echo(line)
     if same:
-        click.echo("no difference")
+        echo("no difference")
 
 
 @click.command(
@@ -92,7 +93,7 @@ def samples(run_dir: Path, rejected: bool, reason: str | None, limit: int | None
     from pipeline.inspection import explain as inspection
 
     for line in inspection.list_samples(run_dir, rejected or reason is not None, reason, limit):
-        click.echo(line)
+        echo(line)
 
 
 @click.command(epilog="Example: pipeline verify runs/quickstart --recheck 32")
@@ -130,14 +131,14 @@ def verify(run_dir: Path, repair: bool, recheck: int | None, stage: str) -> None
         damaged = False
         for line in checks.repair(run_dir):
             damaged = True
-            click.echo(line)
+            echo(line)
         if not damaged:
-            click.echo(f"{run_dir}: nothing in generate and score is damaged")
+            echo(f"{run_dir}: nothing in generate and score is damaged")
         return
     for line in checks.verify(run_dir):
-        click.echo(line)
+        echo(line)
     if recheck:
-        click.echo(comparison.recheck(run_dir, stage, recheck))
+        echo(comparison.recheck(run_dir, stage, recheck))
 
 
 @click.command(epilog="Example: pipeline schema teacher.engine")
@@ -152,7 +153,7 @@ def schema(prefix: str, markdown: bool) -> None:
 
     lines = [reference.markdown(prefix)] if markdown else reference.lines(prefix)
     for line in lines:
-        click.echo(line)
+        echo(line)
 
 
 @click.command(epilog="Example: pipeline report runs/quickstart --serve")
@@ -183,7 +184,7 @@ def report(run_dir: Path, serving: bool, port: int, most: int) -> None:
     from pipeline.report import server, write
 
     path = write.write(run_dir, most)
-    click.echo(f"report: {path}")
+    echo(f"report: {path}")
     if serving:
         server.serve(path.parent, port)
 

@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported before a command needs it."""
 
+import io
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import click
 from pipeline import __version__
 from pipeline.cli import inspect
 from pipeline.cli.exits import DISK_ERRORS, exit_process, print_error, print_stopped
+from pipeline.cli.output import echo
 from pipeline.cli.run import (
     STAGES,
     exit_code,
@@ -25,6 +27,7 @@ from pipeline.cli.run import (
 )
 from pipeline.errors import DONE, PipelineError, Stopped
 from pipeline.execution import console, signals
+from pipeline.execution.redaction import redacted
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOOPBACK = "127.0.0.1"
@@ -40,7 +43,9 @@ def main() -> None:
     except PipelineError as error:
         code = print_stopped(received[0]) if received else print_error(str(error))
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        echo(redacted(shown.getvalue().rstrip("\n")), err=True)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort, Stopped) as stop:
         code = print_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
@@ -171,22 +176,22 @@ def run(config: Path, overrides: tuple[str, ...], redo: bool) -> int:
     names = [name for name in STAGES if name != "score" or settings.train.rows == "score"]
     modules = {name: module for name, module in stage_modules().items() if name in names}
     if not redo and all(is_done(module, settings) for module in modules.values()):
-        click.echo("all stages are done already")
+        echo("all stages are done already")
         for module in modules.values():
             runner.finish(module, settings)
-        click.echo("\n".join(module.summary(settings) for module in modules.values()))
+        echo("\n".join(module.summary(settings) for module in modules.values()))
         code = worst([exit_code(module, settings) for module in modules.values()])
         write_report(settings)
         return code
     code = DONE
     for name in names:
         if not redo and is_done(modules[name], settings):
-            click.echo(f"{name}: done already")
+            echo(f"{name}: done already")
             code = worst([code, exit_code(modules[name], settings)])
             continue
         if name == STAGES[0]:
             validate.check_config(settings)
-        click.echo(f"--- {name}")
+        echo(f"--- {name}")
         code = max(code, run_child(name, config, *overrides, *(["--redo"] if redo else [])))
     return code
 
@@ -239,8 +244,8 @@ def ablate(
         lambda name, part: run_child(name, config, *planned.overrides, option[name], part),
         redo,
     ):
-        click.echo("ablate: done already")
-    click.echo(ablation.write(planned))
+        echo("ablate: done already")
+    echo(ablation.write(planned))
     return DONE
 
 
@@ -257,9 +262,9 @@ def validate(config: Path, overrides: tuple[str, ...], origins: bool) -> None:
     settings = load(config, overrides)
     if origins:
         for key, value, origin in loading.describe(config, overrides):
-            click.echo(f"{key} = {value!r}  ({origin})")
+            echo(redacted(f"{key} = {value!r}  ({origin})"))
     for line in checks.check_config(settings):
-        click.echo(line)
+        echo(line)
 
 
 @cli.command(epilog="Example: pipeline serve configs/quickstart.yaml --port 8000")
@@ -276,7 +281,7 @@ def serve(config: Path, overrides: tuple[str, ...], port: int) -> None:
     )
     command = server_command(teacher, LOOPBACK, port)
     url = f"http://{LOOPBACK}:{port}/v1"
-    click.echo(
+    echo(
         f"to ask it, when it is up: teacher.backend=openai teacher.base_url={url} "
         f"teacher.tokenizer={tokenizer_path(teacher)}"
     )

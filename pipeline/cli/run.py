@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from pipeline.cli.exits import exit_process, print_error
+from pipeline.cli.output import echo
 from pipeline.errors import DONE, DONE_WITH_ERRORS, GATE, STOPPED
 from pipeline.execution import signals
 
@@ -86,11 +85,11 @@ def run_stage(
         measured = [part for part in measure.parts(settings) if not only or part in only]
         worked |= bool(measured) and runner.execute(measure, settings, measured, archive)
     if not worked:
-        click.echo(f"{name}: done already")
+        echo(f"{name}: done already")
     if not finished:
         return DONE
     runner.finish(module, settings)
-    click.echo(module.summary(settings))
+    echo(module.summary(settings))
     code = exit_code(module, settings)
     if name == "evaluate":
         write_report(settings)
@@ -116,7 +115,7 @@ def _gate(settings: "Config") -> int:
     results = Results.read(Path(settings.run_dir) / "evaluate" / "results.json")
     failed = gate.failed(settings, results)
     for line in failed:
-        click.echo(line, err=True)
+        echo(line, err=True)
     return GATE if failed else DONE
 
 

@@ -1,9 +1,16 @@
 """The base of every section of a config: strict, frozen, with values by dotted key."""
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+# a provider's prefix; capitals, small letters and digits; or digits in a long run of characters
+KEY = re.compile(
+    r"^(?:sk|pk|hf|gsk|xai|ghp|key)_|^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)|(?=[A-Za-z]*\d)[A-Za-z0-9]{16}"
+)
 
 
 def runtime(default: Any, **bounds: Any) -> Any:
@@ -12,6 +19,22 @@ def runtime(default: Any, **bounds: Any) -> Any:
     It is not in fingerprints, so it may differ between two commands on the same run.
     """
     return Field(default, json_schema_extra={"runtime": True}, **bounds)
+
+
+def variable_name(value: str | None) -> str | None:
+    """Return the name of an environment variable.
+
+    Raises ValueError, which does not show the value, for one that looks like a key itself.
+    """
+    if value is None or (NAME.fullmatch(value) and not KEY.search(value)):
+        return value
+    raise ValueError(
+        "is no name of an environment variable, such as OPENAI_API_KEY; "
+        "export the key in a variable, and give the variable's name here"
+    )
+
+
+VariableName = Annotated[str, AfterValidator(variable_name)]
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Section, runtime
+from pipeline.config.base import Section, VariableName, runtime
 
 
 class Engine(Section):
@@ -39,7 +39,7 @@ class Teacher(Section):
     """Revision on the hub; pin it."""
     base_url: str | None = runtime(None, examples=["http://127.0.0.1:8000/v1"])
     """openai: the server's address."""
-    api_key_env: str = runtime("OPENAI_API_KEY", examples=["MY_KEY"])
+    api_key_env: VariableName = runtime("OPENAI_API_KEY", examples=["MY_KEY"])
     """openai: environment variable with the server's key."""
     tokenizer: str | None = Field(None, examples=["Qwen/Qwen2.5-7B-Instruct"])
     """openai: folder or hub id of the server's tokenizer; needed for logprobs."""

@@ -1,7 +1,22 @@
 """Print the package's log messages: facts on standard output, warnings on standard error."""
 
 import logging
+import re
 import sys
+
+from pipeline.execution.redaction import redacted
+
+# Control characters except tab and line feed, which a terminal obeys; what Unicode gives the
+# property Bidi_Control, which can show text in another order; and separators of lines.
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters as JSON escapes.
+
+    The escapes keep a line of JSON the same value.
+    """
+    return OBEYED.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 class _Console(logging.Handler):
@@ -13,7 +28,7 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
-        stream.write(self.format(record) + "\n")
+        stream.write(printable(redacted(self.format(record))) + "\n")
         stream.flush()
 
 

@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job, Stage
 from pipeline.execution.fingerprint import differing, fingerprint
 from pipeline.execution.manifest import is_barren, now, outputs_of, versions
+from pipeline.execution.redaction import without_logins
 from pipeline.storage.files import read_json, write_json
 from pipeline.storage.locks import Lock, locked
 
@@ -115,7 +116,7 @@ def _start(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
             "part": job.part,
             "begun": now(),
             "fingerprint": fields,
-            "config": job.config.model_dump(mode="json"),
+            "config": without_logins(job.config.model_dump(mode="json")),
             "versions": versions(),
         }
         write_json(job.begun, begun)

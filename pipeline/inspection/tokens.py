@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config
+from pipeline.execution.console import printable
 from pipeline.inspection.lookup import find_samples, unknown_id
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
@@ -59,12 +60,13 @@ def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> I
     tokenizer = load_teacher_tokenizer(run_dir)
     for sample in samples:
         target = sample.seed.target or "unknown"
-        yield f"{sample.id}: answer {sample.answer!r}, ground truth {target}; {_legend(colours)}"
+        facts = f"{sample.id}: answer {sample.answer!r}, ground truth {target}; "
+        yield printable(facts) + _legend(colours)
         if sample.frame is None or sample.token_ids is None:
-            yield sample.text + "  (no logprobs)"
+            yield printable(sample.text) + "  (no logprobs)"
             continue
         topk = TopKFolder(run_dir / "generate").topk_of(sample)
-        pieces = tokenizer.pieces(sample.token_ids)
+        pieces = [printable(piece) for piece in tokenizer.pieces(sample.token_ids)]
         probabilities = token_probabilities(topk, top)
         pairs = zip(pieces, probabilities.written.tolist(), strict=True)
         yield "".join(_token(piece, probability, colours) for piece, probability in pairs)

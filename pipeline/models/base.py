@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.execution.redaction import redacted
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import FailureReason, FinishReason, Rendered, Usage
 
@@ -87,6 +88,9 @@ class Failure:
     id: str
     reason: FailureReason
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", redacted(self.message))
 
 
 Answer = Completion | Failure

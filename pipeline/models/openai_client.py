@@ -32,6 +32,7 @@ from pydantic_core import from_json
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
+from pipeline.execution.redaction import redacted
 from pipeline.models import openai_requests, openai_responses
 from pipeline.models.base import (
     Answer,
@@ -73,7 +74,8 @@ class ServerModel(NothingToRelease):
             self.tokenizer = Tokenizer(tokenizer_path(teacher), teacher.revision)
         self.facts = Facts(teacher.model, teacher.revision, "raw_logprobs", "as served", "openai")
         self._teacher = teacher
-        self._url = openai_requests.checked_url(teacher.base_url or "")
+        self._base_url = openai_requests.checked_url(teacher.base_url or "")
+        self._url = redacted(self._base_url)  # in messages
         self._key = openai_requests.api_key(teacher.api_key_env)
         self._last_answer = 0.0  # when the server last answered anything
         self._user_knows = False  # that the server is away
@@ -165,7 +167,11 @@ class ServerModel(NothingToRelease):
         timeout = Timeout(None, connect=CONNECT_SECONDS)
         http = DefaultAsyncHttpxClient(limits=limits, timeout=timeout)
         return AsyncOpenAI(
-            base_url=self._url, api_key=self._key, max_retries=0, timeout=timeout, http_client=http
+            base_url=self._base_url,
+            api_key=self._key,
+            max_retries=0,
+            timeout=timeout,
+            http_client=http,
         )
 
     async def _answer(self, client: Any, request: Request, call: Call) -> Answer:
@@ -254,7 +260,8 @@ class ServerModel(NothingToRelease):
         except APIConnectionError as error:
             cause = error.__cause__ or error
             sent = not isinstance(cause, ConnectError | ConnectTimeout)
-            return Trouble(f"no answer ({str(cause) or type(cause).__name__})", broken=sent)
+            why = redacted(str(cause)) or type(cause).__name__
+            return Trouble(f"no answer ({why})", broken=sent)
 
     def _read(self, request: Request, call: Call, body: bytes) -> Answer:
         try:

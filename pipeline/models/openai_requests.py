@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
+from pipeline.execution.redaction import hide, hide_login, redacted
 from pipeline.models import openai_responses
 from pipeline.models.base import Answer, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ def generation(
     teacher: Teacher, tokenizer: Tokenizer | None, sampling: Sampling, request: Request
 ) -> Call:
     """Return the call that generates a reply. Raises PipelineError if chat needs messages."""
+    where = redacted(teacher.base_url or "")
     body: dict[str, Any] = {
         "model": teacher.model,
         "max_tokens": sampling.max_tokens,
@@ -58,7 +60,6 @@ def generation(
     }
     if sampling.logprobs:
         body["logprobs"] = sampling.logprobs
-    where = teacher.base_url or ""
     read = partial(openai_responses.with_ids, where, tokenizer, sampling.logprobs)
     return Call("/completions", body, read)
 
@@ -77,7 +78,7 @@ def scoring(teacher: Teacher, tokenizer: Tokenizer, k: int, request: Request) ->
         "prompt_logprobs": k,
         **BY_IDS,
     }
-    read = partial(openai_responses.scored, teacher.base_url or "", tokenizer, k)
+    read = partial(openai_responses.scored, redacted(teacher.base_url or ""), tokenizer, k)
     return Call("/completions", body, read)
 
 
@@ -105,9 +106,10 @@ def checked_url(url: str) -> str:
         good = False
     if not good:
         raise PipelineError(
-            f"teacher.base_url: {url!r} is no URL of a server; "
+            f"teacher.base_url: {redacted(url)!r} is no URL of a server; "
             "give one such as http://127.0.0.1:8000/v1"
         )
+    hide_login(url)
     return url
 
 
@@ -122,4 +124,5 @@ def api_key(variable: str) -> str:
             f"teacher.api_key_env: what {variable} holds cannot be a key "
             "(it has control or non-ASCII characters); set it again"
         )
+    hide(key)
     return key or "none"

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
+from pipeline.execution.redaction import redacted
 from pipeline.models.base import Answer, Completion, Failure, RawTopK, Request
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import FailureReason, FinishReason, Usage
@@ -218,5 +219,5 @@ def _retry_after(value: str | None) -> float | None:
 
 def _message(error: Any) -> str:
     body = error.body if isinstance(error.body, dict) else {}
-    lines = str(body.get("message") or error.message).splitlines()
+    lines = redacted(str(body.get("message") or error.message)).splitlines()
     return lines[0][:300].rstrip(".") if lines else ""

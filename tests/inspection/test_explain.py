@@ -125,3 +125,48 @@ def test_rows_of_another_generate_are_refused(filtered: Config) -> None:
     manifest.write_text(manifest.read_text().replace('"sha256": "', '"sha256": "0'))
     with pytest.raises(PipelineError, match="run pipeline filter with --redo"):
         list(explain.list_samples(Path(filtered.run_dir), False, None, None))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["validate", "CONFIG"],
+        ["explain", "RUN", "ID"],
+        ["explain", "RUN", "no\x1b[2J\u202e"],
+        ["inspect", "RUN", "ID"],
+        ["inspect", "RUN", "ID", "--top", "2"],
+        ["samples", "RUN"],
+        ["samples", "RUN", "--rejected"],
+        ["verify", "RUN"],
+        ["status", "RUN"],
+    ],
+)
+def test_data_sends_no_control_characters_to_a_terminal(
+    arguments: list[str], workshop: Path
+) -> None:
+    """Seeds come from strangers: an id could clear the screen or turn text round."""
+    hostile = "\x1b[2J\u202eevil\x9b\r"
+    seeds = workshop / "seeds.jsonl"
+    rows = [json.loads(line) for line in seeds.read_text().splitlines()]
+    column = next(name for name in rows[0] if name not in ("id", "target", "group"))
+    for row in rows:
+        row |= {"id": f"{row.get('id')}{hostile}", column: f"{row[column]}{hostile}"}
+    seeds.write_text("\n".join(map(json.dumps, rows)))
+    config = load(workshop / "config.yaml")
+    stage.execute(generate, config)
+    stage.execute(filter_stage, config)
+    names = {
+        "CONFIG": str(workshop / "config.yaml"),
+        "RUN": config.run_dir,
+        "ID": f"{rows[0]['id']}/0",
+    }
+    given = [names.get(argument, argument) for argument in arguments]
+    done = CliRunner().invoke(cli, given)
+    if "ID" in arguments or arguments[0] in ("validate", "samples"):
+        assert "\\u001b[2J\\u202eevil" in done.output
+    shown = done.output.replace("\n", "").replace("\t", "")
+    assert shown.isprintable()
+    if arguments[0] == "samples":
+        ids = [json.loads(line)["id"] for line in done.output.splitlines()]
+        assert ids
+        assert all(hostile in identifier for identifier in ids)

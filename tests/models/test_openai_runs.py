@@ -3,6 +3,7 @@
 It answers as vLLM does, or with typical errors. test_openai_client.py tests the client alone.
 """
 
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -195,3 +196,74 @@ def test_the_key_is_written_nowhere(workshop: Path, monkeypatch: pytest.MonkeyPa
         for path in (workshop / "run").rglob("*")
         if path.is_file() and KEY.encode() in path.read_bytes()
     ]
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_what_a_server_repeats_of_the_key_is_hidden(
+    status: int, workshop: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers repeat the Authorization header of a request that they refuse."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    message = f"bad header: {{'Authorization': 'Bearer {KEY}'}} of {KEY}"
+    reply: Reply = (status, {"error": {"message": message}}, {})
+    raised = "***"
+    with serving(lambda body, times: reply) as server:
+        try:
+            run(workshop, server.url, "teacher.retries=0", "generate.max_error_rate=1.0")
+        except PipelineError as error:
+            raised = str(error)
+    assert KEY not in raised
+    assert "***" in raised
+    content = [path.read_bytes() for path in (workshop / "run").rglob("*") if path.is_file()]
+    assert not [part for part in content if KEY.encode() in part]
+    assert KEY not in caplog.text
+
+
+def test_the_password_of_a_url_is_written_nowhere(workshop: Path) -> None:
+    """A run folder is shared; its begun.json holds the config."""
+    failing: Reply = (400, {"error": {"message": "refused"}}, {})
+    with serving(lambda body, times: completion(body, times) if times > 1 else failing) as server:
+        url = server.url.replace("://", "://user:pass%40word@")
+        with contextlib.suppress(PipelineError):
+            run(workshop, url, "teacher.retries=0", "generate.max_error_rate=1.0")
+    content = [path.read_bytes() for path in (workshop / "run").rglob("*") if path.is_file()]
+    assert any(b"base_url" in part for part in content)
+    assert not [part for part in content if b"word@" in part or b"%40word" in part]
+
+
+@pytest.mark.parametrize("url", ["http://user:pa/word@host/v1", "ftp://user:word@host/v1"])
+def test_a_bad_url_is_refused_without_its_password(url: str, workshop: Path) -> None:
+    """A password with a slash makes a URL that no library can read."""
+    with pytest.raises(PipelineError, match="is no URL of a server") as caught:
+        run(workshop, url)
+    assert "word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["teacher", "filter.judge"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-proj-Ab12",
+        "sk_live_abcdefgh",
+        "hf_abcdefghijkl",
+        "AKIAIOSFODNN7EXAMPLE",
+        "0123456789abcdef0123456789abcdef",
+        "eyJhbGciOiJIUzI1NiJ9.e30.x",
+        "Bearer abc",
+    ],
+)
+def test_a_key_in_place_of_its_variable_is_refused_without_being_shown(
+    key: str, section: str, workshop: Path
+) -> None:
+    """The variable's name is printed in messages and written to begun.json."""
+    with pytest.raises(PipelineError, match="no name of an environment variable") as caught:
+        load(workshop / "config.yaml", [f"{section}.api_key_env='{key}'"])
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["OPENAI_API_KEY", "MY_KEY", "my_key", "KEY2", "AZURE_OPENAI_API_KEY_2026"]
+)
+def test_names_of_variables_are_accepted(name: str, workshop: Path) -> None:
+    """A name is not a key because it holds a digit."""
+    assert load(workshop / "config.yaml", [f"teacher.api_key_env={name}"])
