@@ -197,3 +197,13 @@ def test_seeds_that_changed_before_they_were_surveyed_are_refused(tmp_path: Path
     write_seeds(path, range(30))
     with pytest.raises(PipelineError, match="was changed while the stage is at work on it"):
         seeds.PinnedSource(Source(path=str(path)), "0" * 64)
+
+
+@pytest.mark.parametrize("pattern", ["((a+)+)$", "^((a|a)*)$", "^((a*)*b)$", r"^((\w+\s?)*)$"])
+def test_a_pattern_that_backtracks_without_end_is_stopped(pattern: str, tmp_path: Path) -> None:
+    """The pipeline once hung before it had read its seeds."""
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps({"question": "x", "answer": "a" * 60 + "!"}))
+    source = Source(path=str(path), target_field="answer", target_pattern=pattern)
+    with pytest.raises(PipelineError, match=r"s\.jsonl:1: target_pattern"):
+        seeds.load(source)

@@ -1,5 +1,6 @@
 """Personal data and secrets: what is found, what only looks like it, and how values are masked."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,42 @@ def test_numbers_are_left_alone(text: str) -> None:
 def test_beginnings_of_a_web_token_one_after_the_other() -> None:
     """Each was once read to the end of the text, which took minutes."""
     assert list(credentials.find("eyJ-" * 200_000)) == []
+
+
+LONG = {
+    "fractions": "1/1" * 33_000,
+    "fractions apart": "1/2 3/4 " * 12_500,
+    "decimals": "0.1234, 0.5678, " * 6_000,
+    "digits": "1 " * 50_000,
+    "dates": "2024-01-02 " * 9_000,
+    "addresses": "2001:" * 20_000,
+    "phones that are none": "(555) 123 4567, " * 6_000,
+    "plus signs": "+1 " * 33_000,
+    "spaces": "1" + " " * 100_000 + "234567",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_text_of_numbers_takes_little_time(name: str) -> None:
+    """A reply of 100 kB once took 12 seconds."""
+    began = time.process_time()
+    assert list(personal.find(LONG[name], personal.KINDS, ["US", "GB"])) == []
+    assert time.process_time() - began < 4.0
+
+
+def test_a_phone_behind_a_long_table_is_found() -> None:
+    """A limit for the whole text would end the search before it."""
+    table = "\n".join(f"{row / 7:.4f} {row / 3:.4f} {row}" for row in range(3000))
+    text = f"{table}\ncall (415) 555-2671 or +44 20 7946 0958\n{table}"
+    found = [value for kind, value in personal.find(text, ["phone"], ["US"])]
+    assert {"(415) 555-2671", "+44 20 7946 0958"} <= set(found)
+
+
+def test_a_number_beyond_stdnums_tables_is_no_number() -> None:
+    """Its table of counties has gaps, which once ended the stage with a KeyError."""
+    numbers = " ".join(f"{area}00001{year}0101001X" for area in range(11, 66) for year in (1949,))
+    numbers += " " + " ".join(f"{n:06}194901010014" for n in range(110000, 660000, 97))
+    assert all(kind for kind, _ in personal.find(numbers, ["national_id"], []))
 
 
 @pytest.mark.parametrize(("kind", "text"), credential_cases.HELD)
