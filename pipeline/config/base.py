@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # a provider's prefix; capitals, small letters and digits; or digits in a long run of characters
@@ -32,9 +32,6 @@ def variable_name(value: str | None) -> str | None:
         "is no name of an environment variable, such as OPENAI_API_KEY; "
         "export the key in a variable, and give the variable's name here"
     )
-
-
-VariableName = Annotated[str, AfterValidator(variable_name)]
 
 
 class Section(BaseModel):

@@ -6,9 +6,9 @@ docs/reference/filters.md lists the reasons that each of them gives.
 import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from pipeline.config.base import Section, VariableName, runtime
+from pipeline.config.base import Section, runtime, variable_name
 
 Part = Literal["text", "rationale", "answer"]
 Side = Literal["reply", "input"]
@@ -206,7 +206,7 @@ class Judge(Section):
     """What runs the judge. null: teacher.backend."""
     base_url: str | None = runtime(None, examples=["http://127.0.0.1:8001/v1"])
     """openai: the server's address. null: teacher.base_url."""
-    api_key_env: VariableName | None = runtime(None, examples=["JUDGE_KEY"])
+    api_key_env: str | None = runtime(None, examples=["JUDGE_KEY"])
     """openai: environment variable with the server's key. null: teacher.api_key_env."""
     replies: list[str] | None = Field(None, min_length=1, examples=[["Score: 5"]])
     """fake: the replies."""
@@ -220,6 +220,8 @@ class Judge(Section):
     """Smallest score that is kept."""
     unjudged: Literal["keep", "drop"] = Field("drop", examples=["keep"])
     """What happens to replies without a readable score."""
+
+    _variable_is_named = field_validator("api_key_env")(variable_name)
 
     @model_validator(mode="after")
     def scale_holds_least(self) -> Self:

@@ -2,9 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import Section, VariableName, runtime
+from pipeline.config.base import Section, runtime, variable_name
 
 
 class Engine(Section):
@@ -39,7 +39,7 @@ class Teacher(Section):
     """Revision on the hub; pin it."""
     base_url: str | None = runtime(None, examples=["http://127.0.0.1:8000/v1"])
     """openai: the server's address."""
-    api_key_env: VariableName = runtime("OPENAI_API_KEY", examples=["MY_KEY"])
+    api_key_env: str = runtime("OPENAI_API_KEY", examples=["MY_KEY"])
     """openai: environment variable with the server's key."""
     tokenizer: str | None = Field(None, examples=["Qwen/Qwen2.5-7B-Instruct"])
     """openai: folder or hub id of the server's tokenizer; needed for logprobs."""
@@ -70,6 +70,8 @@ class Teacher(Section):
     logprob_threshold: float = Field(0.0625, ge=0, le=0.5, examples=[0.01])
     """Less likely tokens are kept as random draws that represent them all. 0: none."""
     engine: Engine = Engine()
+
+    _variable_is_named = field_validator("api_key_env")(variable_name)
 
     @model_validator(mode="after")
     def complete(self) -> Self:
