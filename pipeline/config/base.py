@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # a provider's prefix; capitals, small letters and digits; or digits in a long run of characters
@@ -21,25 +21,23 @@ def runtime(default: Any, **bounds: Any) -> Any:
     return Field(default, json_schema_extra={"runtime": True}, **bounds)
 
 
-def variable_name(value: str | None) -> str | None:
-    """Return the name of an environment variable.
-
-    Raises ValueError, which does not show the value, for one that looks like a key itself.
-    """
-    if value is None or (NAME.fullmatch(value) and not KEY.search(value)):
-        return value
-    raise ValueError(
-        "is no name of an environment variable, such as OPENAI_API_KEY; "
-        "export the key in a variable, and give the variable's name here"
-    )
-
-
 class Section(BaseModel):
     """A section of a config. The docstring below a field is its description in the docs."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
+
+    @field_validator("api_key_env", check_fields=False)
+    @classmethod
+    def names_a_variable(cls, value: str | None) -> str | None:
+        """Raise ValueError, which does not show the value, for one that looks like a key itself."""
+        if value is None or (NAME.fullmatch(value) and not KEY.search(value)):
+            return value
+        raise ValueError(
+            "is no name of an environment variable, such as OPENAI_API_KEY; "
+            "export the key in a variable, and give the variable's name here"
+        )
 
 
 def walk(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel, str]]:

@@ -6,9 +6,9 @@ docs/reference/filters.md lists the reasons that each of them gives.
 import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.base import Section, runtime, variable_name
+from pipeline.config.base import Section, runtime
 
 Part = Literal["text", "rationale", "answer"]
 Side = Literal["reply", "input"]
@@ -220,8 +220,6 @@ class Judge(Section):
     """Smallest score that is kept."""
     unjudged: Literal["keep", "drop"] = Field("drop", examples=["keep"])
     """What happens to replies without a readable score."""
-
-    _variable_is_named = field_validator("api_key_env")(variable_name)
 
     @model_validator(mode="after")
     def scale_holds_least(self) -> Self:

@@ -2,9 +2,9 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.config.base import Section, runtime, variable_name
+from pipeline.config.base import Section, runtime
 
 
 class Engine(Section):
@@ -70,8 +70,6 @@ class Teacher(Section):
     logprob_threshold: float = Field(0.0625, ge=0, le=0.5, examples=[0.01])
     """Less likely tokens are kept as random draws that represent them all. 0: none."""
     engine: Engine = Engine()
-
-    _variable_is_named = field_validator("api_key_env")(variable_name)
 
     @model_validator(mode="after")
     def complete(self) -> Self:

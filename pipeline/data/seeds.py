@@ -11,13 +11,13 @@ from typing import Any
 import jsonlines
 
 from pipeline.config import Source
+from pipeline.data import patterns
 from pipeline.errors import PipelineError
 from pipeline.records import Seed, digest
 from pipeline.storage.files import sha256
 
 # where ("file:line"), columns, the byte at which the row begins
 Row = tuple[str, dict[str, Any], int | None]
-PATTERN_SECONDS = 1.0
 CONTINUES = "and the same command continues from here"
 
 
@@ -219,30 +219,13 @@ def _target(source: Source, where: str, row: dict[str, Any]) -> str | None:
         return None
     if source.target_pattern is None:
         return str(value)
-    match = _search(source.target_pattern, str(value), where)
+    match = patterns.search(source.target_pattern, str(value), where)
     if match is None:
         raise PipelineError(
             f"{where}: target_pattern {source.target_pattern!r} is not found in "
             f"'{str(value)[-60:]}'; correct the pattern"
         )
     return match.group(1).strip()
-
-
-def _search(pattern: str, text: str, where: str) -> Any:
-    """Search for the user's pattern, at most PATTERN_SECONDS."""
-    import regex
-
-    try:
-        return regex.search(pattern, text, timeout=PATTERN_SECONDS)
-    except TimeoutError:
-        raise PipelineError(
-            f"{where}: target_pattern {pattern!r} is not matched within {PATTERN_SECONDS:g} s; "
-            "write it without a repetition inside a repetition, such as (a+)+"
-        ) from None
-    except regex.error as error:
-        raise PipelineError(
-            f"task.seeds.target_pattern: {pattern!r} is not a regular expression ({error}); fix it"
-        ) from None
 
 
 def _rows(source: Source) -> Iterator[Row]:
