@@ -12,7 +12,7 @@ from pipeline.evaluation.bootstrap import Interval, bootstrap, bootstrap_ratio
 from pipeline.evaluation.small_samples import UNIT
 from pipeline.records import Scored
 from pipeline.verifiers import json_answers, verify
-from pipeline.verifiers.code_fence import unfenced
+from pipeline.verifiers.code_fence import last_block
 from pipeline.verifiers.scorers import SCORERS, find_label
 
 Field = tuple[str, str, Any]  # path, type (true is not 1) and value of a leaf of a JSON value
@@ -85,7 +85,7 @@ def _fields_of(text: str | None) -> Counter[Field]:
     if text is None or len(text) > verify.LONGEST:
         return Counter()
     try:
-        return Counter(_leaves(json_answers.parse(unfenced(text)), ""))
+        return Counter(_leaves(json_answers.parse(last_block(text)), ""))
     except (ValueError, RecursionError):
         return Counter()
 

@@ -20,12 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import PipelineError, UnknownError
 from pipeline.records import Score
-from pipeline.verifiers.code_fence import unfenced
+from pipeline.verifiers.code_fence import code_blocks, unfenced
 from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, SandboxedProcess
 
 PREFIX = "distillation-program."  # of the temporary folder of a program
 UNLOCKED_SECONDS = 60.0  # a younger folder may not be locked yet
 LONGEST_EXPLANATION = 1000  # characters
+PYTHON = ("", "python", "python3", "py", "py3")  # languages of a block that is run
 RUNNER = Path(__file__).with_name("sandbox") / "program_runner.py"
 
 
@@ -36,8 +37,10 @@ def check(answer: str, target: str, timeout_s: float, memory_mib: int) -> Score:
     """
     # a program that exits early, or writes to the pipe itself, does not know the token
     token = secrets.token_hex(16)
+    blocks, _ = code_blocks(answer)
     request = {
         "answer": unfenced(answer),
+        "blocks": [block.text for block in blocks if block.language in PYTHON],
         "target": unfenced(target),
         "token": token,
         "seconds": math.ceil(timeout_s) + 1,

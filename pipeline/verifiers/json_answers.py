@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.verifiers.code_fence import unfenced
+from pipeline.verifiers.code_fence import last_block
 
 SHOWN = 80
 
@@ -21,7 +21,7 @@ def compare(request: Mapping[str, Any]) -> dict[str, Any]:
     The value is 1 if both are the same JSON value and the answer fits the schema, if there is one.
     The order of keys does not count, and numbers compare by value.
     """
-    answer, target = unfenced(request["answer"]), unfenced(request["target"])
+    answer, target = last_block(request["answer"]), last_block(request["target"])
     schema = request.get("schema")
     try:
         expected = parse(target)

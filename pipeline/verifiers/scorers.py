@@ -138,7 +138,7 @@ FORMS: tuple[Callable[[str], str], ...] = (str.strip, _one_form, _pointed, *LOOS
 
 def label(answer: str | None, target: str, labels: Sequence[str] | None) -> Score:
     """Score 1 if the answer is the target's label. Raises UnknownError if the target is none."""
-    if answer is None:
+    if answer is None or not answer.strip():
         return NO_ANSWER
     expected = find_label(target, labels or ())
     if expected is None:
@@ -163,7 +163,7 @@ def numeric(answer: str | None, target: str, labels: Sequence[str] | None = None
     Whole numbers must be equal exactly, others to one part in a million. Raises UnknownError if the
     target holds no number.
     """
-    if answer is None:
+    if answer is None or not answer.strip():
         return NO_ANSWER
     given, expected = last_number(answer), last_number(target)
     if expected is None:

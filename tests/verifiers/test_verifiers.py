@@ -260,6 +260,125 @@ def test_code_without_tests_is_unknown(target: str, why: str) -> None:
         verify(check("code"), "x = 1", target)
 
 
+FUTURE = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+DOUBLE = "def double(x):\n    return 2 * x\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        FUTURE + "@dataclass\nclass P:\n    x: int\n" + DOUBLE,
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: 'int'\n" + DOUBLE,
+        "import typing\nclass P:\n    x: 'P'\ntyping.get_type_hints(P)\n" + DOUBLE,
+        "import pickle\nclass P: pass\npickle.loads(pickle.dumps(P()))\n" + DOUBLE,
+        "import copy, enum\nclass E(enum.Enum):\n    A = 1\ncopy.deepcopy(E.A)\n" + DOUBLE,
+        "import sys\nsys.modules[__name__].double = lambda x: 2 * x",
+    ],
+)
+def test_a_program_is_a_module(answer: str) -> None:
+    """Dataclasses, type hints and pickle look up the module of a class, which was not there."""
+    assert verify(check("code"), answer, TESTS).value == 1.0
+    assert verify(check("code"), answer, "from answer import double\n" + TESTS).value == 1.0
+
+
+def test_tests_may_import_from_the_future() -> None:
+    """Each statement is compiled alone, and once lost what the first one changes."""
+    tests = "from __future__ import annotations\ndef test_it(x: Missing = 1): assert double(x) == 2"
+    assert verify(check("code"), DOUBLE, tests).value == 1.0
+
+
+CASE = (
+    "import unittest\nclass TestD(unittest.TestCase):\n"
+    "    def setUp(self): self.two = 2\n"
+    "    def test_a(self): self.assertEqual(double(self.two), 4)\n"
+    "    def test_b(self):\n        with self.subTest(): self.assertEqual(double(0), 0)\n"
+)
+
+
+@pytest.mark.parametrize(
+    "end", ["", "unittest.main()", "unittest.main(argv=['x'], exit=False)", "if 0: unittest.main()"]
+)
+def test_unittest_cases_are_run(end: str) -> None:
+    """unittest.main(exit=False) once counted as one test, which every program passed."""
+    assert verify(check("code"), DOUBLE, CASE + end).value == 1.0
+    assert verify(check("code"), "def double(x): return 0", CASE + end).value == 0.5
+    assert verify(check("code"), "def double(x): return 1", CASE + end).value == 0.0
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "assert True",
+        "print(double(2) == 4)",
+        "import doctest\ndoctest.testmod()",
+        "def test_a():\n    try: assert double(2) == 4\n    except AssertionError: print('wrong')",
+        "def test_a():\n    try: assert double(2) == 4\n    except Exception: pass",
+        "def test_a(): double(2) == 4",
+        "def test_a(fixture): assert double(2) == 4",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): pass",
+        "import random\nrandom.seed(1)",
+    ],
+)
+def test_tests_that_cannot_fail_are_unknown(target: str) -> None:
+    """A test file that passes whatever the program does says nothing about it."""
+    with pytest.raises(UnknownError, match=r"no test can fail|no test|takes arguments"):
+        verify(check("code"), "def double(x): return 0", target)
+
+
+@pytest.mark.parametrize(
+    ("target", "right", "wrong"),
+    [
+        ("import random\nrandom.seed(1)\n" + TESTS, 1.0, 0.0),
+        ("def test_a(): return double(2) == 4", 1.0, 0.0),
+        ("def check(f): return f(2) == 4\ncheck(double)", 1.0, 0.0),
+        ("assert double(2) != 5\nassert not double(0)", 1.0, 1.0),
+        ("n = 0\nwhile double(n) < 9: n += 1\nassert n == 5", 1.0, None),
+    ],
+)
+def test_tests_that_can_fail_count(target: str, right: float, wrong: float | None) -> None:
+    """What passes without a program is no test; what returns False has failed."""
+    assert verify(check("code"), DOUBLE, target).value == right
+    if wrong is not None:
+        assert verify(check("code"), "def double(x): return 0", target).value == wrong
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Here is the solution:\n```python\n{}```\nIt doubles x.",
+        "```python\r\n{}```\r\n",
+        "```python\n{}",
+        "~~~py\n{}~~~",
+        "````\n{}````",
+        "1. So:\n   ```python\n   def double(x):\n       return 2 * x\n   ```\n",
+        "```python title=x.py\n{}```",
+        "Install:\n```bash\npip install x\n```\n```python\n{}```\nUse:\n```python\ndouble(y)\n```",
+        "```python\ndef double(x): return 0\n```\nNo, that is wrong.\n```python\n{}```",
+        "```python\n{}```\nprints\n```\n4 apples\n```",
+        "'''\n```\nsome text\n```\n'''\n{}",
+    ],
+)
+def test_code_in_markdown(answer: str) -> None:
+    """Right code was wrong in a block with CRLF or among sentences."""
+    assert verify(check("code"), answer.replace("{}", DOUBLE), TESTS).value == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '```json\r\n{"a": "x"}\r\n```',
+        'Here it is:\n```json\n{"a": "x"}\n```\nDone.',
+        '```json\n{"a": 1}\n```\nNo:\n```json\n{"a": "x"}\n```',
+        '```{"a": "x"}```',
+        '```json {"a": "x"}```',
+        '~~~\n{"a": "x"}\n~~~',
+    ],
+)
+def test_json_in_markdown(answer: str) -> None:
+    """Right JSON was wrong in a block with CRLF or among sentences."""
+    assert verify(check("json"), answer, '{"a": "x"}').value == 1.0
+
+
 def test_code_that_hangs_is_unknown() -> None:
     """Also if it catches every exception."""
     forever = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
