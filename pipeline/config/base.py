@@ -16,7 +16,7 @@ KEY = re.compile(
 def runtime(default: Any, **bounds: Any) -> Any:
     """Return a field that can change the speed but not the result.
 
-    It is not in fingerprints, so it may differ between two commands on the same run.
+    Fingerprints leave the field out, so its value may differ between two commands on the same run.
     """
     return Field(default, json_schema_extra={"runtime": True}, **bounds)
 
@@ -41,7 +41,7 @@ class Section(BaseModel):
 
 
 def walk(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel, str]]:
-    """Yield (dotted key, section, field name) of every leaf."""
+    """Yield (dotted key, section, field name) of every key that is not a section."""
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, BaseModel):

@@ -9,9 +9,9 @@ from pipeline.config.teacher import Engine
 
 
 class Gate(Section):
-    """What the student must reach.
+    """Thresholds that the student must reach.
 
-    If it does not, `pipeline evaluate` names the threshold and ends with exit code 2.
+    If it misses one, `pipeline evaluate` names the threshold and ends with exit code 2.
     """
 
     arm: str | None = Field(None, examples=["kd"])
@@ -50,24 +50,24 @@ class Load(Section):
     """The load under which latency and throughput are measured: docs/how-to/cost.md."""
 
     requests: int = runtime(32, ge=1, examples=[200])
-    """Most held-out prompts that are sent."""
+    """How many held-out prompts are sent, at most."""
     concurrency: int = runtime(4, ge=1, examples=[16])
     """Requests in flight at any time."""
 
 
 class Memorisation(Section):
-    """Whether a student continues its training rows literally, and knows train.canaries."""
+    """Measure whether a student repeats its training rows verbatim and knows train.canaries."""
 
     rows: int = Field(100, ge=0, examples=[500])
-    """Training rows that are tried, and as many unseen ones. 0: only canaries."""
+    """How many training rows are tried, and as many unseen rows. 0: only canaries."""
     prefix: float = Field(0.5, ge=0, lt=1, examples=[0.25])
     """Share of a reply that the student is given, after its prompt."""
     tokens: int = Field(20, ge=1, examples=[50])
-    """Identical tokens in a row that count as verbatim; rows with fewer left are not tried."""
+    """Identical tokens in sequence that count as verbatim. Rows need as many after the prefix."""
 
 
 class LmEval(Section):
-    """What the student forgot outside the task, by EleutherAI's lm-eval.
+    """Measure what the student has forgotten outside the task, with EleutherAI's lm-eval.
 
     Needs pipeline[lm-eval].
     """
@@ -93,7 +93,7 @@ class Evaluate(Section):
     max_tokens: int = Field(512, ge=1, examples=[768])
     """Longest answer, in tokens."""
     backend: Literal["vllm", "fake"] = Field("vllm", examples=["fake"])
-    """What runs the students; the teacher keeps teacher.backend."""
+    """Engine that runs the students. teacher.backend still runs the teacher."""
     engine: Engine = Engine()
     also: list[Literal["exact", "numeric", "rouge_l", "chrf"]] = Field(
         [], examples=[["rouge_l", "chrf"]]

@@ -30,9 +30,9 @@ Bound = Annotated[float | str, AfterValidator(_check_bound)]
 
 
 class Demand(Section):
-    """A section that does nothing at its defaults.
+    """A section that does nothing at its defaults, so one of its keys must be set.
 
-    One of the keys `NEEDS` must be set; of all keys if `NEEDS` is empty.
+    If `NEEDS` is not empty, it must be one of the keys in `NEEDS`.
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ()
@@ -46,10 +46,10 @@ class Demand(Section):
 
 
 class Contamination(Section):
-    """What a sample may share with the held-out examples and other unseen texts."""
+    """How much a sample may share with held-out examples and other texts to keep unseen."""
 
     near: float = Field(0.62, ge=0.6, le=1, examples=[0.8])
-    """Similarity, from 0 to 1, from which a changed copy is rejected. 1: only literal copies."""
+    """Reject changed copies of at least this similarity (0 to 1). 1: only literal copies."""
     files: list[str] = Field([], examples=[["test.jsonl"]])
     """More texts that must stay unseen: .jsonl, .csv, or .txt with one text per line."""
 
@@ -84,7 +84,7 @@ class Repetition(Section):
 
 
 class Leak(Section):
-    """Inputs that contain the answer, for tasks in which it must be worked out."""
+    """Reject samples whose inputs contain the answer, if it should be worked out from them."""
 
     fields: list[str] | None = Field(None, min_length=1, examples=[["question"]])
     """Inputs that are checked. null: all."""
@@ -118,9 +118,9 @@ class Calibrated(Section):
     shares: list[Annotated[float, Field(gt=0)]] | None = Field(
         None, min_length=2, examples=[[1.0, 3.0]]
     )
-    """How frequent the labels are, in their order. null: all equally frequent."""
+    """How frequent each label is, in the order of task.labels. null: all equally frequent."""
     content_free: list[str] | None = Field(None, min_length=1, examples=[["N/A", "[MASK]", ""]])
-    """Inputs without content. The teacher's bias on them is divided out."""
+    """Inputs without content. Label probabilities are divided by those for these inputs."""
 
 
 class Agreement(Section):
@@ -193,7 +193,7 @@ class Semantic(Section):
 class Judge(Section):
     """A model that scores every remaining reply by a rubric.
 
-    What the judge does not set is taken from the teacher.
+    A setting that is not set here is the teacher's.
     """
 
     prompt: str = Field("prompts/judge.md", examples=["rubric.md"])
@@ -211,7 +211,7 @@ class Judge(Section):
     replies: list[str] | None = Field(None, min_length=1, examples=[["Score: 5"]])
     """fake: the replies."""
     max_tokens: int = Field(256, ge=1, examples=[64])
-    """Longest opinion, in tokens."""
+    """Longest reply of the judge, in tokens."""
     lowest: float = Field(1.0, examples=[0.0])
     """Low end of the scale; a lower score is unreadable."""
     highest: float = Field(5.0, examples=[10.0])
@@ -254,7 +254,7 @@ class Balance(Demand):
 
     NEEDS: ClassVar[tuple[str, ...]] = ("factor", "number")
     by: Literal["answer", "target", "group"] = Field("answer", examples=["group"])
-    """What the classes are."""
+    """What defines the class of a row."""
     factor: float | None = Field(None, ge=1, examples=[2.0])
     """Most rows of a class, as a multiple of the smallest class."""
     number: int | None = Field(None, ge=1, examples=[500])
@@ -337,7 +337,7 @@ class Filter(Section):
     near: Near | None = None
     semantic: Semantic | None = None
     against: list[str] = Field([], examples=[["runs/last_month"]])
-    """Runs whose kept rows count as earlier ones for duplicate, near and semantic."""
+    """Other runs. duplicate, near and semantic also compare samples with their kept rows."""
     judge: Judge | None = None
     difficulty: Difficulty | None = None
     balance: Balance | None = None

@@ -14,10 +14,10 @@ PromptFiles = Annotated[
 
 
 class Generate(Section):
-    """What the teacher is asked."""
+    """The teacher's prompt, and how many completions it writes."""
 
     prompt: PromptFiles = Field(examples=[["prompts/word_problem.md"]])
-    """The teacher's prompt file, or several; every example is asked with each."""
+    """The teacher's prompt file, or a list; the teacher answers every example with each prompt."""
     samples: int = Field(1, ge=1, examples=[4])
     """Completions per example and prompt."""
     seed: int = Field(0, ge=0, examples=[7])
@@ -29,7 +29,7 @@ class Generate(Section):
 
 
 class Score(Section):
-    """Top-k logprobs of existing text, by prefill."""
+    """Top-k logprobs of existing text, computed without sampling (prefill)."""
 
     source: str = Field("kept", examples=["targets"])
     """kept (rows after filter), targets (ground truth of the examples), or a run's folder."""

@@ -1,4 +1,4 @@
-"""Keys that older configs and run folders hold: gone, because nobody changed them.
+"""Keys of older configs and run folders that were removed, because nobody changed them.
 
 A config may still set a retired key to its former default. A run that was started with the former
 default continues.
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Retired:
-    """A key that is gone: its former default, and what to do instead of setting it."""
+    """A removed key: its former default, and what to do instead of setting it."""
 
     default: Any
     advice: str

@@ -1,4 +1,4 @@
-"""The rules that span sections of a config: each returns what is wrong and what to do, or None."""
+"""Rules that span sections of a config. Each returns what is wrong and what to do, or None."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ Rule = Callable[["Config"], str | None]
 
 
 def samples_differ(config: "Config") -> str | None:
-    """Refuse several samples at temperature 0, which would be one text."""
+    """Refuse several samples at temperature 0, which would all be the same text."""
     if config.teacher.temperature > 0 or config.generate.samples == 1:
         return None
     return (
@@ -39,7 +39,7 @@ def kd_has_logprobs(config: "Config") -> str | None:
 
 
 def soft_labels_are_calibrated(config: "Config") -> str | None:
-    """Refuse soft labels that filter.calibrated does not write for kept rows."""
+    """Refuse soft labels for rows for which filter.calibrated writes none."""
     if config.filter.calibrated is None or config.train.rows != "filter":
         arm = _first_arm(config, lambda arm: arm.soft_labels)
     else:
@@ -53,7 +53,7 @@ def soft_labels_are_calibrated(config: "Config") -> str | None:
 
 
 def wrong_answers_reach_correction(config: "Config") -> str | None:
-    """Refuse a corrected arm whose wrong answers filter.correct rejects."""
+    """Refuse a corrected arm if filter.correct rejects the wrong answers that it would replace."""
     arm = _first_arm(config, lambda arm: arm.corrected)
     reads_kept = config.train.rows == "filter" or config.score.source == "kept"
     if arm is None or not config.filter.correct or not reads_kept:
@@ -65,7 +65,7 @@ def wrong_answers_reach_correction(config: "Config") -> str | None:
 
 
 def random_rows_come_from_filter(config: "Config") -> str | None:
-    """Refuse a random draw from score, which has only some samples."""
+    """Refuse a random draw from the rows of score, which has only some of the samples."""
     arm = _first_arm(config, lambda arm: arm.selection == "random")
     if arm is None or config.train.rows != "score":
         return None
@@ -76,7 +76,7 @@ def random_rows_come_from_filter(config: "Config") -> str | None:
 
 
 def fidelity_has_token_ids(config: "Config") -> str | None:
-    """Refuse fidelity without the teacher's tokenizer; it compares token by token."""
+    """Refuse fidelity without the teacher's tokenizer, since it compares token by token."""
     teacher = config.teacher
     if not config.evaluate.fidelity or teacher.backend != "openai" or teacher.tokenizer:
         return None
@@ -87,7 +87,7 @@ def fidelity_has_token_ids(config: "Config") -> str | None:
 
 
 def code_has_no_text_metrics(config: "Config") -> str | None:
-    """Refuse text metrics for code, where the ground truth is tests."""
+    """Refuse text metrics under metric code, where the ground truth is tests and not a text."""
     if config.task.metric != "code" or not config.evaluate.also:
         return None
     return (
@@ -118,7 +118,7 @@ def calibration_has_labels(config: "Config") -> str | None:
 
 
 def calibration_has_one_method(config: "Config") -> str | None:
-    """Refuse both known shares and content-free inputs."""
+    """Refuse calibration by known shares and by content-free inputs at once."""
     calibrated = config.filter.calibrated
     if not calibrated or not calibrated.content_free or not calibrated.shares:
         return None
@@ -126,7 +126,7 @@ def calibration_has_one_method(config: "Config") -> str | None:
 
 
 def content_free_has_one_prompt(config: "Config") -> str | None:
-    """Refuse content-free inputs for several prompts; the bias is of one."""
+    """Refuse content-free inputs for several prompts, since each prompt has its own bias."""
     calibrated, prompts = config.filter.calibrated, config.generate.prompt
     if not calibrated or not calibrated.content_free or len(prompts) == 1:
         return None
@@ -137,7 +137,7 @@ def content_free_has_one_prompt(config: "Config") -> str | None:
 
 
 def every_label_has_a_share(config: "Config") -> str | None:
-    """Refuse shares that are not given for all labels."""
+    """Refuse shares whose number is not that of the labels."""
     shares = config.filter.calibrated.shares if config.filter.calibrated else None
     labels = config.task.labels or []
     if shares is None or len(shares) == len(labels):
@@ -163,7 +163,7 @@ def confidence_has_logprobs(config: "Config") -> str | None:
 
 
 def custom_filters_have_names(config: "Config") -> str | None:
-    """Refuse custom filters of the same name; the function's name is the filter's."""
+    """Refuse custom filters of the same name. A filter is named after its function."""
     names = [name.partition(":")[2] for name in config.filter.custom]
     if len(set(names)) == len(names):
         return None
@@ -171,7 +171,7 @@ def custom_filters_have_names(config: "Config") -> str | None:
 
 
 def earlier_runs_are_compared(config: "Config") -> str | None:
-    """Refuse earlier runs if no filter looks for duplicates."""
+    """Refuse filter.against if no filter looks for duplicates."""
     filters = config.filter
     if not filters.against or filters.duplicate or filters.near or filters.semantic:
         return None
@@ -181,7 +181,7 @@ def earlier_runs_are_compared(config: "Config") -> str | None:
 
 
 def judge_has_server(config: "Config") -> str | None:
-    """Refuse a judge on a server without its address or the teacher's."""
+    """Refuse a judge on a server if neither the judge nor the teacher has a base_url."""
     judge = config.filter.judge
     if not judge or not judge.model or (judge.backend or config.teacher.backend) != "openai":
         return None
@@ -191,7 +191,7 @@ def judge_has_server(config: "Config") -> str | None:
 
 
 def judge_has_replies(config: "Config") -> str | None:
-    """Refuse a fake judge without replies or the teacher's."""
+    """Refuse a fake judge if neither the judge nor the teacher has replies."""
     judge = config.filter.judge
     if not judge or not judge.model or (judge.backend or config.teacher.backend) != "fake":
         return None
@@ -212,7 +212,7 @@ def code_tests_are_not_taught(config: "Config") -> str | None:
 
 
 def consistency_compares_text(config: "Config") -> str | None:
-    """Refuse to compare texts under a metric that computes."""
+    """Refuse filter.consistent under metrics whose equal answers can differ as texts."""
     metric = config.task.metric
     if not config.filter.consistent or metric not in ("math", "json", "code"):
         return None
@@ -223,7 +223,7 @@ def consistency_compares_text(config: "Config") -> str | None:
 
 
 def votes_need_samples(config: "Config") -> str | None:
-    """Refuse filters that count votes if an input has one sample."""
+    """Refuse filters that count votes if each example has one sample."""
     filters = config.filter
     if config.generate.samples * len(config.generate.prompt) > 1:
         return None
@@ -240,7 +240,7 @@ def votes_need_samples(config: "Config") -> str | None:
 
 
 def prompts_are_compared(config: "Config") -> str | None:
-    """Refuse to compare the answers of several prompts if there is one."""
+    """Refuse filter.prompts_agree if there is only one prompt."""
     if not config.filter.prompts_agree or len(config.generate.prompt) > 1:
         return None
     return "filter.prompts_agree needs several prompts, and generate.prompt is one; leave it out"

@@ -35,7 +35,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def drop_retired_keys(cls, tree: Any) -> Any:
-        """Read a run folder that was made before these keys went; `load` refuses other values."""
+        """Remove retired keys, so that older run folders load. `load` checks their values."""
         if not isinstance(tree, dict):
             return tree
         copy = deepcopy(tree)
@@ -52,7 +52,7 @@ class Config(Section):
     def settings(self, *paths: str) -> dict[str, Any]:
         """Return the values under `paths`, such as "teacher", that can change a result.
 
-        They are flat, by dotted key; runtime settings are left out.
+        The result maps dotted keys to values, without runtime settings.
         """
         return {
             key: getattr(section, name)

@@ -19,9 +19,9 @@ class Shape(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters (Hu et al. 2021) in place of the model's own weights.
+    """Train low-rank adapters (Hu et al. 2021) instead of the model's own weights.
 
-    The finished student has them merged in.
+    The adapters are merged into the finished student.
     """
 
     rank: int = Field(16, ge=1, examples=[8])
@@ -33,7 +33,7 @@ class Lora(Section):
     targets: list[str] | None = Field(None, min_length=1, examples=[["q_proj", "v_proj"]])
     """Names of the linear layers with an adapter. null: all but the lm_head."""
     quantise: Literal["4bit"] | None = Field(None, examples=["4bit"])
-    """4bit: the model's own weights as NF4 in training (QLoRA); needs pipeline[qlora]."""
+    """4bit: in training, the frozen weights have 4 bits (NF4, QLoRA). Needs pipeline[qlora]."""
 
 
 class Student(Section):
@@ -44,15 +44,15 @@ class Student(Section):
     revision: str | None = Field(None, examples=["v1.0"])
     """Revision on the hub; pin it."""
     layers: int | None = Field(None, ge=1, examples=[8])
-    """Number of that model's layers that are kept. null: all."""
+    """How many layers of the model are kept. null: all."""
     choose: Literal["even", "importance"] = Field("even", examples=["importance"])
-    """Which layers: evenly spaced with first and last, or those that change their input most."""
+    """Keep evenly spaced layers, with first and last, or those that change their input most."""
     keep_layers: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, min_length=1, examples=[[0, 2, 4, 6]]
     )
-    """Numbers of the layers that are kept, counted from 0; this or layers."""
+    """Numbers of the layers that are kept, counted from 0. Set this or layers, not both."""
     trim_vocabulary: bool = Field(False, examples=[True])
-    """Keep only the tokens of the task's data, and those that spell every other text."""
+    """Keep only the tokens that the task's data uses, and single bytes for any other text."""
     shape: Shape = Shape()
     lora: Lora | None = None
 

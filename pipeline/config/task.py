@@ -14,7 +14,7 @@ class Source(Section):
     path: str | None = Field(None, examples=["data/mine.jsonl"])
     """File; its ending gives its format."""
     dataset: str | None = Field(None, examples=["openai/gsm8k"])
-    """Hub id of a dataset; this or path."""
+    """Hub id of a dataset. Set this or path, not both."""
     name: str | None = Field(None, examples=["main"])
     """The dataset's configuration."""
     split: str = Field("train", examples=["validation"])
@@ -59,20 +59,20 @@ SeedSource = Annotated[
 class Verifier(Section):
     """Limits of the check of one answer, for the metrics math, json and code.
 
-    An answer whose check exceeds them is unknown, not wrong.
+    If the check of an answer exceeds a limit, its result is unknown, not wrong.
     """
 
     timeout_s: float = Field(4.0, gt=0, le=600, examples=[10.0])
-    """Longest check, in seconds of the clock."""
+    """Longest time for one check, in seconds."""
     json_schema: str | None = Field(None, examples=["answer.schema.json"])
     """json: file with a JSON schema that answers must also fit."""
 
 
 class Task(Section):
-    """What the student is for."""
+    """The task: its examples, its metric, and how answers are checked."""
 
     seeds: SeedSource = Field()
-    """Examples that the teacher is asked."""
+    """Examples that the teacher answers."""
     eval_seeds: SeedSource = Field()
     """Held-out examples with ground truth, never trained on."""
     metric: Literal["label", "exact", "numeric", "math", "json", "code", "rouge_l", "chrf"] = Field(

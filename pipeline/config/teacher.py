@@ -19,13 +19,13 @@ class Engine(Section):
     max_in_flight: int = runtime(256, ge=1, examples=[512])
     """Requests in the engine at once."""
     kv_cache_gib: float | None = runtime(None, gt=0, examples=[4.0])
-    """Key-value cache, in GiB. null: 2 on a CPU, what fits on a GPU."""
+    """Size of the key-value cache, in GiB. null: 2 on a CPU; on a GPU, all that fits."""
     gpu_memory_utilization: float = runtime(0.9, gt=0, le=1, examples=[0.8])
     """Share of the GPU's memory that vLLM may use."""
     tensor_parallel_size: int = runtime(1, ge=1, examples=[2])
     """GPUs that share one copy of the model."""
     enforce_eager: bool = runtime(False, examples=[True])
-    """No compilation: slower on long runs, starts at once."""
+    """Do not compile the model: it starts at once, but long runs are slower."""
 
 
 class Teacher(Section):
@@ -44,7 +44,7 @@ class Teacher(Section):
     tokenizer: str | None = Field(None, examples=["Qwen/Qwen2.5-7B-Instruct"])
     """openai: folder or hub id of the server's tokenizer; needed for logprobs."""
     timeout_s: float = runtime(600.0, gt=0, examples=[60.0])
-    """Longest wait for one answer, in seconds. Then the request goes to errors/."""
+    """Longest wait for one answer, in seconds. A request that takes longer is stored in errors/."""
     retries: int = runtime(4, ge=0, examples=[8])
     """openai: how often a request that fails on a living server (5xx, timeout) is repeated."""
     patience_s: float = runtime(300.0, ge=0, examples=[3600.0])
@@ -66,9 +66,9 @@ class Teacher(Section):
     logprobs: int = Field(64, ge=0, le=4096, examples=[32])
     """k of the top-k logprobs for each token. 0: none."""
     logprob_mass: float = Field(0.99, gt=0, le=1, examples=[0.95])
-    """Entries are kept until they reach this probability; the rest is the tail."""
+    """Entries are stored until their probabilities add up to this; the rest is the tail."""
     logprob_threshold: float = Field(0.0625, ge=0, le=0.5, examples=[0.01])
-    """Less likely tokens are kept as random draws that represent them all. 0: none."""
+    """Less likely tokens are stored as random draws that represent all of them. 0: no draws."""
     engine: Engine = Engine()
 
     @model_validator(mode="after")
@@ -88,7 +88,7 @@ class Teacher(Section):
 class Licences(Section):
     """Terms of the student's sources, compared with the table of pipeline/data/licences.yaml.
 
-    What is not declared is not checked.
+    A licence that is not declared is not checked.
     """
 
     teacher: str | None = runtime(None, examples=["apache-2.0"])

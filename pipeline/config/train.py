@@ -19,29 +19,29 @@ class Arm(Section):
     limit: int | None = Field(None, ge=1, examples=[200])
     """Only the first N samples or examples."""
     selection: Literal["kept", "random"] = Field("kept", examples=["random"])
-    """Samples that filter kept, or as many drawn from all, but none with held-out text."""
+    """Samples that filter kept, or as many drawn from all, except those with held-out text."""
     share: float = Field(1.0, gt=0, le=1, examples=[0.5])
-    """Share of these samples, drawn by the seed; a smaller share is part of a larger one."""
+    """Share of these samples, drawn at random. A smaller share is a subset of a larger one."""
     epochs: float | None = Field(None, gt=0, examples=[3.0])
     """Passes over the arm's rows. null: train.epochs."""
     learning_rate: float | None = Field(None, gt=0, examples=[1e-4])
     """Peak learning rate. null: train.learning_rate."""
     seed: int | None = Field(None, ge=0, examples=[1])
-    """Random seed of the row order. null: train.seed. Arms that differ only in it are repeats."""
+    """Random seed of the row order. null: train.seed. Arms that differ only in seed are repeats."""
     form: Form = Field("whole", examples=["steps"])
-    """whole reply, its answer alone, or step by step: answer and rationale as two tasks."""
+    """Learn the whole reply, only its answer, or (steps) answer and rationale as two tasks."""
     rationale_weight: float = Field(1.0, ge=0, examples=[0.5])
     """Weight of a rationale's tokens in the loss; an answer's tokens have 1."""
     corrected: bool = Field(False, examples=[True])
-    """Replace wrong answers of the teacher by the ground truth, written by the prompt's target:."""
+    """Replace wrong replies by the ground truth, in the form that the prompt's target: gives."""
     soft_labels: bool = Field(False, examples=[True])
-    """kd: at the answer, use the labels of filter.calibrated, not the teacher's probabilities."""
+    """kd: at the answer, learn the probabilities of filter.calibrated instead of the teacher's."""
     alpha: float = Field(0.1, ge=0, le=1, examples=[0.5])
     """kd: weight of the cross-entropy; the divergence has 1 - alpha."""
     alpha_end: float | None = Field(None, ge=0, le=1, examples=[0.0])
     """kd: alpha at the end of training, reached linearly. null: constant."""
     temperature: float = Field(1.0, gt=0, le=10, examples=[2.0])
-    """kd: softens both distributions; exact only at 1."""
+    """kd: softens both distributions. At any value but 1 the loss is an approximation."""
     temperature_end: float | None = Field(None, gt=0, le=10, examples=[1.0])
     """kd: temperature at the end of training, reached linearly. null: constant."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "total_variation"] = Field(
@@ -51,7 +51,7 @@ class Arm(Section):
     beta: float = Field(0.5, gt=0, lt=1, examples=[0.1])
     """kd: the teacher's share of the mixture in jsd and skew_kl."""
     tail: Literal["bucket", "renormalise"] = Field("bucket", examples=["renormalise"])
-    """kd: tokens outside the stored entries count as one entry, or are left out."""
+    """kd: tokens that are not stored count as one entry (bucket), or are left out."""
 
     @model_validator(mode="after")
     def truth_is_text(self) -> Self:
@@ -69,10 +69,10 @@ class Arm(Section):
 
 
 class Train(Section):
-    """How the student learns."""
+    """How the student is trained."""
 
     prompt: str = Field(examples=["prompts/word_problem.md"])
-    """The student's prompt file, as it will be in use."""
+    """The student's prompt file, the same as in later use."""
     rows: Literal["filter", "score"] = Field("filter", examples=["score"])
     """Stage whose rows and logprobs the student learns from."""
     arms: dict[str, Arm] = Field({"kd": Arm(), "sft": Arm(method="sft")}, min_length=1)
@@ -92,17 +92,17 @@ class Train(Section):
     accumulate: int = Field(1, ge=1, examples=[4])
     """Batches per optimiser step."""
     max_length: int = Field(1024, ge=8, examples=[512])
-    """Longest row, in tokens. A longer one is refused, not cut."""
+    """Longest row, in tokens. A longer row is an error; it is not cut."""
     packing: bool = Field(False, examples=[True])
-    """Fill rows of max_length with several samples (best fit decreasing), each seen alone."""
+    """Pack several samples into a row of max_length. They do not see one another."""
     group_by_length: bool = Field(False, examples=[True])
     """Batches of rows of similar length, with less padding."""
     dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", examples=["float32"])
     """Precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = runtime(False, examples=[True])
-    """Less memory, more time."""
+    """Compute activations again in the backward pass: less memory, more time."""
     processes: int | None = Field(None, ge=1, examples=[2])
-    """Training processes, each with its batch and GPU. null: one per GPU, or 1 without."""
+    """Training processes, each with its own batch and GPU. null: one per GPU, or 1 without."""
     holdout: float = Field(0.0, ge=0, lt=1, examples=[0.05])
     """Share of the examples whose rows are the validation split of every arm."""
     eval_steps: int = Field(100, ge=1, examples=[25])
@@ -111,7 +111,7 @@ class Train(Section):
     """Stop after N evaluations without improvement, and keep the best weights.
     null: all epochs, the last weights."""
     canaries: int = Field(0, ge=0, le=1000, examples=[8])
-    """Made-up secrets among every arm's rows; evaluate.memorisation measures what is known."""
+    """How many made-up secrets every arm learns. evaluate.memorisation tests if they are known."""
     best_by: Literal["loss", "score"] = Field("loss", examples=["score"])
     """Value that patience watches: the validation loss, or the score of the student's own
     answers to validation examples (at most 200)."""
