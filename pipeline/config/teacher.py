@@ -25,7 +25,7 @@ class Engine(Section):
     tensor_parallel_size: int = runtime(1, ge=1, examples=[2])
     """GPUs that share one copy of the model."""
     enforce_eager: bool = runtime(False, examples=[True])
-    """Do not compile the model: it starts at once, but long runs are slower."""
+    """Do not compile the model: faster to start, but slower on long runs."""
 
 
 class Teacher(Section):

@@ -1,4 +1,4 @@
-"""Distillation from stored distributions: what the trainer minimises."""
+"""The loss that the trainer minimises: distillation from stored distributions."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,11 +20,11 @@ class Teacher:
 
     Attributes:
         ids: (N, K) token ids, distinct within a row where used.
-        logprobs: (N, K) nats, -inf in unused slots. Column 0 is the sampled token. That of a random
-            draw is the log of the mass that it stands for.
+        logprobs: (N, K) nats, -inf in unused slots. Column 0 is the sampled token. For a random
+            draw, the log of the mass that the draw represents.
         tail: (N,) log of the mass outside the entries.
         exact: (N,) how many entries, from the left, are exact; the others are draws.
-        known: (N,) bool. The row of a token without a distribution is False and never read.
+        known: (N,) bool. It is False for a token without a distribution, whose row is not read.
     """
 
     ids: Tensor
@@ -36,25 +36,25 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a token with a teacher, times the token's weight:
+    """The loss of a token with a teacher's distribution, times the token's weight:
 
         alpha * CE + (1 - alpha) * T^2 * D(teacher || student)
 
-    A token without a teacher has CE alone.
+    The loss of a token without such a distribution is CE alone.
 
-    Draws: forward KL at temperature 1 with a tail bucket uses them as they are. It is linear in the
-    teacher's probabilities, so its gradient is, on average over the draws, that of the teacher's
-    whole top k. Every other objective is not linear and would take a draw for one token with the
-    probability of all that it stands for. So there the draws are folded into the tail, or left out
-    under `renormalise`, which has no tail. The mass beyond the top k goes to all tokens that are
-    not stored, as the student spreads it.
+    Forward KL at temperature 1 with a tail bucket uses random draws like exact entries. It is
+    linear in the teacher's probabilities, so the mean of its gradient over the draws equals the
+    gradient from the teacher's whole top k. The other objectives are not linear. They would treat a
+    draw as one token with the probability of all tokens that it represents. Therefore they fold the
+    draws into the tail, or leave them out under `renormalise`, which has no tail. Inside the tail,
+    the loss does not say which tokens get the mass: the student decides.
 
     Attributes:
         alpha: weight of the cross-entropy.
-        temperature: T of both sides of D; T^2 keeps the size of its gradient. See `soften`.
+        temperature: T, on both sides of D. T^2 keeps the size of D's gradient. See `soften`.
         divergence: a name in DIVERGENCES.
-        beta: of jsd and skew_kl.
-        tail: "bucket": all other tokens are one more bucket; "renormalise": they are left out, on
+        beta: parameter of jsd and skew_kl.
+        tail: "bucket" counts all other tokens as one more bucket; "renormalise" leaves them out, on
             both sides.
     """
 
@@ -90,19 +90,19 @@ def distillation_loss(
     logits: Logits = PLAIN,
     shares: bool = False,
 ) -> Loss:
-    """Return the objective summed over N tokens; its gradient can be asked for once.
+    """Return the objective summed over N tokens. Call backward on it at most once.
 
-    Memory: see `fused.fused_loss`.
+    `fused.fused_loss` says how much memory it takes.
 
     Args:
-        hidden: (N, H) of the student, at the positions that predict `labels`. N = 0 gives 0, and
-            gradients of 0.
-        weight: (V, H) of its lm_head.
+        hidden: (N, H) hidden states of the student, at the positions that predict `labels`. If N is
+            0, the loss and its gradients are 0.
+        weight: (V, H) weight of the student's lm_head.
         labels: (N,) token ids.
-        teacher: of the same N tokens; None is one that knows none of them.
-        weights: (N,) of the tokens, 1 if None.
-        logits: what the model does between `weight` and its logits.
-        shares: measure the gradients of the two parts apart; for logging steps.
+        teacher: distributions of the same N tokens. None if no token has one.
+        weights: (N,) weights of the tokens; 1 if None.
+        logits: how the model computes logits from hidden states and `weight`.
+        shares: also measure the gradients of CE and KD separately, for logging.
     """
     dtype = sum_dtype(hidden)
     factors = hidden.new_ones(len(labels), dtype=dtype) if weights is None else weights.to(dtype)
@@ -136,8 +136,11 @@ def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teach
 
 
 def _divergence(objective: Objective, entries: Tensor, tail: Tensor, factors: Tensor) -> Divergence:
-    """Return the divergence from the teacher's entries (N, K) and tail (N,), times the factors of
-    its tokens (N,)."""
+    """Return a function of the student's entries and tail: its divergence from the teacher's.
+
+    The teacher has `entries` (N, K) and `tail` (N,). The divergence of each token is multiplied by
+    its factor (N,).
+    """
 
     def buckets(head: Tensor, rest: Tensor) -> Tensor:
         if objective.tail == "renormalise":

@@ -1,8 +1,8 @@
 """Divergences between a teacher p and a student q over the same buckets.
 
-Pure functions of log-probabilities (N, B), B = K + 1 with a tail, to (N,) nats. A bucket of
-log-probability -inf has no mass: 0 log 0 = 0, in the value and in both gradients. `beta` is that of
-`jsd` and `skew_kl`; the others ignore it.
+Each takes log-probabilities (N, B) and returns (N,) nats. With a tail, B = K + 1. A bucket of
+log-probability -inf has no mass and adds 0 to the value and to both gradients, since 0 log 0 = 0.
+Only `jsd` and `skew_kl` use `beta`.
 """
 
 import math
@@ -15,16 +15,18 @@ RAREST = -25.0  # nats; the lowest log-probability of the .topk file
 
 
 def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """Return KL(p || q): the student must cover all that the teacher does (Hinton et al. 2015). It
-    is linear in p."""
+    """Return KL(p || q), which is large if the student misses what the teacher writes.
+
+    It is linear in p. Source: Hinton et al. 2015.
+    """
     return _kl(teacher, student)
 
 
 def reverse_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """Return KL(q || p): the student must stay where the teacher is (Gu et al. 2024, MiniLLM).
+    """Return KL(q || p), which is large if the student writes what the teacher would not.
 
-    It is infinite where the teacher has no mass. A file that rounds cannot say so, so such buckets
-    count as e^-25.
+    It would be infinite where the teacher has no mass. Stored logprobs are rounded and do not tell
+    no mass from very little, so such buckets count as e^-25. Source: Gu et al. 2024, MiniLLM.
     """
     return _kl(student, teacher.clamp(min=RAREST))
 
@@ -34,8 +36,8 @@ def jsd(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
     beta KL(p || m) + (1 - beta) KL(q || m) with m = beta p + (1 - beta) q.
 
     As beta goes to 0, jsd / beta goes to forward KL; as it goes to 1, jsd / (1 - beta) goes to
-    reverse KL. At 0 and 1, where jsd is 0, these limits are returned, as is usual for GKD. Mind the
-    jump in scale.
+    reverse KL. At 0 and 1 jsd itself is 0, so these limits are returned instead, as is usual for
+    GKD. The scale therefore jumps there.
     """
     if beta == 0.0:
         return forward_kl(teacher, student)
@@ -46,8 +48,10 @@ def jsd(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
 
 
 def skew_kl(teacher: Tensor, student: Tensor, beta: float) -> Tensor:
-    """Return KL(p || beta p + (1 - beta) q), 0 <= beta < 1 (Ko et al. 2024, DistiLLM, eq. 4). It is
-    forward KL at 0, and never above -log(beta)."""
+    """Return KL(p || beta p + (1 - beta) q), 0 <= beta < 1 (Ko et al. 2024, DistiLLM, eq. 4).
+
+    It is forward KL at beta = 0. Otherwise it is at most -log(beta).
+    """
     return forward_kl(teacher, student if beta == 0.0 else _mixture(teacher, student, beta))
 
 
@@ -66,13 +70,15 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 
 
 def renormalise(entries: Tensor) -> Tensor:
-    """Return (N, K) log-probabilities whose probabilities sum to 1 over the entries; each row must
-    have one that is not -inf."""
+    """Return (N, K) log-probabilities whose probabilities sum to 1 over the entries.
+
+    Each row must have an entry that is not -inf.
+    """
     return entries - entries.logsumexp(dim=1, keepdim=True)
 
 
 def fold(entries: Tensor, tail: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the random draws, which are the entries from column `exact` (N,) on, into the tail."""
+    """Move the random draws into the tail. They are the entries from column `exact` (N,) on."""
     drawn = torch.arange(entries.shape[1], device=entries.device) >= exact[:, None]  # (N, K)
     mass = entries.masked_fill(~drawn, -torch.inf).logsumexp(dim=1)
     return entries.masked_fill(drawn, -torch.inf), torch.logaddexp(tail, mass)
@@ -81,12 +87,11 @@ def fold(entries: Tensor, tail: Tensor, exact: Tensor) -> tuple[Tensor, Tensor]:
 def soften(entries: Tensor, tail: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the teacher's K entries and tail at another temperature.
 
-       All entries are exact, and given at temperature 1.
-    The result is exact for the entries
-       among themselves. How the tail's mass m is spread is not
-       stored; m / p_K tokens of the probability p_K are assumed, the smallest of the stored top
-       entries. At a temperature above 1 this is the least that the tail can weigh. Column 0, the
-       sampled token, may be far rarer than the top entries, so it counts only where it is alone.
+    The arguments are at temperature 1, and all entries must be exact. The ratios between entries
+    are then exact too. The tail's weight is an estimate, because the file does not store how the
+    tail's mass m is spread. The estimate assumes m / p_K tokens of probability p_K, the smallest
+    stored one. At a temperature above 1 the true weight is at least that. p_K leaves out column 0,
+    the sampled token, which may be far rarer than the others, unless it is the only entry.
     """
     if temperature == 1.0:
         return entries, tail
@@ -102,12 +107,12 @@ def soften(entries: Tensor, tail: Tensor, temperature: float) -> tuple[Tensor, T
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
     empty = p == -torch.inf
-    p = p.masked_fill(empty, 0.0)  # before exp and product, whose gradients would be 0 * inf
+    p = p.masked_fill(empty, 0.0)  # masked first, because the gradients below would be 0 * inf
     return torch.where(empty, 0.0, p.exp() * (p - q)).sum(dim=1)
 
 
 def _mixture(p: Tensor, q: Tensor, beta: float) -> Tensor:
-    """Return log(beta p + (1 - beta) q). Where both are empty it is any finite number, which is
-    multiplied by 0."""
+    """Return log(beta p + (1 - beta) q). Where p and q are both 0, return any finite number, since
+    it is multiplied by 0."""
     q = q.masked_fill((p == -torch.inf) & (q == -torch.inf), 0.0)
     return torch.logaddexp(p + math.log(beta), q + math.log1p(-beta))

@@ -1,9 +1,10 @@
-"""The one loss primitive: hidden states and lm_head weights to a loss, with its gradients.
+"""Compute the loss and its gradients from hidden states and the lm_head, in chunks of tokens.
 
-It never holds (N, V) and computes no logits twice. The loss is a sum over tokens, so a chunk's
-gradient is known as soon as its loss is: the forward pass computes both, chunk by chunk, and the
-backward pass only scales (the idea of Hsu et al. 2024, Liger Kernel, for cross-entropy). Plain
-torch on every device; nothing here has been run on a GPU.
+The (N, V) logits never exist as a whole, and none is computed twice. The loss is a sum over tokens,
+so the gradient of a chunk needs that chunk alone. The forward pass computes loss and gradient of
+one chunk after the other, and the backward pass only scales the gradients. The idea is from Hsu et
+al. 2024 (Liger Kernel), who use it for cross-entropy. It is plain torch on every device; nothing
+here has been run on a GPU.
 
 How a chunk of n tokens is computed:
 1. logits z (n, V), scaled and soft-capped (`lm_head.py`, `_cap`);
@@ -51,9 +52,9 @@ class Terms:
 
     Attributes:
         labels: (N,) token ids.
-        factors: (N,) of each token's cross-entropy.
+        factors: (N,) by which each token's cross-entropy is multiplied.
         ids: (N, K) token ids, distinct within a row where used, arbitrary where not.
-        used: (N, K) bool; entries that are False come out as -inf and count as tail.
+        used: (N, K) bool; the student's mass on an unused entry counts as tail.
         divergence: takes the student's `entries` (n, K) and `tail` (n,), log-probabilities at
             `temperature`, and the slice of tokens that they belong to. Returns the loss (n,) that
             is added to the cross-entropy, with a gradient of 0 at -inf. None adds nothing.
@@ -71,18 +72,19 @@ class Terms:
 def fused_loss(
     hidden: Tensor, weight: Tensor, terms: Terms, logits: Logits, shares: bool = False
 ) -> Sums:
-    """Return the summed loss of `terms` under softmax of the logits. Gradients are computed at once
-    if any is needed, and can be asked for once.
+    """Return the summed loss of `terms`, with softmax over the logits.
 
-    Matrix products have the type of `hidden`. Sums are in fp32 (float64 for float64), and so are
-    the gradients of weight and bias until they are returned. All rows of `weight` count in the
-    softmax, as in the model, even those beyond the tokenizer. Beside the gradients, at most
-    CHUNK_BYTES and a few blocks of BLOCK_ELEMENTS live at a time.
+    If any gradient is needed, this call computes it too. Call backward at most once.
+
+    Matrix products have the dtype of `hidden`. Sums, and the gradients of weight and bias until
+    they are returned, are in float32 (float64 if `hidden` is). The softmax covers all rows of
+    `weight`, as in the model, even those without a token in the tokenizer. Besides the gradients,
+    at most CHUNK_BYTES and a few blocks of BLOCK_ELEMENTS are in memory at a time.
 
     Args:
-        hidden: (N, H); N may be 0.
-        weight: (V, H) of the lm_head, in any floating type.
-        shares: measure `ce_grad` and `kd_grad`, for two more products of a chunk with `weight`.
+        hidden: (N, H) hidden states; N may be 0.
+        weight: (V, H) weight of the lm_head, in any floating type.
+        shares: also measure `ce_grad` and `kd_grad`. This costs two more matrix products a chunk.
     """
     needed = tuple(
         torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
@@ -120,7 +122,7 @@ class _Fused(torch.autograd.Function):
         shape = (count, min(rows, len(hidden)), len(weight))
         buffers = torch.empty(shape, dtype=dtype, device=hidden.device)
         sums = torch.zeros(2, dtype=dtype, device=hidden.device)  # ce, kd
-        squares = torch.zeros(2, dtype=dtype, device=hidden.device)  # of their gradients' norms
+        squares = torch.zeros(2, dtype=dtype, device=hidden.device)  # squared norms of gradients
         for first in range(0, len(hidden), rows):
             part = slice(first, first + rows)
             states = hidden[part]
@@ -139,7 +141,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, scale: Tensor, *_: Any) -> Any:  # type: ignore[override]
         assert ctx.grads is not None, (
-            "the gradient of a fused loss can be asked for once, since it is scaled in place"
+            "call backward only once on a fused loss, since it scales the gradients in place"
         )
         scaled = [grad.mul_(scale) if grad is not None else None for grad in ctx.grads]
         ctx.grads = None
@@ -187,8 +189,10 @@ def _chunk(
     needs_gradient: bool,
     shares: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return a chunk's (2,) cross-entropy and divergence, and their (n, V) gradients at the scaled
-    logits, added up or one by one. The gradients live in `buffers`."""
+    """Return a chunk's losses (2,), cross-entropy and divergence, and gradients at scaled logits.
+
+    The list holds one (n, V) gradient of the sum, or one of each loss. They are views of `buffers`.
+    """
     labels, factors = terms.labels[part, None], terms.factors[part]
     ids, used, temperature = terms.ids[part], terms.used[part], terms.temperature
 
@@ -214,7 +218,8 @@ def _chunk(
     zeros = torch.zeros_like(tail)
     kd_slopes = _Slopes(entries / temperature, tail / temperature, zeros)
 
-    # 4. Gradients at the logits: apart if shares are measured or the distributions differ.
+    # 4. Gradients at the logits. There are two if the shares are measured, or if the two losses use
+    # different distributions.
     if plain is not None:
         ce_slopes = _Slopes(torch.zeros_like(entries[:, :0]), zeros, -factors)
         gradients = [
@@ -246,8 +251,8 @@ def _cap(z: Tensor, cap: float, out: Tensor) -> Tensor:
 def _distribution(z: Tensor, ids: Tensor, used: Tensor) -> _Distribution:
     """Return the distribution of (n, V) logits, which are overwritten."""
     at_entries = z.gather(1, ids).masked_fill_(~used, -torch.inf)
-    # set the logits of the entries to -inf, by a minimum with -inf if used and +inf if not: the id
-    # in an unused slot may belong to the tail
+    # Set the logits of the used entries to -inf, by a minimum with -inf. An unused slot takes part
+    # with +inf, which changes nothing, because its arbitrary id may belong to a token of the tail.
     limits = torch.full_like(at_entries, torch.inf).masked_fill_(used, -torch.inf)
     z.scatter_reduce_(1, ids, limits, "amin")
     top = z.amax(dim=1).clamp_(min=torch.finfo(z.dtype).min)  # -inf if there is no tail

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 24  # of the weight, where it has to be cast
+BLOCK_ELEMENTS = 1 << 24  # elements of the weight that are cast at a time
 
 
 @dataclass(frozen=True)
 class Logits:
-    """How a model makes logits of x = hidden @ weight.T + bias: cap * tanh(scale * x / cap), or
-    scale * x without a cap."""
+    """How a model computes logits from x = hidden @ weight.T + bias.
+
+    The logits are cap * tanh(scale * x / cap), or scale * x without a cap.
+    """
 
     scale: float = 1.0
     softcap: float | None = None
@@ -31,7 +33,7 @@ class LmHead:
     transform: Logits
 
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the weight in `dtype`: whole if no cast is needed, else some rows at a time."""
+        """Yield the weight in `dtype`: whole if it needs no cast, otherwise in blocks of rows."""
         rows, width = self.weight.shape
         is_whole = dtype == self.weight.dtype == sum_dtype(self.weight)
         step = rows if is_whole else max(1, BLOCK_ELEMENTS // width)
@@ -52,21 +54,25 @@ class LmHead:
         return out
 
     def state_gradient(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the (n, H) gradient at the states from the (n, V) one at the scaled logits; the
-        product is in `dtype`."""
+        """Return the (n, H) gradient at the states, given the (n, V) gradient at the scaled logits.
+
+        The matrix product is computed in `dtype`.
+        """
         out = grad.new_zeros((len(grad), self.weight.shape[1]))
         for part, weight in self.blocks(dtype):
             _add_product(out, grad[:, part], weight)
         return self.scaled(out)
 
     def scaled(self, states: Tensor) -> Tensor:
-        """Scale the states rather than the logits: they are fewer."""
+        """Return the states times the scale: less work than to scale the logits."""
         return states if self.transform.scale == 1.0 else states * self.transform.scale
 
 
 def add_weight_gradient(out: Tensor, grad: Tensor, states: Tensor) -> None:
-    """Add (n, V).T @ (n, H) to (V, H). CPUs cannot sum products of bf16 in fp32, so there the
-    product is one of fp32."""
+    """Add `grad`.T @ `states`, that is (n, V).T @ (n, H), to `out` (V, H).
+
+    On a CPU, torch cannot accumulate a product of bf16 in float32, so `states` become float32.
+    """
     step = len(out)
     if not out.is_cuda:
         states = states.to(out.dtype)
@@ -88,7 +94,7 @@ def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def cast_in_place(wide: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cast to a narrower type in the same memory: two copies of a lm_head are too many."""
+    """Cast to a narrower type in the same memory, since a second copy of an lm_head is large."""
     if wide.dtype.itemsize <= dtype.itemsize:
         return wide.to(dtype)
     flat = wide.view(-1)

@@ -1,4 +1,4 @@
-"""How close a student is to its teacher, token by token, for measuring rather than for training.
+"""Measure how close a student is to its teacher, token by token. This is not a training loss.
 
 Dimension names: N tokens, K entries of a token, V vocabulary, H hidden.
 """
@@ -13,21 +13,22 @@ from pipeline.losses.lm_head import BLOCK_ELEMENTS, Logits
 
 
 def token_kl(hidden: Tensor, weight: Tensor, teacher: Teacher, logits: Logits) -> Tensor:
-    """Return (N,) forward KL from the teacher to the student in nats, over the exact entries and
-    one bucket for all else. Differences within the bucket are not measured, so this is a lower
-    bound of the whole KL.
+    """Return the forward KL from the teacher to the student, (N,) in nats.
+
+    The exact entries are compared one by one, and all other tokens as one bucket. Differences
+    within the bucket are not measured, so the value is a lower bound of the KL over all tokens.
 
     Args:
-        hidden: (N, H) of the student.
-        weight: (V, H) of its lm_head.
-        teacher: of the same N tokens, all of them known.
+        hidden: (N, H) hidden states of the student.
+        weight: (V, H) weight of the student's lm_head.
+        teacher: distributions of the same N tokens. Every token must have one.
     """
     entries, tail = fold(teacher.logprobs, teacher.tail, teacher.exact)
     buckets = torch.cat([entries, tail[:, None]], 1)
     values = hidden.new_zeros(len(hidden))
 
     def measure(head: Tensor, rest: Tensor, part: slice) -> Tensor:
-        # the clamp keeps the KL finite where the student rules a token out
+        # the clamp keeps the KL finite where the student gives a token the probability 0
         student = torch.cat([head, rest[:, None]], 1).clamp(min=RAREST)
         values[part] = forward_kl(buckets[part], student).to(values.dtype)
         return values[part]
@@ -40,8 +41,10 @@ def token_kl(hidden: Tensor, weight: Tensor, teacher: Teacher, logits: Logits) -
 
 
 def most_likely(hidden: Tensor, weight: Tensor, logits: Logits) -> Tensor:
-    """Return (N,) ids of the tokens that the student would write. Scale and soft-cap do not change
-    them."""
+    """Return (N,) ids of the student's most likely tokens.
+
+    Scale and soft-cap are left out, because they do not change the order of the logits.
+    """
     best = hidden.new_full((len(hidden),), -torch.inf)
     ids = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
     step = max(1, BLOCK_ELEMENTS // max(len(hidden), weight.shape[1]))

@@ -316,7 +316,8 @@ def test_schema_has_a_line_for_every_key() -> None:
         "task.labels  [text, ...] of 2 or more, default null: ",
         "student.keep_layers  [whole number >= 0, ...] of 1 or more, default null: ",
         "evaluate.engine.enforce_eager  true | false, default false: "
-        "No compilation: slower on long runs, starts at once. Does not change the result.",
+        "Do not compile the model: faster to start, but slower on long runs. "
+        "Does not change the result.",
         "run_dir  text, default runs/CONFIG: ",
     ],
 )
