@@ -4,8 +4,8 @@ from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.results_model import Figures, ResultsFile
 
 
-class TrainingSetScores(Figures):
-    """Scores of the arms that were trained on one training set; each has a different seed."""
+class TrainingSet(Figures):
+    """What the arms trained on one set scored, each with another training seed."""
 
     arms: list[str]
     rows: list[int]
@@ -30,7 +30,7 @@ class AblationResults(ResultsFile):
     repeats: int
     samples: int
     kept: int
-    sets: dict[str, TrainingSetScores]
+    sets: dict[str, TrainingSet]
     curation: Interval
     curve: Curve | None = None
     note: str | None = None

@@ -2,10 +2,11 @@
 
 import errno
 import os
+import signal
 import sys
 
 from pipeline.cli.output import echo
-from pipeline.errors import FAILED, STOPPED
+from pipeline.errors import DONE, FAILED, STOPPED
 from pipeline.execution import signals
 from pipeline.execution.redaction import redacted
 
@@ -19,6 +20,9 @@ DISK_ERRORS = {
     errno.EISDIR: "it is a folder",
     errno.EDQUOT: "the quota is used up",
 }
+
+
+NO_READER = 128 + signal.SIGPIPE  # as the shell says of a program that SIGPIPE ended
 
 
 def print_stopped(number: int) -> int:
@@ -39,8 +43,20 @@ def exit_process(code: int) -> None:
 
     The engine can abort that, after all results are on disk, and change the exit code.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    code = max(code, _flush())
     if "vllm" in sys.modules:
         os._exit(code)
     sys.exit(code)
+
+
+def _flush() -> int:
+    """Write what is still buffered. Return an exit code if that fails, and drop the rest."""
+    code = DONE
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            # the interpreter flushes again when it ends, and would print a traceback
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            code = max(code, NO_READER if isinstance(error, BrokenPipeError) else FAILED)
+    return code

@@ -12,7 +12,13 @@ import click
 
 from pipeline import __version__
 from pipeline.cli import inspect
-from pipeline.cli.exits import DISK_ERRORS, exit_process, print_error, print_stopped
+from pipeline.cli.exits import (
+    DISK_ERRORS,
+    NO_READER,
+    exit_process,
+    print_error,
+    print_stopped,
+)
 from pipeline.cli.output import echo
 from pipeline.cli.run import (
     STAGES,
@@ -35,32 +41,42 @@ LOOPBACK = "127.0.0.1"
 
 def main() -> None:
     """Run the command line. A user error is printed as one line; its exit code is 1."""
-    code = DONE
     console.configure()
+    try:
+        code = _run()
+    except BrokenPipeError:  # the reader of the output has ended, as head does
+        code = NO_READER
+    exit_process(code)
+
+
+def _run() -> int:
+    """Run a command. Return its exit code, after printing what ended it."""
     received = signals.listen()
     try:
-        code = cli(standalone_mode=False) or DONE
+        return cli(standalone_mode=False) or DONE
     except PipelineError as error:
-        code = print_stopped(received[0]) if received else print_error(str(error))
+        return print_stopped(received[0]) if received else print_error(str(error))
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(file=shown)
         echo(redacted(shown.getvalue().rstrip("\n")), err=True)
-        code = error.exit_code
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort, Stopped) as stop:
-        code = print_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
-    except BrokenPipeError:  # the reader of the output has ended, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 141
+        return print_stopped(stop.signal if isinstance(stop, Stopped) else signal.SIGINT)
+    except SystemExit as end:
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # by click, after EPIPE
+            raise BrokenPipeError from None
+        raise end
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         where = error.filename or "a file"
-        code = print_error(
+        return print_error(
             f"{where}: cannot be used, {DISK_ERRORS[error.errno]}; "
             "fix that, and the same command continues from here"
         )
-    exit_process(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -246,6 +246,24 @@ def prompts_are_compared(config: "Config") -> str | None:
     return "filter.prompts_agree needs several prompts, and generate.prompt is one; leave it out"
 
 
+def gate_names_models(config: "Config") -> str | None:
+    """Refuse a gate on an arm or a model that will not be evaluated, or on an arm over itself."""
+    gate, arms = config.evaluate.gate, list(config.train.arms)
+    if gate is None:
+        return None
+    if gate.arm is not None and gate.arm not in arms:
+        return f"evaluate.gate.arm: there is no arm '{gate.arm}'; there are {', '.join(arms)}"
+    models = ["teacher", "base", *arms]
+    if gate.over is not None and gate.over not in models:
+        return f"evaluate.gate.over: there is no model '{gate.over}'; there are {', '.join(models)}"
+    if gate.over == (gate.arm or arms[0]):
+        return (
+            f"evaluate.gate.over: {gate.over} is the arm that is checked, and nothing is better "
+            "than itself; name another model, or another evaluate.gate.arm"
+        )
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     samples_differ,
     fake_student_has_replies,
@@ -269,6 +287,7 @@ RULES: tuple[Rule, ...] = (
     consistency_compares_text,
     votes_need_samples,
     prompts_are_compared,
+    gate_names_models,
 )
 
 

@@ -1,1 +1,1 @@
-"""Compute figures from the answers to held-out examples: scores, differences, the gate."""
+"""What the answers to held-out examples show: figures, differences between models, the gate."""

@@ -45,10 +45,9 @@ def measured(config: Config, names: Sequence[str]) -> Measured:
 
 
 def results(config: Config, measured: Measured, readings: Readings | None = None) -> Results:
-    """Compute all figures of results.json, except `verdicts`.
+    """Compute all figures; `measured` has the teacher first, `readings` are the fidelity stage's.
 
-    The first model of `measured` is the teacher. `readings` are the records of the fidelity stage.
-    `verdicts` stays None here, because pipeline.evaluation.gate computes it from these results.
+    `verdicts` stays None: pipeline.evaluation.gate computes it from these results.
     """
     readings = readings or {}
     teacher_mean = _mean(measured[TEACHER][0])
@@ -74,8 +73,7 @@ def results(config: Config, measured: Measured, readings: Readings | None = None
 def repeats(arms: Mapping[str, Arm]) -> dict[str, list[str]]:
     """Group the arms that differ only in their random seed.
 
-    A group has the name of its first arm without the number at its end (kd1 -> kd). If an arm or
-    another group has that name already, the number stays.
+    A group is named after its first arm, without the arm's number unless another name is equal.
     """
     alike: dict[str, list[str]] = {}
     for name, arm in arms.items():
@@ -119,7 +117,7 @@ def _mean(answers: Sequence[Scored]) -> float:
 
 
 def _agreement(answers: Sequence[Scored], teacher: Sequence[Scored]) -> float:
-    """Return the share of examples to which a model gives the teacher's answer, right or wrong."""
+    """Return the share of examples where a model's answer is the teacher's, right or wrong."""
     wanted = {answer.seed_id: normalise(answer.score.answer or "") for answer in teacher}
     equal = [
         normalise(answer.score.answer or "") == wanted[answer.seed_id] != "" for answer in answers
@@ -150,7 +148,7 @@ def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: flo
 
 
 def _gated(config: Config, measured: Measured) -> Interval | None:
-    """Return the score of the gated arm minus that of the model `gate.over`; None without it."""
+    """Return the gated arm minus the model that it has to beat."""
     gate = config.evaluate.gate
     if gate is None or gate.over is None:
         return None
@@ -163,7 +161,7 @@ def _gated(config: Config, measured: Measured) -> Interval | None:
 def _differences(config: Config, measured: Measured, readings: Readings) -> dict[str, Difference]:
     """Return the difference of each pair of groups, named "first - second".
 
-    The difference of KL is added if the fidelity stage has measured both groups.
+    `kl` is added where both groups were measured by the fidelity stage.
     """
     groups = repeats(config.train.arms)
     groups |= {name: [name] for name in (BASE, TEACHER) if name in measured}
@@ -181,7 +179,7 @@ def _differences(config: Config, measured: Measured, readings: Readings) -> dict
 
 
 def _pairs(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the pairs: kd - sft, sft - sft, and each group - base and group - teacher."""
+    """Yield each kd with each sft group, sft groups with each other, all with base and teacher."""
     arms, groups = config.train.arms, repeats(config.train.arms)
     kds, sfts = (
         [group for group, names in groups.items() if arms[names[0]].method == method]
@@ -199,7 +197,7 @@ def _difference(sides: Sequence[NDArray[np.float64]], scale: Scale) -> Differenc
 
 
 def _runs(measured: Measured, names: Sequence[str]) -> NDArray[np.float64]:
-    """Return the scores (R, I) of these models; the examples are in the teacher's order."""
+    """Return the values, (R, I), of these models, with examples in the first model's order."""
     order = [answer.seed_id for answer in next(iter(measured.values()))[0]]
     runs = []
     for name in names:

@@ -1,7 +1,6 @@
 """Schema of RUN/evaluate/results.json; docs/reference/results.md describes every key.
 
-If a file of an older version lacks a key, the key gets its default. Unknown keys of a newer version
-are ignored.
+A key that an older file lacks gets its default. A key that only a newer version knows is ignored.
 """
 
 from pathlib import Path
@@ -37,7 +36,7 @@ class ResultsFile(Figures):
             ) from None
 
     def write(self, path: Path) -> None:
-        """Write the file if its content changes; keys that were never set are left out."""
+        """Write the file unless it is equal; keys that were never set are left out."""
         update_json(path, self.model_dump(exclude_unset=True))
 
 
@@ -48,7 +47,7 @@ class GroupScore(Interval):
 
 
 class Bin(Figures):
-    """Answers whose confidence is between `low` and `high`, with their mean confidence."""
+    """Answers whose confidence is between `low` and `high`."""
 
     low: float
     high: float
@@ -94,7 +93,7 @@ class Load(Figures):
 
 
 class Repetition(Figures):
-    """Share of rows that a student repeats; `longest` is the median number of repeated tokens."""
+    """How much of some rows a student repeats word for word; `longest` is a median of tokens."""
 
     rows: int
     verbatim: float | None = None
@@ -172,14 +171,14 @@ class Repeats(Figures):
 
 
 class Difference(Interval):
-    """One model's score minus another's, paired by example; `kl` is the difference of KL."""
+    """One model's score minus another's, paired by example; `kl` is the same for fidelity."""
 
     p: float | None = None
     kl: "Difference | None" = None
 
     @property
     def sign(self) -> int:
-        """1 if significantly above 0 by both interval and p, -1 if below 0, else 0."""
+        """1 or -1 if both the interval and p say that the difference is not 0, else 0."""
         if self.p is not None and self.p >= LEVEL:
             return 0
         return super().sign
@@ -198,7 +197,7 @@ class Results(ResultsFile):
     verdicts: list[str] | None = None
 
     def methods(self, difference: str) -> tuple[str | None, ...]:
-        """Return the methods of the two sides of a difference; None for teacher and base."""
+        """Return the methods of the two models of a difference, each an arm or a group of arms."""
         return tuple(map(self._method, difference.split(" - ")))
 
     def _method(self, name: str) -> str | None:

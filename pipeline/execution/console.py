@@ -1,6 +1,8 @@
 """Print the package's log messages: facts on standard output, warnings on standard error."""
 
+import io
 import logging
+import os
 import re
 import sys
 
@@ -34,7 +36,32 @@ class _Console(logging.Handler):
 
 def configure() -> None:
     """Send the package's messages to the console. Every process that prints calls this once."""
+    _open_standard_streams()
     logger = logging.getLogger("pipeline")
     logger.handlers = [_Console()]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _open_standard_streams() -> None:
+    """Have three usable standard streams, whatever the shell left of them.
+
+    A closed one becomes /dev/null: else the next file that is opened gets its number, and what a
+    library prints lands in that file. A character that a stream cannot encode is written as an
+    escape.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

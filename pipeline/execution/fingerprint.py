@@ -8,7 +8,7 @@ from pipeline.config import Config, retired
 from pipeline.config.retired import RETIRED
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Stage
-from pipeline.storage.files import content, read_json, sha256
+from pipeline.storage.files import content, read_object, sha256
 
 
 def input_digest(begun: Path, path: Path | str | None) -> str | None:
@@ -18,7 +18,7 @@ def input_digest(begun: Path, path: Path | str | None) -> str | None:
     """
     if not begun.exists():
         return None
-    fields: dict[str, str] = read_json(begun)["fingerprint"]
+    fields: dict[str, str] = read_object(begun, "fingerprint")["fingerprint"]
     return fields.get(_file_field(path))
 
 
@@ -64,7 +64,7 @@ def outputs(run_dir: Path, upstream: str, reader: str) -> str:
             f"{run_dir}: {reader} needs {upstream}, which is not finished; "
             f"run pipeline {command} first"
         )
-    manifest = read_json(path)
+    manifest = read_object(path, "files")
     for name, entry in manifest["files"].items():
         file = run_dir / upstream / name
         if not file.is_file() or file.stat().st_size != entry["nbytes"]:

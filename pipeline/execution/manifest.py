@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
-from pipeline.storage.files import read_json, sha256
+from pipeline.storage.files import read_object, sha256
 from pipeline.storage.shards import read_lines
 
 STARTED = frozenset({"begun.json", "work.json", "engine.log"})  # there before any result
@@ -29,8 +29,7 @@ VERSIONED = (
 
 def read_manifest(run_dir: Path, name: str) -> dict[str, Any]:
     """Return the manifest of a finished part, such as "train/kd"."""
-    manifest: dict[str, Any] = read_json(run_dir / name / "manifest.json")
-    return manifest
+    return read_object(run_dir / name / "manifest.json", "counts", "files")
 
 
 def is_barren(folder: Path, disposable: Set[str]) -> bool:

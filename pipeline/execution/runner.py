@@ -16,7 +16,7 @@ from pipeline.execution.contract import Job, Stage
 from pipeline.execution.fingerprint import differing, fingerprint
 from pipeline.execution.manifest import is_barren, now, outputs_of, versions
 from pipeline.execution.redaction import without_logins
-from pipeline.storage.files import read_json, write_json
+from pipeline.storage.files import read_object, write_json
 from pipeline.storage.locks import Lock, locked
 
 
@@ -144,7 +144,7 @@ def _changes(job: Job, fields: dict[str, str]) -> list[str]:
     """Return a line for each setting or input that changed since the part was started."""
     if not job.begun.exists():
         return []
-    return differing(read_json(job.begun)["fingerprint"], fields)
+    return differing(read_object(job.begun, "fingerprint")["fingerprint"], fields)
 
 
 def _refuse_changed(job: Job, fields: dict[str, str]) -> None:

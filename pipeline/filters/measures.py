@@ -2,8 +2,6 @@
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.records import Sample, digest
+from pipeline.storage.arrays import DamagedError, read_arrays
 from pipeline.storage.files import sha256
 from pipeline.storage.topk import TopKFolder
 
@@ -68,13 +67,11 @@ class Measure:
             Worker processes import and call it.
         settings: JSON values.
         slow: whether a few samples take longer than starting a process.
-        lost: the row of a sample at which every process dies; None if there can be none.
     """
 
     function: Callable[..., Column]
     settings: Mapping[str, Any] = field(default_factory=dict)
     slow: bool = False
-    lost: Any = None
 
     @cached_property
     def name(self) -> str:
@@ -122,13 +119,13 @@ def save_column(path: Path, column: Column) -> None:
 def load_column(path: Path) -> Column:
     """Read a column. Raises PipelineError if the file is damaged, and removes it."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if "json" in arrays:
-                rows: list[Any] = json.loads(arrays["json"].tobytes())
-                return rows
-            values = arrays["values"]
-            return Ragged(values, arrays["ends"]) if "ends" in arrays else values
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_arrays(path)
+        if "json" in arrays:
+            rows: list[Any] = json.loads(arrays["json"].tobytes())
+            return rows
+        values = arrays["values"]
+        return Ragged(values, arrays["ends"]) if "ends" in arrays else values
+    except (DamagedError, ValueError, KeyError) as error:
         path.unlink(missing_ok=True)
         raise PipelineError(
             f"{path}: damaged ({error}), so it was removed; "

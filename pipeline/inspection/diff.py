@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.execution.fingerprint import differing
 from pipeline.inspection.status import not_a_run
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_json, read_object
 
 
 def compare_runs(first: Path, second: Path) -> Iterator[str]:
@@ -36,8 +36,11 @@ def _facts(folder: Path) -> dict[str, str]:
     """Return the fingerprint, versions and counts of a part; empty if it was not started."""
     if not (folder / "begun.json").exists():
         return {}
-    begun, manifest = read_json(folder / "begun.json"), folder / "manifest.json"
-    counts = read_json(manifest)["counts"] if manifest.exists() else {"finished": False}
+    begun, manifest = (
+        read_object(folder / "begun.json", "fingerprint", "versions"),
+        folder / "manifest.json",
+    )
+    counts = read_object(manifest, "counts")["counts"] if manifest.exists() else {"finished": False}
     return {**begun["fingerprint"], **_flat(begun["versions"], "version of "), **_flat(counts)}
 
 

@@ -15,7 +15,7 @@ from pipeline.filters.measure_cache import MeasureCache, read_order
 from pipeline.inference.work_queue import failure_files
 from pipeline.inspection.lookup import find_samples, is_judged, unknown_id
 from pipeline.records import Failed, Rejected, Sample
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 from pipeline.storage.journal import read_failures
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_records
@@ -132,7 +132,7 @@ def _seed(sample: Sample) -> Iterator[str]:
 
 def _request(run_dir: Path, sample: Sample) -> Iterator[str]:
     """Yield the teacher, when generate started, and the prompt."""
-    begun = read_json(run_dir / "generate" / "begun.json")
+    begun = read_object(run_dir / "generate" / "begun.json", "config", "versions", "begun")
     config = Config.model_validate(begun["config"])
     prompt = prompts.load(prompts.stored_files(run_dir / "generate")[sample.prompt])
     backend, versions = config.teacher.backend, begun["versions"]
@@ -190,7 +190,7 @@ def _training(run_dir: Path, sample: Sample) -> Iterator[str]:
     if not arms:
         yield "train: no arm is finished"
     for arm in arms:
-        config = Config.model_validate(read_json(arm / "begun.json")["config"])
+        config = Config.model_validate(read_object(arm / "begun.json", "config")["config"])
         held_out = is_held_out(sample.seed.id, config.train.holdout)
         place = "in" if held_out else "not in"
         yield f"train {arm.name}: its seed is {place} the validation split"

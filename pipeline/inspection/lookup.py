@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.filters.measure_cache import MeasureCache
 from pipeline.records import Sample
-from pipeline.storage.files import content, read_json
+from pipeline.storage.files import content, read_object
 from pipeline.storage.samples import Samples
 from pipeline.storage.shards import read_lines
 
@@ -42,5 +42,5 @@ def is_judged(run_dir: Path) -> bool:
     begun = run_dir / "filter" / "begun.json"
     if not begun.exists():
         return False
-    generated = content(read_json(run_dir / "generate" / "manifest.json"))
-    return bool(read_json(begun)["fingerprint"]["output of generate"] == generated)
+    generated = content(read_object(run_dir / "generate" / "manifest.json", "files"))
+    return bool(read_object(begun, "fingerprint")["fingerprint"]["output of generate"] == generated)

@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Completion, Model, RawTopK, Request
 from pipeline.records import Sample, digest
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopK, TopKFolder
 
@@ -24,7 +24,7 @@ def recheck(run_dir: Path, stage: str, rows: int) -> str:
     other tokens.
     """
     folder = run_dir / stage
-    config = Config.model_validate(read_json(folder / "begun.json")["config"])
+    config = Config.model_validate(read_object(folder / "begun.json", "config")["config"])
     samples = _evenly_spaced(Samples(folder), rows)
     frames = TopKFolder(folder)
     stored = {sample.id: frames.topk_of(sample) for sample in samples}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 from pipeline.storage.shards import read_lines, sealed_shards
 
 
@@ -43,7 +43,7 @@ def state(folder: Path) -> str:
     """Say how far a part is."""
     manifest = folder / "manifest.json"
     if manifest.exists():
-        notes = read_json(manifest)
+        notes = read_object(manifest, "finished", "seconds", "counts")
         counts = json.dumps(notes["counts"])
         return f"done {notes['finished']} in {notes['seconds']:,.0f} s  {counts}"
     records, failed = written(folder)

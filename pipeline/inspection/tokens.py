@@ -14,7 +14,7 @@ from pipeline.inspection.lookup import find_samples, unknown_id
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopK, TopKFolder
 
@@ -77,7 +77,9 @@ def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> I
 
 def load_teacher_tokenizer(run_dir: Path) -> Tokenizer:
     """Load the tokenizer of the teacher that generated a run; PipelineError if it is not here."""
-    config = Config.model_validate(read_json(run_dir / "generate" / "begun.json")["config"])
+    config = Config.model_validate(
+        read_object(run_dir / "generate" / "begun.json", "config")["config"]
+    )
     return Tokenizer(tokenizer_path(config.teacher), config.teacher.revision)
 
 

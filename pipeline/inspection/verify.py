@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
-from pipeline.storage.files import read_json, sha256, write_atomic
+from pipeline.storage.files import read_object, sha256, write_atomic
 from pipeline.storage.journal import archive_file, frame_holds
 from pipeline.storage.locks import Lock
 from pipeline.storage.shards import read_lines, sealed_shards
@@ -61,7 +61,7 @@ def verify(run_dir: Path) -> Iterator[str]:
     """
     faults: list[str] = []
     for folder in _finished(run_dir):
-        files = read_json(folder / "manifest.json")["files"]
+        files = read_object(folder / "manifest.json", "files")["files"]
         damage = list(_file_faults(folder, files))
         summary = _check_samples(folder, damage) if folder.name in SAMPLED else ""
         state = f"{len(damage)} faults" if damage else "ok"
@@ -89,7 +89,7 @@ def repair(run_dir: Path) -> Iterator[str]:
                 f"{folder}: process {lock.holder} is at work here; wait for it, or end it"
             )
         manifest = folder / "manifest.json"
-        files = read_json(manifest)["files"] if manifest.exists() else {}
+        files = read_object(manifest, "files")["files"] if manifest.exists() else {}
         yield from _restore_prompts(run_dir, folder, files, beyond_repair)
         yield from _repair_shards(folder, files)
         lock.release()
@@ -104,7 +104,7 @@ def _restore_prompts(
 
     Adds a line to `beyond_repair` for each prompt whose content no file has.
     """
-    configured = read_json(folder / "begun.json")["config"]["generate"]["prompt"]
+    configured = read_object(folder / "begun.json", "config")["config"]["generate"]["prompt"]
     candidates = [*map(Path, configured), *run_dir.glob("*/prompts/*.md")]
     for name, entry in files.items():
         path = folder / name

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline.config import Teacher
 from pipeline.errors import PipelineError
+from pipeline.models import saving
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def _dequantise(file: Path, folder: Path) -> None:
         gguf_file=file.name,
         quantization_config=GgufConfig(dequantize=True),
     )
-    model.save_pretrained(folder)
+    saving.save(model, folder)
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
 
 

@@ -12,7 +12,7 @@ from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Scored, Seed
 from pipeline.report.paged_data import Facet, Index, in_pages, input_text, write_data
 from pipeline.report.samples_view import NO_GROUP, PARTLY, RIGHT, UNKNOWN, WRONG, verdict_of
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 from pipeline.storage.shards import read_records
 
 FIRST = (TEACHER, BASE)
@@ -27,7 +27,7 @@ SORTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A held-out example with each model's answer; `seed` is None if its file is missing."""
+    """A held-out example, None if its source is missing, with each model's answer."""
 
     id: str
     seed: Seed | None
@@ -35,14 +35,14 @@ class Row:
 
     @property
     def given(self) -> dict[str, Scored]:
-        """The answers by model, without the models that have not answered yet."""
+        """The answers that there are."""
         return {model: answer for model, answer in self.answers.items() if answer}
 
 
 def write(run_dir: Path, folder: Path) -> Index | None:
     """Write pages of held-out examples with every model's answer into `folder`; return their index.
 
-    Return None if no model has answered yet.
+    None if no model has answered yet.
     """
     answers = {}
     for model in _models(run_dir):
@@ -79,9 +79,9 @@ def _models(run_dir: Path) -> list[str]:
 
 
 def _seeds(run_dir: Path) -> Mapping[str, Seed]:
-    """Return the held-out examples by id; empty if their file is missing."""
+    """Return the held-out examples by id; empty if their source is missing."""
     begun = min((run_dir / "evaluate").glob("*/begun.json"))
-    config = Config.model_validate(read_json(begun)["config"])
+    config = Config.model_validate(read_object(begun, "config")["config"])
     try:
         return {seed.id: seed for seed in seeds.load(config.task.eval_seeds)}
     except PipelineError:

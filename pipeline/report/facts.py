@@ -1,6 +1,6 @@
-"""The content of a report as plain records, from which index.html and report.md are written.
+"""Everything that a report says, as plain records; the page and report.md are written from these.
 
-In tables and sentences a figure is a string, formatted as shown. In charts a figure is a number.
+Figures in tables and sentences are strings, as they are shown. Figures in charts are numbers.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.evaluation.results_model import Bin
 
 @dataclass(frozen=True)
 class Table:
-    """A head and rows; each has the same number of cells, and a row's first cell is its name."""
+    """A head and rows of as many cells; the first cell of a row names it."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -19,10 +19,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The conclusion of the report.
+    """The conclusion; `ships` is the gate's decision (None without a gate), `missed` its lines.
 
-    `ships` is the gate's decision, None without a gate. `missed` has a line for each threshold that
-    the student misses. `figures` are pairs of (text, value).
+    `figures` are pairs of (text, value).
     """
 
     ships: bool | None
@@ -53,7 +52,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Waterfall:
-    """Counts of all samples, of rejected ones by reason in filter order, and of kept ones."""
+    """Samples before the filters, (reason, count) of the rejected in filter order, samples kept."""
 
     total: int
     rejected: tuple[tuple[str, int], ...]
@@ -62,9 +61,9 @@ class Waterfall:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points (step, value) of one arm; `name` tells the curves of the same arm apart.
+    """(step, value) of one arm; `name` tells the curves of an arm apart.
 
-    `points_only` is True for values that are not measured at every logged step.
+    `points_only` is for values that are measured now and then.
     """
 
     arm: str
@@ -75,7 +74,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share an axis; `unit` is "%" for values from 0 to 1, else ""."""
+    """Curves that share an axis; `unit` is "" or "%", for values from 0 to 1."""
 
     title: str
     caption: str
@@ -85,7 +84,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Point:
-    """A model's cost and score."""
+    """A model's score at its cost."""
 
     model: str
     cost: float
@@ -94,7 +93,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Cost:
-    """A chart of score against one measure of cost, which has the unit `unit`."""
+    """Score over one measure of cost, in `unit`."""
 
     title: str
     unit: str
@@ -150,7 +149,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Facts:
-    """All facts of a run; those of stages that did not run yet are empty or None."""
+    """A run, as far as it is; absent facts are empty or None."""
 
     run: str
     task: str

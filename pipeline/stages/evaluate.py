@@ -32,7 +32,7 @@ from pipeline.models.base import Completion, Model, Request, Sampling
 from pipeline.models.weights import size_of
 from pipeline.records import Range, Scored, Seed, digest
 from pipeline.storage import topk
-from pipeline.storage.files import read_json, sha256, write_json
+from pipeline.storage.files import read_object, sha256, write_json
 from pipeline.storage.journal import Shard
 from pipeline.storage.shards import read_records
 from pipeline.students import source as student_source
@@ -158,7 +158,7 @@ def _check_as_trained(job: Job) -> None:
         return
     training = begun(job.run_dir, trained(job.part))
     path = Path(job.config.train.prompt)
-    form = read_json(training)["config"]["train"]["arms"][job.part]["form"]
+    form = read_object(training, "config")["config"]["train"]["arms"][job.part]["form"]
     if form != arm.form:
         raise PipelineError(
             f"evaluate {job.part}: was trained with form: {form}, and the config now has "
@@ -242,7 +242,7 @@ def _missing_load(job: Job) -> Load | None:
     load = job.config.evaluate.load
     if load is None:
         return None
-    measured = read_json(job.folder / "cost.json").get("load") or {}
+    measured = read_object(job.folder / "cost.json").get("load") or {}
     same = (load.requests, load.concurrency) == (measured.get("asked"), measured.get("concurrency"))
     return None if same else load
 
@@ -253,7 +253,7 @@ def _measure_load(job: Job, model: Model, by_id: Mapping[str, Seed], load: Load)
     log.info(f"evaluate {job.part}: latency and speed, {load.concurrency} requests at once")
     figures = latency.measure(model, requests, job.config.evaluate.max_tokens, load.concurrency)
     measured = {"asked": load.requests, **figures.model_dump(exclude_unset=True)}
-    cost = read_json(job.folder / "cost.json")
+    cost = read_object(job.folder / "cost.json")
     write_json(job.folder / "cost.json", {**cost, "engine": model.facts.engine, "load": measured})
 
 

@@ -20,7 +20,7 @@ from pipeline.models.base import Model
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Sample, Seed
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 from pipeline.storage.samples import Samples
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def _tokenise(model: Model, text: str, ended: bool) -> list[int]:
 
 def _same_tokenizer(config: Config, run_dir: Path) -> bool:
     """Return whether the token ids of a run are those of this teacher's tokenizer."""
-    settings = read_json(begun(run_dir, "generate"))["config"]["teacher"]
+    settings = read_object(begun(run_dir, "generate"), "config")["config"]["teacher"]
     other = config.teacher.model_validate(settings)
     if other.backend == "openai" and other.tokenizer is None:
         return False

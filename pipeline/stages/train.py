@@ -18,7 +18,8 @@ from pipeline.storage.files import read_json, write_json
 from pipeline.students import build
 from pipeline.students import source as student_source
 from pipeline.training import distributed
-from pipeline.training.fit import last_checkpoint, train_arm
+from pipeline.training.checkpoints import last_checkpoint
+from pipeline.training.fit import train_arm
 from pipeline.verifiers import verify
 
 log = logging.getLogger(__name__)

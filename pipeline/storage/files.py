@@ -9,6 +9,8 @@ from typing import IO, Any
 
 from pipeline.errors import PipelineError
 
+OBJECTS = frozenset({"config", "fingerprint", "counts", "files", "versions"})
+
 
 def sha256(path: Path) -> str:
     """Return the hex SHA-256 of a file's content."""
@@ -68,6 +70,30 @@ def read_json(path: Path) -> Any:
         raise PipelineError(
             f"{path}:{error.lineno}: not JSON ({error.msg}); was it edited by hand?"
         ) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise PipelineError(f"{path}: not JSON ({error}); was it edited by hand?") from None
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Return a JSON object that has these keys; those in OBJECTS are objects themselves.
+
+    Raises PipelineError if the file holds something else.
+    """
+    value = read_json(path)
+    missing = keys[:1]
+    if isinstance(value, dict):
+        missing = tuple(
+            key
+            for key in keys
+            if key not in value or (key in OBJECTS and not isinstance(value[key], dict))
+        )
+    if missing or not isinstance(value, dict):
+        what = f"has no usable '{missing[0]}'" if missing else "is no JSON object"
+        raise PipelineError(
+            f"{path}: {what}; was it edited by hand? Put it back, or remove it and regenerate the "
+            "stage with --redo"
+        )
+    return value
 
 
 def content(manifest: dict[str, Any]) -> str:

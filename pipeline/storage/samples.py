@@ -1,7 +1,6 @@
 """A finished folder of samples as a map-style dataset, with random access to each sample."""
 
 import io
-import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.records import Sample
-from pipeline.storage.files import content, read_json, sha256, write_atomic
+from pipeline.storage.arrays import DamagedError, read_arrays
+from pipeline.storage.files import content, read_object, sha256, write_atomic
 from pipeline.storage.shards import read_lines
 from pipeline.storage.topk import TopKFolder
 
@@ -36,7 +36,7 @@ class Samples:
             self._finished(self.folder.parent)
             self._rows, numbered = _read(self.folder)
             self.folder = self.folder.parent.parent / "generate"
-        manifest = read_json(self._finished(self.folder))
+        manifest = read_object(self._finished(self.folder), "files")
         if self._rows is not None and numbered != content(manifest):
             raise PipelineError(
                 f"{folder}: its rows are those of another {self.folder}; "
@@ -99,7 +99,7 @@ def keep(folder: Path, rows: NDArray[np.int64], source: Path) -> None:
     np.savez_compressed(
         file,
         rows=rows.astype(np.int64),
-        content=np.array(content(read_json(source / "manifest.json"))),
+        content=np.array(content(read_object(source / "manifest.json", "files"))),
     )
     write_atomic(folder / ROWS, file.getvalue())
 
@@ -111,9 +111,9 @@ def kept_rows(folder: Path) -> NDArray[np.int64]:
 
 def _read(folder: Path) -> tuple[NDArray[np.int64], str]:
     try:
-        with np.load(folder / ROWS, allow_pickle=False) as arrays:
-            return arrays["rows"], str(arrays["content"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(folder / ROWS)
+        return arrays["rows"], str(arrays["content"])
+    except (DamagedError, KeyError) as error:
         raise PipelineError(
             f"{folder / ROWS}: cannot be read ({error}); run pipeline filter with --redo"
         ) from None

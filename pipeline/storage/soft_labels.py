@@ -10,7 +10,6 @@ N the number of kept samples whose label can be read. It holds
 """
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
+from pipeline.storage.arrays import DamagedError, read_arrays
 from pipeline.storage.files import write_atomic
 from pipeline.storage.topk import TopK
 
@@ -38,22 +38,22 @@ class SoftLabels:
     def read(cls, kept: Path) -> Self:
         """Read the soft labels of a finished filter. Raises PipelineError if it wrote none."""
         try:
-            with np.load(kept / FILE, allow_pickle=False) as arrays:
-                rows = zip(
-                    arrays["samples"].tolist(),
-                    arrays["places"].tolist(),
-                    arrays["logprobs"],
-                    strict=True,
-                )
-                return cls(
-                    arrays["ids"],
-                    {name: (place, label, logprobs) for name, (place, label), logprobs in rows},
-                )
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise PipelineError(
-                f"{kept / FILE}: no soft labels ({error}); "
-                "run the filter with filter.calibrated={}"
-            ) from None
+            arrays = read_arrays(kept / FILE)
+            rows = zip(
+                arrays["samples"].tolist(),
+                arrays["places"].tolist(),
+                arrays["logprobs"],
+                strict=True,
+            )
+            return cls(
+                arrays["ids"],
+                {name: (place, label, logprobs) for name, (place, label), logprobs in rows},
+            )
+        except (DamagedError, KeyError, ValueError, TypeError) as error:
+            remedy = "run the filter with filter.calibrated={}"
+            if (kept / FILE).exists():
+                remedy = "they are damaged; run pipeline filter with --redo"
+            raise PipelineError(f"{kept / FILE}: no soft labels ({error}); {remedy}") from None
 
     def topk(self, sample: str, topk: TopK) -> TopK:
         """Return a sample's distributions, with the one at its label's position replaced.

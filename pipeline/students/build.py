@@ -12,7 +12,7 @@ from pipeline.config import Config, Shape
 from pipeline.data import prompts, seeds
 from pipeline.data.encoding import Encoder
 from pipeline.data.vocabulary import Vocabulary
-from pipeline.models import resolve
+from pipeline.models import resolve, saving
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config, load_weights
@@ -65,7 +65,7 @@ def build(config: Config, folder: Path, rows: Path, frames: Path) -> Start:
         trimmed_before = Vocabulary.read(name)
         if trimmed_before is not None:
             trimmed_before.write(folder)
-    model.save_pretrained(folder)
+    saving.save(model, folder)
     layers.check_saved(model, name, meta_model(load_config(str(folder), None)))
     return Start(None, counts)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.models import resolve
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 
 
 def source(config: Config) -> tuple[str, str | None]:
@@ -35,5 +35,5 @@ def reads_seeds(config: Config) -> bool:
 def saved_model(folder: Path) -> tuple[str, str | None]:
     """Return (folder or hub id, revision) of the model of a finished part of train. A base student
     without changes stays where it is, outside of the run."""
-    stored = read_json(folder / "student.json")
+    stored = read_object(folder / "student.json")
     return str(stored["model"] or folder / "model"), stored["revision"]

@@ -15,6 +15,7 @@ from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import Diverged, PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import INIT, frames
+from pipeline.models import saving
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.storage.files import read_json, sync_folder, write_atomic, write_json
@@ -22,6 +23,7 @@ from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopKFolder
 from pipeline.students import build, lora, source
 from pipeline.training import distributed
+from pipeline.training.checkpoints import damaged, last_checkpoint
 from pipeline.training.dataset import Rows, load, training_seed
 
 log = logging.getLogger(__name__)
@@ -68,14 +70,6 @@ def train_arm(job: Job) -> dict[str, Any]:
     _save(job, trainer, tokenizer, start, revision)
     _write_history(job, trainer.state.log_history)
     return _counts(job, rows, trainer)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint: the trainer's state is written last."""
-    complete = [
-        path for path in folder.glob("checkpoint-*") if _is_json(path / "trainer_state.json")
-    ]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _announce(job: Job, rows: Rows, start: str, checkpoint: Path | None) -> None:
@@ -173,20 +167,12 @@ def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
     )
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text())
-    except (OSError, ValueError):
-        return False
-    return True
-
-
 def _save(job: Job, trainer: Any, tokenizer: Tokenizer, start: str, revision: str | None) -> None:
     """Save the model in the number format of its start, completely or not at all."""
     dtype = load_config(start, revision).dtype
     partial = job.folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    lora.merged(trainer.accelerator.unwrap_model(trainer.model)).to(dtype).save_pretrained(partial)
+    saving.save(lora.merged(trainer.accelerator.unwrap_model(trainer.model)).to(dtype), partial)
     tokenizer.save(partial)
     if vocabulary := Vocabulary.read(start):
         vocabulary.write(partial)
@@ -206,6 +192,11 @@ def _load_best(job: Job, trainer: Any) -> None:
         raise PipelineError(
             f"train {job.part}: {folder} had the best weights and is gone; put it back, or train "
             "again with --redo"
+        )
+    if damage := next(damaged(folder), None):
+        raise PipelineError(
+            f"train {job.part}: {folder} had the best weights, and {damage}; train again with "
+            "--redo"
         )
     trainer.load_checkpoint_weights(folder)
 

@@ -22,9 +22,10 @@ from pipeline.data.encoding import IGNORED, Encoder
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import PipelineError
 from pipeline.losses.distillation import Objective, distillation_loss
+from pipeline.models import saving
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_weights
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
 from pipeline.students import source
@@ -39,7 +40,9 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
     """Train for one epoch and save the student. Returns the loss of each step in nats/token."""
     # 1. The student: its first weights and its tokenizer.
     torch.manual_seed(0)
-    config = Config.model_validate(read_json(run_dir / "filter" / "begun.json")["config"])
+    config = Config.model_validate(
+        read_object(run_dir / "filter" / "begun.json", "config")["config"]
+    )
     path, revision = source.saved_model(run_dir / "train" / "init")
     if Vocabulary.read(path) or config.train.rows == "score":
         raise PipelineError(
@@ -91,7 +94,7 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
         losses.append(mean.item())
 
     # 8. An ordinary model folder that any library can load.
-    student.save_pretrained(out)
+    saving.save(student, Path(out))
     tokenizer.save(out)
     return losses
 

@@ -6,6 +6,7 @@ The loss is cross-entropy, or distillation from the stored top-k that the collat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.config import Arm
 from pipeline.errors import Diverged
 from pipeline.losses.distillation import Loss, Objective, distillation_loss
+from pipeline.models import saving
 from pipeline.students import lora
 from pipeline.training.callbacks import Guard
 from pipeline.training.collation import BODY_INPUTS, COLUMNS, ByLength, loss_mask, stored_teacher
@@ -143,7 +145,11 @@ class DistillTrainer(HookedTrainer):
             self.check_weights()
             is_best = self.state.best_global_step == self.state.global_step
             if is_best or self._guard is None or not self._guard.runaway_logs(self.state):
-                write()
+                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                with saving.writing(folder):
+                    write()
+                if self.is_world_process_zero():
+                    saving.share(folder)
 
     @contextmanager
     def _paused(self) -> Iterator[None]:

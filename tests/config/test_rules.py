@@ -100,6 +100,10 @@ CASES = {  # the rule, what breaks it, what the message says
         ["filter.prompts_agree={}"],
         "filter.prompts_agree needs several prompts",
     ),
+    "gate_names_models": (
+        ["evaluate.gate={over: sfft}"],
+        "evaluate.gate.over: there is no model 'sfft'; there are teacher, base, kd, sft",
+    ),
 }
 
 

@@ -101,9 +101,27 @@ def test_all_that_is_missed_is_named(workshop: Path) -> None:
 
 
 def test_a_gate_on_nobody(workshop: Path) -> None:
-    """A misspelt arm must not pass the gate."""
-    with pytest.raises(PipelineError, match="there is no model 'kdd'; there are teacher, kd, sft"):
-        missed_lines(workshop, "{arm: kdd, score: 0.1}")
+    """A misspelt arm must not pass the gate, and was found only after training."""
+    with pytest.raises(PipelineError, match="there is no arm 'kdd'; there are kd, sft"):
+        load(workshop / "config.yaml", ["evaluate.gate={arm: kdd, score: 0.1}"])
+    for setting in ("{over: sftt}", "{arm: sft, over: sft-0}"):
+        with pytest.raises(PipelineError, match=r"there is no model 'sft.*teacher, base, kd, sft"):
+            load(workshop / "config.yaml", [f"evaluate.gate={setting}"])
+
+
+@pytest.mark.parametrize("setting", ["{over: kd}", "{arm: sft, over: sft, margin: -1}"])
+def test_no_arm_is_compared_with_itself(workshop: Path, setting: str) -> None:
+    """A gate that no student can pass, or that each passes, was found only after training."""
+    with pytest.raises(PipelineError, match="nothing is better than itself"):
+        load(workshop / "config.yaml", [f"evaluate.gate={setting}"])
+
+
+def test_a_model_without_answers_cannot_be_gated(workshop: Path) -> None:
+    """Results of a run with fewer arms must not pass the gate."""
+    config = load(workshop / "config.yaml", ["evaluate.gate={over: base}"])
+    measured = {name: (answers("11"), COST) for name in ("teacher", "kd", "sft")}
+    with pytest.raises(PipelineError, match="there is no model 'base'; there are teacher, kd, sft"):
+        gate.failed(config, results(config, measured))
 
 
 def test_figures_beside_the_score(workshop: Path) -> None:

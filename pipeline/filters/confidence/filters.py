@@ -24,7 +24,7 @@ from pipeline.models import resolve
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Seed
 from pipeline.storage import soft_labels
-from pipeline.storage.files import read_json
+from pipeline.storage.files import read_object
 
 TOKENIZER_SETTINGS = ("backend", "model", "revision", "tokenizer")
 
@@ -130,7 +130,7 @@ def _check_teacher(settings: Calibrated, config: Config) -> None:
     now = fingerprint.settings(config, *sections)
     for name, identity in resolve.identities(config.teacher).items():
         now[f"model {name}"] = identity
-    started = read_json(generated / "begun.json")["fingerprint"]
+    started = read_object(generated / "begun.json", "fingerprint")["fingerprint"]
     then = {name: started.get(name, "(absent)") for name in now}
     if changed := fingerprint.differing(then, now):
         raise PipelineError(
