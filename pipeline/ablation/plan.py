@@ -20,9 +20,9 @@ SHARED = ("generate", "filter")
 class Plan:
     """The arms to train.
 
-    `config` is that of RUN/ablate, and `overrides` turn the run's own config into it. `groups` has
-    the arms of each set, one per repeat. `shares` has the share of the kept samples in each curated
-    set.
+    `config` is the config of RUN/ablate: the run's own config changed by `overrides`. All arms copy
+    the settings of the arm `method_of`. `groups` has the arms of each training set, one per repeat.
+    `shares` says which share of the kept samples each curated set has.
     """
 
     config: Config
@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def arms(self) -> list[str]:
-        """All arms, repeat by repeat, so that each round is a whole comparison."""
+        """All arms, ordered by repeat, so that each finished repeat allows a comparison."""
         return [name for names in zip(*self.groups.values(), strict=True) for name in names]
 
 
@@ -78,7 +78,7 @@ def plan(
 
 
 def _check(config: Config, name: str) -> None:
-    """Raise PipelineError if the effect of filter on this arm cannot be measured."""
+    """Raise PipelineError if an ablation cannot measure the effect of filter on this arm."""
     arms, run_dir = config.train.arms, Path(config.run_dir)
     if name not in arms:
         raise PipelineError(f"ablate: there is no arm '{name}'; there are {', '.join(arms)}")

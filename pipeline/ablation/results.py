@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ablation.plan import CURATED, RANDOM, Plan
-from pipeline.ablation.results_model import AblationResults, Curve, TrainingSet
+from pipeline.ablation.results_model import AblationResults, Curve, TrainingSetScores
 from pipeline.evaluation.bootstrap import bootstrap_repeats, bootstrap_sum
 from pipeline.evaluation.format import lay_out, shown, signed
 from pipeline.evaluation.results import FAKE
@@ -19,7 +19,7 @@ from pipeline.stages import filter as filter_stage
 from pipeline.storage.files import read_json
 from pipeline.storage.shards import read_records
 
-NEARLY_ALL = 0.95  # share of kept samples above which a random subset is much the same set
+NEARLY_ALL = 0.95  # if filter kept a larger share, a random subset is nearly the same set
 
 
 def results(plan: Plan) -> AblationResults:
@@ -40,7 +40,7 @@ def results(plan: Plan) -> AblationResults:
         samples=counts["samples"],
         kept=counts["kept"],
         sets={
-            group: TrainingSet(
+            group: TrainingSetScores(
                 arms=plan.groups[group],
                 rows=_rows(folder, plan.groups[group]),
                 score=bootstrap_repeats(values, scale=UNIT),
@@ -55,10 +55,10 @@ def results(plan: Plan) -> AblationResults:
 
 
 def curve(runs: Mapping[float, NDArray[np.float64]]) -> Curve:
-    """Return how the score, (R, I) per share of the data, grows with the share.
+    """Return how the score grows with the share of the data; `runs` has scores (R, I) by share.
 
-    `per_doubling` is the least-squares slope of the sets' means over log2(share). `last_step` is
-    the difference between all of the data and the next smaller share.
+    `per_doubling` is the least-squares slope of the mean score of each set over log2(share).
+    `last_step` is the score on all data minus the score on the next smaller share.
     """
     shares = sorted(runs, reverse=True)
     doublings = np.log2(shares)
@@ -87,7 +87,7 @@ def report(results: AblationResults) -> str:
 
 
 def conclusions(results: AblationResults) -> Iterator[str]:
-    """Yield in words what the results show."""
+    """Yield the sentences that say what the results show."""
     if results.held_out < FLOOR:
         yield f"{results.held_out} is {TOO_FEW}"
     yield from _curation(results)
@@ -100,7 +100,7 @@ def _rows(folder: Path, arms: Sequence[str]) -> list[int]:
 
 
 def _values(folder: Path, arms: Sequence[str]) -> NDArray[np.float64]:
-    """Return scores, (R, I): of each arm on every held-out example, sorted by the example's id."""
+    """Return the scores (R, I) of these arms on every held-out example, sorted by example id."""
     runs = []
     for arm in arms:
         answers = read_records(folder / evaluate.NAME / arm, Scored)
@@ -110,7 +110,7 @@ def _values(folder: Path, arms: Sequence[str]) -> NDArray[np.float64]:
     return np.array([[run[example] for example in order] for run in runs], np.float64)
 
 
-def _cells(group: str, trained: TrainingSet) -> tuple[str, ...]:
+def _cells(group: str, trained: TrainingSetScores) -> tuple[str, ...]:
     percent = group.removeprefix(CURATED).replace("_", ".") if group.startswith(CURATED) else ""
     return (
         f"{CURATED}, {percent} %" if percent else group,
@@ -121,7 +121,7 @@ def _cells(group: str, trained: TrainingSet) -> tuple[str, ...]:
 
 
 def _curation(results: AblationResults) -> Iterator[str]:
-    """Yield what curation is worth, and whether the two sets differ enough to show it."""
+    """Yield the gain by curation, and a caution if the two sets are nearly the same."""
     verdict = {
         1: "significant (95 %)",
         0: "no significant difference, the interval holds 0",

@@ -4,8 +4,8 @@ from pipeline.evaluation.bootstrap import Interval
 from pipeline.evaluation.results_model import Figures, ResultsFile
 
 
-class TrainingSet(Figures):
-    """What the arms trained on one set scored, each with another training seed."""
+class TrainingSetScores(Figures):
+    """Scores of the arms that were trained on one training set; each has a different seed."""
 
     arms: list[str]
     rows: list[int]
@@ -30,7 +30,7 @@ class AblationResults(ResultsFile):
     repeats: int
     samples: int
     kept: int
-    sets: dict[str, TrainingSet]
+    sets: dict[str, TrainingSetScores]
     curation: Interval
     curve: Curve | None = None
     note: str | None = None

@@ -2,9 +2,9 @@
 
 RUN/ablate is itself a run folder. It links to RUN/generate and RUN/filter. Its arms are repeats of
 one arm of the config: on the kept samples, on an equal number drawn at random from all samples, and
-on shares of the kept ones. Every arm makes the same number of optimiser steps, so the sets differ
-in their samples and not in the amount of training. Repeat n has training seed n, which also draws
-its samples.
+on shares of the kept ones. Every arm makes the same number of optimiser steps. So the arms differ
+in their samples, not in the amount of training. Repeat n has random seed n, which also decides
+which samples are drawn.
 """
 
 import logging
@@ -28,11 +28,11 @@ RunArm = Callable[[str, str], object]  # runs one arm of a stage: ("train", "cur
 
 
 def run(plan: Plan, run_arm: RunArm, redo: bool = False) -> bool:
-    """Train and evaluate every arm that is not finished; return whether there was one.
+    """Train and evaluate every unfinished arm; return True if there was one.
 
-    With `redo`, existing results are archived first. An arm's checkpoints are deleted once it is
-    evaluated: a dozen students would fill a disk with them. Raises PipelineError if another process
-    runs the same ablation.
+    With `redo`, existing results are archived first. An arm's checkpoints are deleted after its
+    evaluation, because those of a dozen students could fill the disk. Raises PipelineError
+    if another process runs the same ablation.
     """
     folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def _archive(plan: Plan) -> None:
 
 
 def _link(folder: Path) -> None:
-    """Link to the run's own stages, by relative paths, so that the run folder can be moved."""
+    """Link to the run's generate and filter; relative links survive a move of the run folder."""
     for name in SHARED:
         link = folder / name
         if link.is_symlink():
@@ -100,7 +100,7 @@ def _is_done(plan: Plan, arm: str) -> bool:
 
 
 def _seconds(plan: Plan) -> float:
-    """Return the mean time of a finished arm; all arms make the same number of steps."""
+    """Return the mean time of the finished arms, which estimates the time of the others."""
     times = []
     for arm in plan.arms:
         if (plan.folder / evaluate.NAME / arm / "manifest.json").exists():

@@ -1,1 +1,1 @@
-"""What the answers to held-out examples show: figures, differences between models, the gate."""
+"""Compute figures from the answers to held-out examples: scores, differences, the gate."""

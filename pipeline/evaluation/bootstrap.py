@@ -1,7 +1,7 @@
 """Intervals of means, differences and ratios.
 
-Many items with spread get a percentile bootstrap, others a rule of
-`pipeline.evaluation.small_samples`.
+If there are many items and their values differ, the interval is a percentile bootstrap. If not, it
+comes from `pipeline.evaluation.small_samples`.
 
 Dimension names: I items (held-out examples), R repeats of a model.
 """
@@ -17,7 +17,7 @@ from pipeline.evaluation import small_samples
 from pipeline.evaluation.small_samples import UNIT, Scale
 
 RESAMPLES = 10_000
-BLOCK = 1 << 20  # random item numbers held in memory at once
+BLOCK = 1 << 20  # indices drawn per block; limits memory
 TAILS = (0.025, 0.975)
 
 
@@ -30,15 +30,17 @@ class Interval(BaseModel, frozen=True):
 
     @property
     def sign(self) -> int:
-        """1 or -1 if the whole interval is on that side of 0, else 0."""
+        """1 if the whole interval is above 0, -1 if it is below 0, else 0."""
         return int(self.low > 0) - int(self.high < 0)
 
 
 def bootstrap(values: Sequence[float], seed: int = 0, scale: Scale | None = None) -> Interval:
-    """Return the mean over items with its interval; None means the narrowest usual scale.
+    """Return the mean over items with its interval.
 
-    The interval is a percentile one (Efron & Tibshirani 1993, ch. 13), or one for small samples.
-    For a paired difference, pass the differences item by item and the scale (-1, 1).
+    The interval is a percentile bootstrap (Efron & Tibshirani 1993, ch. 13), or one for small
+    samples. `scale` has the lowest and highest possible value; if it is None,
+    `small_samples.scale_of` guesses it. For a paired difference, pass the differences item by item
+    and the scale (-1, 1).
     """
     data = np.asarray(values, np.float64)
     scale = scale or small_samples.scale_of(data)
@@ -48,15 +50,19 @@ def bootstrap(values: Sequence[float], seed: int = 0, scale: Scale | None = None
     return _interval(data.mean(), np.concatenate(means))
 
 
-def bootstrap_ratio(over: Sequence[float], under: Sequence[float], seed: int = 0) -> Interval:
-    """Return the ratio of two sums over items with its interval; a ratio to 0 counts as 0.
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], seed: int = 0
+) -> Interval:
+    """Return sum(numerators) / sum(denominators) with its interval.
 
-    Each item's `over` is between 0 and its `under`.
+    Each item's numerator is between 0 and its denominator. If the denominator of the sum is 0, the
+    ratio is 0.
     """
-    above, below = np.asarray(over, np.float64), np.asarray(under, np.float64)
+    above, below = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     ratio = _ratio(above.sum(), below.sum())
     size = below.mean() or 1.0
-    # Each item's share in the ratio, so that their mean is the ratio (linearised).
+    # Values whose mean is the ratio and whose variance is about that of the ratio (linearisation),
+    # so that the rules for the mean of few values apply.
     shares = ratio + (above - ratio * below) / size
     if small_samples.needed(shares, UNIT):
         return _around(ratio, small_samples.interval(shares, UNIT))
@@ -73,13 +79,14 @@ def bootstrap_repeats(
     seed: int = 0,
     scale: Scale | None = None,
 ) -> Interval:
-    """Return the mean over repeats and items, (R, I), or its difference to `against`, (R', I).
+    """Return the mean of `runs` (R, I), or its difference to the mean of `against` (R', I).
 
-    Each resample draws items, the same for both sides, and for each side repeats, with replacement
-    (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat. 1(2)). So the interval covers both other
-    held-out examples and other training seeds. With one repeat it equals `bootstrap`'s. With few
-    repeats their spread is underestimated: with three, their share of the variance is a third too
-    small. `scale` is that of one side's values.
+    Each resample draws items with replacement, the same ones for both sides. It also draws repeats,
+    separately for each side (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat. 1(2)). So the
+    interval includes the variation from the held-out examples and from the training seeds. With one
+    repeat on each side, the interval is that of `bootstrap`. With few repeats, the variance between
+    repeats is underestimated: by a third with three repeats. `scale` is the scale of the values of
+    one side, not of the difference.
     """
     if against is None:
         return bootstrap_sum([runs], [1.0], seed, scale)
@@ -92,9 +99,9 @@ def bootstrap_sum(
     seed: int = 0,
     scale: Scale | None = None,
 ) -> Interval:
-    """Return the weighted sum of the means of `sides`, with its interval as above.
+    """Return the weighted sum of the means of `sides`, with an interval as in `bootstrap_repeats`.
 
-    Each side is (R, I): the same items, and its own number of repeats.
+    Each side is (R, I). All sides have the same items; the number of repeats may differ.
     """
     scale = scale or small_samples.scale_of(np.concatenate([side.ravel() for side in sides]))
     scale = _scale_of_sum(scale, weights)
@@ -129,7 +136,7 @@ def _scale_of_sum(scale: Scale, weights: Sequence[float]) -> Scale:
 
 
 def _around(mean: Any, ends: tuple[float, float]) -> Interval:
-    """Return an interval that holds its mean, whatever rounding does to its ends."""
+    """Return the interval; widen it to contain the mean if rounding put the mean outside."""
     mean = float(mean)
     return Interval(mean=mean, low=min(mean, ends[0]), high=max(mean, ends[1]))
 
@@ -140,15 +147,16 @@ def _interval(mean: Any, resampled: NDArray[np.float64]) -> Interval:
 
 
 def _resamples(count: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield RESAMPLES rows of `count` item numbers, in blocks."""
+    """Yield blocks of rows, RESAMPLES rows in all; each row has `count` random item numbers."""
     random = np.random.default_rng(seed)
     rows = max(1, BLOCK // max(count, 1))
     for first in range(0, RESAMPLES, rows):
         yield random.integers(count, size=(min(rows, RESAMPLES - first), count))
 
 
-def _ratio(over: Any, under: Any) -> Any:
-    return np.divide(over, under, out=np.zeros_like(over), where=np.asarray(under) > 0)
+def _ratio(numerator: Any, denominator: Any) -> Any:
+    is_positive = np.asarray(denominator) > 0
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=is_positive)
 
 
 def _sum(values: Sequence[Any], weights: Sequence[float]) -> Any:

@@ -11,16 +11,16 @@ from pipeline.evaluation.results_model import Bin, Calibration
 from pipeline.records import Scored
 
 BINS = 10
-BY_DEGREES = ("rouge_l", "chrf")  # metrics of similarity: a probability of being right has no sense
+BY_DEGREES = ("rouge_l", "chrf")  # similarity has degrees, so no answer is simply right
 
 
 def calibration(answers: Sequence[Scored], metric: str) -> Calibration | None:
     """Return calibration error, Brier score and the bins of a reliability curve.
 
-    The expected calibration error is over BINS bins of equal width (Guo et al. 2017, eq. 3); the
-    Brier score is the mean squared distance of confidence from value; empty bins are left out.
-    Answers without a confidence are skipped: unreadable ones, and those of a backend that gives no
-    logprobs. None if no answer is left, or if the metric is one of degrees.
+    The expected calibration error uses BINS bins of equal width (Guo et al. 2017, eq. 3); empty
+    bins are left out. The Brier score is the mean squared difference between confidence and value.
+    Answers without a confidence are skipped: unreadable answers, and all answers of a backend that
+    gives no logprobs. Return None if all are skipped, or if the metric is in BY_DEGREES.
     """
     pairs = [
         (answer.confidence, answer.score.value)

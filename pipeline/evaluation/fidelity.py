@@ -20,7 +20,7 @@ Readings = Mapping[str, Sequence[Faithful]]  # by model
 
 
 def readings(config: Config, names: Sequence[str]) -> Readings:
-    """Read the records of each model that the stage has finished; none without the setting."""
+    """Read the fidelity records of each finished model; empty if evaluate.fidelity is not set."""
     if config.evaluate.fidelity is None:
         return {}
     measured: dict[str, Sequence[Faithful]] = {}
@@ -34,8 +34,8 @@ def readings(config: Config, names: Sequence[str]) -> Readings:
 def figures(records: Sequence[Faithful]) -> Fidelity:
     """Return forward KL in nats/token, the share of equal top-1 tokens, and text similarity.
 
-    KL is a mean over examples, the top-1 share one over all positions. Both leave out the
-    `left_out` examples that the student cannot read, and are None if no other is there. ROUGE-L
+    KL is a mean over examples; the top-1 share is taken over all positions. Both skip the examples
+    that the student cannot read (counted in `left_out`), and are None if all are skipped. ROUGE-L
     and chrF compare the student's own text with the teacher's.
     """
     readable = [record for record in records if record.tokens]
@@ -55,7 +55,7 @@ def figures(records: Sequence[Faithful]) -> Fidelity:
 def nats(measured: Readings, compared: Sequence[str], names: Sequence[str]) -> NDArray[np.float64]:
     """Return KL in nats/token, (R, I), of the models `names`.
 
-    Only examples that every `compared` model was measured on count; empty if there is none.
+    Only examples that were measured for every model of `compared` count; empty if there is none.
     """
     if not set(compared) <= set(measured):
         return np.empty((0, 0))

@@ -9,7 +9,7 @@ from pipeline.execution.paths import BASE
 
 
 def label(name: str) -> str:
-    """Return a model's name as people read it."""
+    """Return a model's name for tables and sentences."""
     return "base student" if name == BASE else name
 
 
@@ -34,7 +34,7 @@ def tested(difference: Difference) -> str:
 def lay_out(rows: Sequence[Sequence[str]], align: Literal["left", "right"]) -> list[str]:
     """Return the lines of a table: a head, a ruler and the other rows.
 
-    `align` applies to every column but the first, which is on the left.
+    `align` applies to every column except the first, which is aligned left.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -1,4 +1,4 @@
-"""The release gate: thresholds of the config on the figures of results.json."""
+"""The release gate: compare the figures of results.json with the thresholds of the config."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ def failed(config: Config, results: Results) -> list[str]:
 
 
 def _below(gate: Gate, results: Results, name: str) -> Iterator[str]:
-    """Yield the thresholds that every run can check."""
+    """Yield a line for each missed threshold on a figure that every run has."""
     model = results.models[name]
     if gate.certain and results.held_out < FLOOR:
         yield f"evaluate.gate.certain: {results.held_out} is {TOO_FEW}"
@@ -59,13 +59,13 @@ def _below(gate: Gate, results: Results, name: str) -> Iterator[str]:
 
 
 def _p(results: Results, name: str, over: str) -> float:
-    """Return p of the difference in either direction; 0 where this pair was not tested."""
+    """Return p of the difference of two models; 0 if this pair was not tested, which passes."""
     tested = [results.differences.get(pair) for pair in (f"{name} - {over}", f"{over} - {name}")]
     return next((pair.p for pair in tested if pair and pair.p is not None), 0.0)
 
 
 def _above(gate: Gate, model: ModelFigures, name: str) -> Iterator[str]:
-    """Yield the upper bounds that are exceeded on figures that only some runs measure."""
+    """Yield a line for each exceeded maximum of a figure that only some runs measure."""
     load = model.load or Load()
     ece = model.calibration.ece if model.calibration else None
     for key, most, figure, remedy in (

@@ -1,4 +1,4 @@
-"""What a model costs in use: latency, speed and price at one stated load."""
+"""Measure what a model costs in use: latency, speed and price under a given load."""
 
 import time
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from pipeline.models.base import Completion, Failure, Model, Request, Sampling
 def measure(model: Model, requests: Sequence[Request], max_tokens: int, concurrency: int) -> Load:
     """Measure greedy answers to all `requests` but the first, `concurrency` of them at once.
 
-    First, some requests warm the engine up. Then its cache is emptied, and the first request fills
-    it with the part that all prompts share, as in production. Seconds are from request to answer;
-    None where a backend does not know them.
+    First, some requests warm the engine up. Then its prefix cache is emptied, and the first request
+    fills it with the text that all prompts begin with, as in production. A latency is the time from
+    request to answer, in seconds; it is None if the backend does not report it.
 
     Raises PipelineError if a request fails.
     """

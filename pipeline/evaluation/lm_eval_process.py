@@ -1,7 +1,7 @@
 """Run lm-eval on one model: python -m pipeline.evaluation.lm_eval_process JOB RESULT LOG.
 
-Only pipeline/stages/lm_eval.py starts it. It is a separate process because lm-eval changes settings
-of torch and of the random generators, and keeps in memory what it has loaded.
+Only pipeline/stages/lm_eval.py starts it. It is a separate process because lm-eval changes global
+settings of torch and random generators, and does not free the models that it has loaded.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.storage.files import read_json, write_json
 
-BOOTSTRAPS = 1000  # for metrics without a formula of the standard error
+BOOTSTRAPS = 1000  # resamples for the standard error of a metric that has no formula for it
 
 
 def main(job: Path, result: Path, log: Path) -> int:
@@ -22,7 +22,7 @@ def main(job: Path, result: Path, log: Path) -> int:
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1"}
     try:
         write_json(result, {"figures": figures(measure(read_json(job))["results"])})
-    except Exception as error:  # a custom task may raise anything
+    except Exception as error:  # a custom task's code may raise any exception
         write_json(result, {"error": (str(error).strip() or type(error).__name__).splitlines()[0]})
         raise
     return 0
@@ -52,7 +52,7 @@ def measure(job: dict[str, Any]) -> Any:
 
 
 def _manager(tasks: list[str], include_path: str | None) -> Any:
-    """Return where tasks are looked up; lm-eval's own thousands are read only if needed."""
+    """Return lm-eval's task index; read its thousands of own tasks only if they are needed."""
     from lm_eval.tasks import TaskManager
 
     if include_path:
@@ -65,8 +65,8 @@ def _manager(tasks: list[str], include_path: str | None) -> Any:
 def figures(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return {task: {metric: {value, stderr}}}.
 
-    lm-eval has {task: {"metric,filter": value, "metric_stderr,filter": value}}. The metric's name
-    keeps its filter unless that is "none". stderr is None if lm-eval gives none.
+    lm-eval returns {task: {"metric,filter": value, "metric_stderr,filter": value}}. The metric's
+    name keeps its filter unless the filter is "none". stderr is None if lm-eval gives none.
     """
     tasks: dict[str, dict[str, Any]] = {}
     for task, values in results.items():

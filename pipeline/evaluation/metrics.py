@@ -21,7 +21,8 @@ Field = tuple[str, str, Any]  # path, type (true is not 1) and value of a leaf o
 def further(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
     """Return the metrics of evaluate.also, and those for JSON tasks, by name.
 
-    They see the answer as the task's own metric read it. An unreadable answer counts 0.
+    They score the answer that the task's own metric found in the reply. An unreadable answer
+    counts 0.
     """
     intervals: dict[str, Interval] = {}
     for name in config.evaluate.also:
@@ -35,7 +36,7 @@ def further(config: Config, answers: Sequence[Scored]) -> dict[str, Interval]:
 def macro_f1(answers: Sequence[Scored], labels: Sequence[str]) -> float:
     """Return the mean over labels of 2 right / (answered + true).
 
-    It is 0 for a label that occurs in neither. An unreadable answer counts for no label.
+    A label that was neither answered nor true has 0. An unreadable answer counts for no label.
     """
     answered = [find_label(answer.score.answer or "", labels) for answer in answers]
     true = [find_label(str(answer.target or ""), labels) for answer in answers]

@@ -14,19 +14,19 @@ FILE = "figures.json"
 
 
 def memorisation(config: Config, name: str) -> Memorisation | None:
-    """Return what the stage measured of a model; None if it is not wanted or not finished."""
+    """Return a model's memorisation figures; None if the stage is off or not finished."""
     figures = _read(config, "memorisation", name) if config.evaluate.memorisation else None
     return None if figures is None else Memorisation.model_validate(figures)
 
 
 def lm_eval(config: Config, name: str) -> LmEval | None:
-    """Return what lm-eval measured of a model; None if it is not wanted or not finished."""
+    """Return a model's lm-eval figures; None if the stage is off or not finished."""
     figures = _read(config, "forgotten", name) if config.evaluate.lm_eval else None
     return None if figures is None else TypeAdapter(LmEval).validate_python(figures)
 
 
 def lines(results: Results) -> Iterator[str]:
-    """Yield the figures of both stages as the terminal shows them."""
+    """Yield the lines with the figures of both stages that the terminal prints."""
     for name, model in results.models.items():
         if model.memorisation:
             yield f"{name}: {'; '.join(_memorised(model.memorisation))}"

@@ -1,11 +1,12 @@
-"""Which differences compare methods, and which compare arms that were also trained unequally."""
+"""Tell whether two arms differ only in their method, or also in other training settings."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.evaluation.results_model import Results
 
-# Settings of an arm that any method has. Arms compare methods only if these are equal.
+# Settings that every method has, with their defaults. The difference between a kd and an sft arm is
+# an effect of the method only if these are equal.
 TRAINING = {
     "text": "teacher",
     "limit": None,
@@ -20,10 +21,10 @@ TRAINING = {
 
 
 def methods_compared(results: Results, train: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return each kd - sft difference with the settings in which its arms differ beside the method.
+    """Return, for each kd - sft difference, the settings other than the method that differ.
 
-    `train` is that section of the run's config. Without such settings the list is empty, and the
-    difference is one of the methods.
+    If the list is empty, the difference shows the effect of the method. `train` is the section
+    `train` of the run's config.
     """
     pairs = {}
     for name in results.differences:

@@ -45,9 +45,10 @@ def measured(config: Config, names: Sequence[str]) -> Measured:
 
 
 def results(config: Config, measured: Measured, readings: Readings | None = None) -> Results:
-    """Compute all figures; `measured` has the teacher first, `readings` are the fidelity stage's.
+    """Compute all figures of results.json, except `verdicts`.
 
-    `verdicts` stays None: pipeline.evaluation.gate computes it from these results.
+    The first model of `measured` is the teacher. `readings` are the records of the fidelity stage.
+    `verdicts` stays None here, because pipeline.evaluation.gate computes it from these results.
     """
     readings = readings or {}
     teacher_mean = _mean(measured[TEACHER][0])
@@ -73,7 +74,8 @@ def results(config: Config, measured: Measured, readings: Readings | None = None
 def repeats(arms: Mapping[str, Arm]) -> dict[str, list[str]]:
     """Group the arms that differ only in their random seed.
 
-    A group is named after its first arm, without the arm's number unless another name is equal.
+    A group has the name of its first arm without the number at its end (kd1 -> kd). If an arm or
+    another group has that name already, the number stays.
     """
     alike: dict[str, list[str]] = {}
     for name, arm in arms.items():
@@ -117,7 +119,7 @@ def _mean(answers: Sequence[Scored]) -> float:
 
 
 def _agreement(answers: Sequence[Scored], teacher: Sequence[Scored]) -> float:
-    """Return the share of examples where a model's answer is the teacher's, right or wrong."""
+    """Return the share of examples to which a model gives the teacher's answer, right or wrong."""
     wanted = {answer.seed_id: normalise(answer.score.answer or "") for answer in teacher}
     equal = [
         normalise(answer.score.answer or "") == wanted[answer.seed_id] != "" for answer in answers
@@ -148,7 +150,7 @@ def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: flo
 
 
 def _gated(config: Config, measured: Measured) -> Interval | None:
-    """Return the gated arm minus the model that it has to beat."""
+    """Return the score of the gated arm minus that of the model `gate.over`; None without it."""
     gate = config.evaluate.gate
     if gate is None or gate.over is None:
         return None
@@ -161,7 +163,7 @@ def _gated(config: Config, measured: Measured) -> Interval | None:
 def _differences(config: Config, measured: Measured, readings: Readings) -> dict[str, Difference]:
     """Return the difference of each pair of groups, named "first - second".
 
-    `kl` is added where both groups were measured by the fidelity stage.
+    The difference of KL is added if the fidelity stage has measured both groups.
     """
     groups = repeats(config.train.arms)
     groups |= {name: [name] for name in (BASE, TEACHER) if name in measured}
@@ -179,7 +181,7 @@ def _differences(config: Config, measured: Measured, readings: Readings) -> dict
 
 
 def _pairs(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield each kd with each sft group, sft groups with each other, all with base and teacher."""
+    """Yield the pairs: kd - sft, sft - sft, and each group - base and group - teacher."""
     arms, groups = config.train.arms, repeats(config.train.arms)
     kds, sfts = (
         [group for group, names in groups.items() if arms[names[0]].method == method]
@@ -197,7 +199,7 @@ def _difference(sides: Sequence[NDArray[np.float64]], scale: Scale) -> Differenc
 
 
 def _runs(measured: Measured, names: Sequence[str]) -> NDArray[np.float64]:
-    """Return the values, (R, I), of these models, with examples in the first model's order."""
+    """Return the scores (R, I) of these models; the examples are in the teacher's order."""
     order = [answer.seed_id for answer in next(iter(measured.values()))[0]]
     runs = []
     for name in names:

@@ -1,6 +1,7 @@
 """Schema of RUN/evaluate/results.json; docs/reference/results.md describes every key.
 
-A key that an older file lacks gets its default. A key that only a newer version knows is ignored.
+If a file of an older version lacks a key, the key gets its default. Unknown keys of a newer version
+are ignored.
 """
 
 from pathlib import Path
@@ -36,7 +37,7 @@ class ResultsFile(Figures):
             ) from None
 
     def write(self, path: Path) -> None:
-        """Write the file unless it is equal; keys that were never set are left out."""
+        """Write the file if its content changes; keys that were never set are left out."""
         update_json(path, self.model_dump(exclude_unset=True))
 
 
@@ -47,7 +48,7 @@ class GroupScore(Interval):
 
 
 class Bin(Figures):
-    """Answers whose confidence is between `low` and `high`."""
+    """Answers whose confidence is between `low` and `high`, with their mean confidence."""
 
     low: float
     high: float
@@ -93,7 +94,7 @@ class Load(Figures):
 
 
 class Repetition(Figures):
-    """How much of some rows a student repeats word for word; `longest` is a median of tokens."""
+    """Share of rows that a student repeats; `longest` is the median number of repeated tokens."""
 
     rows: int
     verbatim: float | None = None
@@ -171,14 +172,14 @@ class Repeats(Figures):
 
 
 class Difference(Interval):
-    """One model's score minus another's, paired by example; `kl` is the same for fidelity."""
+    """One model's score minus another's, paired by example; `kl` is the difference of KL."""
 
     p: float | None = None
     kl: "Difference | None" = None
 
     @property
     def sign(self) -> int:
-        """1 or -1 if both the interval and p say that the difference is not 0, else 0."""
+        """1 if significantly above 0 by both interval and p, -1 if below 0, else 0."""
         if self.p is not None and self.p >= LEVEL:
             return 0
         return super().sign
@@ -197,7 +198,7 @@ class Results(ResultsFile):
     verdicts: list[str] | None = None
 
     def methods(self, difference: str) -> tuple[str | None, ...]:
-        """Return the methods of the two models of a difference, each an arm or a group of arms."""
+        """Return the methods of the two sides of a difference; None for teacher and base."""
         return tuple(map(self._method, difference.split(" - ")))
 
     def _method(self, name: str) -> str | None:

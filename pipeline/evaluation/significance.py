@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 FLIPS = 10_000
 BLOCK = 1 << 22  # random signs held in memory at once
-ROUNDING = 1e-9  # relative difference between sums of the same numbers in another order
+ROUNDING = 1e-9  # sums of the same numbers in another order may differ by this share
 
 
 def p_value(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Return how likely a mean difference this large is if both models are equally good.
 
-    `first` is (R, I), `second` (R', I). The test is exact McNemar where each side is one run of
-    values 0 and 1; else a sign-flip permutation test of the differences between the repeats' means,
-    example by example. So p covers other held-out examples, but no other training seeds: those are
-    in the interval (`bootstrap.bootstrap_repeats`).
+    `first` is (R, I), `second` (R', I). If each side is one run with values 0 and 1, this is the
+    exact McNemar test. If not, it averages each example over its repeats, and tests the differences
+    with a sign-flip permutation test. So p includes the variation from the held-out examples, but
+    not from the training seeds. The interval includes both (`bootstrap.bootstrap_repeats`).
     """
     is_binary = np.isin(first, (0.0, 1.0)).all() and np.isin(second, (0.0, 1.0)).all()
     if len(first) == len(second) == 1 and is_binary:
@@ -44,9 +44,9 @@ def mcnemar(better: int, worse: int) -> float:
 def sign_flip(differences: NDArray[np.float64], seed: int = 0) -> float:
     """Return the two-sided p of a paired permutation test of the mean of (I,) differences.
 
-    The test is exact where there are at most FLIPS sign patterns (Fisher 1935, ch. 3). Else it
-    draws FLIPS random ones, and counts the observed pattern too, so p is never 0 (Phipson & Smyth
-    2010).
+    With at most FLIPS sign patterns, the test tries all of them and is exact (Fisher 1935, ch. 3).
+    With more, it draws FLIPS random patterns. It also counts the observed pattern, so p is never 0
+    (Phipson & Smyth 2010).
     """
     moving = differences[differences != 0.0]
     if not len(moving):
@@ -61,13 +61,13 @@ def sign_flip(differences: NDArray[np.float64], seed: int = 0) -> float:
 
 
 def _all_signs(items: int) -> NDArray[np.float64]:
-    """Return (2**I, I): every pattern of signs."""
+    """Return every pattern of signs, (2**I, I)."""
     bits = np.arange(2**items)[:, None] >> np.arange(items) & 1
     return 2.0 * bits.astype(np.float64) - 1.0
 
 
 def _signs(items: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Yield FLIPS rows of `items` random signs, in blocks."""
+    """Yield blocks of rows, FLIPS rows in all; each row has `items` random signs."""
     random = np.random.default_rng(seed)
     rows = max(1, BLOCK // items)
     for first in range(0, FLIPS, rows):

@@ -1,7 +1,8 @@
-"""Intervals where a bootstrap says too little: few examples, or hardly any that differ.
+"""Intervals for few examples, or for values that hardly differ.
 
-A bootstrap draws from the values it has seen, so equal values give a point, and few values give an
-interval that is too narrow. These rules cover values that were never seen.
+A bootstrap draws only from the observed values. If all values are equal, its interval has no width;
+if there are few values, its interval is too narrow. The rules here allow for values that were
+possible but not observed.
 
 Dimension names: I items (held-out examples), R repeats of a model.
 """
@@ -13,11 +14,11 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-MANY = 30  # items from which the bootstrap is used, if they have spread
-# Fewest items, or items that differ from the rest, on which an exact two-sided test can reach 0.05:
-# with five, the smallest p is 2 / 2**5 = 0.0625. Below it nothing is claimed.
+MANY = 30  # with at least this many items, whose values differ, the bootstrap is used
+# An exact two-sided test needs at least six items that differ to reach p < 0.05: with five, the
+# smallest possible p is 2 / 2**5 = 0.0625. With fewer than six, no claim is made.
 FLOOR = 6
-LEVEL = 0.05  # 1 - confidence of every interval, and the bar for p
+LEVEL = 0.05  # every interval has confidence 1 - LEVEL; p is significant if it is below LEVEL
 ONE_VALUE = 9.68  # half the width of an interval from one value, in units of the value
 TOO_FEW = f"too few held-out examples for any claim (at least {FLOOR})"
 UNIT = (0.0, 1.0)  # scale of a score
@@ -28,7 +29,7 @@ Ends = tuple[float, float]  # low and high end of an interval
 
 
 def scale_of(values: NDArray[np.float64]) -> Scale:
-    """Return the scale of values that do not say theirs: a score, a difference, or unbounded."""
+    """Guess the scale from the values: that of a score, of a difference, or unbounded."""
     low, high = (values.min(), values.max()) if values.size else UNIT
     for scale in (UNIT, (-1.0, 1.0)):
         if scale[0] <= low and high <= scale[1]:
@@ -37,9 +38,10 @@ def scale_of(values: NDArray[np.float64]) -> Scale:
 
 
 def needed(values: NDArray[np.float64], scale: Scale) -> bool:
-    """Return whether (I,) values are too few for a bootstrap, or hardly differ on a bounded scale.
+    """Return True if (I,) values are too few for a bootstrap, or hardly differ on a bounded scale.
 
-    An unbounded scale says nothing of values that were never seen, so many items are enough there.
+    On an unbounded scale there is no lowest or highest value to add, so there the bootstrap is used
+    for many items even if they hardly differ.
     """
     return len(values) < MANY or (_is_bounded(scale) and not _has_spread(values))
 
@@ -58,16 +60,17 @@ def interval(
 ) -> Ends:
     """Return the interval of the mean of (I,) values on a scale.
 
-    `repeats` has, for each side of a comparison with several training seeds, its weighted mean per
-    repeat, (R,). The rules, in this order:
+    `repeats` has one array (R,) for each side that has several repeats: the weighted mean of each
+    repeat. The rules, in this order:
 
     - answers right or wrong, of one training run: Wilson's interval;
-    - fewer than FLOOR items: the whole scale, because the sign-flip test of so few rejects nothing;
-    - no spread: Student's t after one more item at each end of the scale, as Bonett & Price (2012,
-      J. Educ. Behav. Stat. 37) do for paired proportions, with I - 1 degrees of freedom;
+    - fewer than FLOOR items: the whole scale, because p of so few is never below 0.05;
+    - fewer than FLOOR values that differ: Student's t with I - 1 degrees of freedom, after adding
+      one value at each end of the scale, as Bonett & Price (2012, J. Educ. Behav. Stat. 37) do for
+      paired proportions;
     - else Student's t.
 
-    An unbounded scale has no ends to add, so there it is t alone, and for one value that of Wall,
+    On an unbounded scale nothing is added. There, the interval of a single value is that of Wall,
     Boen & Tweedie (2001, Am. Stat. 55).
     """
     if scale == UNIT and not repeats and np.isin(values, UNIT).all():
@@ -91,9 +94,8 @@ def interval(
 def t_quantile(freedom: float) -> float:
     """Return the two-sided 95 % quantile of Student's t.
 
-    Exact for one and two degrees of freedom, and the Cornish-Fisher series from three on
-    (Abramowitz & Stegun 26.7.5), which is less than 0.3 % off there. Below three, the degrees are
-    rounded down.
+    For one and two degrees of freedom it is exact. From three on it is the Cornish-Fisher series
+    (Abramowitz & Stegun 26.7.5), with an error below 0.3 %. A fraction below three is rounded down.
     """
     if freedom < 2:
         return math.tan(math.pi * (1 - LEVEL) / 2)
@@ -114,7 +116,7 @@ def _is_bounded(scale: Scale) -> bool:
 
 
 def _has_spread(values: NDArray[np.float64]) -> bool:
-    """Return whether at least FLOOR of (I,) values differ from the most common one."""
+    """Return True if at least FLOOR of (I,) values differ from the most common one."""
     counts = np.unique(values.round(9), return_counts=True)[1]
     return bool(len(values) - counts.max() >= FLOOR)
 

@@ -14,7 +14,8 @@ LAST = ("parameters", "on disk", "answers/s", "p95 latency")
 def table(results: Results, train: Mapping[str, Any] | None = None) -> str:
     """Return a row per model, then the kd - sft differences; results.json has the others.
 
-    `train` is that section of the run's config; without it, arms count as equally trained.
+    `train` is the section `train` of the run's config. Without it, all arms count as trained with
+    equal settings.
     """
     lines = lay_out(_rows(results), "right")
     lines += [_repeats_line(name, group) for name, group in results.repeats.items()]
@@ -32,7 +33,7 @@ def table(results: Results, train: Mapping[str, Any] | None = None) -> str:
 
 
 def _rows(results: Results) -> list[list[str]]:
-    """Return the head and a row per model; optional figures only where some model has them."""
+    """Return the head and a row per model; a figure that no model has gets no column."""
     score = f"{results.metric} [95 %]"
     rows = [
         {"model": label(name), score: shown(model.score), **_cells(model)}
@@ -44,7 +45,7 @@ def _rows(results: Results) -> list[list[str]]:
 
 
 def _cells(model: ModelFigures) -> dict[str, str]:
-    """Return the cells of a model by column; a figure that it lacks is left out."""
+    """Return the cells of a model by column; a figure that the model lacks is left out."""
     cells = {"retained": "-" if model.retained is None else f"{model.retained:.1%}"}
     for name, interval in model.metrics.items():
         cells[name] = f"{interval.mean:.3f}"

@@ -29,7 +29,7 @@ Sums = dict[str, tuple[int, float, int]]  # by example: tokens, nats, equal top-
 
 
 class _Frames(TopKFolder):
-    """Frames of the teacher's answers, with the tail masses as they were before quantisation."""
+    """Frames of the teacher's answers, with the exact tail masses instead of the quantised ones."""
 
     def __init__(self, folder: Path, answers: Sequence[Scored]):
         super().__init__(folder)
@@ -52,7 +52,9 @@ class Reader:
 
     @classmethod
     def of(cls, job: Job, trained: str, teachers: Path, answers: Sequence[Scored]) -> "Reader":
-        """Load the student in `trained`, to read the `answers` in `teachers` (folders of the run).
+        """Load a student, to read the teacher's `answers`.
+
+        `trained` is the student's folder in the run, and `teachers` is the folder of the answers.
 
         Raises PipelineError if student and teacher have different tokenizers.
         """
@@ -99,7 +101,7 @@ class Reader:
     def overlap(self, own: Scored, teacher: Scored) -> dict[str, float]:
         """Return ROUGE-L and chrF of the student's text to the teacher's.
 
-        A student that was taught the answer alone is compared on that alone.
+        If the student was trained on answers without rationales, only the answers are compared.
         """
         if self.encoder.form == "whole":
             texts = own.text.strip(), teacher.text.strip()
@@ -108,7 +110,7 @@ class Reader:
         return {name: scorers.SCORERS[name](*texts, None).value for name in ("rouge_l", "chrf")}
 
     def _examples(self, answer: Scored) -> list[Example]:
-        """Encode the answer for this student; empty if its form or vocabulary cannot express it."""
+        """Encode the answer as a row; empty if its form or vocabulary cannot express it."""
         is_trimmed = self._kept is not None and not self._kept.issuperset(answer.token_ids or ())
         if not answer.token_ids or is_trimmed:
             return []
@@ -133,7 +135,7 @@ class Reader:
 
     @cached_property
     def _teacher_prompt(self) -> Prompt:
-        """The prompt that the teacher answered; it defines how the answers are read."""
+        """The teacher's prompt; its front matter defines how to read the teacher's answers."""
         return prompts.load(self.job.config.generate.prompt[0])
 
     @cached_property

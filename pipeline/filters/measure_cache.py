@@ -3,12 +3,13 @@
 Columns that are missing are computed by as many processes as there are cores.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from pipeline.records import Sample
 from pipeline.storage.files import read_json, read_object, write_json
 from pipeline.storage.shards import read_lines
 from pipeline.storage.topk import TopKFolder
+
+log = logging.getLogger(__name__)
 
 ORDER_FILE = "filters.json"
 FEW = 2000  # samples that take less time than starting a process, unless a measure is slow
@@ -73,7 +76,9 @@ class MeasureCache:
         if samples <= FEW and not any(measure.slow for measure in wanted):
             workers = 1
         workers = min(workers, len(tasks))
-        for shard in _run_in_processes(tasks, workers) if workers > 1 else map(_measure, tasks):
+        is_risky = any(measure.slow and measure.lost is not None for measure in wanted)
+        apart = workers > 1 or is_risky
+        for shard in _run_in_processes(tasks, workers) if apart else map(_measure, tasks):
             progress.add(shard.records)
             progress.show()
         progress.show(last=True)
@@ -153,13 +158,15 @@ def list_shards(folder: Path) -> list[Shard]:
 
 def _measure(task: Task) -> Shard:
     shard, measures = task
-    samples = []
-    for number, line in enumerate(read_lines(shard.path), start=1):
-        samples.append(Sample.from_line(line, f"{shard.path}:{number}"))
-    batch = Batch(samples, _frames(shard.path.parent))
+    batch = Batch(_samples(shard), _frames(shard.path.parent))
     for measure, path in measures:
         columns.save_column(path, measure(batch))
     return shard
+
+
+def _samples(shard: Shard) -> list[Sample]:
+    lines = enumerate(read_lines(shard.path), start=1)
+    return [Sample.from_line(line, f"{shard.path}:{number}") for number, line in lines]
 
 
 @lru_cache(1)
@@ -168,11 +175,73 @@ def _frames(folder: Path) -> TopKFolder:
 
 
 def _run_in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
-    """Run the tasks in worker processes, in any order. The workers end when this process does."""
+    """Run the tasks in worker processes, in any order. The workers end when this process does.
+
+    If a worker is killed, the rest is measured by one process at a time, so that a sample at which
+    every process dies costs that sample alone.
+    """
+    remaining = {task[0].path: task for task in tasks}
+    try:
+        for shard in _run_together(tasks, workers):
+            del remaining[shard.path]
+            yield shard
+    except BrokenProcessPool:
+        log.warning(
+            "filter: one of its processes was killed, perhaps for lack of memory; "
+            "the rest is measured by one process at a time"
+        )
+    for task in remaining.values():
+        yield _measure_alone(task)
+
+
+def _measure_alone(task: Task) -> Shard:
+    """Measure a shard in a process of its own, and by parts of it if that process dies."""
+    shard, measures = task
+    for measure, path in measures:
+        try:
+            _in_process(_measure, (shard, [(measure, path)]))
+        except BrokenProcessPool:
+            columns.save_column(path, _rows_by_parts(shard, measure, 0, shard.records))
+    return shard
+
+
+def _rows_by_parts(shard: Shard, measure: Measure, begin: int, end: int) -> list[Any]:
+    """Measure the samples from `begin` to `end`; halve them until the deadly one is alone."""
+    try:
+        return list(_in_process(_measure_part, shard, measure, begin, end))
+    except BrokenProcessPool:
+        if end - begin > 1:
+            middle = (begin + end) // 2
+            first = _rows_by_parts(shard, measure, begin, middle)
+            return first + _rows_by_parts(shard, measure, middle, end)
+    if measure.lost is None:
+        raise PipelineError(
+            f"{shard.path}:{end}: the process that measures this sample is killed each time, by "
+            f"{measure.name}; free memory, or remove the sample's example"
+        )
+    return [measure.lost]
+
+
+def _measure_part(shard: Shard, measure: Measure, begin: int, end: int) -> Column:
+    return measure(Batch(_samples(shard)[begin:end], _frames(shard.path.parent)))
+
+
+def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own. Raises BrokenProcessPool if the process dies."""
+    with _pool(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
     # not fork, which would copy the locks that other threads hold
     context = multiprocessing.get_context("spawn")
     arguments = (list(sys.path),)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments)
+    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments)
+
+
+def _run_together(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
+    """Run the tasks in some processes. Raises BrokenProcessPool if one is killed."""
+    pool = _pool(workers)
     waiting = iter(tasks)
     running: set[Future[Shard]] = set()
     try:
@@ -184,11 +253,6 @@ def _run_in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield future.result()
-    except BrokenProcessPool:
-        raise PipelineError(
-            "filter: one of its processes was killed, perhaps for lack of memory; give the same "
-            "command again to continue, with filter.workers=1 if memory is short"
-        ) from None
     finally:
         for process in list((pool._processes or {}).values()):
             process.terminate()

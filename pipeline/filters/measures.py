@@ -67,11 +67,13 @@ class Measure:
             Worker processes import and call it.
         settings: JSON values.
         slow: whether a few samples take longer than starting a process.
+        lost: the row of a sample at which every process dies; None if there can be none.
     """
 
     function: Callable[..., Column]
     settings: Mapping[str, Any] = field(default_factory=dict)
     slow: bool = False
+    lost: Any = None
 
     @cached_property
     def name(self) -> str:

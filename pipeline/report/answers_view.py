@@ -27,7 +27,7 @@ SORTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A held-out example, None if its source is missing, with each model's answer."""
+    """A held-out example with each model's answer; `seed` is None if its file is missing."""
 
     id: str
     seed: Seed | None
@@ -35,14 +35,14 @@ class Row:
 
     @property
     def given(self) -> dict[str, Scored]:
-        """The answers that there are."""
+        """The answers by model, without the models that have not answered yet."""
         return {model: answer for model, answer in self.answers.items() if answer}
 
 
 def write(run_dir: Path, folder: Path) -> Index | None:
     """Write pages of held-out examples with every model's answer into `folder`; return their index.
 
-    None if no model has answered yet.
+    Return None if no model has answered yet.
     """
     answers = {}
     for model in _models(run_dir):
@@ -79,7 +79,7 @@ def _models(run_dir: Path) -> list[str]:
 
 
 def _seeds(run_dir: Path) -> Mapping[str, Seed]:
-    """Return the held-out examples by id; empty if their source is missing."""
+    """Return the held-out examples by id; empty if their file is missing."""
     begun = min((run_dir / "evaluate").glob("*/begun.json"))
     config = Config.model_validate(read_object(begun, "config")["config"])
     try:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from pipeline.report.svg import line, text
 
-# From this ratio of the largest to the smallest value on, an axis is logarithmic.
+# If the largest value divided by the smallest is above this ratio, the axis is logarithmic.
 LOG_RATIO, COST_LOG_RATIO = 20.0, 4.0
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -27,7 +27,7 @@ def logarithmic(low: float, high: float, start: float, end: float) -> Scale:
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return `about` round values from `low` to `high`, including these if they are round."""
+    """Return about `about` round values between `low` and `high`, which may be among them."""
     rough = (high - low) / about or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     steps = [power * factor for factor in (1, 2, 2.5, 5, 10)]
@@ -63,7 +63,7 @@ def signed(value: float) -> str:
 
 
 def cost_scale(costs: Sequence[float], start: float, end: float) -> tuple[Scale, list[float]]:
-    """Return (scale, ticks) from 0, or logarithmic if costs differ by several times."""
+    """Return (scale, ticks) of an axis that begins at 0, or is logarithmic for unlike costs."""
     if max(costs) / min(costs) > COST_LOG_RATIO:
         low, high = min(costs) / 1.25, max(costs) * 1.25
         return logarithmic(low, high, start, end), decades(low, high)
@@ -72,7 +72,7 @@ def cost_scale(costs: Sequence[float], start: float, end: float) -> tuple[Scale,
 
 
 def value_scale(values: Sequence[float], bottom: float, top: float) -> tuple[Scale, list[float]]:
-    """Return (scale, ticks) of a vertical axis; logarithmic over several magnitudes."""
+    """Return (scale, ticks) of a vertical axis; it is logarithmic if the values differ much."""
     if min(values) > 0 and max(values) / min(values) > LOG_RATIO:
         low, high = min(values) / 1.1, max(values) * 1.1
         return logarithmic(low, high, bottom, top), decades(low, high)
@@ -81,7 +81,7 @@ def value_scale(values: Sequence[float], bottom: float, top: float) -> tuple[Sca
 
 
 def padded_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the range of the values with a margin, not below 0 if no value is."""
+    """Return the range of the values with a margin; it begins below 0 only if a value does."""
     low, high = min(values), max(values)
     margin = (high - low) * 0.06 or 0.05
     return (low - margin if low < 0 else max(0.0, low - margin)), high + margin

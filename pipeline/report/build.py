@@ -56,7 +56,7 @@ def _gated(config: run_summary.Tree) -> str | None:
 
 
 def _task(config: run_summary.Tree) -> str:
-    """Return which examples are used and which model is the teacher."""
+    """Return a line that names the file of examples and the teacher."""
     source = config["task"]["seeds"].get("path") or config["task"]["seeds"].get("dataset")
     return f"seeds of {source}, taught by {config['teacher']['model']}"
 

@@ -1,8 +1,8 @@
-"""Charts with a row for each name: waterfall, estimates and groups; and the style of a model.
+"""Charts with one row per name (waterfall, estimates, groups), and each model's colour and mark.
 
-A chart is drawn once for wide and once for narrow screens, so that letters are 12 px on both; the
-style sheet shows the one that fits. Colour is never the only difference: models have marks and
-names, bars have figures.
+Each chart is drawn once for wide and once for narrow screens, so that letters are 12 px high on
+both; the style sheet shows the one that fits. Nothing is told by colour alone: models also have
+marks and names, and bars have figures.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def both(draw: Callable[[float, str], Markup]) -> Markup:
 
 
 def colour(name: str, arms: Sequence[str]) -> str:
-    """Return the colour of a model; arms get theirs in order."""
+    """Return the colour of a model; arms get the colours of the series in their order."""
     students = [arm for arm in arms if arm not in ("teacher", "base")]
     if name in students:
         return f"var(--series-{students.index(name) % 5 + 1})"
@@ -48,7 +48,9 @@ def waterfall(samples: Waterfall, width: float, kind: str) -> Markup:
     rows.append(("kept", samples.kept, 0, "kept"))
     longest = _longest([row[0] for row in rows], LETTER)
     names = min(longest + 12, width * 0.45) if kind == "wide" else 0.0
-    pitch, lift = (ROW, 0.0) if names else (ROW + 14, 15.0)  # on narrow screens names stand above
+    pitch, lift = (
+        (ROW, 0.0) if names else (ROW + 14, 15.0)
+    )  # on narrow screens the name is above its bar
     x = linear(0, samples.total, names, width - 70)
     parts = []
     for number, (name, count, start, role) in enumerate(rows):
@@ -69,7 +71,7 @@ def waterfall(samples: Waterfall, width: float, kind: str) -> Markup:
 
 
 def estimates(rows: Sequence[Estimate], width: float, kind: str, what: str, zero: bool) -> Markup:
-    """Draw means with their intervals, one a row; `zero` adds a line at no difference."""
+    """Draw means with their intervals, one a row; `zero` adds a line at 0."""
     ends = [0.0] if zero else []
     for row in rows:
         ends += [row.interval.low, row.interval.high]
@@ -146,7 +148,7 @@ def _whisker(
     kind: str | None = None,
     style: str | None = None,
 ) -> list[Markup]:
-    """Draw an interval as a line with ends of twice `half` pixels."""
+    """Draw an interval as a line whose end marks are 2 * `half` pixels long."""
     low, high = x(interval.low), x(interval.high)
     ends = [line(end, y - half, end, y + half, kind, style) for end in (low, high)]
     return [line(low, y, high, y, kind, style), *ends]

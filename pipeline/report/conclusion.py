@@ -1,7 +1,7 @@
-"""The conclusion on top of the report, in words that need no statistics.
+"""The conclusion at the top of the report, for readers who know no statistics.
 
-It says what the gate decided. Without a gate it says how much quality is kept, at which cost, and
-which differences are not significant.
+With a gate it says what the gate decided. Without one it says how much quality the best student
+keeps, at which cost, and which differences are not significant.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,8 @@ def unfinished(done: int, parts: int) -> Verdict:
 def verdict(results: Results, gated: str | None, train: Mapping[str, Any] | None = None) -> Verdict:
     """Return the conclusion; `gated` is the arm that the gate checks, None without a gate.
 
-    `train` is that section of the run's config; without it, arms count as equally trained.
+    `train` is the section `train` of the run's config. Without it, all arms count as trained with
+    equal settings.
     """
     best = best_arm(results)
     if best is None:
@@ -50,7 +51,7 @@ def verdict(results: Results, gated: str | None, train: Mapping[str, Any] | None
 
 
 def best_arm(results: Results) -> str | None:
-    """Return the arm with the highest score; the first of equals."""
+    """Return the arm with the highest score; if several have it, the first of them."""
     arms = [name for name in results.models if name not in (TEACHER, BASE)]
     return max(arms, key=lambda name: results.models[name].score.mean, default=None)
 
@@ -91,8 +92,8 @@ def _sentences(results: Results, best: str, train: Mapping[str, Any]) -> Iterato
 def _runners_up(results: Results, best: str) -> Iterator[str]:
     """Name the arms that may be as good as the best one.
 
-    An arm with a paired difference is behind if that is significant; the others are compared by
-    whether the intervals of their scores overlap.
+    An arm that is significantly worse by a paired difference is not named. Any other arm is
+    named if the interval of its score overlaps with that of the best arm.
     """
     behind = _behind(results, best)
     low = results.models[best].score.low
@@ -122,9 +123,9 @@ def _behind(results: Results, best: str) -> list[str]:
 
 
 def _kd_and_sft(name: str, difference: Difference, results: Results, unequal: Sequence[str]) -> str:
-    """Say if distillation beats plain fine-tuning; decided by the interval and p, not by the mean.
+    """Say if KD is significantly better than SFT, by interval and p.
 
-    Arms that differ in more than the method are compared as arms.
+    If the arms also differ in other settings, the sentence compares the arms, not the methods.
     """
     figures = f"{name} is {tested(difference)}, paired by seed"
     if results.held_out < FLOOR:
@@ -144,7 +145,7 @@ def _kd_and_sft(name: str, difference: Difference, results: Results, unequal: Se
 
 
 def _figures(results: Results, best: str) -> Iterator[tuple[str, str]]:
-    """Yield (text, value) of the few numbers to remember."""
+    """Yield (text, value) of the main figures."""
     model, teacher = results.models[best], results.models[TEACHER]
     if model.retained is not None:
         yield f"of the teacher's {results.metric} score kept by {best}", f"{model.retained:.1%}"
@@ -169,7 +170,7 @@ def _relative_size(model: ModelFigures, teacher: ModelFigures) -> float | None:
 
 
 def _relative_speed(model: ModelFigures, teacher: ModelFigures) -> float | None:
-    """Return answers/s as a multiple of the teacher's, under the stated load if measured."""
+    """Return answers/s divided by the teacher's, under load if that was measured for both."""
     under_load = _ratio(load_speed(model), load_speed(teacher))
     return under_load or _ratio(model.answers_per_s, teacher.answers_per_s)
 

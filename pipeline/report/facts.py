@@ -1,6 +1,6 @@
-"""Everything that a report says, as plain records; the page and report.md are written from these.
+"""The content of a report as plain records, from which index.html and report.md are written.
 
-Figures in tables and sentences are strings, as they are shown. Figures in charts are numbers.
+In tables and sentences a figure is a string, formatted as shown. In charts a figure is a number.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipeline.evaluation.results_model import Bin
 
 @dataclass(frozen=True)
 class Table:
-    """A head and rows of as many cells; the first cell of a row names it."""
+    """A head and rows; each has the same number of cells, and a row's first cell is its name."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -19,9 +19,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The conclusion; `ships` is the gate's decision (None without a gate), `missed` its lines.
+    """The conclusion of the report.
 
-    `figures` are pairs of (text, value).
+    `ships` is the gate's decision, None without a gate. `missed` has a line for each threshold that
+    the student misses. `figures` are pairs of (text, value).
     """
 
     ships: bool | None
@@ -52,7 +53,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Waterfall:
-    """Samples before the filters, (reason, count) of the rejected in filter order, samples kept."""
+    """Counts of all samples, of rejected ones by reason in filter order, and of kept ones."""
 
     total: int
     rejected: tuple[tuple[str, int], ...]
@@ -61,9 +62,9 @@ class Waterfall:
 
 @dataclass(frozen=True)
 class Curve:
-    """(step, value) of one arm; `name` tells the curves of an arm apart.
+    """Points (step, value) of one arm; `name` tells the curves of the same arm apart.
 
-    `points_only` is for values that are measured now and then.
+    `points_only` is True for values that are not measured at every logged step.
     """
 
     arm: str
@@ -74,7 +75,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share an axis; `unit` is "" or "%", for values from 0 to 1."""
+    """Curves that share an axis; `unit` is "%" for values from 0 to 1, else ""."""
 
     title: str
     caption: str
@@ -84,7 +85,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Point:
-    """A model's score at its cost."""
+    """A model's cost and score."""
 
     model: str
     cost: float
@@ -93,7 +94,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Cost:
-    """Score over one measure of cost, in `unit`."""
+    """A chart of score against one measure of cost, which has the unit `unit`."""
 
     title: str
     unit: str
@@ -149,7 +150,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Facts:
-    """A run, as far as it is; absent facts are empty or None."""
+    """All facts of a run; those of stages that did not run yet are empty or None."""
 
     run: str
     task: str

@@ -1,4 +1,4 @@
-"""Write index.html: the facts as one page that needs no other file and no network."""
+"""Write index.html as one page that needs no network and, except for samples, no other file."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ POLICY_MARK = "POLICY-OF-THIS-PAGE"
 
 
 def page(facts: Facts, samples: Markup | None) -> str:
-    """Return the whole page; `samples` is the section with the samples, None without one."""
+    """Return the whole page; `samples` is the section with the samples, None if there are none."""
     text = render(
         "index.html",
         trim_blocks=True,
@@ -65,7 +65,7 @@ def _policy(text: str) -> str:
 
 
 def _sections(facts: Facts, samples: Markup | None) -> Iterator[tuple[str, str]]:
-    """Yield (anchor, title) of the sections that the page has."""
+    """Yield (anchor, title) of each section of the page."""
     for anchor, title, content in (
         ("verdict", "Verdict", True),
         ("missing", "Missing", facts.missing),
@@ -87,7 +87,7 @@ def _sections(facts: Facts, samples: Markup | None) -> Iterator[tuple[str, str]]
 
 
 def _charts(facts: Facts) -> dict[str, Any]:
-    """Return each chart for which there are facts, with a table of its data."""
+    """Return each chart that has data, with a table of the same data."""
     drawn: dict[str, Any] = {
         "panels": [(p, plots.curves(p, facts.arms), _panel_data(p)) for p in facts.panels],
         "costs": [
@@ -116,7 +116,7 @@ def _charts(facts: Facts) -> dict[str, Any]:
 
 
 def _without_base(differences: Sequence[Estimate]) -> Sequence[Estimate]:
-    """Drop differences to the base student, beside which the others would be too small to see."""
+    """Drop differences to the base student: they are so large that others could not be seen."""
     return [row for row in differences if not row.name.endswith(f" - {BASE}")] or differences
 
 

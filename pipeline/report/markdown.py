@@ -91,7 +91,7 @@ def _bullets(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _section(title: str, table: Table, left: bool = False) -> Iterator[str]:
-    """Yield a heading and a table; figures are on the right unless `left`."""
+    """Yield a heading and a table; `left` aligns all columns left, not only the first."""
     rule = ":--" if left else "--:"
     yield from ("", f"## {title}", "")
     yield _row(map(plain, table.head))

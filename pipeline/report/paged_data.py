@@ -1,6 +1,6 @@
-"""Data beside a page that is opened from disk, as scripts that hand JSON to the page.
+"""Write data for a page that is opened from disk, as scripts that pass JSON to the page.
 
-A page from disk must not fetch files, but it may load scripts.
+Browsers forbid a page from disk to fetch files, but let it load scripts.
 """
 
 import json
@@ -16,7 +16,7 @@ MAX_LINE = 96  # characters of a row in the list
 
 @dataclass
 class Facet:
-    """A property to choose rows by: its values, and for each row the number of its value."""
+    """A property by which rows can be selected; `codes` has the index of each row's value."""
 
     key: str
     label: str
@@ -40,9 +40,10 @@ class Facet:
 
 @dataclass
 class Index:
-    """What the list shows of each row, by column, which is compact for many rows.
+    """The columns of the list of rows; columns are more compact than one object per row.
 
-    `numbers` sort the rows, None where a row has none. `note` says which rows are left out.
+    Rows can be sorted by `numbers`, which is None for a row without one. `note` says which rows are
+    left out.
     """
 
     facets: Sequence[Facet]
@@ -76,14 +77,15 @@ def short(text: str, most: int) -> str:
 
 
 def input_text(value: Any) -> str:
-    """Return an input of a seed as text."""
+    """Return one input of an example as text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def write_data(folder: Path, name: str, data: Any) -> None:
-    """Write `folder`/name.js, which hands `data` to the page.
+    """Write `folder`/name.js, which passes `data` to the page.
 
-    The browser reads it as an object literal, so no key may come from the user's data.
+    The browser reads `data` as an object literal, in which the key "__proto__" is special. So no
+    key may come from the user's data.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     path = folder / f"{name}.js"

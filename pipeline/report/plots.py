@@ -1,6 +1,7 @@
 """Charts with two axes: learning curves, score against cost, and reliability.
 
-Each is drawn once, in the width of a phone. Lines differ by dashes and names, points by marks.
+Each chart is drawn once, as wide as a phone. Besides colour, lines have different dashes and names,
+and points have different marks.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ DASHES = ("none", "7 4", "2 4", "9 3 2 3", "1 3")
 
 
 def curves(panel: Panel, arms: Sequence[str]) -> Markup:
-    """Draw curves over training steps, each named at its end."""
+    """Draw curves over training steps; the name of a curve stands at its end."""
     height, bottom, top = 220.0, 182.0, 10.0
     points = [point for curve in panel.curves for point in curve.points]
     steps, values = [step for step, _ in points], [value for _, value in points]
@@ -59,7 +60,7 @@ def curves(panel: Panel, arms: Sequence[str]) -> Markup:
 
 
 def _label(curve: Curve, curves: Sequence[Curve]) -> str:
-    """Return the shortest name that tells a curve from the others."""
+    """Return the shortest name that differs from those of the other curves."""
     if len({other.name for other in curves}) == 1:
         return curve.arm
     same_arm = len({other.arm for other in curves}) == 1
@@ -81,9 +82,9 @@ def _curve(curve: Curve, panel: Panel, arms: Sequence[str], x: Scale, y: Scale) 
 
 
 def scatter(cost: Cost, arms: Sequence[str], metric: str) -> Markup:
-    """Draw the score with its interval over what it costs.
+    """Draw each model's score and interval against its cost.
 
-    The base student may be far below the others; then it stands on the lower edge.
+    If the base student is far below the others, it is drawn on the lower edge.
     """
     height, bottom, top = 250.0, 206.0, 12.0
     x, costs = cost_scale([point.cost for point in cost.points], LEFT + 6, WIDTH - 12)
@@ -148,9 +149,9 @@ def _place_label(point: Box, y: float, width: float, taken: Sequence[Box], frame
 
 
 def reliability(model: Reliability, arms: Sequence[str]) -> Markup:
-    """Draw how often answers are right over the model's confidence.
+    """Draw the share of right answers against the model's confidence.
 
-    On the diagonal its confidence can be believed.
+    On the diagonal, the confidence equals the share of right answers.
     """
     height, bottom, top, right = 262.0, 220.0, 8.0, 260.0
     x, y = linear(0, 1, LEFT, right), linear(0, 1, bottom, top)

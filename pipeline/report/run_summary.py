@@ -1,4 +1,4 @@
-"""Read from a run's files how far it is: parts, counts, missing parts, curves, settings, times."""
+"""Read the state of a run from its files: parts, counts, learning curves, settings, times."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ LOGGED = {
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: what its parts recorded at their start and end, by "stage" or "stage/part"."""
+    """A run folder: begun.json and manifest.json of its parts, by "stage" or "stage/part"."""
 
     folder: Path
     begun: dict[str, Tree]
@@ -64,14 +64,14 @@ class Run:
 
     @property
     def arms(self) -> list[str]:
-        """Arms of the config, then those that were trained with an earlier config."""
+        """Arms of the config, then arms that were trained with an earlier config."""
         trained = [name.partition("/")[2] for name in self.begun if name.startswith("train/")]
         names = dict.fromkeys([*self.config["train"]["arms"], *trained])
         return [name for name in names if name != "init"]
 
     @property
     def wanted(self) -> list[str]:
-        """All parts of a finished run."""
+        """All parts that this run has once it is finished."""
         arms = self.config["train"]["arms"]
         score = ["score"] if self.config["train"]["rows"] == "score" else []
         trained = [f"train/{arm}" for arm in ("init", *arms)]
@@ -100,7 +100,7 @@ def read(folder: Path) -> Run:
 
 
 def missing(run: Run) -> Iterator[Missing]:
-    """Yield the parts of a finished run that this one lacks, with the commands to make them."""
+    """Yield the parts that are not finished, with the commands that make them."""
     unfinished = [part for part in run.wanted if part not in run.done]
     for part in unfinished:
         stage, _, name = part.partition("/")
@@ -195,7 +195,7 @@ def panels(run: Run) -> Iterator[Panel]:
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
-    """Return an arm's training log; while it is being trained, up to its last checkpoint."""
+    """Return an arm's training log; during training, the log up to the last checkpoint."""
     path = folder / "history.jsonl"
     if path.exists():
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -222,7 +222,7 @@ def _value(entry: Tree, name: str) -> float | None:
 
 
 def settings(run: Run, folder: str) -> Settings:
-    """Return what was run; `folder` is the run folder's name in the commands."""
+    """Return settings, versions, times and commands; the commands name the run `folder`."""
     changed = _flat(_changed(run.config))
     rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in changed.items()]
     versions: dict[str, str] = {}
@@ -256,7 +256,7 @@ def _changed(tree: Tree) -> Tree:
 
 
 def _flat(tree: Tree, prefix: str = "") -> dict[str, Any]:
-    """Return a nested dict as one of dotted keys."""
+    """Return a nested dict as a flat dict with dotted keys."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:

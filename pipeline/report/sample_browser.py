@@ -16,18 +16,18 @@ from pipeline.report.token_probabilities import PARTS
 FOLDER = "samples"
 
 
-def write(run_dir: Path, folder: Path, most: int) -> Markup | None:
+def write(run_dir: Path, folder: Path, max_samples: int) -> Markup | None:
     """Write `folder`/samples; return the section of the page that reads it, None without samples.
 
-    The section holds its style and its script, which adds others from `folder`/samples to the
-    page; the page's Content-Security-Policy must allow that. With more than `most` samples the
-    rejected ones come first, then others, evenly spaced. Raises PipelineError for damaged files,
-    and if the teacher's tokenizer cannot be loaded.
+    The section contains a style and a script. The script loads further scripts (the data) from
+    `folder`/samples, and the page's Content-Security-Policy must allow that. At most `max_samples`
+    samples are shown: rejected ones are chosen first, then others at even distances. Raises
+    PipelineError if a file is damaged, or if the teacher's tokenizer cannot be loaded.
     """
     partial = folder / f"{FOLDER}.part"
     shutil.rmtree(partial, ignore_errors=True)
     views = {
-        "generated": samples_view.write(run_dir, partial / "generated", most),
+        "generated": samples_view.write(run_dir, partial / "generated", max_samples),
         "held-out": answers_view.write(run_dir, partial / "held-out"),
     }
     rows = {}

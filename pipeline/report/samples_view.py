@@ -40,10 +40,10 @@ class Row:
     rejected: Rejected | None
     score: Score | None
     packed: Packed | None
-    logprob: float | None  # the teacher's, mean over the tokens
+    logprob: float | None  # of the teacher, mean over the tokens
 
 
-def write(run_dir: Path, folder: Path, most: int) -> Index | None:
+def write(run_dir: Path, folder: Path, max_samples: int) -> Index | None:
     """Write pages of samples and of their tokens into `folder`; return their index.
 
     None if there is no sample yet.
@@ -51,7 +51,7 @@ def write(run_dir: Path, folder: Path, most: int) -> Index | None:
     shards = _shards(run_dir)
     if not shards:
         return None
-    chosen = _choose(run_dir, shards, most)
+    chosen = _choose(run_dir, shards, max_samples)
     index = _index(int(chosen.sum()), len(chosen))
     tokenizer = None
     for name, rows in in_pages(_rows(run_dir, shards, chosen)):
@@ -66,7 +66,7 @@ def write(run_dir: Path, folder: Path, most: int) -> Index | None:
 
 
 def verdict_of(score: Score | None) -> str:
-    """Return a score in a word."""
+    """Return the word for a score: right, wrong, partly right or unknown."""
     if score is None or score.explanation.startswith(UNKNOWN):
         return UNKNOWN
     return {1.0: RIGHT, 0.0: WRONG}.get(score.value, PARTLY)
@@ -86,7 +86,7 @@ def _index(shown: int, samples: int) -> Index:
 
 
 def _shards(run_dir: Path) -> list[Shard]:
-    """Return the finished shards, also while generate is not finished."""
+    """Return the finished shards, even if generate is not finished."""
     folder = run_dir / "generate"
     if (folder / "manifest.json").exists():
         return MeasureCache(run_dir).shards
@@ -101,10 +101,13 @@ def _filtered(run_dir: Path) -> bool:
     )
 
 
-def _choose(run_dir: Path, shards: list[Shard], most: int) -> NDArray[np.bool_]:
-    """Return (samples,) which samples are shown: rejected ones first, then evenly spaced ones."""
+def _choose(run_dir: Path, shards: list[Shard], max_samples: int) -> NDArray[np.bool_]:
+    """Return an array (samples,) that is True for the samples to show.
+
+    Rejected samples are chosen first, then others at even distances.
+    """
     samples = sum(shard.records for shard in shards)
-    if samples <= most:
+    if samples <= max_samples:
         return np.ones(samples, bool)
     rejected = np.zeros(samples, bool)
     if _filtered(run_dir):
@@ -112,7 +115,7 @@ def _choose(run_dir: Path, shards: list[Shard], most: int) -> NDArray[np.bool_]:
         rejected[rows] = True
     chosen = np.zeros(samples, bool)
     for candidates in (np.flatnonzero(rejected), np.flatnonzero(~rejected)):
-        count = min(most - int(chosen.sum()), len(candidates))
+        count = min(max_samples - int(chosen.sum()), len(candidates))
         places = np.linspace(0, len(candidates) - 1, count).astype(np.int64)
         chosen[candidates[places]] = True
     return chosen
@@ -155,8 +158,8 @@ def _probabilities(frames: TopKFolder, sample: Sample) -> tuple[Packed | None, f
 class _Scores:
     """Scores of samples against the ground truth.
 
-    They are those of the filter if it is finished. Otherwise a sample is scored now, unless that
-    needs a sandbox; then its score is unknown.
+    If the filter stage is finished, its scores are used. If not, a sample is scored now, unless the
+    metric needs a sandbox; then the score is unknown.
     """
 
     def __init__(self, run_dir: Path):
@@ -174,7 +177,7 @@ class _Scores:
             self._column = self._cache.shard_column(self._measure, shard)
 
     def score(self, sample: Sample, number: int) -> Score | None:
-        """Return the score of the shard's sample of this number; None if it is unknown."""
+        """Return the score of sample `number` of the open shard; None if it is unknown."""
         if sample.seed.target is None:
             return None
         if self._column is not None:

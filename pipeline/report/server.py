@@ -17,8 +17,8 @@ LOOPBACK = "127.0.0.1"
 class Handler(SimpleHTTPRequestHandler):
     """Serves the files of one folder, read-only and without folder listings.
 
-    It refuses files outside the folder (by a link, too) and requests by another host name, by which
-    a page of another site could read the report (DNS rebinding).
+    It refuses files outside the folder, also through a link. It refuses requests for another host
+    name, because a page of another site could use one to read the report (DNS rebinding).
     """
 
     def send_head(self) -> Any:
@@ -39,11 +39,11 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Log nothing; a line for each request helps nobody."""
+        """Log nothing, so that a line for each request does not fill the terminal."""
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """Return a server that listens already; port 0 is any free one.
+    """Return a server that already listens; with port 0 it takes any free port.
 
     Raises PipelineError if the port is taken.
     """

@@ -1,6 +1,6 @@
 """Tables and chart data of the report, from results.json.
 
-A figure that no model has gets no column; an older results.json has fewer of them.
+A figure that no model has gets no column. A results.json of an older version has fewer figures.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,12 +35,12 @@ SIGNIFICANCE = {
 
 
 def significance(results: Results, difference: Difference) -> str:
-    """Return in words what a difference shows; nothing if too few examples were held out."""
+    """Return if a difference is significant, in words, or that there are too few examples."""
     return TOO_FEW if results.held_out < FLOOR else SIGNIFICANCE[difference.sign]
 
 
 def quality(results: Results) -> Table:
-    """Return how good each model's answers are."""
+    """Return the table of the quality of each model's answers."""
     named = sorted({name for model in results.models.values() for name in model.metrics})
 
     def cells(model: ModelFigures) -> Cells:
@@ -57,7 +57,7 @@ def quality(results: Results) -> Table:
 
 
 def closeness(results: Results) -> Table:
-    """Return how close each model's probabilities are to the truth and to the teacher's."""
+    """Return the table of each model's calibration and closeness to the teacher."""
     return _table(results, _closeness)
 
 
@@ -74,7 +74,7 @@ def _closeness(model: ModelFigures) -> Cells:
 
 
 def cost(results: Results) -> Table:
-    """Return what each model costs."""
+    """Return the table of each model's size, speed, latency, memory and price."""
     return _table(results, _cost)
 
 
@@ -95,7 +95,7 @@ def _cost(model: ModelFigures) -> Cells:
 
 
 def costs(results: Results) -> Iterator[Cost]:
-    """Yield the charts of score over size and over speed that at least two models have."""
+    """Yield the charts of score against size and speed; each needs figures of two models."""
     sizes = {name: model.parameters for name, model in results.models.items()}
     if cost := _points(results, "Score and size", "million parameters", sizes, 1e-6):
         yield cost
@@ -148,7 +148,7 @@ def groups(results: Results) -> Iterator[Group]:
 
 
 def gaps(results: Results) -> Iterator[str]:
-    """Yield a sentence per model: how far apart its groups are, and if the teacher's are too."""
+    """Yield a sentence per model that compares the gap between its groups with the teacher's."""
     teacher = results.models.get(TEACHER)
     if teacher is None or teacher.gap is None or len(teacher.groups) < 2:
         return
@@ -168,7 +168,7 @@ def _apart(model: ModelFigures, gap: float) -> str:
 
 
 def _inherited(gap: float, teacher_gap: float, noise: float) -> str:
-    """Compare two gaps; they differ only if by more than the noise of the student's groups."""
+    """Compare two gaps; they count as different if their difference is above `noise`."""
     teacher = f"the teacher's own are {teacher_gap:.3f} apart"
     if gap - teacher_gap > noise:
         return f"amplified, {teacher}"
@@ -189,7 +189,7 @@ def _extremes(groups: Mapping[str, GroupScore]) -> tuple[str, str]:
 
 
 def _noise(groups: Mapping[str, GroupScore]) -> float:
-    """Return half the width of the interval of (best - worst); the two share no example."""
+    """Return half the width of the interval of (best - worst); the groups are independent."""
     halves = [(groups[name].high - groups[name].low) / 2 for name in _extremes(groups)]
     return float(sum(half**2 for half in halves) ** 0.5)
 
@@ -205,7 +205,7 @@ def reliability(results: Results) -> Iterator[Reliability]:
 
 
 def memorisation(results: Results) -> Table | None:
-    """Return training rows compared with rows never seen, where they were measured."""
+    """Return how much each model repeats of training rows and unseen rows; None if unmeasured."""
     rows = _table(results, _memorisation)
     return rows if rows.rows else None
 
@@ -225,7 +225,7 @@ def _memorisation(model: ModelFigures) -> Cells:
 
 
 def canaries(results: Results) -> Table | None:
-    """Return the planted canaries with their exposure, where they were measured."""
+    """Return the planted canaries with their exposure; None if it was not measured."""
     rows = [
         (label(name), canary.text, f"{canary.exposure:.1f}")
         for name, model in results.models.items()
@@ -267,14 +267,14 @@ def _interval(interval: Interval | None) -> str | None:
 
 
 def _milliseconds(half: float | None, most: float | None) -> str | None:
-    """Return the latency that 50 % and 95 % of the requests stay below."""
+    """Return the text of two latencies in milliseconds, such as p50 and p95."""
     if half is None or most is None:
         return None
     return f"{half * 1e3:,.0f}, {most * 1e3:,.0f} ms"
 
 
 def _table(results: Results, cells: Callable[[ModelFigures], Cells]) -> Table:
-    """Return a row per model and a column per figure that at least one of them has."""
+    """Return a row per model and a column for each figure that at least one model has."""
     rows = {name: cells(model) for name, model in results.models.items()}
     named = dict.fromkeys(column for row in rows.values() for column in row)
     columns = [name for name in named if any(row.get(name) is not None for row in rows.values())]

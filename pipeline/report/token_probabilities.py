@@ -1,6 +1,7 @@
 """The teacher's token probabilities of the samples on a page, as compact JSON.
 
-Token ids refer to a table of texts of the page's own; probabilities are in thousandths.
+Each page has its own table of token texts, and tokens are numbers of that table. Probabilities are
+in thousandths.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pipeline.inspection.tokens import token_probabilities
 from pipeline.models.tokenizer import BROKEN, Tokenizer
 from pipeline.storage.topk import TopK
 
-TOP = 5  # other tokens at each place
+TOP = 5  # alternatives at each position
 PARTS = 1000
 
 Ints = NDArray[np.int64]
@@ -22,17 +23,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Packed:
-    """One sample: its T tokens and M other likely tokens, those of a place side by side."""
+    """One sample: its T tokens and M alternatives, ordered by position."""
 
     ids: Ints  # (T,)
     parts: Ints  # (T,) their probabilities in 1 / PARTS
-    counts: Ints  # (T,) number of other tokens at each place
+    counts: Ints  # (T,) number of alternatives at each position
     others: Ints  # (M,) ids
     others_parts: Ints  # (M,)
 
 
 def pack(token_ids: Sequence[int], topk: TopK) -> Packed:
-    """Return a sample's probabilities in whole parts, without other tokens of 0 parts."""
+    """Return a sample's probabilities in thousandths; alternatives that round to 0 are dropped."""
     probabilities = token_probabilities(topk, TOP)
     parts = np.rint(probabilities.others * PARTS).astype(np.int64)
     visible = parts > 0
@@ -49,7 +50,8 @@ def to_json(page: Sequence[Packed | None], tokenizer: Tokenizer) -> dict[str, An
     """Return {"pieces": texts of tokens, "rows": one for each sample}.
 
     A row is [tokens, parts, counts, others, parts of others, whole characters], with tokens as
-    numbers of pieces. The last is [place, text] where a character is spread over several tokens.
+    indices of pieces. Where a character is spread over several tokens, the last entry has
+    [position, text] with the whole character.
     """
     samples = [sample for sample in page if sample is not None]
     used = [np.concatenate([sample.ids, sample.others]) for sample in samples]

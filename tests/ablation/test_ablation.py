@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from pipeline.ablation import plan as ablation_plan
 from pipeline.ablation import results, run
 from pipeline.ablation.plan import Plan
-from pipeline.ablation.results_model import AblationResults, Curve, TrainingSet
+from pipeline.ablation.results_model import AblationResults, Curve, TrainingSetScores
 from pipeline.ablation.run import RunArm
 from pipeline.cli.main import cli
 from pipeline.config import Config, load
@@ -509,7 +509,7 @@ def claims(
         repeats=1,
         samples=100,
         kept=kept,
-        sets={"curated12_5": TrainingSet(arms=["a"], rows=[5], score=same, each=[0.5])},
+        sets={"curated12_5": TrainingSetScores(arms=["a"], rows=[5], score=same, each=[0.5])},
         curation=curation,
         curve=Curve(shares=[1.0, 0.5, 0.25], per_doubling=slope, last_step=last),
     )

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from pipeline.filters import build, measures
 from pipeline.filters.correctness import ground_truth
 from pipeline.filters.heuristics import completeness, custom
 from pipeline.filters.measure_cache import MeasureCache
-from pipeline.filters.measures import Batch, Measure, Ragged
+from pipeline.filters.measures import SAMPLE_IDS, Batch, Measure, Ragged
 from pipeline.filters.named_filter import NamedFilter
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample, Seed, Usage
@@ -232,6 +233,38 @@ def test_a_bad_custom_filter_is_named(
 
 def pids(batch: Batch) -> np.ndarray:
     return np.full(len(batch.samples), os.getpid())
+
+
+def deadly(batch: Batch, victims: list[str]) -> list[Any]:
+    """Kill this process at some samples."""
+    for sample in batch.samples:
+        if sample.id in victims:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return [[1.0, sample.id] for sample in batch.samples]
+
+
+def test_a_sample_that_kills_its_process_costs_that_sample(made: Config) -> None:
+    """Such a run could once never be filtered: the same command died at the same sample."""
+    measured = MeasureCache(Path(made.run_dir))
+    measured.fill([SAMPLE_IDS], 1)
+    ids = np.asarray(measured.column(SAMPLE_IDS)).tolist()
+    victims = [ids[3]]
+    measure = Measure(deadly, {"victims": victims}, slow=True, lost=(None, "lost"))
+    measured.fill([measure], 1)
+    column = measured.column(measure)
+    assert isinstance(column, list)
+    assert [tuple(row) for row in column] == [
+        (None, "lost") if name in victims else (1.0, name) for name in ids
+    ]
+
+
+def test_a_sample_without_a_row_for_it_is_named(made: Config) -> None:
+    """A filter that must know each sample's figure cannot leave one out."""
+    measured = MeasureCache(Path(made.run_dir))
+    measured.fill([SAMPLE_IDS], 1)
+    victim = np.asarray(measured.column(SAMPLE_IDS)).tolist()[2]
+    with pytest.raises(PipelineError, match=r"jsonl\.gz:3: the process that measures this sample"):
+        measured.fill([Measure(deadly, {"victims": [victim]}, slow=True)], 2)
 
 
 def correct(config: Config) -> NamedFilter:

@@ -147,7 +147,8 @@ def _describe_agreement(note: Mapping[str, Any]) -> str:
 
 def _checked_answers(config: Config) -> Measure:
     check = asdict(verify.load_check(config.task))
-    return Measure(ground_truth.check_answers, check, slow=config.task.metric not in SCORERS)
+    slow = config.task.metric not in SCORERS
+    return Measure(ground_truth.check_answers, check, slow, lost=ground_truth.LOST)
 
 
 NOTES = {"judge": _describe_agreement}

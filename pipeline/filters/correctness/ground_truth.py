@@ -13,6 +13,7 @@ from pipeline.records import Sample
 from pipeline.verifiers.verify import CheckSettings, verify
 
 NO_TRUTH = "no ground truth"
+LOST = (None, "the process that checked it was lost")  # the row of a sample that kills its process
 MAX_CHARACTERS = 80  # of a verdict's value
 
 Checked = tuple[float | None, str]  # (score, or None if unknown; answer and explanation)
