@@ -18,7 +18,7 @@ from pipeline.ablation.plan import SHARED, Plan
 from pipeline.ablation.results import report, results
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
-from pipeline.execution.progress import clock
+from pipeline.execution.progress import format_duration
 from pipeline.stages import evaluate, train
 from pipeline.storage.locks import Lock
 
@@ -70,7 +70,7 @@ def _run_arms(plan: Plan, remaining: Sequence[str], run_arm: RunArm) -> None:
         run_arm(evaluate.NAME, arm)
         shutil.rmtree(plan.folder / train.NAME / arm / "checkpoints", ignore_errors=True)
         if done < total:
-            time = clock((total - done) * _seconds(plan))
+            time = format_duration((total - done) * _seconds(plan))
             log.info(f"ablate: {arm} done, {done} of {total}; about {time} remaining")
 
 

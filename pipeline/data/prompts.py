@@ -11,15 +11,16 @@ A prompt file is Markdown with front matter:
     ---
     {{ question }}
 
-The spans say which comes first. Above it is the rationale; `answer: {end: ","}` with
-`rationale: {start: ","}` puts the answer first. `rationale: think` is for models that reason up to
-the token </think>; without the key there is no rationale.
+The markers of `rationale` and `answer` also decide the order. In this example the rationale comes
+first; `answer: {end: ","}` with `rationale: {start: ","}` puts the answer first.
+`rationale: think` is for models that reason up to the token </think>. Leave `rationale` out if the
+reply has none.
 
-A student may be trained to give the answer alone, or each of the two parts on demand (step by step,
-with one of the `prefixes` before the body): see `Prompt.in_form`.
+A student can be trained to give the answer alone (`form: answer`), or to give either part when a
+prefix before the body asks for it (`form: steps`): see `Prompt.in_form`.
 
 The body is a template over the example's inputs. The inputs are only values, never part of the
-template, and control tokens of the tokenizer in them are broken up before they can act.
+template. Control tokens that appear in an input are broken up, so that they stay plain text.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ from pipeline.errors import PipelineError
 from pipeline.records import Rendered, Seed
 
 ZERO_WIDTH_SPACE = "\u200b"
-NAMED = re.compile(r"\{(\w+)\}")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
@@ -48,16 +49,19 @@ class Span(BaseModel):
 
     model_config = STRICT
     start: str = ""
-    """marker before the part, at its first occurrence; empty: the part begins with the reply"""
+    """marker before the part; its first occurrence counts; empty: the part begins where the reply
+    begins"""
     end: str | list[str] = ""
-    """marker behind the part, or several of which the first counts; empty: to the reply's end"""
+    """marker after the part, or a list: the one that appears first in the text counts; empty: the
+    part goes to the end of the reply"""
     open: bool = False
-    """whether a reply that stops before `end` has the part; always so if `end` is a newline"""
+    """if true, the part may run to the end of the reply when `end` is missing; always allowed if one
+    of `end` is white space"""
 
     def find(self, text: str) -> tuple[int, int] | None:
         """Return where the part begins and ends, without outer white space.
 
-        None if the part is missing or empty.
+        Return None if the part is missing or empty.
         """
         begin = text.find(self.start)
         if begin < 0:
@@ -78,7 +82,7 @@ class Span(BaseModel):
 
 
 class Prefixes(BaseModel):
-    """Prefixes before the body, by which a student trained step by step is asked for one part."""
+    """Prefixes put before the body to ask a student (`form: steps`) for only one part."""
 
     model_config = STRICT
     answer: str = "[answer] "
@@ -120,8 +124,8 @@ class FrontMatter(BaseModel):
     def target_reply(self, seed: Seed) -> str:
         """Write the ground truth of an example as a reply.
 
-        It follows `target`, or stands between the answer's markers. Raises PipelineError if
-        `target` names an input that the example lacks.
+        The reply follows `target`. If `target` is left out, the ground truth is put between the
+        answer's markers. Raises PipelineError if `target` names an input that the example lacks.
         """
         assert seed.target is not None
         if self.target is None:
@@ -132,18 +136,18 @@ class FrontMatter(BaseModel):
             if isinstance(value, str | int | float)
         }
         values["target"] = seed.target
-        for name in NAMED.findall(self.target):
+        for name in PLACEHOLDER.findall(self.target):
             if name not in values:
                 raise PipelineError(
                     f"target: {{{name}}} is no input of seed {seed.id}, "
                     f"which has {', '.join(values)}; name one of them"
                 )
-        return NAMED.sub(lambda match: str(values[match.group(1)]), self.target)
+        return PLACEHOLDER.sub(lambda match: str(values[match.group(1)]), self.target)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt file that was read. `names` are the inputs that its template uses."""
+    """The content of a prompt file. `names` are the inputs that its template uses."""
 
     name: str
     front: FrontMatter
@@ -152,10 +156,10 @@ class Prompt:
     names: frozenset[str] = frozenset()
 
     def in_form(self, form: Form) -> "Prompt":
-        """Return the prompt that asks a student trained in this form for its answer.
+        """Return this prompt as used at evaluation for a student trained in this form.
 
-        whole: the student gives the whole reply; answer: the answer alone; steps: the answer alone,
-        when the prefix asks for it.
+        whole: the reply is rationale and answer; answer: the reply is the answer alone; steps: the
+        same, asked for by a prefix.
         """
         if form == "whole":
             return self
@@ -176,7 +180,7 @@ class Prompt:
             ) from None
         except PipelineError as error:
             raise PipelineError(f"{self.name}: seed {seed.id}: {error}") from None
-        except Exception as error:  # a template can do arithmetic, so anything that Python raises
+        except Exception as error:  # a template can compute: any Python error is possible
             raise PipelineError(
                 f"{self.name}: cannot be rendered for seed {seed.id}: {error}"
             ) from None
@@ -187,7 +191,7 @@ class Prompt:
 
     @property
     def asks_for_rationale(self) -> bool:
-        """Tell whether a reply to this prompt has a rationale."""
+        """Return True if a reply to this prompt has a rationale."""
         return self.front.rationale is not None
 
 
@@ -219,7 +223,7 @@ def load(path: str | Path) -> Prompt:
 
 
 def stored_files(folder: Path) -> list[Path]:
-    """Return a stage's own copies of its prompt files, by number."""
+    """Return the copies of the prompt files in a stage's folder, sorted by number."""
     return sorted((folder / "prompts").glob("*.md"), key=lambda path: int(path.stem))
 
 
@@ -257,7 +261,7 @@ def _no_null(value: Any) -> Any:
 
 
 def _defused(value: Any, tokens: tuple[str, ...]) -> Any:
-    """Return the value with a zero-width space in every control token of it."""
+    """Return the value with a zero-width space put into every control token that it contains."""
     if isinstance(value, str):
         for token in tokens:
             if token in value:
@@ -271,8 +275,9 @@ def _defused(value: Any, tokens: tuple[str, ...]) -> Any:
 
 
 def prompt_files(config: Config) -> Sequence[Path | str]:
-    """Return the prompt files of the samples, by number.
+    """Return the prompt files, sorted by number.
 
-    They are the copies that generate stored; before it has run, those of the config.
+    They are the copies in the generate folder; before that stage has run, the files that the config
+    names.
     """
     return stored_files(Path(config.run_dir) / "generate") or config.generate.prompt

@@ -12,7 +12,8 @@ TERMINAL_SECONDS = 0.2
 class Progress:
     """Counts finished items of `total`.
 
-    `done` includes items of earlier processes; rate and remaining time are of this process alone.
+    `done` includes items that earlier processes finished. The rate, and the remaining time computed
+    from it, count only what this process finished.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Progress:
         self.label, self.total, self.done, self.unit = label, total, done, unit
         self.tokens = 0
         self.began = time.monotonic()
-        self._first = done
+        self._done_at_start = done
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
         self._shown = 0.0
@@ -52,20 +53,20 @@ class Progress:
         self._stream.flush()
 
     def line(self, seconds: float, extra: Mapping[str, object]) -> str:
-        """Return the line as it is after some seconds."""
-        rate = (self.done - self._first) / seconds if seconds > 0 else 0.0
+        """Return the progress line; `seconds` is the elapsed time."""
+        rate = (self.done - self._done_at_start) / seconds if seconds > 0 else 0.0
         parts = [f"{self.label}: {self.done:,}/{self.total:,} {self.unit}"]
         if self.tokens:
             parts.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
         parts += [f"{name} {value}" for name, value in extra.items()]
-        parts.append(f"{clock(seconds)} elapsed")
+        parts.append(f"{format_duration(seconds)} elapsed")
         items = self.total - self.done
         if rate and items > 0:
-            parts.append(f"{clock(items / rate)} remaining")
+            parts.append(f"{format_duration(items / rate)} remaining")
         return ", ".join(parts)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return seconds as 1:02 or 1:02:03."""
     minutes, whole = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -1,6 +1,6 @@
 """Samples from a teacher's answers, for generate and score.
 
-A process works on the shards that no other worker holds, and reopens a model that dies.
+A process works on the shards that no other worker holds. If the model dies, it opens a new one.
 """
 
 import logging
@@ -124,8 +124,8 @@ class Capture(Generic[S]):
             self._failed,
             progress,
             self.job.config.generate.max_error_rate,
-            # stored samples count as answered: otherwise a retry of lasting failures would look
-            # like a run that mostly fails
+            # count stored samples as answered; otherwise, when only failed requests are retried and
+            # fail again, the error rate would be near 100 %
             answered=self.worker.count_stored(),
         )
         shards = self.worker.claim(header.to_bytes() if header else b"")
@@ -150,7 +150,7 @@ class Capture(Generic[S]):
 
 @dataclass(frozen=True)
 class _Questions(Generic[S]):
-    """Makes the questions to one model, and samples of its completions."""
+    """Makes the questions for one model and turns its completions into samples."""
 
     capture: Capture[S]
     model: Model
@@ -229,7 +229,7 @@ def header(job: Job, model: Model, k: int, mass: float, threshold: float) -> top
 def keep_prompts(paths: Sequence[Path | str], folder: Path) -> None:
     """Copy the prompt files to prompts/0.md, 1.md, …, where later stages read them."""
     (folder / "prompts").mkdir(exist_ok=True)
-    with locked(folder / "work.lock"):  # other workers write the same
+    with locked(folder / "work.lock"):  # other workers write the same files
         for number, path in enumerate(paths):
             write_atomic(folder / "prompts" / f"{number}.md", Path(path).read_bytes())
 

@@ -1,8 +1,8 @@
 """The samples that a stage has to make, shard by shard, so that a worker loads only its own shards.
 
-work.json is written once per run, when the seeds have been read through: how many there are, where
-those of each shard begin, and later which failures to retry. The first shards belong to the seeds
-in their order, the next ones to what --retry-errors retries.
+work.json is written when the seeds have been counted. It holds the number of seeds and where each
+shard's seeds begin in the file. --retry-errors adds the failures to retry. The first shards hold
+the seeds' samples, in order; extra shards after them hold retried samples.
 """
 
 import os
@@ -30,8 +30,10 @@ class Work(BaseModel):
     Attributes:
         shard_seeds: seeds per shard.
         samples: samples per seed.
-        retries: (number of the seed, index) of every sample of an extra shard.
-        taken_up: the shards whose failures are in `retries`, until their error files are moved.
+        offsets: where each shard's seeds begin in the file.
+        retries: one list per extra shard, with (seed number, sample index) of its samples.
+        taken_up: shards whose failures were copied into `retries`. The list is emptied when their
+            error files are known to be archived.
     """
 
     seeds: int
@@ -43,7 +45,7 @@ class Work(BaseModel):
 
     @property
     def shards(self) -> int:
-        """Count all shards, with those of retries."""
+        """Count all shards, including the extra shards of retries."""
         return -(-self.seeds // self.shard_seeds) + len(self.retries)
 
     @property
@@ -55,10 +57,10 @@ class Work(BaseModel):
         """Count the samples of a shard."""
         first = shard * self.shard_seeds
         if first >= self.seeds:
-            return len(self.retries[self.retry(shard)])
+            return len(self.retries[self.retry_index(shard)])
         return (min(first + self.shard_seeds, self.seeds) - first) * self.samples
 
-    def retry(self, shard: int) -> int:
+    def retry_index(self, shard: int) -> int:
         """Return the index in `retries` of an extra shard."""
         return shard - (self.shards - len(self.retries))
 
@@ -78,7 +80,7 @@ def open_work(folder: Path, make: Callable[[], Work]) -> Work:
 def open_seed_work(
     folder: Path, source: seeds.PinnedSource, shard_seeds: int, samples: int
 ) -> tuple[Work, seeds.Cursor]:
-    """Open the work of `samples` samples for each seed. Return it and a cursor over the seeds."""
+    """Open work.json for `samples` samples per seed. Return it and a cursor over the seeds."""
 
     def make() -> Work:
         survey = seeds.survey(source, shard_seeds)
@@ -117,9 +119,9 @@ def retry_errors(job: Job) -> None:
 
 
 def _move_taken_up(folder: Path, work: Work) -> Work:
-    """Move the error files that a crash left behind.
+    """Archive the error files of `taken_up` shards if a crash came before that.
 
-    Otherwise they would be mistaken for later failures of these shards.
+    Otherwise the same failures would be counted and retried twice.
     """
     if not work.taken_up:
         return work
@@ -142,9 +144,10 @@ def errors_path(folder: Path, shard: int) -> Path:
 
 @dataclass(frozen=True)
 class Item(Generic[S]):
-    """One sample to make, from a seed or a sample to score.
+    """One sample to make. Its source is a seed (generate) or an existing sample (score).
 
-    `number` is the position of that source, `index` counts the samples made from it.
+    `number` is the position of the source, from 0. `index` says which of the source's samples this
+    is.
     """
 
     id: str
@@ -154,13 +157,13 @@ class Item(Generic[S]):
 
 
 class Worker(Generic[S, T]):
-    """One process's part in a folder of shards.
+    """The shards of one folder that this process works on.
 
-    `items` are the missing samples of the shards that it holds, by id.
+    `items` are the missing samples of these shards, by id.
 
     Args:
         take: returns the sources with the numbers `first` to `last` - 1.
-        name: makes the id of a sample from its source and index.
+        make_id: makes the id of a sample from its source and index.
     """
 
     def __init__(
@@ -169,15 +172,16 @@ class Worker(Generic[S, T]):
         work: Work,
         record: type[T],
         take: Callable[[int, int], Sequence[S]],
-        name: Callable[[S, int], str],
+        make_id: Callable[[S, int], str],
     ):
         self.folder = folder
         self.work = work
         self.record = record
         self.items: dict[str, Item[S]] = {}
         self._take = take
-        self._name = name
-        # samples in extra shards; a shard that is repaired must not have them too
+        self._make_id = make_id
+        # samples in extra shards; if `verify --repair` reopens the original shard, it must not make
+        # them again
         self._retried = {place for shard in work.retries for place in shard}
 
     def unsealed(self) -> list[int]:
@@ -190,7 +194,7 @@ class Worker(Generic[S, T]):
         ]
 
     def others_hold_the_rest(self) -> bool:
-        """Tell whether other processes hold all unfinished shards."""
+        """Return True if other processes hold all unfinished shards."""
         for number in self.unsealed():
             shard = Shard(self.folder, number, self.record)
             if shard.claim():
@@ -202,6 +206,7 @@ class Worker(Generic[S, T]):
         """Count the samples on disk, without reading finished shards."""
         sealed = set(range(self.work.shards)) - set(self.unsealed())
         count = sum(self.work.size(number) for number in sealed)
+        # retried samples are missing in their sealed shards, and their error files are archived
         count -= sum(map(len, self.work.retries))
         for path in failure_files(self.folder):
             if int(path.stem) in sealed:
@@ -225,13 +230,13 @@ class Worker(Generic[S, T]):
         work = self.work
         first = shard * work.shard_seeds
         if first >= work.seeds:
-            return self._retried_items(work.retry(shard))
+            return self._retried_items(work.retry_index(shard))
         items = []
         sources = self._take(first, min(first + work.shard_seeds, work.seeds))
         for number, source in enumerate(sources, start=first):
             for index in range(work.samples):
                 if (number, index) not in self._retried:
-                    items.append(Item(self._name(source, index), source, number, index))
+                    items.append(Item(self._make_id(source, index), source, number, index))
         return items
 
     def _retried_items(self, retry: int) -> list[Item[S]]:
@@ -241,5 +246,5 @@ class Worker(Generic[S, T]):
         for number, index in places:
             if (number, index) not in later:
                 source = self._take(number, number + 1)[0]
-                items.append(Item(self._name(source, index), source, number, index))
+                items.append(Item(self._make_id(source, index), source, number, index))
         return items

@@ -8,7 +8,7 @@ from pathlib import Path
 def reset_peak() -> None:
     """Reset this process's peak memory, where the system allows it.
 
-    What ran in this process before is not part of the model.
+    Otherwise memory used earlier in this process would be counted as the model's.
     """
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -17,8 +17,8 @@ def reset_peak() -> None:
 def peak_of_processes(exclude: int) -> int | None:
     """Add up the peak memory (VmHWM, bytes) of this process and its descendants.
 
-    `exclude` is the id of a process to leave out. None where there is no /proc. The sum is an upper
-    bound: peaks need not have come at the same time, and shared memory counts twice.
+    `exclude` is the id of a process to leave out. Returns None on a system without /proc. The sum
+    is an upper bound: the peaks may be at different times, and shared memory counts twice.
     """
     import psutil
 

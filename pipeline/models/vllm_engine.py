@@ -1,6 +1,6 @@
-"""In-process vLLM: a continuous feed, flat logprobs, token ids in and out.
+"""vLLM in this process: keeps the engine full, exchanges token ids, reads vLLM's flat logprobs.
 
-The only file that needs the vllm package.
+This is the only file that imports the vllm package.
 """
 
 import dataclasses
@@ -27,13 +27,15 @@ from pipeline.models.vllm_options import command_line, engine_options
 from pipeline.models.watchdog import Watchdog
 
 SMALL_MACHINE_CORES = 4
-LIVENESS_SECONDS = 1.0  # between checks whether an engine that owes an answer is alive
-LONG_PREFIX = 256  # tokens; computing a shorter shared prefix again is faster than waiting for it
+LIVENESS_SECONDS = 1.0  # while waiting for an answer, check this often that the engine is alive
+# tokens; below this length, computing the shared prefix several times is faster than waiting until
+# it is cached
+LONG_PREFIX = 256
 
 
 @dataclass
 class _InFlight:
-    """A request that the engine has, and the times of its start and its first token."""
+    """A request that was sent to the engine, and the times of its start and its first token."""
 
     request: Request
     began: float
@@ -41,9 +43,10 @@ class _InFlight:
 
 
 class VllmModel:
-    """A model served by vLLM in this process.
+    """A model served by vLLM.
 
-    The engine's own processes write their output to the file `log`.
+    The vLLM client runs in this process. Its engine may start further processes, whose output goes
+    to the file `log`.
     """
 
     def __init__(
@@ -57,9 +60,9 @@ class VllmModel:
     ):
         path = resolve.model_path(name)
         self.tokenizer = Tokenizer(path, revision)
-        # a few more requests than run at once wait in the engine,
-        # so that none of its places is empty while the caller stores answers
-        self._room = engine.max_in_flight + -(-engine.max_in_flight // 8)
+        # send 1/8 more requests than the engine runs at once, so that it has work while the caller
+        # stores answers
+        self._max_queued = engine.max_in_flight + -(-engine.max_in_flight // 8)
         self._timeout_s = timeout_s
         self._stop_options: dict[tuple[str, ...], dict[str, Any]] = {}
         self._log = log
@@ -99,9 +102,9 @@ class VllmModel:
         first = list(itertools.islice(remaining, 2))
         remaining = itertools.chain(first, remaining)
         in_flight: dict[str, _InFlight] = {}  # oldest first
-        limit = concurrency or self._room
-        # where prompts share much, the first request goes alone, so that the shared prefix is
-        # cached before the others come
+        limit = concurrency or self._max_queued
+        # if prompts share a long prefix, the first request is sent alone: once it is answered, the
+        # prefix is cached and the engine does not compute it again for the others
         alone = _shared_prefix(first) >= LONG_PREFIX and not concurrency
         room = 1 if alone else limit
         while True:
@@ -146,11 +149,12 @@ class VllmModel:
         self._llm.llm_engine.reset_prefix_cache()
 
     def peak_bytes(self) -> int | None:
-        """Return the memory in use; on GPUs with all that vLLM has reserved for its cache.
+        """Return bytes of memory.
 
-        On a CPU that is the peak of this process and the engine's together.
+        On a GPU: memory in use now, including vLLM's reserved cache. On a CPU: peak memory of this
+        process and the engine.
         """
-        if _on_cpu():
+        if _runs_on_cpu():
             return peak_of_processes(exclude=self._watchdog.pid)
         return gpu_bytes_in_use()
 
@@ -185,7 +189,7 @@ class VllmModel:
             return engine.step()
         except KeyboardInterrupt:
             raise
-        except Exception as error:  # whatever kills the engine
+        except Exception as error:  # the engine can die of any error
             raise EngineError(
                 f"vLLM's engine died: {_first_line(error)}; its output is in {self._log}. "
                 "What is finished is kept, and the same command continues from here"
@@ -194,8 +198,8 @@ class VllmModel:
     def _stops(self, stop: tuple[str, ...]) -> dict[str, Any]:
         """Return the sampling parameters that end a reply at these texts.
 
-        One ASCII character always lies within one token, so the ids of all tokens that contain it
-        find it without detokenising, which is faster. Longer texts can be spread over tokens.
+        An ASCII character is never split over tokens. So it is enough to stop at any token id whose
+        text contains it, which needs no detokenising. Longer texts can be split over tokens.
         """
         if stop not in self._stop_options:
             self._stop_options[stop] = self._make_stops(stop)
@@ -225,7 +229,7 @@ def _await_output(core: Any) -> None:
     vLLM's own client waits forever for an engine that was killed, for example for lack of memory.
     """
     outputs = getattr(core, "outputs_queue", None)
-    if outputs is None:  # an engine without a process of its own
+    if outputs is None:  # the engine runs in this process
         return
     with outputs.not_empty:
         while not outputs.queue:
@@ -281,14 +285,16 @@ def _score_params(k: int) -> Any:
 def server_command(teacher: Teacher, host: str, port: int) -> list[str]:
     """Return the command that serves the teacher over HTTP with the engine arguments used here."""
     path = resolve.model_path(teacher.model)
-    options = engine_options(path, teacher.revision, teacher.engine, teacher.logprobs, _on_cpu())
+    options = engine_options(
+        path, teacher.revision, teacher.engine, teacher.logprobs, _runs_on_cpu()
+    )
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--served-model-name", teacher.model, "--host", host, "--port", str(port)]
     return [*command, *command_line(options)]
 
 
 def _start(path: str, revision: str | None, engine: Engine, k: int, log: Path) -> Any:
-    options = engine_options(path, revision, engine, k, _on_cpu())
+    options = engine_options(path, revision, engine, k, _runs_on_cpu())
     from vllm import LLM
 
     try:
@@ -298,12 +304,16 @@ def _start(path: str, revision: str | None, engine: Engine, k: int, log: Path) -
         raise PipelineError(
             f"{path}: vLLM cannot start with it: {_first_line(error)}; its output is in {log}"
         ) from error
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # from here on it logs in this process
+    # after start-up vLLM's logger writes to this terminal; show errors only
+    logging.getLogger("vllm").setLevel(logging.ERROR)
     return llm
 
 
-def _on_cpu() -> bool:
-    """Tell whether vLLM runs on a CPU here. Raises PipelineError if vLLM cannot be imported."""
+def _runs_on_cpu() -> bool:
+    """Set vLLM's environment variables. Return True if vLLM runs on a CPU here.
+
+    Raises PipelineError if vLLM cannot be imported.
+    """
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     if (os.cpu_count() or 1) <= SMALL_MACHINE_CORES:
         os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
@@ -319,7 +329,10 @@ def _on_cpu() -> bool:
 
 @contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Send stdout and stderr to a file; processes that are started meanwhile keep writing there."""
+    """Send stdout and stderr to a file.
+
+    Processes started in the `with` block keep writing there after it ends.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(stream) for stream in (1, 2)]

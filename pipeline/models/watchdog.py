@@ -1,7 +1,8 @@
 """The program that kills an engine's processes when the process that started them is killed.
 
-A killed driver would leave the engine, and its GPU memory, behind. The driver starts this file with
-its own process id as the argument and holds the other end of stdin: that pipe ends with the driver.
+If the process that starts the engine ("the parent") is killed, the engine would continue and keep
+its GPU memory. So the parent runs this program with its own process id as the argument, and holds
+the write end of its stdin. When the parent dies, stdin closes: the signal to kill the engine.
 """
 
 import os
@@ -16,7 +17,7 @@ POLL_SECONDS = 1.0
 
 
 class Watchdog:
-    """The watchdog of this process, over all processes that this one starts."""
+    """Starts a watchdog that kills this process's children if this process dies."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -27,7 +28,7 @@ class Watchdog:
         assert self._process.stdin is not None
         self._pipe = self._process.stdin
         self.pid = self._process.pid
-        # a forked engine must not hold the pipe open
+        # a forked engine that holds the pipe open would hide this process's death from the watchdog
         os.register_at_fork(after_in_child=self._pipe.close)
 
     def engine_is_up(self) -> None:
@@ -41,31 +42,31 @@ class Watchdog:
         self._process.communicate()
 
 
-def watch(driver_pid: int) -> None:
-    """Wait until the driver is gone, then kill the processes that it had started.
+def watch(parent_pid: int) -> None:
+    """Wait until the parent is gone, then kill the processes that it had started.
 
-    Looks for them every second until the driver says that the engine is up.
+    List these processes every second until the parent reports that the engine is up.
     """
-    driver = psutil.Process(driver_pid)
+    parent = psutil.Process(parent_pid)
     processes: list[psutil.Process] = []
     is_up = False
     while True:
         if not is_up:
             with suppress(psutil.NoSuchProcess):
-                processes = _started_by(driver)
+                processes = _started_by(parent)
         readable, _, _ = select.select([0], [], [], None if is_up else POLL_SECONDS)
         if readable:
             if not os.read(0, 1):
                 break
-            processes = _started_by(driver)
+            processes = _started_by(parent)
             is_up = True
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
-def _started_by(driver: psutil.Process) -> list[psutil.Process]:
-    return [child for child in driver.children(recursive=True) if child.pid != os.getpid()]
+def _started_by(parent: psutil.Process) -> list[psutil.Process]:
+    return [child for child in parent.children(recursive=True) if child.pid != os.getpid()]
 
 
 if __name__ == "__main__":
