@@ -55,8 +55,8 @@ class Span(BaseModel):
     """marker after the part, or a list: the one that appears first in the text counts; empty: the
     part goes to the end of the reply"""
     open: bool = False
-    """if true, the part may run to the end of the reply when `end` is missing; always allowed if one
-    of `end` is white space"""
+    """if true, the part may run to the end of the reply when `end` is missing; always allowed if
+    one of `end` is white space"""
 
     def find(self, text: str) -> tuple[int, int] | None:
         """Return where the part begins and ends, without outer white space.
