@@ -28,8 +28,7 @@ from pipeline.models.watchdog import Watchdog
 
 SMALL_MACHINE_CORES = 4
 LIVENESS_SECONDS = 1.0  # while waiting for an answer, check this often that the engine is alive
-# tokens; below this length, computing the shared prefix several times is faster than waiting until
-# it is cached
+# tokens; it is faster to compute a shorter shared prefix several times than to wait for the cache
 LONG_PREFIX = 256
 
 
@@ -43,10 +42,9 @@ class _InFlight:
 
 
 class VllmModel:
-    """A model served by vLLM.
+    """A model served by vLLM in this process.
 
-    The vLLM client runs in this process. Its engine may start further processes, whose output goes
-    to the file `log`.
+    The engine may start further processes, whose output goes to the file `log`.
     """
 
     def __init__(
@@ -103,8 +101,7 @@ class VllmModel:
         remaining = itertools.chain(first, remaining)
         in_flight: dict[str, _InFlight] = {}  # oldest first
         limit = concurrency or self._max_queued
-        # if prompts share a long prefix, the first request is sent alone: once it is answered, the
-        # prefix is cached and the engine does not compute it again for the others
+        # if prompts share a long prefix, send the first alone: the others then find it cached
         alone = _shared_prefix(first) >= LONG_PREFIX and not concurrency
         room = 1 if alone else limit
         while True:
@@ -149,10 +146,9 @@ class VllmModel:
         self._llm.llm_engine.reset_prefix_cache()
 
     def peak_bytes(self) -> int | None:
-        """Return bytes of memory.
+        """Return the memory in use now on the GPUs, including vLLM's reserved cache.
 
-        On a GPU: memory in use now, including vLLM's reserved cache. On a CPU: peak memory of this
-        process and the engine.
+        On a CPU, return the peak memory of this process and the engine.
         """
         if _runs_on_cpu():
             return peak_of_processes(exclude=self._watchdog.pid)
@@ -329,10 +325,7 @@ def _runs_on_cpu() -> bool:
 
 @contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Send stdout and stderr to a file.
-
-    Processes started in the `with` block keep writing there after it ends.
-    """
+    """Send stdout and stderr to a file; processes started meanwhile keep writing there."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(stream) for stream in (1, 2)]
