@@ -26,22 +26,23 @@ NO_READER = 128 + signal.SIGPIPE  # as the shell says of a program that SIGPIPE 
 
 
 def print_stopped(number: int) -> int:
-    """Say that a signal ended the command. Return its exit code."""
+    """Print that a signal ended the command. Return the exit code."""
     signals.ignore()
     echo("\nstopped; what is finished is kept, and the same command continues from here", err=True)
     return STOPPED + number
 
 
 def print_error(message: str) -> int:
-    """Print an error as one line. Return its exit code."""
+    """Print an error as one line. Return the exit code."""
     echo(redacted(f"error: {message}"), err=True)
     return FAILED
 
 
 def exit_process(code: int) -> None:
-    """Exit, skipping the interpreter's own end if an engine was loaded here.
+    """Exit with this code; skip Python's own shutdown if this process has loaded vLLM.
 
-    The engine can abort that, after all results are on disk, and change the exit code.
+    vLLM can crash during that shutdown. All results are on disk by then, but the crash would change
+    the exit code.
     """
     code = max(code, _flush())
     if "vllm" in sys.modules:

@@ -20,7 +20,7 @@ MEASURES = ("fidelity", "memorisation", "lm_eval")
 
 
 def load(config: Path, overrides: tuple[str, ...]) -> "Config":
-    """Load a config; pydantic is imported only now."""
+    """Load a config. The import is inside, so that `pipeline --help` need not import pydantic."""
     from pipeline.config import loading
 
     return loading.load(config, overrides)
@@ -32,24 +32,24 @@ def stage_modules(names: tuple[str, ...] = STAGES) -> "dict[str, Any]":
 
 
 def _with_measures(module: "Stage") -> "list[Stage]":
-    """Return a stage, followed by the measuring stages if it is evaluate."""
+    """Return the stage; for evaluate, also the measuring stages that run after it."""
     measures = stage_modules(MEASURES).values() if module.NAME == "evaluate" else ()
     return [module, *measures]
 
 
 def is_done(module: "Stage", settings: "Config") -> bool:
-    """Return whether a stage is done, with its measuring stages."""
+    """Return True if the stage is done, and for evaluate its measuring stages too."""
     from pipeline.execution import runner
 
     run_dir = Path(settings.run_dir)
     stages = [stage for stage in _with_measures(module) if stage.parts(settings)]
-    # a stage that was not started may read others that are not done: it has no fingerprint yet
+    # ask runner.is_done only about started stages: it fails if an earlier stage is not finished
     started = all(any((run_dir / stage.NAME).glob("**/begun.json")) for stage in stages)
     return started and all(runner.is_done(stage, settings) for stage in stages)
 
 
 def run_child(name: str, config: Path, *arguments: str) -> int:
-    """Run one stage in its own process. Return its exit code if it is done, else exit with it."""
+    """Run one stage in its own process. If it fails, exit with its code, else return the code."""
     code = signals.run_child([sys.executable, "-m", "pipeline", name, str(config), *arguments])
     if code < 0:
         print_error(
@@ -97,7 +97,7 @@ def run_stage(
 
 
 def write_report(settings: "Config") -> None:
-    """Write the report in its own process: an error there must not change the exit code."""
+    """Write the report in its own process, so that its errors do not change the exit code."""
     sys.stdout.flush()
     signals.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
 

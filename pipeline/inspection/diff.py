@@ -13,7 +13,7 @@ from pipeline.storage.files import read_json, read_object
 def compare_runs(first: Path, second: Path) -> Iterator[str]:
     """Yield the differences between two runs, stage by stage.
 
-    Raises PipelineError if one of the folders is no run.
+    Raises PipelineError if one of the folders is not a run folder.
     """
     stages = list(dict.fromkeys([*_stages(first), *_stages(second)]))
     for stage in stages:
@@ -50,7 +50,7 @@ def _results(run: Path) -> dict[str, str]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return the leaves of a tree as JSON, by their dotted keys."""
+    """Return the values of a nested dict as JSON, by dotted key."""
     flat: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict):

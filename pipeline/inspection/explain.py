@@ -1,4 +1,4 @@
-"""Explain one sample from its seed to its verdict, and list the samples of a verdict."""
+"""Explain one sample from its example to the filters' decision; list kept or rejected samples."""
 
 import json
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ MAX_PROMPT_CHARS = 2000
 
 
 def explain(run_dir: Path, identifier: str) -> Iterator[str]:
-    """Yield the lines that explain a sample, or every sample of a seed.
+    """Yield the lines that explain one sample, or all samples of one example.
 
-    Raises PipelineError if no sample or seed has this id.
+    Raises PipelineError if no sample or example has this id.
     """
     generated = run_dir / "generate"
     if not (generated / "manifest.json").exists():
@@ -97,7 +97,7 @@ def _check_reason(run_dir: Path, reason: str) -> None:
 
 
 def _names(rejection: Rejected) -> tuple[str, str]:
-    """Return the names by which a reason can be given: correct.wrong_answer, wrong_answer."""
+    """Return both names that the user may give: correct.wrong_answer and wrong_answer."""
     return f"{rejection.filter}.{rejection.reason}", rejection.reason
 
 
@@ -171,7 +171,7 @@ def _logprobs(run_dir: Path, sample: Sample) -> str:
 
 
 def _verdicts(run_dir: Path, row: int, rejection: Rejected | None) -> Iterator[str]:
-    """Yield what each filter measured and decided, in order."""
+    """Yield a line for each filter, in order, with its measured value and its decision."""
     yield "filters:"
     cache = MeasureCache(run_dir)
     for name, measures in read_order(run_dir / "filter"):
@@ -212,7 +212,7 @@ def _indented(text: str) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """Return a measured value as text; empty if it has none or is too long for a line."""
+    """Return a measured value as text; empty if it is missing, an array or too long."""
     if value is None or isinstance(value, np.ndarray):
         return ""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)

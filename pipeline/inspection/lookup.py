@@ -1,4 +1,4 @@
-"""Find samples of a run by id or seed."""
+"""Find the samples of a run by the id of a sample or of an example."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from pipeline.storage.shards import read_lines
 
 
 def find_samples(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]:
-    """Yield (row, sample) of the samples with this id, or with a seed of this id."""
+    """Yield (row, sample) of each sample whose own id or whose example's id is `identifier`."""
     quoted = json.dumps(identifier, ensure_ascii=False).encode()
     prefixes = b'{"id":' + quoted, b'{"id":' + quoted[:-1] + b"/"  # cheaper than parsing each line
     first_row = 0
@@ -27,7 +27,7 @@ def find_samples(run_dir: Path, identifier: str) -> Iterator[tuple[int, Sample]]
 
 
 def unknown_id(run_dir: Path, identifier: str) -> PipelineError:
-    """Return the error for an id that no sample or seed has."""
+    """Return the error for an id that no sample and no example has."""
     example = Samples(run_dir / "generate")[0].id
     return PipelineError(
         f"{run_dir}: there is no sample or seed '{identifier}'; ids look like {example}"
@@ -37,7 +37,7 @@ def unknown_id(run_dir: Path, identifier: str) -> PipelineError:
 def is_judged(run_dir: Path) -> bool:
     """Return True if filter ran on the samples that generate holds now.
 
-    It did not if failed requests were sent again after filter: then there are more samples.
+    It returns False if failed requests were repeated after filter, because that adds samples.
     """
     begun = run_dir / "filter" / "begun.json"
     if not begun.exists():

@@ -57,7 +57,7 @@ def _evenly_spaced(samples: Samples, rows: int) -> list[Sample]:
 
 
 def _request(folder: Path, model: Model, sample: Sample) -> Request:
-    """Render the prompt again; raises PipelineError if it is not the one that was sent."""
+    """Render the prompt again; raises PipelineError if it differs from the prompt that was sent."""
     assert model.tokenizer is not None
     prompt = prompts.load(folder / "prompts" / f"{sample.prompt}.md")
     rendered = prompt.render(sample.seed, model.tokenizer.control_tokens)
@@ -81,7 +81,7 @@ def _score(model: Model, requests: Sequence[Request], k: int) -> dict[str, RawTo
 
 
 def _exact(topk: TopK) -> NDArray[np.float64]:
-    """Return the (T, K) probabilities of the exact entries, 0 elsewhere."""
+    """Return the probabilities (T, K) of the exact entries; other entries get 0."""
     probability = np.exp(topk.logprobs.astype(np.float64))
     return np.where(_is_exact(topk), probability, 0.0)
 
@@ -91,9 +91,9 @@ def _is_exact(topk: TopK) -> NDArray[np.bool_]:  # (T, K)
 
 
 def _probabilities(topk: TopK, raw: RawTopK) -> NDArray[np.float64]:
-    """Return the (T, K) probabilities that a fresh pass gives the exact entries of `topk`.
+    """Return the probabilities (T, K) that a fresh pass `raw` gives to the exact entries of `topk`.
 
-    An entry that is not among the pass's top k gets the lowest probability of that top k.
+    An entry outside the top k of the fresh pass gets the lowest probability of that top k.
     """
     same = topk.ids[:, :, None] == raw.ids[:, None, :]  # (T, K, 1 + k)
     logprobs = np.where(same, raw.logprobs[:, None, :], -np.inf).max(axis=2)
@@ -103,9 +103,9 @@ def _probabilities(topk: TopK, raw: RawTopK) -> NDArray[np.float64]:
 
 
 def _divergence(p: NDArray[np.float64], raw: RawTopK, topk: TopK) -> NDArray[np.float64]:
-    """Return the (T,) KL of the exact entries' probabilities `p` to those of a fresh pass.
+    """Return KL(stored || fresh) for each token, (T,); `p` are the stored probabilities (T, K).
 
-    All other tokens form one bucket.
+    Only exact entries are compared one by one; all other tokens form one bucket.
     """
     q = _probabilities(topk, raw)
     p = np.concatenate([p, np.clip(1.0 - p.sum(axis=1, keepdims=True), 0.0, 1.0)], axis=1)

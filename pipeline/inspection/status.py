@@ -10,9 +10,9 @@ from pipeline.storage.shards import read_lines, sealed_shards
 
 
 def describe(run_dir: Path) -> Iterator[str]:
-    """Yield one line for each stage or arm that was started, in that order.
+    """Yield one line for each part, in the order in which the parts were started.
 
-    Raises PipelineError if nothing was started here.
+    Raises PipelineError if no stage was started in this folder.
     """
     parts = [
         path.parent
@@ -33,14 +33,14 @@ def not_a_run(folder: Path) -> PipelineError:
 
 
 def written(folder: Path) -> tuple[int, int]:
-    """Return (records, failed requests) of a part, finished or not."""
+    """Return the numbers of stored records and of failed requests; the part may be unfinished."""
     journals = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.journal.jsonl"))
     records = journals + sum(1 for path in sealed_shards(folder) for _ in read_lines(path))
     return records, sum(path.read_bytes().count(b"\n") for path in folder.glob("errors/*.jsonl"))
 
 
 def state(folder: Path) -> str:
-    """Say how far a part is."""
+    """Return in words how much of a part is done."""
     manifest = folder / "manifest.json"
     if manifest.exists():
         notes = read_object(manifest, "finished", "seconds", "counts")

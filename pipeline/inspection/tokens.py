@@ -25,18 +25,18 @@ SURE = 0.9  # without colours, only tokens below this probability are marked
 
 @dataclass(frozen=True)
 class TokenProbabilities:
-    """The teacher's probabilities at each of the T tokens that it wrote."""
+    """The teacher's probabilities at each position of its reply of T tokens."""
 
-    written: NDArray[np.float64]  # (T,) of the token itself
-    ids: NDArray[np.int64]  # (T, K) the most likely other tokens, the most likely first
+    written: NDArray[np.float64]  # (T,) probability of the token that the teacher wrote
+    ids: NDArray[np.int64]  # (T, K) the most likely alternatives, in falling order
     others: NDArray[np.float64]  # (T, K) their probabilities; 0 where fewer are known
-    rest: NDArray[np.float64]  # (T,) of all further tokens together
+    rest: NDArray[np.float64]  # (T,) probability of all remaining tokens together
 
 
 def token_probabilities(topk: TopK, top: int) -> TokenProbabilities:
-    """Return the probabilities with the `top` most likely other tokens at each place.
+    """Return the probabilities of the written tokens and of `top` alternatives at each position.
 
-    Sampled entries stand for many tokens, so they count as the rest.
+    Sampled entries stand for several tokens, so they count as remaining tokens.
     """
     ids, logprobs = topk.ids[:, 1 : top + 1], topk.logprobs.astype(np.float64)
     exact = np.arange(1, ids.shape[1] + 1) < topk.exact[:, None]
@@ -47,9 +47,10 @@ def token_probabilities(topk: TopK, top: int) -> TokenProbabilities:
 
 
 def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> Iterator[str]:
-    """Yield the lines that show one sample, all of a seed, or the first of the run.
+    """Yield the lines that show one sample, or all samples of one example.
 
-    `top` > 0 adds a table with the `top` most likely other tokens at each place.
+    Without `identifier`, they show the first sample of the run. `top` > 0 adds a table with the
+    `top` most likely alternatives at each position.
     """
     if identifier:
         samples = [sample for _, sample in find_samples(run_dir, identifier)]
@@ -76,7 +77,7 @@ def inspect(run_dir: Path, identifier: str | None, top: int, colours: bool) -> I
 
 
 def load_teacher_tokenizer(run_dir: Path) -> Tokenizer:
-    """Load the tokenizer of the teacher that generated a run; PipelineError if it is not here."""
+    """Load the tokenizer of a run's teacher; raise PipelineError if its files are missing."""
     config = Config.model_validate(
         read_object(run_dir / "generate" / "begun.json", "config")["config"]
     )
@@ -103,7 +104,7 @@ def _shaded(text: str, shade: int) -> str:
 def _table(
     sample: Sample, probabilities: TokenProbabilities, pieces: list[str], tokenizer: Tokenizer
 ) -> Iterator[str]:
-    """Yield a line for each token: what was written, other likely tokens, and the rest."""
+    """Yield a line per token: its probability, alternatives, and the probability of the rest."""
     for place, piece in enumerate(pieces):
         ids, others = probabilities.ids[place].tolist(), probabilities.others[place].tolist()
         likely = "".join(

@@ -27,14 +27,14 @@ Files = dict[str, Any]  # {name: {"nbytes": …, "sha256": …}} of a manifest
 
 @dataclass
 class Capture:
-    """What the samples of one folder hold, counted while they are checked."""
+    """Counts over the samples of one folder, taken while they are checked."""
 
     samples: int = 0
     tokens: int = 0
     exact: int = 0  # entries
     drawn: int = 0  # sampled entries, which stand for the rest of the top k
     tail: float = 0.0
-    # number of tokens by the mass that their exact entries cover, in 1 / BINS
+    # histogram over tokens of the mass that their exact entries cover, in BINS + 1 bins
     covered: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))
 
     def add(self, topk: TopK) -> None:
@@ -48,7 +48,7 @@ class Capture:
         self.tail += float(np.exp(topk.tail).sum())
 
     def mass(self) -> tuple[float, float]:
-        """Return mean and 1st percentile, over tokens, of the mass that exact entries cover."""
+        """Return mean and 1st percentile over tokens of the mass that exact entries cover."""
         tokens = self.covered.sum()
         low = int(np.searchsorted(np.cumsum(self.covered), 0.01 * tokens))
         return float(self.covered @ np.arange(BINS + 1) / BINS / tokens), low / BINS
@@ -76,8 +76,8 @@ def verify(run_dir: Path) -> Iterator[str]:
 def repair(run_dir: Path) -> Iterator[str]:
     """Archive damaged shards and reopen them with their intact samples; restore damaged prompts.
 
-    Yields one line for each. The stage's own command then regenerates only what is missing. Raises
-    PipelineError after the last line if something cannot be repaired.
+    Yields one line for each repaired file. Then the stage's own command regenerates only what is
+    missing. Raises PipelineError after the last line if something cannot be repaired.
     """
     beyond_repair: list[str] = []
     for folder in (run_dir / name for name in SAMPLED):
@@ -100,7 +100,7 @@ def repair(run_dir: Path) -> Iterator[str]:
 def _restore_prompts(
     run_dir: Path, folder: Path, files: Files, beyond_repair: list[str]
 ) -> Iterator[str]:
-    """Copy damaged prompts again from any file that still has their content.
+    """Restore each damaged prompt from a file that still has the same content.
 
     Adds a line to `beyond_repair` for each prompt whose content no file has.
     """
@@ -125,14 +125,14 @@ def _restore_prompts(
 
 
 def _repair_shards(folder: Path, files: Files) -> Iterator[str]:
-    """Reopen the damaged shards of a folder; its manifest goes, since shards are missing then."""
+    """Reopen the damaged shards, and delete the manifest because the stage is then unfinished."""
     manifest = folder / "manifest.json"
     names = {path.name for path in sealed_shards(folder)}
     names |= {name for name in files if name.endswith(".jsonl.gz")}
     for name in sorted(names):
         lines = folder / name
         if not lines.exists() and _journal(lines, "jsonl").exists():
-            manifest.unlink(missing_ok=True)  # an earlier repair was killed midway
+            manifest.unlink(missing_ok=True)  # a repair was killed before it deleted the manifest
             continue
         intact = _intact_samples(folder, lines, files)
         if intact is not None:
@@ -145,7 +145,7 @@ def _repair_shards(folder: Path, files: Files) -> Iterator[str]:
 
 
 def _intact_samples(folder: Path, lines: Path, files: Files) -> list[Sample] | None:
-    """Return the samples of a damaged shard that are intact; None if the whole shard is."""
+    """Return the intact samples of a damaged shard; None if the shard has no damage."""
     frames = _frames(lines)
     samples = None if any(_file_faults(folder, _entry(files, lines))) else _read(lines)
     intact = _with_intact_frames(samples or [], frames)
