@@ -1,6 +1,6 @@
 """Filters: each looks at the samples that earlier filters kept, and rejects some with a reason.
 
-They run in the order of `build.ORDER`; the first filter that rejects a sample decides its reason.
-What a filter must know of one sample by itself is a `Measure`, computed once and cached. Its
-`judge` holds the thresholds, and whatever compares samples with one another.
+Filters run in the order of `build.ORDER`. A filter has measures and a judge. A `Measure` computes a
+value from one sample alone, such as its length; the values are cached. The judge compares the
+values with thresholds or with one another, and decides which samples to reject.
 """

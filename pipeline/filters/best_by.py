@@ -27,9 +27,10 @@ def scored_filter(
     judge: Judge,
     config: Config,
 ) -> NamedFilter:
-    """Return a filter whose judge takes the columns of `first`, scores (N,), those of `then`.
+    """Return a filter whose judge also receives a score for each row, (N,).
 
-    Higher scores are better rows. Without `best_by` the judge takes no scores.
+    The judge is called with the columns of `first`, the scores, and the columns of `then`. Better
+    rows have higher scores. If `best_by` is None, the judge receives no scores.
     """
     measures = _score_measures(best_by, config)
 

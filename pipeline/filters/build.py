@@ -1,7 +1,8 @@
 """The filters that a config turns on, in the order in which they run.
 
-Cheap filters come first, those that choose among good rows last. Decontamination precedes all
-others, since an ablation draws rows from what the later filters rejected.
+Cheap filters come first. Filters that choose among good rows come last. Decontamination precedes
+all others, because an arm with selection: random also trains on samples that later filters
+rejected.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +41,7 @@ IDENTITIES = (
 )
 CHECKS = (correctness.check, confidence.check, heuristics.check)
 
-# The notes that a filter may leave in the stage's folder, by file name without `.json`, each with
-# the function that tells its content in a line.
+# For each note that a filter's `after` may return: a function that describes it in one line.
 NOTES: Mapping[str, Callable[[Mapping[str, Any]], str]] = confidence.NOTES | correctness.NOTES
 
 
@@ -70,7 +70,10 @@ def files(config: Config) -> list[Path]:
 
 
 def identities(config: Config) -> dict[str, str]:
-    """Return what tells judge, encoders, tokenizer and held-out seeds from others of that name."""
+    """Return identities of everything that filters load by name, such as the judge's model.
+
+    An identity changes when the content behind a name does.
+    """
     merged: dict[str, str] = {}
     for family in IDENTITIES:
         merged |= family(config)

@@ -11,7 +11,7 @@ NOTHING = 0  # the key of None
 def text_key(text: str | None) -> int:
     """Return 64 bits of the text's BLAKE2b hash, the same on every machine; NOTHING for None.
 
-    Among a million texts, the odds that any two share a key are one in 3.7e7.
+    Among a million texts, the probability that any two share a key is 1 in 3.7e7.
     """
     if text is None:
         return NOTHING
@@ -38,6 +38,6 @@ def rank_within_groups(groups: NDArray, order: NDArray) -> NDArray[np.int64]:
 
 
 def count_occurrences(keys: NDArray) -> NDArray[np.int64]:
-    """Return (N,): how often each row's key occurs."""
+    """Return how often each row's key occurs among all rows, (N,)."""
     _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return counts[inverse]

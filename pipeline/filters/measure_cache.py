@@ -1,6 +1,6 @@
 """The cache of measures: RUN/measured holds one column for each measure and shard.
 
-Columns that are missing are computed by as many processes as there are cores.
+Missing columns are computed by several processes, one per core by default (filter.workers).
 """
 
 import logging
@@ -35,12 +35,12 @@ from pipeline.storage.topk import TopKFolder
 log = logging.getLogger(__name__)
 
 ORDER_FILE = "filters.json"
-FEW = 2000  # samples that take less time than starting a process, unless a measure is slow
+FEW = 2000  # for this many samples, starting processes takes longer than any measure but slow ones
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One sealed shard of samples; `content` is a hash, another one if the shard is regenerated."""
+    """One sealed shard of samples. `content` is a hash of its file."""
 
     path: Path
     records: int
@@ -48,7 +48,7 @@ class Shard:
 
 
 class MeasureCache:
-    """The columns of a finished folder of samples, by measure."""
+    """Cached columns of the samples of a finished stage."""
 
     def __init__(self, run_dir: Path, folder: str = "generate"):
         self.folder = run_dir / folder
@@ -61,7 +61,7 @@ class MeasureCache:
         return sum(shard.records for shard in self.shards)
 
     def fill(self, measures: Iterable[Measure], workers: int) -> None:
-        """Compute the columns that the cache lacks; the values do not depend on `workers`."""
+        """Compute the columns that are missing in the cache, with at most `workers` processes."""
         wanted = list(dict.fromkeys(measures))
         tasks: list[Task] = []
         for shard in self.shards:
@@ -109,7 +109,7 @@ class MeasureCache:
 
 
 def write_order(folder: Path, filters: Iterable[tuple[str, Iterable[Measure]]]) -> None:
-    """Write to the filter stage's folder which filters ran, in order, by which measures."""
+    """Write filters.json: the filters that ran, in order, each with its measures."""
     order = []
     for name, measures in filters:
         order.append([name, [measure.name for measure in measures]])
@@ -195,7 +195,7 @@ def _run_in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
 
 
 def _measure_alone(task: Task) -> Shard:
-    """Measure a shard in a process of its own, and by parts of it if that process dies."""
+    """Measure a shard in a new process. If the process dies, measure parts of the shard."""
     shard, measures = task
     for measure, path in measures:
         try:
@@ -206,7 +206,7 @@ def _measure_alone(task: Task) -> Shard:
 
 
 def _rows_by_parts(shard: Shard, measure: Measure, begin: int, end: int) -> list[Any]:
-    """Measure the samples from `begin` to `end`; halve them until the deadly one is alone."""
+    """Measure samples `begin` to `end` - 1. If the process dies, measure each half by itself."""
     try:
         return list(_in_process(_measure_part, shard, measure, begin, end))
     except BrokenProcessPool:
@@ -233,7 +233,7 @@ def _in_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # not fork, which would copy the locks that other threads hold
+    # not fork: it would copy locks that other threads hold, and nobody would release the copies
     context = multiprocessing.get_context("spawn")
     arguments = (list(sys.path),)
     return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments)
@@ -260,7 +260,7 @@ def _run_together(tasks: Sequence[Task], workers: int) -> Iterator[Shard]:
 
 
 def _start_worker(path: list[str]) -> None:
-    """Leave signals to the parent process, and end when the parent ends, however it ends."""
+    """Prepare a worker: ignore Ctrl-C, which the parent handles, and end when the parent ends."""
     sys.path[:] = path
     console.configure()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What filters know of samples: columns of one value a sample, computed per shard, kept on disk."""
+"""Measures: values that filters need, one for each sample. They are cached on disk by shard."""
 
 import json
 import os
@@ -60,14 +60,16 @@ Column = NDArray[Any] | list[Any] | Ragged
 
 @dataclass(frozen=True)
 class Measure:
-    """A function of each sample by itself. Its column is cached, so a new threshold reuses it.
+    """A function that computes one value for each sample, from that sample alone.
+
+    The column of values is cached, so another threshold does not compute it again.
 
     Args:
-        function: a module-level function, `function(batch, **settings)` -> one row a sample.
-            Worker processes import and call it.
+        function: a module-level function, `function(batch, **settings)`. It returns a column with
+            one row for each sample. Worker processes import and call it.
         settings: JSON values.
-        slow: whether a few samples take longer than starting a process.
-        lost: the row of a sample at which every process dies; None if there can be none.
+        slow: True if it takes longer for a few samples than it takes to start a process.
+        lost: the row of a sample at which every process dies; None if no sample can do that.
     """
 
     function: Callable[..., Column]
@@ -77,7 +79,7 @@ class Measure:
 
     @cached_property
     def name(self) -> str:
-        """A folder name that changes with whatever could change the values."""
+        """A folder name that changes with everything that could change the values."""
         module, function = self.function.__module__, self.function.__qualname__
         key = digest(module, _code_version(), dict(self.settings))
         return f"{module.rpartition('.')[2]}.{function}-{key}"
@@ -112,7 +114,7 @@ def save_column(path: Path, column: Column) -> None:
     else:
         arrays = {"values": column}
     path.parent.mkdir(parents=True, exist_ok=True)
-    # its own name, since another run may compute the same column at the same time
+    # the name holds the process id, because another run may write the same column at the same time
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.npz")
     np.savez(temporary, **arrays)  # type: ignore[arg-type]
     os.replace(temporary, path)
@@ -136,7 +138,7 @@ def load_column(path: Path) -> Column:
 
 
 def join_columns(parts: Sequence[Any]) -> Column:
-    """Concatenate the columns of several shards, all of one type."""
+    """Concatenate the columns of several shards. All must have the same type."""
     if isinstance(parts[0], list):
         return list(chain.from_iterable(parts))
     if isinstance(parts[0], Ragged):

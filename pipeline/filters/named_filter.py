@@ -1,4 +1,4 @@
-"""A filter as the filter stage runs it, and what it may write when all filters have run."""
+"""The interface between the filter stage and a filter."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from pipeline.filters.verdict import Verdict, reject_as_measured
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a filter's `after` may read: all filters have run, and the kept rows are written."""
+    """The result of the whole filter stage, which a filter's `after` may read."""
 
     measured: MeasureCache
-    reached: NDArray[np.int64]  # (N,) rows that came to this filter
+    reached: NDArray[np.int64]  # (N,) rows that no earlier filter rejected
     kept: NDArray[np.int64]  # (K,) rows that no filter rejected
     kept_folder: Path  # where the kept rows are stored
     asked: Any = None  # the column that the filter's `ask` returned
@@ -29,13 +29,14 @@ class NamedFilter:
     """A filter with the measures that it needs.
 
     Args:
-        name: what reports and rejected rows call it.
-        measures: the columns that `judge` takes.
+        name: its name in reports and rejected rows.
+        measures: `judge` receives their columns.
         judge: `judge(rows, *columns)` returns a verdict for each row that it rejects. `rows` (N,)
             are those that no earlier filter rejected, ascending; each column covers all rows.
         ask: `ask(run_dir, rows)` asks a model about the rows and returns one more column.
-        after: writes beside the kept rows and returns notes: by file name, without `.json`, the
-            content of a file in the stage's folder.
+        after: called when all filters have run and the kept rows are written. It may write files
+            beside the kept rows. It returns notes, which the stage writes as JSON files into its
+            folder: a dict from file name, without `.json`, to content.
     """
 
     name: str
@@ -46,5 +47,5 @@ class NamedFilter:
 
     @classmethod
     def by_measure(cls, name: str, function: Callable[..., Column], **settings: Any) -> Self:
-        """Return a filter whose measure already holds reason and value of each rejection."""
+        """Return a filter whose measure already returns reason and value of each rejection."""
         return cls(name, (Measure(function, settings),), reject_as_measured)

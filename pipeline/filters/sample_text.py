@@ -6,7 +6,7 @@ from pipeline.records import Sample
 
 
 def reply_parts(sample: Sample) -> list[str]:
-    """Return the reply, and rationale and answer where the reply does not contain them verbatim."""
+    """Return the reply, and the rationale and the answer if they are not verbatim in the reply."""
     parts = (sample.rationale, sample.answer)
     return [sample.text, *(part for part in parts if part and part not in sample.text)]
 
@@ -20,7 +20,7 @@ def input_text(sample: Sample, fields: list[str] | None = None) -> str:
 
 
 def flatten(value: Any) -> str:
-    """Return all text of a JSON value, one leaf a line, an object's values sorted by key."""
+    """Return all text of a JSON value, one leaf on each line. An object's values sort by key."""
     if isinstance(value, dict):
         return "\n".join(flatten(value[key]) for key in sorted(value))
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What a filter says of a sample that it rejects."""
+"""Verdicts: why a filter rejects a sample."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Verdict:
 def reject_as_measured(
     rows: NDArray[np.int64], column: Sequence[Sequence[Value] | None]
 ) -> dict[int, Verdict]:
-    """Return the verdicts of a measure that holds reason and value already, or None to keep."""
+    """Return verdicts from a column of (reason, value), or None for a sample to keep."""
     verdicts: dict[int, Verdict] = {}
     for row in rows.tolist():
         rejection = column[row]
@@ -35,9 +35,10 @@ def reject_as_measured(
 def reject(
     reason: str, rows: NDArray[np.int64], values: NDArray[Any] | Value
 ) -> dict[int, Verdict]:
-    """Return one verdict for each of `rows` (R,), with its value of (R,) or the same value for all.
+    """Return one verdict for each of `rows` (R,).
 
-    Floats are rounded to four significant digits; "none" stands for nan and infinity.
+    `values` are (R,), or one value for all rows. Floats are rounded to four significant digits; nan
+    and infinity become "none".
     """
     if not isinstance(values, np.ndarray):
         return dict.fromkeys(rows.tolist(), Verdict(reason, values))

@@ -1,4 +1,4 @@
-"""Candidate pairs of similar rows: rows that share no bucket are never compared.
+"""Candidate pairs of similar rows: two rows are compared only if they share a bucket.
 
 Rows are numbered by rank: 0 is the best row.
 """
@@ -40,9 +40,10 @@ def split_by_weight(rows: Rows, weights: Rows, limit: int) -> Iterator[Rows]:
 
 @dataclass(frozen=True)
 class Buckets:
-    """Entry n is the row `rows[n]`, in a bucket that ends before entry `ends[n]`.
+    """Buckets of rows, stored one after the other as a list of entries.
 
-    Within a bucket the rows rise. `of_row` lists the entries of each row.
+    Entry n is the row `rows[n]`, in a bucket that ends before entry `ends[n]`. Within a bucket the
+    rows are in rising order. `of_row` lists the entries of each row.
     """
 
     rows: NDArray[np.int32]
@@ -77,9 +78,9 @@ class Buckets:
 
 
 def group_equal_keys(keys: NDArray[Any], rows: NDArray[Any]) -> tuple[NDArray[np.int32], Rows]:
-    """Return the rows that share their key, and where the group of each ends.
+    """Return the rows whose key another row has too, and the end of each row's group.
 
-    Both arguments are sorted by key.
+    Both arguments must be sorted by key.
     """
     if not len(keys):
         return np.zeros(0, np.int32), np.zeros(0, np.int64)

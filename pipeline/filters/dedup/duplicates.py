@@ -19,8 +19,8 @@ from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
 WHITE_SPACE = "".join(filter(str.isspace, map(chr, range(0x3001))))
-OUTER = ".,;:!?\"'`*" + WHITE_SPACE  # does not count at either end of a text
-BATCH_SIZE = 32  # texts folded at a time: as many as fit in a core's own cache
+OUTER = ".,;:!?\"'`*" + WHITE_SPACE  # ignored at both ends of a text
+BATCH_SIZE = 32  # texts that are folded at a time; so few fit in the cache of one core
 BORDER = "\0"
 SHINGLE_WORDS = 3  # words of a shingle; shorter texts have smaller ones
 
@@ -40,13 +40,13 @@ class OtherRun:
 def content_digests(batch: Batch) -> NDArray[np.uint64]:
     """Return 128 bits that identify input and reply, (N, 2).
 
-    Case, spacing and outer punctuation do not count. Among 1e9 samples, two different ones share a
-    digest in one run of 1e20.
+    Case, spacing and outer punctuation are ignored. Among 1e9 samples, the probability that two
+    different ones share a digest is about 1e-21.
     """
     from xxhash import xxh3_128_digest
 
     contents = [BORDER.join(_parts(sample)) for sample in batch.samples]
-    # A batch of plain ASCII is folded faster.
+    # ASCII texts come first, because a batch of ASCII texts alone is folded faster
     order = sorted(range(len(contents)), key=lambda row: not contents[row].isascii())
     result = np.zeros((len(contents), 2), np.uint64)
     for start in range(0, len(order), BATCH_SIZE):
@@ -85,7 +85,10 @@ def reject_exact(
     digests: NDArray[np.uint64],
     others: Sequence[OtherRun] = (),
 ) -> dict[int, Verdict]:
-    """Reject a sample with the content of an earlier one as same_as; the value is its id."""
+    """Reject samples with the content of an earlier sample, with the reason same_as.
+
+    The value is the id of the earlier sample.
+    """
     other_count = sum(len(other.rows) for other in others)
     other_digests = [other.columns[0][other.rows] for other in others]  # type: ignore[index]
     contents = np.concatenate([*other_digests, digests[rows]])
@@ -103,7 +106,7 @@ def reject_exact(
 
 
 def _id(number: int, others: Sequence[OtherRun], rows: Rows, ids: Sequence[str]) -> str:
-    """Return the id of a row, counted over the rows of `others` and then over `rows`."""
+    """Return the id of row `number`, counted through the rows of `others`, then through `rows`."""
     for other in others:
         if number < len(other.rows):
             return f"{other.name}:{other.ids[other.rows[number]]}"
@@ -121,12 +124,12 @@ def _reject_similar(
     scored: bool = False,
     others: Sequence[OtherRun] = (),
 ) -> dict[int, Verdict]:
-    """Reject a sample whose similarity to a better, kept one is at least `threshold`.
+    """Reject samples whose similarity to a better sample, which is kept, is at least `threshold`.
 
-    The value is the kept sample's id and the similarity. `columns` begin, if `scored`, with the
-    scores (N,) that tell which sample is better: the highest first, NaN last, equals in their
-    order. One or more columns to compare follow, of which the least similarity counts. `others`
-    have the compared columns alone.
+    The value is the kept sample's id and the similarity. If `scored`, the first of `columns` holds
+    scores (N,): a sample with a higher score is better, NaN is worst, and for equal scores the
+    earlier sample is better. The other columns are compared, and the least similarity counts.
+    `others` have only the columns to compare.
     """
     ranked = rows
     if scored:

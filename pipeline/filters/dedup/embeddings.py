@@ -20,7 +20,7 @@ BATCH_SIZE = 16  # windows of text that the model reads at a time
 
 
 def measure(part: Part, encoder: str, max_tokens: int = 256) -> Measure:
-    """Return the measure of embeddings, which runs again if the encoder's files have changed."""
+    """Return the measure of embeddings. It is computed again if the encoder's files change."""
     model, revision = _model_and_revision(encoder)
     resolve.check(model)
     settings = {
@@ -34,12 +34,12 @@ def measure(part: Part, encoder: str, max_tokens: int = 256) -> Measure:
 
 
 def identities(encoder: str) -> dict[str, str]:
-    """Return what tells an encoder from others of the same name."""
+    """Return an identity of the encoder, which changes when its files do."""
     return {f"encoder {encoder}": resolve.identity(*_model_and_revision(encoder))}
 
 
 def _model_and_revision(encoder: str) -> tuple[str, str | None]:
-    """Split ID@REVISION; a package or an existing folder may have @ in its name."""
+    """Split ID@REVISION. A package or a folder is not split, since its name may contain @."""
     if encoder.startswith("package:") or Path(encoder).exists():
         return encoder, None
     model, _, revision = encoder.partition("@")
@@ -51,8 +51,8 @@ def embed(
 ) -> NDArray[np.float16]:
     """Return unit vectors (N, H) of the replies or inputs.
 
-    Longer texts are read in windows of `max_tokens`. `identity` only distinguishes models that
-    share a name.
+    Longer texts are read in windows of `max_tokens`. `identity` is not used here, but as a setting
+    of the measure it changes the name of the cached column.
     """
     tokenizer, encoder = _load(resolve.model_path(model), revision)
     windows: Any = tokenizer(

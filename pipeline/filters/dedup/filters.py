@@ -1,4 +1,4 @@
-"""Which deduplication filters a config turns on."""
+"""The deduplication filters that a config turns on."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -49,19 +49,19 @@ def filters(config: Config) -> Iterator[NamedFilter]:
 
 
 def files(config: Config) -> list[Path]:
-    """Return the manifests of the other runs whose kept rows are compared with."""
+    """Return the manifests of the other runs that `filter.against` names."""
     stages = ("generate", "filter")
     return [Path(run) / name / "manifest.json" for run in config.filter.against for name in stages]
 
 
 def identities(config: Config) -> dict[str, str]:
-    """Return what tells the encoder from others of the same name."""
+    """Return an identity of the encoder, which changes when its files do."""
     semantic = config.filter.semantic
     return embeddings.identities(semantic.model) if semantic else {}
 
 
 def _with_other_runs(judge: Judge, measures: tuple[Measure, ...], config: Config) -> Judge:
-    """Return a judge that also compares with the kept rows of `filter.against`."""
+    """Return a judge that also compares rows with the kept rows of `filter.against`."""
 
     def judge_with_others(
         rows: NDArray[np.int64], *columns: Any, **options: Any

@@ -20,7 +20,8 @@ PADDING = np.uint32(0xFFFFFFFF)
 class Sets:
     """Shingle sets of rows sorted by rank, best first.
 
-    With several columns a row has one set in each, and the least Jaccard index counts.
+    A row may have several sets (`columns`). Two rows are as similar as their least similar pair of
+    sets.
     """
 
     columns: Sequence[Ragged]
@@ -28,9 +29,10 @@ class Sets:
 
     @cached_property
     def signatures(self) -> minhash.Signatures:
-        """Return one MinHash signature a row.
+        """Return one MinHash signature for each row.
 
-        Several columns take turns in its parts, so that a band agrees only if all columns do.
+        With several columns, the parts of a signature come from each column in turn. So a band of
+        parts agrees only if all columns do.
         """
         of_columns = [minhash.signatures(column, self.rows) for column in self.columns]
         mixed = of_columns[0]
@@ -40,16 +42,16 @@ class Sets:
 
     @property
     def comparable(self) -> NDArray[np.bool_]:
-        """Return which rows have no empty set: a text without words resembles nothing."""
+        """Return for each row whether all its sets have elements. Empty sets are never similar."""
         return np.all([set_sizes(column, self.rows) > 0 for column in self.columns], axis=0)
 
     def deduplicate(self, threshold: float) -> Decisions:
-        """Decide which rows to keep. The keepers are ranks."""
+        """Decide which rows to keep. `Decisions.keeper` holds ranks of these rows."""
         find_similar = partial(_find_similar, self, self, self.signatures, threshold, 0)
         return keep_best(self.buckets(threshold), find_similar, len(self.rows))
 
     def buckets(self, threshold: float) -> Buckets:
-        """Return the candidate pairs: from bands, or from prefixes where bands give too many."""
+        """Return the candidate pairs from bands, or from prefixes if bands give too many."""
         by_bands = minhash.bucket(self.signatures, threshold, self.comparable)
         if by_bands.later.sum() <= prefix_filter.CROWDED * len(self.rows):
             return by_bands
@@ -60,7 +62,10 @@ class Sets:
         return min(by_bands, *by_prefixes, key=lambda buckets: buckets.later.sum())
 
     def deduplicate_against(self, kept: "Sets", threshold: float) -> Decisions:
-        """Drop the rows that are similar to a row of `kept`. The keepers are ranks in `kept`."""
+        """Drop the rows that are similar to a row of `kept`.
+
+        For each dropped row, `Decisions.keeper` is the rank in `kept` of the row that it resembles.
+        """
         kept_count = len(kept.rows)
         signatures = np.concatenate((kept.signatures, self.signatures))
         comparable = np.concatenate((kept.comparable, self.comparable))
@@ -81,10 +86,10 @@ def _find_similar(
     left: Rows,
     right: Rows,
 ) -> SimilarPairs:
-    """Return the pairs whose index is at least `threshold`.
+    """Return the pairs whose Jaccard index is at least `threshold`.
 
-    Signatures and set sizes rule most candidates out first. `right` counts the rows of `second`
-    from `offset`.
+    A comparison of signatures and set sizes first excludes most candidates. Row 0 of `second` has
+    the number `offset` in `right`.
     """
     likely = minhash.may_be_similar(signatures, left, right, threshold)
     left, right = _unique_pairs(left[likely], right[likely] - offset)
@@ -112,7 +117,7 @@ def _unique_pairs(left: Rows, right: Rows) -> tuple[Rows, Rows]:
 
 
 def jaccard(sets: Ragged, left: Rows, others: Ragged, right: Rows) -> NDArray[np.float64]:
-    """Return the Jaccard index (Jaccard 1912) of set `left[n]` of `sets`, `right[n]` of `others`.
+    """Return for each n the Jaccard index of set `left[n]` of `sets` and `right[n]` of `others`.
 
     The index is the number of shared elements divided by the number of elements in either set.
     """
@@ -126,7 +131,10 @@ def jaccard(sets: Ragged, left: Rows, others: Ragged, right: Rows) -> NDArray[np
 
 
 def _count_shared(first: Ragged, second: Ragged) -> NDArray[np.int64]:
-    """Count the elements that row n of both share: sorted together, equal ones are neighbours."""
+    """Count the elements that row n of both share.
+
+    The elements of both sets are sorted together, so shared ones are neighbours.
+    """
     first_sizes = np.diff(first.ends, prepend=0)[:, None]
     total = np.diff(first.ends + second.ends, prepend=0)[:, None]
     column = np.arange(total.max(initial=1))

@@ -13,12 +13,15 @@ from pipeline.verifiers import json_answers, scorers
 from pipeline.verifiers.code_fence import unfenced
 
 SHOWN = 80
-TIMEOUT_S = 1.0  # for one pattern and one answer: a slower pattern backtracks without end
-UNTIMED = "patternProperties"  # the schema keyword whose patterns would run without a time limit
+# For one pattern and one answer. A pattern that takes longer backtracks exponentially.
+TIMEOUT_S = 1.0
+UNTIMED = (
+    "patternProperties"  # jsonschema would run the patterns of this keyword without time limit
+)
 
 
 def matches(batch: Batch, pattern: str) -> list[Rejection | None]:
-    """Reject answers that the pattern does not match as a whole; a missing answer passes.
+    """Reject answers that the pattern does not match as a whole. A missing answer passes.
 
     Reasons: not_in_format; format_timed_out if the pattern ran for TIMEOUT_S.
     """
@@ -28,11 +31,11 @@ def matches(batch: Batch, pattern: str) -> list[Rejection | None]:
 
 
 def valid(batch: Batch, schema: Any) -> list[Rejection | None]:
-    """Reject answers that are not JSON, or break the schema; a missing answer passes.
+    """Reject answers that are not JSON, or break the schema. A missing answer passes.
 
     A Markdown code block around an answer is removed first. Reasons: not_json (RFC 8259);
-    breaks_schema (draft 2020-12, or what `$schema` names), the value says where and why;
-    format_timed_out if a pattern of the schema ran for TIMEOUT_S.
+    breaks_schema (draft 2020-12, or the draft that `$schema` names), whose value says where and
+    why; format_timed_out if a pattern of the schema ran for TIMEOUT_S.
     """
     validator = _validator(json.dumps(schema))
     answers = [sample.answer for sample in batch.samples]
@@ -40,9 +43,9 @@ def valid(batch: Batch, schema: Any) -> list[Rejection | None]:
 
 
 def listed(batch: Batch, choices: Sequence[str]) -> list[Rejection | None]:
-    """Reject answers that are none of `choices` (not_listed); a missing answer passes.
+    """Reject answers that are not in `choices`, with the reason not_listed.
 
-    Case, outer punctuation and spacing do not count.
+    A missing answer passes. Case, outer punctuation and spacing are ignored.
     """
 
     def judge(answer: str | None) -> Rejection | None:

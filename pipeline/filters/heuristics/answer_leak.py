@@ -25,11 +25,12 @@ ANNOUNCEMENTS = (  # how the first words announce an answer; {} stands for the a
 
 
 def answered_first(batch: Batch) -> list[Rejection | None]:
-    """Reject rationales that open with the answer and then only defend it.
+    """Reject rationales that begin with the answer, because then they do not lead to it.
 
-    Samples of prompts that ask for the answer first pass. Announcements ("The answer is 36
-    because") are found in English; an answer that stands alone at the beginning ("36.") is found
-    in any language. Reason: answer_before_rationale; the value is the opening.
+    A sample whose answer comes before its rationale in the reply passes. Announcements such as "The
+    answer is 36 because" are found in English only. An answer that stands alone at the beginning
+    ("36.") is found in any language. The reason is answer_before_rationale, and the value is the
+    beginning of the rationale.
     """
     return [_answered_first(sample) for sample in batch.samples]
 
@@ -37,8 +38,9 @@ def answered_first(batch: Batch) -> list[Rejection | None]:
 def leaked(batch: Batch, fields: Sequence[str] | None) -> list[Rejection | None]:
     """Reject samples whose inputs contain the ground truth, or the answer if there is none.
 
-    `fields` names the inputs to look at; None means all. For tasks whose answer must be worked
-    out: in extraction the input always contains it. Reason: answer_in_input.
+    Use it only for tasks in which the answer must be worked out. In extraction the input always
+    contains the answer. `fields` names the inputs to search; None means all. Reason:
+    answer_in_input.
     """
     names = None if fields is None else list(fields)
     return [_leaked(sample, names) for sample in batch.samples]

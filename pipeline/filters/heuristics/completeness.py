@@ -14,14 +14,17 @@ SHOWN = 80
 
 
 def finished(batch: Batch) -> list[Rejection | None]:
-    """Reject replies that ran into max_tokens (cut_at_length) or ended otherwise (not_finished)."""
+    """Reject replies that did not stop by themselves.
+
+    Reasons: cut_at_length if the reply reached max_tokens; not_finished for any other end.
+    """
     known: dict[str, Rejection | None] = {"stop": None, "length": ("cut_at_length", "length")}
     reasons = [sample.finish_reason for sample in batch.samples]
     return [known.get(reason, ("not_finished", reason)) for reason in reasons]
 
 
 def tokens(batch: Batch) -> NDArray[np.int32]:
-    """Return the completion tokens of each sample, (N,)."""
+    """Return the number of completion tokens of each sample, (N,)."""
     return np.array([sample.usage.completion_tokens for sample in batch.samples], np.int32)
 
 
@@ -43,8 +46,8 @@ def parseable(
 ) -> list[Rejection | None]:
     """Reject replies from which an answer or rationale cannot be read.
 
-    `reasoned`: for each prompt, by number, whether it asks for a rationale. Reasons: no_answer,
-    no_rationale, not_a_label, not_a_number.
+    `reasoned[n]` is True if prompt n asks for a rationale. Reasons: no_answer, no_rationale,
+    not_a_label, not_a_number.
     """
 
     def judge(sample: Sample) -> Rejection | None:

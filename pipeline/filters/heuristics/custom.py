@@ -25,20 +25,24 @@ Function = Callable[[Sample], str | Rejection | None]
 def measure(name: str) -> Measure:
     """Return the measure of function `name` ("my_module:my_filter").
 
-    It is another measure once the function's file, or one beside it that it imports, has changed.
+    It is computed again if the function's file changes, or a file beside it that it imports.
     """
     return Measure(verdicts, {"name": name, "content": [sha256(path) for path in files(name)]})
 
 
 def verdicts(batch: Batch, name: str, content: list[str]) -> list[Rejection | None]:
-    """Call the function on each sample; `content` only tells one version of it from another."""
+    """Call the function on each sample.
+
+    `content` is not used here, but as a setting of the measure it changes the name of the cached
+    column when the function's file changes.
+    """
     function = find(name)
     return [_read(name, sample, _call(name, function, sample)) for sample in batch.samples]
 
 
 @lru_cache
 def find(name: str) -> Function:
-    """Import the function "my_module:my_filter"; the working directory is on the path, too.
+    """Import the function "my_module:my_filter". Modules in the working directory are found too.
 
     Raises PipelineError if there is no such function.
     """
@@ -85,7 +89,10 @@ def files(name: str) -> list[Path]:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """Yield every part of every name that a Python file imports; some of them are modules."""
+    """Yield every part of every imported name: for `from a.b import c`, that is c, a and b.
+
+    Some of these parts are names of modules beside the file.
+    """
     if path.suffix != ".py":
         return
     for node in ast.walk(ast.parse(path.read_bytes())):

@@ -104,7 +104,7 @@ def _formats(settings: Format) -> Iterator[Measure]:
 
 
 def _reject_by_any(rows: NDArray[np.int64], *columns: Sequence[Any]) -> dict[int, Verdict]:
-    """Reject what a measure rejects; the first of several measures gives the reason."""
+    """Reject each row that some measure rejects, with the reason of the first such measure."""
     verdicts: dict[int, Verdict] = {}
     for column in columns:
         verdicts = reject_as_measured(rows, column) | verdicts

@@ -1,9 +1,9 @@
-"""The language of a reply.
+"""Reject replies in another language.
 
 py3langid's model is a naive Bayes classifier of byte n-grams over 140 languages (Lui & Baldwin
-2012, "langid.py"); its package includes it. A filter asks how likely the allowed languages are
-together, not which language is most likely: Spanish words are also likely in Galician, but neither
-language leaves any probability to English.
+2012, "langid.py"). Its package includes it. The filter uses the probability of all allowed
+languages together, not the most likely language. A Spanish text may look most like Galician, but
+then Spanish still has some probability, and English has none.
 """
 
 import re
@@ -19,21 +19,23 @@ from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
 
-# how likely the allowed languages are (-1: the text is too short), and the most likely language
+# share: probability of the allowed languages, or -1 for a text that is too short;
+# language: the most likely language
 ESTIMATE = np.dtype([("share", np.float32), ("language", "U3")])
 NO_WORDS = re.compile(r"https?://\S+|\$[^$\n]{1,200}\$|[\d_`<>{}\[\]()|#*=+/\\^~-]+")
 NO_LANGUAGE = "zxx"
-MIN_LETTERS = 20  # parts with fewer, in bytes of letters, are too short to tell
-MIN_SHARE = 0.02  # how likely the allowed languages must be, together
+MIN_LETTERS = 20  # a part whose letters take fewer bytes is too short to be classified
+MIN_SHARE = 0.02  # smallest probability of all allowed languages together
 
 
 def likelihood(
     batch: Batch, allowed: Sequence[str], parts: Sequence[str], min_letters: int
 ) -> NDArray[Any]:
-    """Return (N, P) of ESTIMATE: how likely `allowed` are in each of `parts` of each sample.
+    """Return an ESTIMATE of each of `parts` of each sample, (N, P).
 
-    `parts` are of "text", "rationale" and "answer". One with fewer than `min_letters` letters is
-    too short; a letter counts for its bytes in UTF-8, so a Chinese character for three.
+    `parts` are some of "text", "rationale" and "answer". A part with fewer than `min_letters`
+    letters is too short. A letter counts as its number of bytes in UTF-8, so a Chinese character
+    counts as three.
     """
     check(allowed)
     rows = []
@@ -45,9 +47,10 @@ def likelihood(
 def other(
     rows: NDArray[np.int64], estimates: NDArray[Any], parts: Sequence[str], least: float
 ) -> dict[int, Verdict]:
-    """Reject samples in which the allowed languages are less likely than `least`.
+    """Reject samples with a part in which the allowed languages are less likely than `least`.
 
-    Reason: other_language; the value is the first such part, its language and the likelihood.
+    The reason is other_language. The value holds the first such part, its most likely language, and
+    the probability of the allowed languages.
     """
     shares = estimates["share"][rows]  # (R, P)
     foreign = (shares >= 0) & (shares < least)

@@ -1,9 +1,9 @@
-"""Phrases that a chat model adds for form: refusals, openers, closers, chat tokens.
+"""Reject set phrases of chat models: refusals, openers, closers, chat tokens.
 
-A student would learn them as part of the task. A phrase counts only in its place: at the opening of
-the reply, rationale or answer, at the close, or at the beginning of a sentence. A phrase that the
-inputs contain belongs to the task (a letter to be rewritten may end in "Let me know if you have any
-questions").
+A student would learn them as part of the task. Most phrases count only at one place: at the opening
+or the close of the reply, rationale or answer, or at the beginning of a sentence. A phrase that the
+inputs contain is part of the task and is ignored. For example, a letter to be rewritten may end in
+"Let me know if you have any questions".
 """
 
 import re
@@ -21,10 +21,10 @@ from pipeline.records import Sample
 Reason = Literal["refused", "boilerplate"]
 Place = Literal["opening", "close", "sentence", "anywhere"]
 
-CLOSE = 240  # characters at the end of a part in which closers are looked for
+CLOSE = 240  # characters at the end of a part that are searched for closers
 SHOWN = 80
 
-# pieces of the expressions below
+# building blocks of the expressions below
 UNABLE = (
     r"(?:can(?:no|')t|can not|am (?:unable|not able)|'m (?:unable|not able|not comfortable)|won't"
     r"|will not|must decline|have to decline)"
@@ -45,7 +45,8 @@ THING = (
     r"|analysis|classification|output)"
 )
 
-# expression (without regard to case, ' for every apostrophe): an example that it finds
+# Each regular expression with a text that it matches. Case is ignored, and every apostrophe in the
+# searched text is replaced by ' first.
 PHRASES: dict[tuple[Reason, Place], dict[str, str]] = {
     ("refused", "opening"): {
         rf"(?:i'm|i am) (?:very |so |truly |really )?sorry[,.!]? (?:but |however,? )*"
@@ -150,15 +151,14 @@ PATTERNS = {key: _compiled(key[1], phrases) for key, phrases in PHRASES.items()}
 
 
 def first_phrases(batch: Batch) -> list[dict[str, str] | None]:
-    """Return by reason the first phrase of each sample; None, as in most cases, if there is "
-    "none."""
+    """Return for each sample its first phrase by reason, or None if it has no phrase."""
     return [_first_phrases(sample) or None for sample in batch.samples]
 
 
 def contains(
     rows: NDArray[np.int64], column: Sequence[dict[str, str] | None], reason: Reason
 ) -> dict[int, Verdict]:
-    """Reject samples with a phrase of this reason, "refused" or "boilerplate"; the value is it."""
+    """Reject samples with a phrase of this reason. The value is the phrase."""
     verdicts = {}
     for row in rows.tolist():
         phrases = column[row]
@@ -168,7 +168,7 @@ def contains(
 
 
 def _first_phrases(sample: Sample) -> dict[str, str]:
-    # a set in order, since the answer may be all of the text
+    # a dict removes duplicates and keeps the order: the answer may be the whole text
     parts = dict.fromkeys((sample.text, sample.rationale, sample.answer))
     texts = [_straight(part) for part in parts if part]
     phrases: dict[str, str] = {}

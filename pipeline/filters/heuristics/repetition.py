@@ -1,10 +1,11 @@
 """Reject text that repeats itself: lines, word sequences, loops, runs of one character.
 
-Shares of repeated lines and n-grams are those of Rae et al. 2021 ("Scaling language models:
-Gopher", table A1). They drop documents of which more than 0.20 of the characters are in repeated
-lines, or 0.10 in repeated 10-grams. A rationale is shorter than a web page and may say the same of
-several things, so the defaults (config.Filter) are more generous. Loops, which language models fall
-into (Holtzman et al. 2020, "The curious case of neural text degeneration"), count at any length.
+The shares of repeated lines and n-grams are defined as in Rae et al. 2021 ("Scaling language
+models: Gopher", table A1). That paper drops documents with more than 0.20 of the characters in
+repeated lines, or 0.10 in repeated 10-grams. A rationale is shorter than a web page and may say the
+same about several things, so the default limits (config.Filter) are higher. Loops are a failure of
+language models (Holtzman et al. 2020, "The curious case of neural text degeneration") and are
+measured in texts of any length.
 """
 
 import re
@@ -17,10 +18,12 @@ from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 
 N = 10  # words of an n-gram
-LEAST_LINES, LEAST_WORDS = 4, 50  # shorter texts have no share of repeated lines, or of n-grams
-LONGEST_PERIOD = 32  # units of what a loop repeats
-LEAST_COPIES = 4  # fewer in a row are no loop
-WORDLESS = 16  # units that count as one in a loop without letters: zeros, a table's rule
+# for texts with fewer lines or words, the share of repeated lines or n-grams is 0
+LEAST_LINES, LEAST_WORDS = 4, 50
+LONGEST_PERIOD = 32  # units of the longest period that is searched for
+LEAST_COPIES = 4  # a period with fewer copies in sequence is not a loop
+# A loop without letters, such as zeros or the rule of a table, may be 16 times as long.
+WORDLESS = 16
 UNSPACED = (  # scripts without spaces between words
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff"
@@ -29,8 +32,8 @@ UNSPACED = (  # scripts without spaces between words
 UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]+")
 RULES = "=_*~^#+.|─━═-"  # drawn across a page
 RUN = re.compile(rf"([^\s\d{RULES}])\1{{7,}}|([{RULES}])\2{{159,}}")
-MAX_LOOP = 12  # units of one stretch of copies
-MAX_RUN = 24  # the same character in a row
+MAX_LOOP = 12  # largest number of units in one stretch of copies
+MAX_RUN = 24  # largest number of equal characters in sequence
 REASONS = ("repeated_lines", "repeated_words", "loop", "character_run")
 
 
@@ -39,7 +42,7 @@ def measure(batch: Batch) -> NDArray[np.float32]:
 
     - the share of characters in lines that equal an earlier line;
     - the share of words in 10-grams that occurred before;
-    - units (words and marks) of the longest loop, where sixteen count as one without letters;
+    - the number of units (words and marks) in the longest loop, divided by 16 without letters;
     - the longest run of one character, except spaces, digits and short rules (-----).
     """
     rows = [_measure_text(sample.text) for sample in batch.samples]
@@ -49,7 +52,7 @@ def measure(batch: Batch) -> NDArray[np.float32]:
 def repeated(
     rows: NDArray[np.int64], amounts: NDArray[np.float32], most: Sequence[float]
 ) -> dict[int, Verdict]:
-    """Reject replies of which an amount exceeds `most` (4,); the first reason of REASONS counts."""
+    """Reject replies with an amount above `most` (4,), for the first such reason in REASONS."""
     is_over = amounts[rows] > np.array(most, np.float32)  # (R, 4)
     rejected = is_over.any(axis=1)
     first = is_over.argmax(axis=1)
@@ -100,10 +103,11 @@ def _longest_frequent(ids: NDArray[np.int32]) -> int:
 
 
 def _loops(units: Sequence[str]) -> Iterator[int]:
-    """Yield the units of each stretch that repeats one period LEAST_COPIES times or more."""
+    """Yield the units in each stretch that repeats a period LEAST_COPIES times or more."""
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(unit, len(numbers)) for unit in units], np.int32)
-    # most texts have no stretch that is long enough, so this bound saves most of the time
+    # Every unit of a loop occurs LEAST_COPIES times or more. For most texts this bound is 0, which
+    # saves most of the time.
     longest_period = min(LONGEST_PERIOD, _longest_frequent(ids) // LEAST_COPIES)
     for period in range(1, longest_period + 1):
         breaks = np.flatnonzero(ids[period:] != ids[:-period])
