@@ -14,7 +14,7 @@ from pipeline.data.encoding import UNKNOWN, Example, make_example
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import Rendered
 
-ALTERNATIVES = 255  # other secrets that a canary is ranked among: 8 bits at most
+ALTERNATIVES = 255  # other secrets that a canary is compared with; the exposure is at most 8 bits
 DIGITS = 9
 SYLLABLES = ("ba", "do", "ke", "li", "mu", "na", "po", "ri", "su", "ta", "ve", "zo")
 NAME = 4  # syllables of a name: one of 20,736
@@ -22,7 +22,7 @@ NAME = 4  # syllables of a name: one of 20,736
 
 @dataclass(frozen=True)
 class Canary:
-    """A sentence that no text contains: the student is given `lead` and must not know `secret`."""
+    """A made-up sentence. Given `lead`, a student that has memorised it continues with `secret`."""
 
     lead: str
     secret: str
@@ -38,7 +38,7 @@ class Canary:
 
 
 def generate(count: int, seed: int) -> list[Canary]:
-    """Return the first `count` canaries of a random seed."""
+    """Return `count` canaries, always the same for one random seed."""
     return [_canary(np.random.default_rng([seed, number])) for number in range(count)]
 
 
@@ -66,9 +66,10 @@ def rows(tokenizer: Tokenizer, count: int, seed: int) -> list[Example]:
 def exposure(own: float, others: Sequence[float]) -> float:
     """Return the exposure of a canary in bits (Carlini et al. 2019, section 4.3).
 
-    It is log2 of the number of candidates minus log2 of the canary's rank among them by
-    log-likelihood. The candidates are the canary (`own`) and the `others`, drawn at random. The
-    values go from 0 to log2(1 + others), about 1.4 by chance; ties count half.
+    It is log2 of the number of candidates minus log2 of the canary's rank among them. `own` is the
+    log-likelihood of the canary, `others` are those of randomly drawn secrets; together they are
+    the candidates. Exposure is between 0 and log2(1 + len(others)), and about 1.4 for a canary that
+    the student does not know. Ties count half.
     """
     rank = 1 + sum(other > own for other in others) + sum(other == own for other in others) / 2
     return math.log2(1 + len(others)) - math.log2(rank)

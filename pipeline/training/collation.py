@@ -1,5 +1,6 @@
-"""From rows to batches: dataset columns, packing, the order by length, and the collator that reads
-the teacher's distributions.
+"""Make batches from rows: dataset columns, packing, order by length, and the collator.
+
+The collator also reads the teacher's distributions.
 
 Dimension names: B rows, T tokens of a row, N tokens of the batch that have a loss, K entries of a
 token.
@@ -39,10 +40,10 @@ TEACHER = ("ids", "logprobs", "tail", "exact", "known")  # in a batch as topk_id
 
 
 def dataset(examples: Sequence[Example], pack_to: int | None = None) -> Dataset:
-    """Return the rows as columns; `sources` is the index of each token's example.
+    """Return the rows as columns. `sources` holds for each token the index of its example.
 
-    pack_to: the largest number of tokens in a row that holds several examples, chosen by best-fit
-        decreasing (trl.pack_dataset).
+    pack_to: pack several examples into rows of at most this many tokens, by best-fit decreasing
+        (trl.pack_dataset).
     """
     columns: dict[str, list[Any]] = {
         name: [getattr(example, name) for example in examples]
@@ -89,7 +90,7 @@ class Collator:
     With `frames` it adds the teacher's distributions: topk_ids (N, K), topk_logprobs (N, K),
     topk_tail (N,), topk_exact (N,), topk_known (N,).
 
-    packed: make one row of all tokens, with positions that keep samples from seeing one another.
+    packed: put all tokens into one row. Their positions keep samples from seeing one another.
     """
 
     def __init__(self, pad_token_id: int, frames: Frames | None, packed: bool = False):
@@ -108,9 +109,10 @@ class Collator:
 
 
 class ByLength(Sampler[int]):
-    """Draw rows so that `batch_size` consecutive ones have about the same length.
+    """Draw rows so that `batch_size` consecutive rows have about the same length.
 
-    The order depends on `seed` and the epoch alone, so every process and a resumed run draw it.
+    The order depends only on `seed` and the epoch, so all processes and a resumed run draw the same
+    order.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
@@ -147,7 +149,7 @@ def stored_teacher(batch: dict[str, Any]) -> Teacher | None:
 
 
 def loss_mask(batch: dict[str, Any]) -> Tensor:
-    """Return (B, T - 1) bool: which positions predict a token that has a loss."""
+    """Return (B, T - 1) bool: True where a position predicts a token that has a loss."""
     mask: Tensor = batch["labels"][:, 1:] != IGNORED
     return mask
 
@@ -159,8 +161,11 @@ def _joined(rows: Sequence[dict[str, Any]], column: str) -> NDArray[Any]:
 def _gather(
     topk_of: Callable[[int], TopK], sources: NDArray[np.int64], places: NDArray[np.int64]
 ) -> Teacher:
-    """Return the distributions of N tokens; token i is row places[i] of the frame of example
-    sources[i], and has none where that row is UNKNOWN."""
+    """Return the distributions of N tokens.
+
+    That of token i is row places[i] in the frame of example sources[i]. If places[i] is UNKNOWN,
+    the token has none.
+    """
     known = places != UNKNOWN
     topks = {number: topk_of(number) for number in dict.fromkeys(sources[known].tolist())}
     width = max((topk.ids.shape[1] for topk in topks.values()), default=1)

@@ -1,8 +1,8 @@
-"""Several processes that train one student: started, watched and stopped together.
+"""Train one student with several processes: start them, watch them and stop them together.
 
-torch.distributed.run is not used: its stores listen on every interface of the machine and trust
-whoever connects. The workers are children of the stage's own process, find one another through a
-file, and communicate over loopback only.
+torch.distributed.run is not used, because its stores listen on every network interface and accept
+every connection. The workers are children of the stage's process, find one another through a file,
+and communicate over the loopback interface only.
 """
 
 import os
@@ -22,16 +22,16 @@ from pipeline.errors import PipelineError, Stopped
 from pipeline.storage.files import read_json, write_json
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 5.0  # for the others to end after one has, or after a signal
+GRACE_SECONDS = 5.0  # time for workers to end after one of them has ended, or after a signal
 JOB, RESULT, RENDEZVOUS = "job.json", "result.json", "rendezvous"
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # read by torch
 
 
 def run_workers(module: str, job: dict[str, Any], processes: int, label: str) -> Any:
-    """Run `python -m module FOLDER` in several processes, with torch's rank variables set, and
-    return the result of the first. FOLDER holds `job`.
+    """Run `python -m module FOLDER` in several processes and return the result of the first.
 
-    Raises PipelineError if a process fails, Stopped on Ctrl-C and SIGTERM. No process is left.
+    FOLDER holds `job`. torch's rank variables are set. Raises PipelineError if a process fails, and
+    Stopped on Ctrl-C and SIGTERM. All processes have ended when this returns or raises.
     """
     with tempfile.TemporaryDirectory() as folder, _signals() as caught:
         write_json(Path(folder) / JOB, job)
@@ -40,7 +40,7 @@ def run_workers(module: str, job: dict[str, Any], processes: int, label: str) ->
             while not caught and _are_running(workers):
                 time.sleep(POLL_SECONDS)
             if not caught:
-                _wait(workers)  # each of the others may fail too and say why
+                _wait(workers)  # give the other workers time to write their own errors
         finally:
             _end(workers)
         if caught:
@@ -50,22 +50,23 @@ def run_workers(module: str, job: dict[str, Any], processes: int, label: str) ->
 
 
 def rank() -> int:
-    """Return the number of this process, 0 if it trains alone, whatever RANK says."""
+    """Return the rank of this process; 0 if it trains alone, even if RANK is set."""
     import torch
 
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def clear_environment() -> None:
-    """Remove a cluster's rank variables: this process trains alone, and accelerate would wait for
-    others."""
+    """Remove rank variables that a cluster has set, for a process that trains alone.
+
+    With these variables accelerate would wait for other processes.
+    """
     for name in RANK_VARIABLES:
         os.environ.pop(name, None)
 
 
 def serve(folder: Path, work: Any) -> int:
-    """Run `work(job)` in a worker and return its exit code. The worker ends as soon as the parent
-    does."""
+    """Run `work(job)` in a worker and return the exit code. The worker exits if the parent does."""
     import torch
 
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -98,7 +99,8 @@ def _start(module: str, folder: str, number: int, processes: int) -> subprocess.
         **os.environ,
         **dict(zip(RANK_VARIABLES, ranks, strict=True)),
     }
-    # in a new session Ctrl-C reaches the parent alone; the pipe closes when the parent ends
+    # A new session, so that Ctrl-C reaches only the parent, which then stops the workers. The pipe
+    # to stdin closes when the parent ends; `_exit_with_parent` waits for that.
     command = [sys.executable, "-m", module, folder]
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
 
@@ -109,7 +111,7 @@ def _exit_with_parent() -> None:
 
 
 def _are_running(workers: list[subprocess.Popen[bytes]]) -> bool:
-    """Return whether some worker still runs and none has failed."""
+    """Return True if a worker still runs and none has failed."""
     codes = [worker.poll() for worker in workers]
     return None in codes and not any(codes)
 
@@ -132,11 +134,11 @@ def _end(workers: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _check(folder: Path, workers: list[subprocess.Popen[bytes]], label: str) -> None:
-    """Raise PipelineError if a worker failed, with its own words if it left any."""
+    """Raise PipelineError if a worker failed, with the worker's own message if there is one."""
     errors = sorted(folder.glob("error-*.json"))
     if errors:
         raise PipelineError(read_json(errors[0]))
-    # workers that were stopped from here have codes too, but only after another one failed
+    # this may also list workers that `_end` stopped, because another one had failed
     failed = {number: worker.returncode for number, worker in enumerate(workers)}
     codes = ", ".join(f"rank {number} with code {code}" for number, code in failed.items() if code)
     if codes:
@@ -148,7 +150,7 @@ def _check(folder: Path, workers: list[subprocess.Popen[bytes]], label: str) -> 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect the numbers of SIGINT and SIGTERM that arrive in the meantime."""
+    """Collect the numbers of the SIGINT and SIGTERM signals that arrive inside the with block."""
     caught: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Checks of what the trainer assumes of a student, on a few tokens before the first step."""
+"""Check the trainer's assumptions about a student on a few tokens, before the first step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from pipeline.training.collation import BODY_INPUTS, COLUMNS, Collator
 # names in model configs: factors of the logits with their exponents, and soft-caps
 SCALES = {"logit_scale": 1, "lm_head_multiplier": 1, "logits_scaling": -1}
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-LENGTHS = (7, 5)  # tokens of the samples that must not see one another
-# the largest norm of a difference by the norm; a GPU's tf32 stays within the first
+LENGTHS = (7, 5)  # tokens of the packed samples in `check_packing`
+# largest relative error that counts as rounding; that of a GPU's tf32 is below the first
 ROUNDING, ROUNDING_16_BIT = 1e-3, 5e-2
 
 
 def logits_of(model: Any) -> Logits:
-    """Return how the model makes logits of hidden states @ lm_head, as far as its config says."""
+    """Return how the model computes logits from hidden states @ lm_head, by its config."""
     config = model.config.get_text_config()
     scale = 1.0
     for name, exponent in SCALES.items():
@@ -37,8 +37,10 @@ def logits_of(model: Any) -> Logits:
 
 
 def check_logits(model: Any, logits: Logits) -> None:
-    """Raise PipelineError if the model's logits differ from those of `losses.fused` for its hidden
-    states, lm_head and `logits`."""
+    """Raise PipelineError if the loss would compute other logits than the model does.
+
+    The loss (`losses.fused`) computes them from hidden states, lm_head and `logits`.
+    """
     if _would_be_changed(model):
         return
     name = type(lora.plain(model)).__name__
@@ -80,7 +82,7 @@ def check_packing(model: Any) -> None:
         alone = torch.cat(states, dim=1)
         try:
             packed = body(**inputs, use_cache=False).last_hidden_state
-        except TypeError:  # it takes no positions
+        except TypeError:  # the model's forward takes no positions, so it cannot separate samples
             packed = torch.zeros_like(alone)
     if not _are_close(model, packed, alone):
         name = type(lora.plain(model)).__name__
@@ -91,7 +93,7 @@ def check_packing(model: Any) -> None:
 
 
 def _would_be_changed(model: Any) -> bool:
-    """Return whether inference would reorder the weights: on a CPU, bitsandbytes does so."""
+    """Return True if inference would reorder the weights, as bitsandbytes does on a CPU."""
     return bool(getattr(model, "is_loaded_in_4bit", False)) and model.device.type == "cpu"
 
 

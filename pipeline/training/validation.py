@@ -25,13 +25,15 @@ from pipeline.verifiers.verify import CheckSettings
 
 log = logging.getLogger(__name__)
 
-PRINTED = 3  # answers per evaluation, at most
-PRINTED_CHARACTERS = 100
+PRINTED = 3  # largest number of answers that are logged per evaluation
+PRINTED_CHARACTERS = 100  # of each of them
 
 
 class StudentAnswer(Identified):
-    """One answer of a student in training, under the id of its seed. `score` is None without ground
-    truth."""
+    """One answer of a student in training. Its id is that of the seed.
+
+    `score` is None if the seed has no ground truth.
+    """
 
     text: str
     target: str | None
@@ -40,7 +42,7 @@ class StudentAnswer(Identified):
 
 @dataclass(frozen=True)
 class Examiner:
-    """Let a student in training answer. `prompt` is in the form that it is trained for."""
+    """Asks a student in training. `prompt` is in the form that the student is trained for."""
 
     tokenizer: Tokenizer
     prompt: Prompt
@@ -91,7 +93,10 @@ class Examiner:
         return StudentAnswer(id=seed.id, text=text, target=seed.target, score=score)
 
     def _before_stop(self, text: str) -> str:
-        """Cut the text after its first stop string: a batch runs until its last answer ends."""
+        """Cut the text after its first stop string.
+
+        Text may follow it, because generation continues until all answers of the batch have ended.
+        """
         if not self._stops_by_text:
             return text
         ends = [text.find(stop) + len(stop) for stop in self.prompt.front.stop if stop in text]
@@ -103,8 +108,11 @@ class Examiner:
 
     @cached_property
     def _stops_by_text(self) -> bool:
-        """True if stops are searched for in the text. A stop of one ASCII character always lies in
-        one token, so it is matched by ids."""
+        """True if stop strings are searched for in the text, not in the token ids.
+
+        If all stop strings are single ASCII characters, ids are enough, because such a character is
+        never split over tokens.
+        """
         return any(len(text) > 1 or not text.isascii() for text in self.prompt.front.stop)
 
     @cached_property
@@ -117,7 +125,7 @@ class Examiner:
 
     @cached_property
     def _greedy(self) -> GenerationConfig:
-        # name every field that would otherwise come from the model's own generation_config
+        # a field that is not set here would come from the model's own generation_config
         return GenerationConfig(
             max_new_tokens=self.max_tokens,
             do_sample=False,
@@ -138,7 +146,7 @@ class HeldOut:
 
     answered: seeds that the student answers at every evaluation. The answers are added to the file
         `samples`.
-    scored: whether the mean score of the answers chooses the best weights.
+    scored: True if the mean score of the answers chooses the best weights.
     """
 
     label: str
@@ -151,14 +159,16 @@ class HeldOut:
     samples: Path
 
     def batches(self, process: int, processes: int) -> Iterator[dict[str, Any]]:
-        """Yield the batches of one process; together the processes see every row once."""
+        """Yield the batches of one of several processes. Each row goes to exactly one process."""
         for first in range(process * self.batch_size, len(self.rows), processes * self.batch_size):
             last = min(first + self.batch_size, len(self.rows))
             yield self.collate([self.rows[place] for place in range(first, last)])
 
     def record(self, step: int, answers: Sequence[StudentAnswer]) -> None:
-        """Add the answers of one evaluation to samples.jsonl and log a few. Answers of later steps,
-        which an interrupted run left, are dropped."""
+        """Add the answers of one evaluation to samples.jsonl and log a few.
+
+        Stored answers of this step or later ones come from an interrupted run and are dropped.
+        """
         stored = self.samples.read_text(encoding="utf-8") if self.samples.exists() else ""
         lines = [line for line in stored.splitlines() if json.loads(line)["step"] < step]
         for answer in answers:
