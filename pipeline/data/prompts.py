@@ -19,6 +19,9 @@ reply has none.
 A student can be trained to give the answer alone (`form: answer`), or to give either part when a
 prefix before the body asks for it (`form: steps`): see `Prompt.in_form`.
 
+The body is a template over the example's inputs; {{ inputs["Customer Message"] }} shows a column
+whose name is not one word. The inputs are only values, never part of the
+template, and control tokens of the tokenizer in them are broken up before they can act.
 The body is a template over the example's inputs. The inputs are only values, never part of the
 template. Control tokens that appear in an input are broken up, so that they stay plain text.
 """
@@ -40,6 +43,7 @@ from pipeline.errors import PipelineError
 from pipeline.records import Rendered, Seed
 
 ZERO_WIDTH_SPACE = "\u200b"
+WORDS = re.compile(r"\{\{\s*(\w+(?:[ -]+\w+)+)\s*\}\}")  # {{ Customer Message }}
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -172,11 +176,12 @@ class Prompt:
         """Fill the template with the example's inputs. Raises PipelineError if that fails."""
         tokens = tuple(control_tokens)
         try:
-            body = self.prefix + self.template.render(_defused(seed.inputs, tokens))
+            inputs = _defused(seed.inputs, tokens)
+            body = self.prefix + self.template.render({"inputs": inputs, **inputs})
         except UndefinedError as error:
             raise PipelineError(
                 f"{self.name}: {error.message} for seed {seed.id}, "
-                f"whose inputs are {', '.join(seed.inputs)}; name one of them"
+                f"whose inputs are {', '.join(map(_expression, seed.inputs))}; name one of them"
             ) from None
         except PipelineError as error:
             raise PipelineError(f"{self.name}: seed {seed.id}: {error}") from None
@@ -218,8 +223,20 @@ def load(path: str | Path) -> Prompt:
     except TemplateError as error:
         raise PipelineError(
             f"{path}: template error: {error}; "
-            "the body is a Jinja template over the example's inputs"
+            f"the body is a Jinja template over the example's inputs{_hint(body)}"
         ) from None
+
+
+def _hint(body: str) -> str:
+    """Say how to name a column of several words, if the template tries to."""
+    if found := WORDS.search(body):
+        return f"; a column of that name is written {{{{ {_expression(found[1])} }}}}"
+    return ""
+
+
+def _expression(column: str) -> str:
+    """Write a column as a template has to name it."""
+    return column if column.isidentifier() else f"inputs[{column!r}]"
 
 
 def stored_files(folder: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """Read examples from JSONL, CSV, Parquet or a Hugging Face dataset; errors name file and line."""
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -8,16 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import jsonlines
-
 from pipeline.config import Source
 from pipeline.data import patterns
+from pipeline.data.rows import Row, read_jsonl, read_rows, target_text
 from pipeline.errors import PipelineError
 from pipeline.records import Seed, digest
 from pipeline.storage.files import sha256
 
-# where ("file:line"), columns, the byte at which the row begins
-Row = tuple[str, dict[str, Any], int | None]
 CONTINUES = "and the same command continues from here"
 
 
@@ -123,30 +119,44 @@ class Cursor:
     def _jump(self, number: int) -> None:
         if self._survey.offsets:
             block = number // self._survey.stride
-            self._rows = _jsonl(Path(self._source.path or ""), self._survey.offsets[block])
+            self._rows = read_jsonl(Path(self._source.path or ""), self._survey.offsets[block])
             self._next = block * self._survey.stride
         else:
-            self._rows = _rows(self._source)
+            self._rows = read_rows(self._source)
             self._next = 0
 
 
 def _checked(source: Source) -> Iterator[tuple[Seed, int | None]]:
     """Read every seed, and the byte at which its row begins if that is known."""
     numbers: dict[str, int] = {}
-    for number, (where, row, offset) in enumerate(islice(_rows(source), source.limit)):
+    for number, (where, row, offset) in enumerate(islice(read_rows(source), source.limit)):
         seed = _seed(source, where, row)
         if seed.id in numbers:
-            earlier = next(islice(_rows(source), numbers[seed.id], None))[0]
-            raise PipelineError(
-                f"{where}: seed id '{seed.id}' was given before, at {earlier}; "
-                "give each seed an id of its own"
-            )
+            raise _repeated(source, where, seed, row, numbers[seed.id])
         numbers[seed.id] = number
         yield seed, offset
     if not numbers:
         raise PipelineError(
             f"{source.path or source.dataset}: has no seeds; put at least one row in it"
         )
+
+
+def _repeated(
+    source: Source, where: str, seed: Seed, row: dict[str, Any], number: int
+) -> PipelineError:
+    """Return the error for a row whose id is that of row `number`; count rows that are equal."""
+    earlier = next(islice(read_rows(source), number, None))[0]
+    if row.get(source.id_field) is not None:
+        return PipelineError(
+            f"{where}: seed id '{seed.id}' was given before, at {earlier}; "
+            "give each seed an id of its own"
+        )
+    ids = [_seed(source, at, other).id for at, other, _ in islice(read_rows(source), source.limit)]
+    return PipelineError(
+        f"{where}: seed id '{seed.id}' was given before, as the row has the same inputs as "
+        f"{earlier} and no '{source.id_field}'; {len(ids) - len(set(ids)):,} rows in all repeat "
+        "the inputs of an earlier one; remove them, or give each row an id"
+    )
 
 
 def load_eval(train: Iterable[Seed], source: Source, text: Callable[[Seed], str]) -> list[Seed]:
@@ -214,122 +224,13 @@ def _seed(source: Source, where: str, row: dict[str, Any]) -> Seed:
 
 
 def _target(source: Source, where: str, row: dict[str, Any]) -> str | None:
-    value = row.get(source.target_field)
-    if value is None or value == "":
-        return None
-    if source.target_pattern is None:
-        return str(value)
-    match = patterns.search(source.target_pattern, str(value), where)
+    text = target_text(row.get(source.target_field), f"{where}: {source.target_field}")
+    if text is None or source.target_pattern is None:
+        return text
+    match = patterns.search(source.target_pattern, text, where)
     if match is None:
         raise PipelineError(
             f"{where}: target_pattern {source.target_pattern!r} is not found in "
-            f"'{str(value)[-60:]}'; correct the pattern"
+            f"'{text[-60:]}'; correct the pattern"
         )
     return match.group(1).strip()
-
-
-def _rows(source: Source) -> Iterator[Row]:
-    if source.dataset:
-        return _dataset(source)
-    path = Path(source.path or "")
-    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise PipelineError(
-            f"{path}: seeds are read from {', '.join(readers)}; "
-            "for a dataset from the hub set dataset:"
-        )
-    if not path.is_file():
-        raise PipelineError(f"{path}: no such file of seeds; the config names it under task")
-    return readers[path.suffix](path)
-
-
-def _jsonl(path: Path, begin: int = 0) -> Iterator[Row]:
-    """Read rows from the byte `begin` on; line numbers count from there."""
-    with path.open("rb") as file:
-        file.seek(begin)
-        after = before = begin
-
-        def lines() -> Iterator[str]:
-            nonlocal after
-            for line in file:
-                after += len(line)
-                yield line.decode("utf-8-sig" if after == len(line) else "utf-8")
-
-        try:
-            for number, row in enumerate(jsonlines.Reader(lines()).iter(type=dict), start=1):
-                where = f"{path}:{number}"
-                yield f"{where} after byte {begin}" if begin else where, row, before
-                before = after
-        except jsonlines.InvalidLineError as error:
-            reason = str(error).split(" (line")[0]
-            raise PipelineError(
-                f"{path}:{error.lineno}: not a JSON object ({reason}); correct or remove the line"
-            ) from None
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, error) from None
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise PipelineError(
-                        f"{where}: has another number of columns than the header; "
-                        "quote commas inside a field"
-                    )
-                yield where, row, None
-        except csv.Error as error:
-            raise PipelineError(f"{path}:{reader.line_num}: not CSV ({error})") from None
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, error) from None
-
-
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> PipelineError:
-    """Find the line of the bad byte, which buffered reading does not tell."""
-    data = path.read_bytes()
-    start = 0
-    try:
-        data.decode()
-    except UnicodeDecodeError as whole_file_error:
-        start = whole_file_error.start
-    line = data[:start].count(b"\n") + 1
-    return PipelineError(f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8")
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        number = 0
-        for batch in ParquetFile(path).iter_batches():
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}:{number}", _plain(row), None
-    except (ArrowException, OSError) as error:
-        raise PipelineError(f"{path}: not Parquet ({error})") from None
-
-
-def _dataset(source: Source) -> Iterator[Row]:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(
-            source.dataset, source.name, split=source.split, revision=source.revision
-        )
-    except Exception as error:  # the hub's client raises errors without a common base
-        raise PipelineError(
-            f"dataset {source.dataset}: cannot be loaded ({str(error).splitlines()[0]}); "
-            "check its name, split and the network"
-        ) from None
-    for number, row in enumerate(rows, start=1):
-        yield f"{source.dataset}[{source.split}]:{number}", _plain(row), None
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Convert the row to JSON values, so that ids do not depend on the kind of file."""
-    plain: dict[str, Any] = json.loads(json.dumps(row, default=str))
-    return plain
