@@ -16,7 +16,7 @@ OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 def printable(text: str) -> str:
     """Return the text with control characters as JSON escapes.
 
-    The escapes keep a line of JSON the same value.
+    A line of JSON still has the same value afterwards.
     """
     return OBEYED.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
@@ -25,7 +25,7 @@ class _Console(logging.Handler):
     """Writes each message as a plain line and flushes it, so that a pipe gets the line at once.
 
     The streams are looked up at each message, since tests and engines replace them. Errors of a
-    stream are raised, not hidden: the command line ends quietly when its reader has gone.
+    stream are raised: the command line handles the one that comes when its reader has closed it.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

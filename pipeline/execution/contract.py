@@ -46,10 +46,10 @@ class Stage(Protocol):
     summary(config: Config) -> str
         Return what its command prints when all parts are done. Reads files, writes none.
     reopen(job: Job) -> None
-        Have a finished part run again for something that is not its output, such as its speed.
+        Run a finished part again to measure what is not its output, such as its speed.
     finish(config: Config) -> None
-        Write what sums up all parts. The runner calls it when the last part is done, and again
-        for a finished run; it writes nothing that is already on disk.
+        Write a summary of all parts. The runner calls it when the last part is done, and again
+        for a finished run. A file that already has the right content is not written again.
     """
 
     NAME: str
@@ -61,14 +61,15 @@ class Stage(Protocol):
     DISPOSABLE: frozenset[str]
     """Files and folders that a new start simply writes again.
 
-    A folder that holds nothing else is archived when its settings change, without an error.
+    A folder that holds only these may be restarted with other settings without an error. It is then
+    archived.
     """
 
     SHARED: bool
     """Whether many processes may work on one part at once."""
 
     def parts(self, config: Config) -> list[str]:
-        """Return the names of what is made separately; [""] for a stage that is one piece."""
+        """Return the names of the parts; [""] if the stage has only one part."""
         ...
 
     def sections(self, config: Config, part: str) -> list[str]:
@@ -88,5 +89,5 @@ class Stage(Protocol):
         ...
 
     def run(self, job: Job) -> dict[str, Any]:
-        """Make what is missing of a part. Return its counts, recomputed from the files."""
+        """Make the missing outputs of a part. Return its counts, recomputed from the files."""
         ...

@@ -12,9 +12,9 @@ from pipeline.storage.files import content, read_object, sha256
 
 
 def input_digest(begun: Path, path: Path | str | None) -> str | None:
-    """Return the SHA-256 that an input file had when a part was started, by the part's begun.json.
+    """Return the SHA-256 that an input file had when a part was started; begun.json stores it.
 
-    None where the part was not started, or does not depend on the file.
+    Return None if the part was not started, or does not depend on the file.
     """
     if not begun.exists():
         return None
@@ -78,7 +78,7 @@ def outputs(run_dir: Path, upstream: str, reader: str) -> str:
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return a line for each key whose value differs.
 
-    A retired key that one side lacks counts as its former default there.
+    If only one side has a retired key, the other side counts as having its former default.
     """
     lines = []
     for key in {**old, **new}:

@@ -11,8 +11,8 @@ from pipeline import __version__
 from pipeline.storage.files import read_object, sha256
 from pipeline.storage.shards import read_lines
 
-STARTED = frozenset({"begun.json", "work.json", "engine.log"})  # there before any result
-SHARD_NOTES = frozenset({"errors", "quarantine"})  # folders that shards in the making fill
+STARTED = frozenset({"begun.json", "work.json", "engine.log"})  # files that exist before any result
+SHARD_NOTES = frozenset({"errors", "quarantine"})  # folders that unfinished shards write to
 VERSIONED = (
     "torch",
     "vllm",
@@ -33,7 +33,7 @@ def read_manifest(run_dir: Path, name: str) -> dict[str, Any]:
 
 
 def is_barren(folder: Path, disposable: Set[str]) -> bool:
-    """Return whether a stage failed here before it made anything that must not be lost.
+    """Return True if a stage failed here before it made anything that must not be lost.
 
     `disposable` names the stage's files and folders that a new start simply writes again.
     """
@@ -46,7 +46,7 @@ def is_barren(folder: Path, disposable: Set[str]) -> bool:
 
 def _must_be_kept(path: Path) -> bool:
     if _is_passing(path) or path.suffix == ".topk" or path.name in STARTED:
-        return False  # frames are nothing without the lines that point to them
+        return False  # frames are useless without the lines that point to them
     if path.name.endswith(".jsonl.gz"):
         return any(True for _ in read_lines(path))
     return path.stat().st_size > 0
@@ -55,8 +55,8 @@ def _must_be_kept(path: Path) -> bool:
 def outputs_of(folder: Path, notes: Set[str]) -> dict[str, dict[str, Any]]:
     """Return hash and size of every file below `folder` that later stages may read.
 
-    Left out are the stage's `notes`, what the machinery writes, and shards without records: a
-    retry in which all requests failed again has changed nothing for later stages.
+    The stage's `notes` and the runner's own files are left out. So are shards without records: if
+    all requests of a retry failed again, nothing has changed for later stages.
     """
     entries = {
         str(path.relative_to(folder)): _entry(path)
@@ -76,12 +76,12 @@ def outputs_of(folder: Path, notes: Set[str]) -> dict[str, dict[str, Any]]:
 
 
 def is_note(path: Path, folder: Path, notes: Set[str]) -> bool:
-    """Return whether a file below a part's folder is one of the stage's notes, or in one."""
+    """Return True if a file below a part's folder is one of the stage's notes, or in one."""
     return path.relative_to(folder).parts[0] in notes
 
 
 def is_bookkeeping(path: Path, folder: Path) -> bool:
-    """Return whether the machinery wrote a file: about the work, locks, journals, leftovers."""
+    """Return True if a file is no output of the stage: a manifest, a log, a lock or a journal."""
     return (
         path.name in {*STARTED, "manifest.json"}
         or _is_passing(path)
@@ -91,7 +91,7 @@ def is_bookkeeping(path: Path, folder: Path) -> bool:
 
 
 def _is_passing(path: Path) -> bool:
-    """Return whether a file is a lock, or half-written: it ends with its process."""
+    """Return True if a file is a lock or half-written. It is useless once its process has ended."""
     return path.name == "lock" or path.suffix in (".lock", ".tmp")
 
 

@@ -38,6 +38,6 @@ def frames(config: Config) -> Path:
 def learnable(config: Config, drawn: bool) -> Path:
     """Return the folder of all samples that some arm may learn from.
 
-    `drawn`: an arm draws from all samples, also from those that the filters rejected.
+    `drawn`: if true, some arm draws from all samples, including rejected ones.
     """
     return frames(config) if drawn else samples(config)

@@ -1,4 +1,4 @@
-"""Keep keys and passwords out of what is printed and written: the one place that knows them.
+"""Keep keys and passwords out of printed and written text.
 
 `hide` learns a secret; `redacted` takes it out of a text. The console redacts every line, the model
 client what a server says, and the runner the config that a run folder stores.
@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
-SHORTEST = 4  # characters; a shorter secret would hide parts of words
+SHORTEST = 4  # characters; hiding a shorter secret would also hide parts of ordinary words
 # "Authorization: Bearer abc", also in JSON or Python's notation, and "Basic dXNlcjpwYXNz"
 HEADER = re.compile(
     r"((?:authorization|api[-_ ]?key)[\"']?\s*[:=]\s*[\"']?(?:(?:bearer|basic|token)\s+)?"
@@ -18,13 +18,13 @@ HEADER = re.compile(
     re.IGNORECASE,
 )
 LOGIN = re.compile(r"(?<=://)[^\s/?#\"']*@")
-# in a message: also a password that should have been quoted, since it holds a slash
+# in a message: also a password with a slash, which should have been percent-encoded
 ANY_LOGIN = re.compile(r"(?<=://)(?:[^\s/@:\"']*:[^\s\"']*|[^\s/?#\"']*)@")
 _secrets: set[str] = set()
 
 
 def hide(secret: str | None) -> None:
-    """Take this secret out of every text from now on, in plain or as a header or URL writes it."""
+    """Hide this secret in every text from now on: as it is, in URLs and in Base64."""
     if not secret or len(secret) < SHORTEST:
         return
     encoded = base64.b64encode(secret.encode()).decode()

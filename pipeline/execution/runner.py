@@ -1,8 +1,8 @@
 """Run the parts of a stage: compare the fingerprint, resume, write the manifest.
 
 `execute` is the only caller of a stage. It writes begun.json first and manifest.json last: a folder
-with a manifest is finished. A part's folder has two locks. `lock` is held by the processes at work
-there, alone or together; door.lock only while a process enters or finishes.
+with a manifest is finished. A part's folder has two locks. The processes that work there hold
+`lock`, one alone or several together. A process holds door.lock only while it enters or finishes.
 """
 
 import time
@@ -26,10 +26,10 @@ def execute(
     only: Sequence[str] | None = None,
     prepare: Callable[[Job], None] | None = None,
 ) -> bool:
-    """Run every part that is not done, or those named in `only`. Return whether there was any.
+    """Run every part that is not done, or those named in `only`. Return True if there was any.
 
-    `prepare` is called first for each part, while no other process works there: `archive`, or a
-    stage's own.
+    If given, `prepare` is called first for each part, while no other process works there. It is
+    `archive` or a function of the stage.
     """
     parts = stage.parts(config)
     unknown = [part for part in only or () if part not in parts]
@@ -44,10 +44,10 @@ def execute(
 
 
 def finish(stage: Stage, config: Config) -> None:
-    """Have a stage whose parts are all done write what sums them up, if it writes such a thing.
+    """Call the stage's `finish`, if it has one, when all its parts are done.
 
-    A run that was killed just before, or whose config now asks for other figures, is put right by
-    the next call. Nothing is written where nothing has changed.
+    Call it for a finished run too: the run may have been killed just before, or its config may now
+    ask for other figures. Files that are already right are not written again.
     """
     hook: Callable[[Config], None] | None = getattr(stage, "finish", None)
     if hook:
@@ -55,7 +55,7 @@ def finish(stage: Stage, config: Config) -> None:
 
 
 def is_done(stage: Stage, config: Config, only: Sequence[str] | None = None) -> bool:
-    """Return whether all parts, or those named in `only`, are finished.
+    """Return True if all parts, or those named in `only`, are finished.
 
     Raises PipelineError if one was started from other settings or inputs.
     """
@@ -74,7 +74,7 @@ def _job(stage: Stage, config: Config, part: str) -> Job:
 def _execute_part(
     stage: Stage, config: Config, part: str, prepare: Callable[[Job], None] | None
 ) -> bool:
-    """Run one part if it is not done, under its lock. Return whether it was run."""
+    """Run one part under its lock if it is not done. Return True if it was run."""
     job = _job(stage, config, part)
     fields = fingerprint(stage, config, part)
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _execute_part(
 
 
 def _start(stage: Stage, job: Job, fields: dict[str, str], alone: bool) -> bool:
-    """Write begun.json unless it is there. Return whether the part has to run.
+    """Write begun.json unless it exists. Return True if the part has to run.
 
     Raises PipelineError if the part was started from other settings or inputs.
     """
@@ -167,7 +167,8 @@ def archive_folder(run_dir: Path, folder: Path) -> None:
     """Move everything but the locks of a folder to RUN/replaced, under its name and the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     target = run_dir / "replaced" / f"{'-'.join(folder.relative_to(run_dir).parts)}-{stamp}"
-    # manifest first, begun.json last: what a kill leaves in between is not taken for a result
+    # move the manifest first and begun.json last: if the process is killed in between, the
+    # folder has no manifest and does not count as finished
     order = {"manifest.json": 0, "begun.json": 2}
     content = sorted(
         (path for path in folder.iterdir() if path.suffix != ".lock" and path.name != "lock"),

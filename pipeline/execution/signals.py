@@ -12,17 +12,18 @@ from typing import Any
 
 from pipeline.errors import DONE, DONE_WITH_ERRORS, Stopped
 
-DRAIN_SECONDS = 3.0  # for requests in flight
-HANG_SECONDS = 4.5  # for an engine that does not return at all
-REPEAT_SECONDS = 1.0  # nearer signals are one: the terminal's Ctrl-C and pipeline run's copy of it
+DRAIN_SECONDS = 3.0  # how long requests in flight may take to finish
+HANG_SECONDS = 4.5  # then interrupt an engine that does not return at all
+# signals closer together count as one: the terminal sends Ctrl-C, and pipeline run passes it on too
+REPEAT_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen() -> list[int]:
     """Raise Stopped in the main thread at each signal. Return a list of the signals to come.
 
-    An engine that dies of the same signal can turn it into an error of its own; the list tells the
-    two apart.
+    An engine that dies of the same signal may raise another error. If the list is not empty, that
+    error came from the signal.
     """
     received: list[int] = []
     last = 0.0
@@ -40,7 +41,7 @@ def listen() -> list[int]:
 
 
 def ignore() -> None:
-    """Ignore all signals from now on: nothing may interrupt the end of the process."""
+    """Ignore SIGINT and SIGTERM from now on: they must not interrupt the end of the process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

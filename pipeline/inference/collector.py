@@ -16,14 +16,14 @@ from pipeline.models.base import Answer, Completion, Failure, Request
 from pipeline.records import Failed, Identified
 from pipeline.storage.journal import Shard, commit_if_due, sweep
 
-FEWEST_REQUESTS = 32  # an error rate of fewer says nothing
+FEWEST_REQUESTS = 32  # the error rate of fewer requests means little: it is not checked
 
 T = TypeVar("T", bound=Identified)
 
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """A request, and a function that turns its completion into a record and perhaps a frame."""
+    """A request. `record` turns its completion into a record and, if there are logprobs, a frame."""
 
     request: Request
     record: Callable[[Completion], tuple[T, bytes | None]]
@@ -33,14 +33,14 @@ class Question(Generic[T]):
 class Collector(Generic[T]):
     """Asks for every record that is missing in some shards.
 
-    Whatever ends this early, all answers are made durable first. A request that fails is stored in
-    its shard's errors, and the run continues until more than `max_error_rate` of the requests have
-    failed; at 0 the first failure ends it.
+    If the run ends early for any reason, all answers are made durable first. A failed request is
+    stored in its shard's errors. The run continues until more than `max_error_rate` of the requests
+    have failed; if `max_error_rate` is 0, the first failure ends it.
 
     Attributes:
         question: makes the question for the id of a record; may raise PipelineError.
         failed: makes the record of a failure.
-        advice: what the message of too many failures tells the user to do.
+        advice: the end of the error message if too many requests fail; it says what to do.
     """
 
     question: Callable[[str], Question[T]]
@@ -72,7 +72,9 @@ class Collector(Generic[T]):
                     if self._stopping.overdue or (self._stopping.signal and not self._in_flight):
                         break
             except (PipelineError, KeyboardInterrupt):
-                if not self._stopping.signal:  # an engine may get Ctrl-C too, and end first
+                if (
+                    not self._stopping.signal
+                ):  # Ctrl-C also reaches the engine, which may fail first
                     raise
             finally:
                 self._release()
@@ -82,9 +84,9 @@ class Collector(Generic[T]):
         assert not self._in_flight, f"{len(self._in_flight)} requests were never answered"
 
     def _requests(self, shards: Iterable[Shard[T]]) -> Iterator[Request]:
-        """Make a request whenever the model has room for one.
+        """Yield a request whenever the model can take one.
 
-        The next shard is claimed when all of the last one is in flight.
+        The next shard is claimed when every request of the one before is in flight.
         """
         assert self._stopping is not None
         for shard in shards:
@@ -141,7 +143,7 @@ def unexpected_failure(failure: Failure) -> Failed:
 
 
 def claim_all(folder: Path, ids: list[str], record: type[T], shard_size: int) -> list[Shard[T]]:
-    """Claim all unfinished shards of a stage that one process does alone.
+    """Claim all unfinished shards of a stage that runs in one process only.
 
     The shards hold the records with these ids, `shard_size` each, in order.
     """

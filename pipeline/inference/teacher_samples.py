@@ -72,8 +72,8 @@ class Capture(Generic[S]):
     def run(self, open_model: Callable[[], Model]) -> None:
         """Make every missing sample, until this or other processes have finished all shards.
 
-        A model that dies is opened again, at most teacher.restarts times, and only if it made a
-        sample since the last time.
+        If the model dies, open it again: at most teacher.restarts times, and only if samples were
+        stored since the last start.
         """
         name = self.job.stage
         work = self.worker.work

@@ -1,4 +1,4 @@
-"""Files that survive a crash: whole or absent. docs/explanation/durability.md has the promises."""
+"""Write files so that a crash leaves them whole or absent: see docs/explanation/durability.md."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def update_json(path: Path, value: Any) -> None:
-    """Write a JSON file, unless it already holds just this value."""
+    """Write a JSON file, unless it already holds exactly this value."""
     text = _json_text(value)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_atomic(path, text)

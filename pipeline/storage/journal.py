@@ -1,15 +1,15 @@
-"""A shard in the making: a journal that only grows, and its sealing.
+"""A shard that is being filled: records are appended to a journal, which is sealed at the end.
 
     NNNNN.journal.jsonl    one line a record, appended after the record's frame is durable
     NNNNN.journal.topk     the frames that these lines point to
     NNNNN.journal.engines  versions of the engine other than the one in the frames' header
     errors/NNNNN.jsonl     requests that failed
     NNNNN.topk             the frames of the sealed shard, written before its lines
-    NNNNN.jsonl.gz         the sealed shard, in input order, never touched again
+    NNNNN.jsonl.gz         the sealed shard, in input order; it never changes
     NNNNN.lock             held by the process that works on the shard
 
-A crash leaves whole records, or a torn tail, which is cut off. Damage in the middle is copied to
-quarantine/ and regenerated.
+A crash can leave an incomplete last record, which is cut off. If a record in the middle is damaged,
+the journal is copied to quarantine/ and the record is regenerated.
 """
 
 import contextlib
@@ -42,9 +42,10 @@ def sealed_path(folder: Path, number: int) -> Path:
 
 
 class Shard(Generic[T]):
-    """One shard in the making, without the requests that failed.
+    """One shard that is being filled.
 
-    `claim` it, `recover` what is there, `add` missing records and `commit` now and then, `seal` it.
+    Call `claim`, then `recover` to read what is stored, `add` for each missing record, `commit` now
+    and then, and `seal`. Failed requests are stored beside the shard, not in it.
     """
 
     def __init__(self, folder: Path, number: int, record: type[T]):
@@ -68,20 +69,20 @@ class Shard(Generic[T]):
         """Take the shard for this process. Return False if another has it, or it is sealed."""
         if self.sealed.exists() or not self._lock.take():
             return False
-        if self.sealed.exists():  # between the first check and the lock
+        if self.sealed.exists():  # another process sealed it between the first check and the lock
             self.release()
             return False
         return True
 
     def recover(self, order: Sequence[str], header: bytes = b"") -> None:
-        """Read what is there, cut off a torn tail and copy damage to quarantine/.
+        """Read the stored records, cut off an incomplete last one, copy damage to quarantine/.
 
         Args:
             order: the ids that the shard will hold, in input order.
             header: the first bytes of its file of frames.
 
-        Raises PipelineError if the shard was started with another header. Another version of the
-        engine alone is noted, and the sealed shard names both.
+        Raises PipelineError if the shard was started with another header. If only the version of
+        the engine differs, it is noted, and the header of the sealed shard names both versions.
         """
         self.order, self.header = order, header
         self._check_header()
@@ -132,7 +133,7 @@ class Shard(Generic[T]):
         return time.monotonic() - self._committed if self._pending else 0.0
 
     def add(self, record: T, frame: bytes | None = None) -> None:
-        """Add one record, not yet durable; `commit` makes it so."""
+        """Add one record. It is durable only after `commit`."""
         assert record.id not in self.done, record.id
         if frame is not None:
             crc32 = topk.checksum(frame, _token_ids(record))
@@ -146,13 +147,13 @@ class Shard(Generic[T]):
         self.done.add(record.id)
 
     def fail(self, failed: Failed) -> None:
-        """Add a failure in place of a record, not yet durable."""
+        """Add a failure in place of a record. It is durable only after `commit`."""
         self._put(self.errors_path, failed.to_line())
         self.failed.add(failed.id)
 
     def commit(self) -> None:
         """Make everything added so far durable, frames before lines."""
-        # taken before it is written: if this is interrupted, a second call must not write it again
+        # cleared before writing: if a signal interrupts this, a second call must not write it again
         pending, self._pending = self._pending, {}
         self._committed = time.monotonic()
         for path in (self.frames_path, self.lines_path, self.errors_path):
@@ -160,7 +161,7 @@ class Shard(Generic[T]):
                 append(self._open(path), pending[path])
 
     def seal(self) -> None:
-        """Write the sealed shard in input order, drop the journal and release the shard."""
+        """Write the sealed shard in input order, delete the journal and release the shard."""
         self.commit()
         records = {record.id: record for record in self._read_journal()[0]}
         assert len(records) == len(self.done), (
@@ -217,7 +218,7 @@ class Shard(Generic[T]):
             return
         self._quarantine([f"{self.frames_path}: its header is damaged"])
         with self.frames_path.open("r+b") as file:
-            append(file, [self.header])  # frames have checksums of their own
+            append(file, [self.header])  # safe to overwrite: each frame is checked by itself
 
     def _note_engine(self, old: topk.Header) -> None:
         """Note another version of the engine. Raises PipelineError if more than that differs."""
@@ -251,7 +252,8 @@ class Shard(Generic[T]):
     def _read_journal(self) -> tuple[list[T], int, list[str]]:
         """Return (good records, the offset where they end, damage).
 
-        Bad lines at the end are a torn tail; bad ones before good ones are damage.
+        Unreadable lines at the end are an incomplete write. Unreadable lines before good ones are
+        damage.
         """
         if not self.lines_path.exists():
             return [], 0, []
@@ -300,7 +302,7 @@ class Shard(Generic[T]):
 
 
 def sweep(folder: Path) -> None:
-    """Remove journals and locks that a kill left behind of sealed shards."""
+    """Remove journals and locks of sealed shards, which a killed process may leave behind."""
     for path in [*folder.glob("*.journal.*"), *folder.glob("[0-9]*.lock")]:
         if sealed_path(folder, int(path.name.split(".")[0])).exists():
             path.unlink(missing_ok=True)

@@ -18,9 +18,9 @@ LOCK_POLL_SECONDS = 0.1
 class Lock:
     """A POSIX record lock on a file, held by one process alone or shared by many.
 
-    It ends with its process, also on a shared folder if the file system keeps locks. A forked
-    child does not hold it. Use one object per file in a process: closing a second one would end
-    the lock.
+    The system releases the lock when its process ends, also on a shared folder if the file system
+    supports locks. A forked child does not hold the lock. Use one Lock per file in a process:
+    closing a second one would release the lock.
     """
 
     def __init__(self, path: Path):
@@ -28,7 +28,10 @@ class Lock:
         self._file: IO[str] | None = None
 
     def take(self, shared: bool = False) -> bool:
-        """Take the lock if it is free, or share one held alone. Return whether it is held now."""
+        """Take the lock if it is free. Return True if this process holds it now.
+
+        With `shared`, a lock that this process holds alone becomes a shared one.
+        """
         file = self._file or self.path.open("a+")
         try:
             fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -65,7 +68,7 @@ class Lock:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for a lock and hold it alone. Others must hold it only for moments."""
+    """Wait for a lock and hold it alone in the `with` block, which must be short."""
     lock = Lock(path)
     while not lock.take():
         time.sleep(LOCK_POLL_SECONDS)

@@ -19,7 +19,8 @@ from pipeline.storage.shards import read_lines
 from pipeline.storage.topk import TopKFolder
 
 OPEN_SHARDS = 16
-ROWS = "rows.npz"  # of a folder of kept samples: their numbers, and the digest of what is numbered
+# in a folder of kept samples: their numbers in RUN/generate, and the digest of its outputs
+ROWS = "rows.npz"
 
 
 class Samples:
@@ -39,7 +40,7 @@ class Samples:
         manifest = read_object(self._finished(self.folder), "files")
         if self._rows is not None and numbered != content(manifest):
             raise PipelineError(
-                f"{folder}: its rows are those of another {self.folder}; "
+                f"{folder}: its row numbers belong to another {self.folder}; "
                 "run pipeline filter with --redo"
             )
         sources = (self.folder / "manifest.json", self._given / ROWS)
@@ -64,7 +65,7 @@ class Samples:
         return manifest
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the folder, and its digest: caches must notice that a run was regenerated."""
+        """Pickle the folder and its digest, so that caches notice if a run was regenerated."""
         return Samples, (self._given,), {"_content": self._content}
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class Samples:
 def keep(folder: Path, rows: NDArray[np.int64], source: Path) -> None:
     """Write which samples of the finished stage folder `source`, RUN/generate, are kept.
 
-    `rows` are their numbers, rising.
+    `rows` are their numbers, in ascending order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = io.BytesIO()

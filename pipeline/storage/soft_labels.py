@@ -5,7 +5,7 @@ N the number of kept samples whose label can be read. It holds
 
     ids       (L,)    the first token of each label
     samples   (N,)    the id of each sample
-    places    (N, 2)  the position in the completion that tells the label, and the label's number
+    places    (N, 2)  the position of the label's first token in the completion; the label's number
     logprobs  (N, L)  nats
 """
 
@@ -58,8 +58,9 @@ class SoftLabels:
     def topk(self, sample: str, topk: TopK) -> TopK:
         """Return a sample's distributions, with the one at its label's position replaced.
 
-        There the written token stands for its own label, the first tokens of the other labels for
-        those, and nothing is tail. Unchanged where the label could not be read.
+        At that position the token that the teacher wrote gets its label's probability. The first
+        tokens of the other labels get theirs, and the tail is empty. If the sample's label could
+        not be read, return `topk` unchanged.
         """
         if sample not in self.by_sample:
             return topk
