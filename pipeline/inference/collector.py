@@ -23,7 +23,7 @@ T = TypeVar("T", bound=Identified)
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """A request. `record` turns its completion into a record and, if there are logprobs, a frame."""
+    """A request. `record` turns its completion into a record, with logprobs also a frame."""
 
     request: Request
     record: Callable[[Completion], tuple[T, bytes | None]]
