@@ -32,7 +32,7 @@ class NoAnswerError(PipelineError):
     """A sample without a readable answer, in a form that trains on the answer."""
 
 
-class Diverged(Exception):  # noqa: N818 - a state of training, which training/fit turns into advice
+class Diverged(Exception):  # noqa: N818 - not a user error; training/fit turns it into one with advice
     """Training cannot continue from here."""
 
     def __init__(self, step: int, what: str):
@@ -45,7 +45,10 @@ class UnknownError(Exception):
 
 
 class ProcessLostError(UnknownError):
-    """The process ended, took too much memory or sent nonsense; an earlier request may be why."""
+    """The process ended, took too much memory or sent nonsense.
+
+    An earlier request may have damaged it.
+    """
 
 
 class Stopped(BaseException):

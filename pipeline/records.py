@@ -1,4 +1,4 @@
-"""The records that stages pass to one another: a JSON object a line, ids made from content."""
+"""The records that stages pass to one another: one JSON object per line, ids made from content."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class Record(BaseModel):
 
     @classmethod
     def from_line(cls, line: bytes | str, where: str) -> Self:
-        """Read one line. Raises PipelineError, which begins with `where` ("file:line")."""
+        """Read one line. Raises PipelineError, whose message begins with `where` ("file:line")."""
         try:
             return cls.model_validate_json(line)
         except ValidationError as error:
@@ -65,9 +65,10 @@ class Seed(Identified):
 
 
 class Frame(Record):
-    """The place of a sample's top-k logprobs: `nbytes` at `offset` of `file`, beside its own.
+    """Where a sample's top-k logprobs are stored: `nbytes` bytes at `offset` of `file`.
 
-    `crc32` is of these bytes and then of the sample's token ids, four bytes each.
+    `file` is in the sample's folder. `crc32` is the checksum of these bytes followed by the
+    sample's token ids, four bytes each.
     """
 
     file: str
@@ -89,10 +90,10 @@ Range = tuple[int, int]  # tokens of a completion, first to last + 1
 class Sample(Identified):
     """One completion of the teacher. Its id is its seed's id, a slash and its index.
 
-    `token_ids` are the teacher's; None where a server gives none. The prompt is not stored in every
-    sample: it is number `prompt` of the stage's prompts/, rendered with `seed`. `prompt_digest`, of
-    its token ids or its text, proves that. `rationale_tokens` and `answer_tokens` are the tokens
-    that the two were read from.
+    `token_ids` are the teacher's; None if the server gives none. The prompt is not stored in every
+    sample: it is prompt file `prompt` of the stage's prompts/, rendered with `seed`. To check that,
+    compare `prompt_digest`, the hash of its token ids or text. `rationale_tokens` and
+    `answer_tokens` are the tokens that rationale and answer were read from.
     """
 
     seed: Seed
@@ -113,9 +114,9 @@ class Sample(Identified):
 
 
 class Failed(Identified):
-    """One request that has no record, and why.
+    """One failed request, and why it failed.
 
-    `number` is that of its seed, or of the row to score, in the source, from 0.
+    `number` is the position of its seed, or of the row to score, in the source, from 0.
     """
 
     number: int
@@ -144,9 +145,9 @@ class Score(Record):
 class Scored(Identified):
     """One model's answer to one held-out example.
 
-    `confidence` is the joint probability of the answer's tokens; None where it is not known. Under
-    evaluate.fidelity, the teacher's answers have token ids, frames and `tails`: the mass outside
-    each token's entries, which a frame rounds away.
+    `confidence` is the joint probability of the answer's tokens; None if it is not known. If
+    evaluate.fidelity is set, the teacher's answers have token ids, frames and `tails`. A tail is
+    the probability outside a token's stored entries; a frame stores it too coarsely.
     """
 
     seed_id: str
@@ -166,10 +167,10 @@ class Scored(Identified):
 class Faithful(Identified):
     """How close a student is to the teacher on the teacher's answer to one held-out example.
 
-    The id is the seed's. `tokens` is the number of tokens compared; it is 0 where the student's
-    form or vocabulary cannot express the answer. `nats` is the sum of their forward KL, `same` the
-    number of tokens with the same most likely token. `rouge_l` and `chrf` compare the student's own
-    answer with the teacher's.
+    The id is the seed's. `tokens` is the number of tokens compared. It is 0 if the student's form
+    or vocabulary cannot express the answer. `nats` is the sum of the tokens' forward KL. `same` is
+    the number of tokens for which both models have the same most likely token. `rouge_l` and `chrf`
+    compare the student's own answer with the teacher's.
     """
 
     tokens: int
@@ -180,10 +181,10 @@ class Faithful(Identified):
 
 
 class Memorised(Identified):
-    """How far a student repeats the rest of one row: `same` of its `tokens`.
+    """How far a student repeats the rest of one row: the first `same` of its `tokens` tokens.
 
-    `row` is the id of the row's sample or seed, or of the held-out answer that stands for one;
-    `trained` says whether the student was trained on it.
+    `row` is the id of the row's sample or seed, or of a held-out answer used as a row. `trained` is
+    true if the student was trained on it.
     """
 
     row: str

@@ -1,6 +1,6 @@
 """Encode samples as training rows: the student's prompt, the reply, the teacher's distributions.
 
-Tokenizer, ids and lengths are checked row by row before training begins, and an error ends it.
+Tokenizer, ids and lengths of every row are checked before training begins.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class Example:
     Attributes:
         labels: IGNORED on the prompt, the token itself on the reply.
         weights: weights in the loss.
-        rows: the row of the frame with the teacher's distribution of the token, or UNKNOWN.
-        teacher_ids: the teacher's whole completion in its own ids, which the frame is about.
+        rows: for each token, the row of the frame with the teacher's distribution, or UNKNOWN.
+        teacher_ids: the teacher's whole completion, in the teacher's ids. The frame belongs to it.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Example:
 def make_example(
     identifier: str, prompt: list[int], reply: list[int], weights: list[float], rows: list[int]
 ) -> Example:
-    """Return a row with a loss on the reply alone; `weights` and `rows` are those of its tokens."""
+    """Return a row with a loss on the reply alone. `weights` and `rows` are for the reply."""
     blank = len(prompt)
     return Example(
         id=identifier,
@@ -64,16 +64,16 @@ class _Reply:
     rationale: Range | None
     answer: Range | None
     frame: Frame | None
-    by_teacher: bool  # the ids are the teacher's, to be translated for a trimmed vocabulary
+    by_teacher: bool  # if true, the ids are the teacher's; a trimmed vocabulary translates them
 
 
 @dataclass(frozen=True)
 class Encoder:
     """Makes the rows of one student in one form.
 
-    If the student has the `same_tokenizer` as the teacher, the rows have the teacher's ids, or
-    their translation by `vocabulary`. Otherwise, and where a server gave no ids, the text is
-    tokenised again and the teacher's distributions cannot be used.
+    If `same_tokenizer` is true, the rows have the teacher's ids, which `vocabulary` translates if
+    it is given. Otherwise, or if the server gave no ids, the text is tokenised again and the
+    teacher's distributions cannot be used.
     """
 
     tokenizer: Tokenizer
@@ -155,7 +155,8 @@ class Encoder:
     def _row(self, reply: _Reply, prefix: str, places: list[int]) -> Example:
         """Return the row of the prompt and the tokens at `places` of the reply.
 
-        Behind a gap in `places` the text differs from the teacher's, and its distributions with it.
+        After a gap in `places` the text before a token differs from the teacher's. So the teacher's
+        distributions no longer apply there.
         """
         prompt = dataclasses.replace(self.prompt, prefix=prefix)
         prompt_ids = self.tokenizer.encode(prompt.render(reply.seed, self.tokenizer.control_tokens))
@@ -232,7 +233,7 @@ def check_frames(
 
 
 def _part(reply: _Reply, part: Range) -> list[int]:
-    """Return the places of one part, and of the tokens behind both parts, which end the reply."""
+    """Return the positions of one part, and of the tokens after both parts, which end the reply."""
     end = max(part[1], (reply.rationale or part)[1], (reply.answer or part)[1])
     return [*range(*part), *range(end, len(reply.token_ids))]
 
@@ -250,7 +251,8 @@ def _find_parts(
 ) -> tuple[Range | None, Range | None]:
     """Find the characters of rationale and answer.
 
-    A short answer may also occur within its rationale, so it is looked for behind it first.
+    A short answer may also occur in the rationale, so the text after the rationale is searched
+    first.
     """
     begin = text.find(rationale) if rationale else -1
     if rationale is None or begin < 0:

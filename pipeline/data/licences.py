@@ -1,8 +1,8 @@
 """Check whether the licences of teacher and seeds allow a student to be trained on their text.
 
-The table, licences.yaml, summarises the named documents as of the date beside them. It is no legal
-advice: terms change, and what a licence of data or weights means for a model that was trained on
-them is unsettled in many places. Read the document itself.
+The table, licences.yaml, summarises each document as of the date beside it. It is no legal advice:
+terms change, and it is often unsettled what a licence of data or weights means for a model trained
+on them. Read the document itself.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-"""Search for the user's patterns, which may backtrack without end."""
+"""Search for the user's regular expressions, with a time limit against endless backtracking."""
 
 from typing import Any
 

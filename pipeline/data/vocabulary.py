@@ -1,4 +1,4 @@
-"""The trimmed vocabulary of a student: the teacher's tokens that it kept, and their new ids.
+"""The trimmed vocabulary of a student: the teacher's tokens that were kept, and their new ids.
 
 Dimension names: T tokens of a completion, K entries of a token, V the teacher's vocabulary.
 """
@@ -25,7 +25,7 @@ class Vocabulary:
 
     Attributes:
         tokenizer: hash of the original tokenizer, with which stored ids are compared.
-        kept: original ids, rising.
+        kept: original ids, in ascending order.
     """
 
     tokenizer: str
@@ -59,7 +59,7 @@ class Vocabulary:
     def topk(self, topk: TopK) -> TopK:
         """Return the distributions over the student's tokens.
 
-        The probability of entries that were not kept goes to the tail.
+        The probability of entries that were not kept is added to the tail.
         Raises PipelineError if a sampled token (column 0) was not kept.
         """
         self.ids(topk.ids[:, 0].tolist())

@@ -19,8 +19,8 @@ class Sampling:
     Attributes:
         temperature: 0 is greedy decoding.
         logprobs: k of the top-k logprobs, 0 for none.
-        concurrency: requests in flight, each of which is timed; None: as many as the engine takes,
-            without times.
+        concurrency: requests in flight, each of which is timed. If None, the engine decides how
+            many, and none is timed.
     """
 
     max_tokens: int
@@ -67,8 +67,8 @@ class RawTopK:
 class Completion:
     """The reply to one request. `token_ids` is None where a server gives no ids.
 
-    `seconds` and `first_token_s` count from the request to the whole reply and to its first token;
-    None where nobody asked for times or the server does not tell.
+    `seconds` is the time from the request to the end of the reply, `first_token_s` to its first
+    token. They are None if no times were asked for, or the server gives none.
     """
 
     id: str
@@ -83,7 +83,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one request has no completion, though the model can continue with others."""
+    """Why one request has no completion. The model can still answer other requests."""
 
     id: str
     reason: FailureReason
@@ -120,8 +120,8 @@ class Model(Protocol):
         """Answer every request, in any order.
 
         Yields often, sometimes an empty list, so that the caller can commit and report progress.
-        Draws from `requests` as room becomes free. Raises PipelineError if the model cannot
-        continue, EngineError if a new instance of it could.
+        Takes the next of `requests` when the model can start one. Raises PipelineError if the model
+        cannot continue, and EngineError if a new instance could.
         """
         ...
 
@@ -130,11 +130,11 @@ class Model(Protocol):
         ...
 
     def clear_cache(self) -> None:
-        """Drop what is cached of earlier prompts. Call it only while nothing is in flight."""
+        """Clear the prefix cache. Call it only while no request is in flight."""
         ...
 
     def peak_bytes(self) -> int | None:
-        """Return the most memory used since the model was opened; None if it runs elsewhere."""
+        """Return the bytes of memory that the model uses; None if it runs elsewhere."""
         ...
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class Model(Protocol):
 
 
 class NothingToRelease:
-    """The housekeeping methods of a Model that holds no cache and no memory in this process."""
+    """Methods of a Model that has no cache and no memory of its own to release or measure."""
 
     def clear_cache(self) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""The deterministic fake: a real backend without weights, for tests of logic.
+"""A deterministic fake model: a backend without weights, to test the pipeline quickly.
 
 It answers every request with one of its texts, chosen by a hash of the request, in tokens of its
 own byte-level tokenizer, with random but well-formed distributions. Metrics measured on it mean
@@ -33,9 +33,9 @@ TOKENIZER = Path(__file__).parent / "fake_tokenizer"
 
 
 class FakeModel(NothingToRelease):
-    """Answers with `replies`, of which two are orders.
+    """Answers with `replies`, two of which have a special meaning.
 
-    "!refuse" fails the request, "!die" raises EngineError as an engine that dies does.
+    "!refuse" fails the request. "!die" raises EngineError, as if the engine had died.
     """
 
     def __init__(self, name: str, replies: Sequence[str], engine: Engine, delay_s: float = 0.0):
@@ -124,7 +124,7 @@ def _generator(*parts: object) -> np.random.Generator:
 
 
 def _distributions(ids: list[int], k: int, vocab_size: int, random: np.random.Generator) -> RawTopK:
-    """Draw distributions over the whole vocabulary in which the written token mostly leads.
+    """Draw distributions over the whole vocabulary; the written token is usually the most likely.
 
     Returns arrays of the shape (T, 1 + k).
     """

@@ -1,4 +1,4 @@
-"""From a model's name in a config to a path that transformers and vLLM load, and to its identity.
+"""Find the path that transformers and vLLM load for a model's name, and the model's identity.
 
 org/name                a model on the hub
 path/to/folder          a local folder
@@ -28,7 +28,7 @@ PIECES = 1024
 
 
 def check(name: str) -> None:
-    """Raise PipelineError if `name` cannot be loaded, as far as one can tell without a network."""
+    """Raise PipelineError if `name` cannot be loaded. Hub ids are not checked."""
     if name.startswith("package:"):
         _packaged(name)
     elif _looks_local(name) and not Path(name, "config.json").is_file():
@@ -94,7 +94,7 @@ def identities(teacher: Teacher) -> dict[str, str]:
 
 
 def cache_folder() -> Path:
-    """Return the folder of converted models, which PIPELINE_CACHE moves."""
+    """Return the folder of converted models. PIPELINE_CACHE sets another one."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("PIPELINE_CACHE") or Path(base, "pipeline")) / "models"
 
@@ -154,7 +154,8 @@ def _folder_hash(folder: Path) -> str:
 def _pieces(path: Path) -> Iterator[bytes]:
     """Read up to PIECES evenly spread pieces of a file.
 
-    A small file is read whole; of a large one enough that training any layer changes the hash.
+    A small file is read whole. Of a large file, the pieces are so close together that training any
+    layer changes the hash.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -42,7 +42,7 @@ class Tokenizer:
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
-        """Return the texts that would become a control token in a prompt, the longest first."""
+        """Return the texts that the tokenizer turns into control tokens, the longest first."""
         special = {str(token) for token in self.hf.added_tokens_decoder.values() if token.special}
         return tuple(sorted(special, key=len, reverse=True))
 
@@ -53,14 +53,14 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Return the id that pads rows, which is the end token if there is no padding token."""
+        """Return the id that pads rows: the end token if there is no padding token."""
         return int(self.hf.eos_token_id if self.hf.pad_token_id is None else self.hf.pad_token_id)
 
     def encode(self, rendered: Rendered) -> list[int]:
         """Return the token ids of a prompt.
 
-        A chat goes through the model's own template. Plain text gets the tokens that the model's
-        inputs begin with. Raises PipelineError for a chat without a template.
+        A chat is rendered by the model's chat template. Plain text gets the tokens that the
+        tokenizer puts before every input. Raises PipelineError for a chat without a template.
         """
         if rendered.text is not None:
             return list(self.hf(rendered.text)["input_ids"])
@@ -88,7 +88,7 @@ class Tokenizer:
         A token that is part of a character gives U+FFFD.
         """
         if token not in self._pieces:
-            # behind an "a": some tokenizers drop a space at the beginning of a text
+            # decoded after an "a", because some tokenizers drop a space at the beginning of a text
             before = self._ids("a")
             whole = self._text([*before, token])
             self._pieces[token] = whole[len(self._text(before)) :]
@@ -97,11 +97,11 @@ class Tokenizer:
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds.
 
-        A character that is spread over several tokens stands at the last of them, and the others
-        are empty.
+        If a character is split over several tokens, the last of them has the character and the
+        others are empty.
         """
         pieces = [self.piece(token) for token in token_ids]
-        first = None  # token of a character that is spread over several
+        first = None  # first token of a character that is split over several
         for place, piece in enumerate(pieces):
             if BROKEN not in piece:
                 first = None
@@ -133,14 +133,14 @@ class Tokenizer:
         whole = lengths[-1] == len(text) and not any(BROKEN in piece for piece in decoded)
 
         def length(count: int) -> int:
-            """Measure the text of the first tokens, by decoding where characters are spread."""
+            """Return the length of the first tokens' text; decode it if characters are split."""
             return lengths[count] if whole else len(self.decode(token_ids[:count]))
 
         counts = range(len(token_ids) + 1)
         first = bisect_right(counts, begin, key=length) - 1
         last = bisect_left(counts, end, key=length)
         while not whole and last < len(token_ids) and self.decode(token_ids[:last]) != text[:end]:
-            last += 1  # half a character is as long as a whole one
+            last += 1  # half a character decodes to U+FFFD, which is as long as the character
             if length(last) > end:
                 return first, last - 1
         return first, last

@@ -7,7 +7,8 @@ from pipeline.config import Engine
 from pipeline.models.weights import load_config
 
 CPU_KV_CACHE_GIB = 2.0
-CPU_MAX_LEN = 8192  # without chunked prefill a CPU's batch must hold the longest prompt whole
+# tokens; a CPU prefills a prompt in one piece, so its batch must have room for the longest one
+CPU_MAX_LEN = 8192
 # tokens; vLLM caches a shared prefix in whole blocks, and its default of 128 caches too little
 CPU_BLOCK_SIZE = 32
 
@@ -53,7 +54,7 @@ def command_line(options: dict[str, Any]) -> list[str]:
 
 
 def _cpu_options(path: str, revision: str | None, engine: Engine) -> dict[str, Any]:
-    """Return what a CPU needs.
+    """Return the engine arguments that differ on a CPU.
 
     Seeded sampling kills a CPU engine that prefills in chunks, so prompts are prefilled whole.
     bfloat16 is many times slower than float32 where the CPU has no instructions for it.

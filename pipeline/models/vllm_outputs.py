@@ -1,4 +1,4 @@
-"""The outputs of vLLM's engine, read into answers.
+"""Turn the outputs of vLLM's engine into answers.
 
 Dimension names: T tokens of a reply, k of the top-k asked for.
 """
@@ -54,7 +54,7 @@ def unflatten(flat: Any, rows: int) -> RawTopK:
 def _refuse_abort(output: Any) -> None:
     """Raise PipelineError if the engine ended the request because it is shutting down.
 
-    An engine that shuts down, as on Ctrl-C, ends its requests one by one; they did not fail.
+    On Ctrl-C the engine shuts down and aborts its requests. They must not be stored as failures.
     """
     if output.outputs[0].finish_reason == "abort":
         raise PipelineError(

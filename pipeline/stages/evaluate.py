@@ -109,7 +109,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def reopen(job: Job) -> None:
-    """Have a finished part run again if evaluate.load was not measured, or was another load."""
+    """Let a finished part run again if the load of evaluate.load was not measured."""
     if job.manifest.exists() and _missing_load(job):
         job.manifest.unlink()
 
@@ -193,7 +193,7 @@ def _ask(
     shards: Sequence[Shard[Scored]],
     done: int,
 ) -> None:
-    """Ask the missing questions and store the scored answers. `done` answers are stored."""
+    """Ask the missing questions and store the scored answers; `done` answers are stored already."""
     sampling = Sampling(job.config.evaluate.max_tokens, logprobs=_logprobs(job.config, job.part))
     examiner = _examiner(job, model, by_id, _header(job, model))
     if examiner.header:
@@ -205,7 +205,7 @@ def _ask(
         lambda requests: model.generate(requests, sampling), shards
     )
     seconds = time.monotonic() - started
-    # the speed of a remainder would be that of a cold start
+    # after a resume only few requests may remain, so start-up would make the speed look low
     rates = None if done else (progress.tokens / seconds, len(by_id) / seconds)
     _write_cost(job, model.facts.engine, rates)
 
@@ -213,8 +213,8 @@ def _ask(
 def _logprobs(config: Config, part: str) -> int:
     """Return k of the top-k logprobs that a model is asked for.
 
-    The teacher gives what fidelity needs, other models the token's own logprob. A server is asked
-    for none unless the config says that it gives some.
+    The teacher is asked for what fidelity needs, other models for the written token's logprob. A
+    server is asked for none unless the config says that it gives some.
     """
     teacher = config.teacher
     if part != TEACHER:

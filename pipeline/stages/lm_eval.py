@@ -2,8 +2,8 @@
 
 They show what a student has forgotten outside its task; the run's folder is called forgotten.
 `pipeline evaluate` runs the stage where evaluate.lm_eval is set. The harness loads each model with
-transformers, in a process of its own (pipeline/evaluation/lm_eval_process.py). It takes its data
-from where a task says, which for most tasks is the Hugging Face hub.
+transformers, in a process of its own (pipeline/evaluation/lm_eval_process.py). A task
+says where its data comes from: for most tasks, the Hugging Face hub.
 """
 
 import importlib.util
@@ -33,7 +33,7 @@ SHARED = False
 
 
 def parts(config: Config) -> list[str]:
-    """Return the models to measure; a teacher on a server cannot be."""
+    """Return the models to measure. A teacher on a server cannot be measured."""
     teacher = [TEACHER] if config.teacher.backend == "vllm" else []
     return [*teacher, BASE, *config.train.arms] if config.evaluate.lm_eval else []
 

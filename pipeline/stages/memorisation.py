@@ -45,7 +45,7 @@ NOTES = frozenset[str]()
 DISPOSABLE = frozenset[str]()
 SHARED = False
 SHARD_SIZE = 512
-FEWEST = 10  # rows, for a share that means something
+FEWEST = 10  # rows; a share of fewer means little
 NO_TEXT = Rendered(None, "")  # requests are made of token ids
 
 
@@ -219,7 +219,7 @@ def _memorised(
 
 
 def same(rest: Sequence[int], reply: Sequence[int]) -> int:
-    """Return how many tokens two texts begin with in common."""
+    """Return how many tokens the two texts share at their beginning."""
     pairs = zip(rest, reply, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 

@@ -93,7 +93,7 @@ def summary(config: Config) -> str:
 
 
 def _prompts(job: Job) -> list[Path]:
-    """Return the prompts of the kept rows as they were, or for other text the config's prompts."""
+    """Return the prompts that made the kept rows, or for other text the config's prompts."""
     if job.config.score.source != KEPT:
         return [Path(path) for path in job.config.generate.prompt]
     return prompts.stored_files(job.run_dir / "generate")
@@ -162,7 +162,7 @@ def _tokenise(model: Model, text: str, ended: bool) -> list[int]:
 
 
 def _same_tokenizer(config: Config, run_dir: Path) -> bool:
-    """Return whether the token ids of a run are those of this teacher's tokenizer."""
+    """Return True if the token ids of a run come from this teacher's tokenizer."""
     settings = read_object(begun(run_dir, "generate"), "config")["config"]["teacher"]
     other = config.teacher.model_validate(settings)
     if other.backend == "openai" and other.tokenizer is None:

@@ -28,7 +28,7 @@ NAME = "train"
 NOTES = frozenset({"history.jsonl", "samples.jsonl", "checkpoints", "tensorboard"})
 DISPOSABLE = frozenset({"tensorboard"})
 SHARED = False
-SLOW_LOADING = 0.05  # of the time of training
+SLOW_LOADING = 0.05  # share of the training time
 
 
 def parts(config: Config) -> list[str]:
@@ -87,15 +87,15 @@ def identities(config: Config, part: str) -> Mapping[str, str]:
 
 
 def _draws_from_all(config: Config) -> bool:
-    """Return whether some arm learns from rejected samples too.
+    """Return True if some arm also learns from rejected samples.
 
-    A trimmed vocabulary must then have their tokens.
+    A trimmed vocabulary must then contain their tokens.
     """
     return any(arm.selection == "random" for arm in config.train.arms.values())
 
 
 def _checks_answers(config: Config, part: str) -> bool:
-    """Return whether a part compares answers with the ground truth."""
+    """Return True if a part compares answers with the ground truth."""
     return part != INIT and (config.train.arms[part].corrected or config.train.best_by == "score")
 
 
