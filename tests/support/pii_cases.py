@@ -36,6 +36,8 @@ HELD: list[tuple[str, str]] = [
     ("ip", "client 203.0.114.7:443 timed out"),
     ("ip", "IPv6 2a00:1450:4009:80b::200e answered"),
     ("ip", "from 151.101.1.69, at noon"),
+    ("ip", "Ping 3.120.14.9 or Server 13.32.4.17"),
+    ("ip", "ssh admin@18.184.20.7"),
     ("us_ssn", "Her SSN is 536-90-4399."),
     ("us_ssn", "social security number 536 90 4399"),
     ("gb_nhs", "NHS number 943 476 5870"),
@@ -72,6 +74,14 @@ HELD: list[tuple[str, str]] = [
 ]
 
 CLEAN: list[str] = [
+    "use logo@3x.png for the header",
+    "it loads lodash@core.min.js first",
+    "it needs Python 3.11.2.1 or later",
+    "Upgrade to OpenSSL 1.1.1.7, please.",
+    "pip install torch==2.1.0.1",
+    "needs 8.4.2.1 or newer",
+    "Write to you@yourdomain.com or name@company.com.",
+    "The server listens on 1.2.3.4, say.",
     "The order number is 4111111111111112.",
     "Add 1234567890123456 and 9876543210987654.",
     "48 / 2 = 24, and 48 + 24 = 72, so she sold 72 clips.",

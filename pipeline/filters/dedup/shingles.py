@@ -30,8 +30,8 @@ def shingle(texts: Sequence[str], size: int) -> Ragged:
     """Return the set of shingles of `size` words of each text, as rising uint32.
 
     A shorter text is one shingle; a text without words is the empty set. Case, punctuation and
-    spacing do not count; symbols (+, <, €, emoji) are words. Two different shingles share a hash
-    with a probability of 1 in 4e9.
+    spacing do not count; symbols (+, <, €, emoji) and operators (a - 1, a * 1) are words. Two
+    different shingles share a hash with a probability of 1 in 4e9.
     """
     lengths = np.array([len(text) for text in texts], np.int64)
     wide = np.array([not text.isascii() for text in texts], bool)

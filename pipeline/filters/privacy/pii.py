@@ -33,6 +33,21 @@ EMAIL = re.compile(
 RESERVED = re.compile(
     r"(?:^|\.)(?:example(?:\.(?:com|net|org))?|test|invalid|localhost|local)$", re.IGNORECASE
 )
+# last labels that are no top-level domain, as of logo@3x.png
+FILE_ENDING = re.compile(
+    r"\.(?:png|jpe?g|gif|svg|webp|avif|bmp|ico|tiff?|heic|css|scss|less|jsx?|tsx?|mjs|cjs|json"
+    r"|html?|xml|ya?ml|toml|ini|cfg|conf|lock|log|csv|tsv|txt|pdf|docx?|xlsx?|pptx?|mp[34]|wav|ogg"
+    r"|avi|webm|woff2?|ttf|otf|gz|tgz|tar|bz2|xz|whl|jar|exe|dll|deb|rpm|dmg|apk|ipynb|cpp|hpp)$",
+    re.IGNORECASE,
+)
+# addresses that stand for another, as in instructions
+PLACEHOLDER_EMAIL = re.compile(
+    r"^(?:you|your[\w.-]*|user(?:name)?|name|first[._-]?name[\w.-]*|e-?mail|someone|somebody)@"
+    r"(?:your[\w-]*|my|some|the)?-?(?:domain|company|site|website|host|server|provider|e?mail"
+    r"|organi[sz]ation|org)\.(?:com|net|org|tld)$"
+    r"|@(?:your-?[\w-]*|mydomain|domain)\.(?:com|net|org|tld)$",
+    re.IGNORECASE,
+)
 IBAN = re.compile(
     r"(?<![a-z0-9])[a-z]{2}\d{2}"
     r"(?:[a-z0-9]{11,30}|(?: [a-z0-9]{4}){2,7}(?: [a-z0-9]{1,4})?)(?![a-z0-9])",
@@ -57,8 +72,27 @@ IPV6 = re.compile(  # addresses that are routed publicly (2000::/3)
     r"(?<![\w:.])[23][0-9a-f]{3}:(?:[0-9a-f]{0,4}:){1,6}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE
 )
 NO_ADDRESS = re.compile(  # words before a version number that looks like an address
-    r"(?:version|ver|v|release|section|chapter|driver|build|§)[.:]?\s*$", re.IGNORECASE
+    r"(?:version|ver|v|release|section|sec|chapter|driver|build|firmware|update|upgrade|patch|rev"
+    r"|revision|clause|article|paragraph|figure|fig|table|appendix|step|§|[=~<>]=|\^|~)"
+    r"[.:]?[\s\"'`]*v?$",
+    re.IGNORECASE,
 )
+VERSION_AFTER = re.compile(
+    r"[\"'`*]*,?\s*(?:or|and)\s+(?:later|newer|above|higher|up|older|earlier|below)\b"
+    r"|[-+](?:alpha|beta|rc|dev|post|snapshot|release|ubuntu|deb)",
+    re.IGNORECASE,
+)
+# a product's name before a version, where the first number is small; not what comes before an
+# address
+PRODUCT = re.compile(r"(?:^|(?<=[^\w.]))[A-Z][\w+#.-]*[\s/-]\s*$")
+ADDRESS_WORD = re.compile(
+    r"\b(?:ip(?:v4)?|address(?:es)?|host|server|client|gateway|router|dns|ping|connect\w*|login"
+    r"|log(?:ged)? in|from|to|at|on|visit\w*|source|destination|peer|proxy|node|block\w*|ban\w*"
+    r"|the|is|was|and|user|traffic|request\w*|port|subnet|network|machine|ssh|traceroute|curl)\s*$",
+    re.IGNORECASE,
+)
+LARGEST_MAJOR = 30  # of a version that has its product's name before it
+PLACEHOLDER_IPS = {"1.2.3.4", "4.3.2.1", "1.1.1.2", "5.6.7.8", "11.22.33.44", "12.34.56.78"}
 RESOLVERS = {"1.1.1.1", "1.0.0.1", "8.8.8.8", "8.8.4.4", "9.9.9.9"}
 
 
@@ -152,7 +186,9 @@ def find(text: str, kinds: Sequence[str], regions: Sequence[str]) -> Iterator[Fo
 
 def _emails(text: str) -> Iterator[Found]:
     for match in EMAIL.finditer(text):
-        if not RESERVED.search(match.group(1)):
+        found = match.group()
+        is_file = FILE_ENDING.search(found) is not None
+        if not (is_file or RESERVED.search(match.group(1)) or PLACEHOLDER_EMAIL.search(found)):
             yield "email", match.group()
 
 
@@ -178,15 +214,28 @@ def _cards(text: str) -> Iterator[Found]:
 
 
 def _ip_addresses(text: str) -> Iterator[Found]:
-    """Yield public IP addresses, except those of documentation and of well-known name servers."""
+    """Yield public IP addresses, except those of documentation, name servers and placeholders.
+
+    A version number that looks like one is none.
+    """
     for match in (*IPV4.finditer(text), *IPV6.finditer(text)):
         try:
             address = ipaddress.ip_address(match.group())
         except ValueError:
             continue
-        is_personal = address.is_global and match.group() not in RESOLVERS
-        if is_personal and not NO_ADDRESS.search(_text_before(match)):
+        is_personal = address.is_global and match.group() not in RESOLVERS | PLACEHOLDER_IPS
+        if is_personal and not (address.version == 4 and _is_version(match)):
             yield "ip", match.group()
+
+
+def _is_version(match: re.Match[str]) -> bool:
+    """Return whether the words beside four numbers say that they are a version or a section."""
+    before = _text_before(match)
+    if NO_ADDRESS.search(before) or VERSION_AFTER.match(match.string, match.end()):
+        return True
+    is_small = int(match.group().partition(".")[0]) <= LARGEST_MAJOR
+    named = PRODUCT.search(before)
+    return bool(is_small and named and not ADDRESS_WORD.search(before.rstrip("/- ")))
 
 
 def _ids(text: str) -> Iterator[Found]:

@@ -210,6 +210,41 @@ def test_shingles_are_those_of_the_plain_definition() -> None:
     assert np.array_equal(all_indices(hashed), all_indices(expected))
 
 
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("def f(a):\n    return a - 1\n", "def f(a):\n    return a * 1\n"),
+        ("12 - 3 is left at the end", "12 / 3 is left at the end"),
+        ("take n-1 of them", "take n/1 of them"),
+        ("it is -3 degrees", "it is 3 degrees"),
+        ("x**2 and more", "x*2 and more"),
+        ("é: a % b is it", "é: a & b is it"),
+        ("(a + b) * c", "(a + b) / c"),
+        ("5 \u2212 3 is it", "5 / 3 is it"),
+    ],
+)
+def test_an_operator_is_a_word(text: str, other: str) -> None:
+    """Programs and equations that differ in an operator were 1.00 alike."""
+    first, second = (set(row.tolist()) for row in shingle([text, other], 3))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("a **bold** word", "a bold word"),
+        ("a well-known e-mail of 2024-01-02", "a well known e mail of 2024 01 02"),
+        ("- one\n- two\n  * three", "one\ntwo\nthree"),
+        ("so -- at last - \nit is 5%", "so at last it is 5"),
+        ("5 \u2212 3", "5 - 3"),
+    ],
+)
+def test_other_punctuation_is_no_word(text: str, other: str) -> None:
+    """Bold text, bullets, hyphens and dashes must not hide a duplicate."""
+    first, second = (set(row.tolist()) for row in shingle([text, other], 3))
+    assert first == second
+
+
 def test_a_text_has_the_same_shingles_in_any_company() -> None:
     """A stored column depended on the other texts of its shard, or on a very long one."""
     texts = [*texts_with_copies(30), "so long a text " * (CHARACTERS // 10), "短い文", "Straße 1"]
