@@ -1,5 +1,6 @@
 """Language, repetition, stock phrases and early answers: what each must find, and must not."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +106,51 @@ def test_repetition(sample: Make, text: str, reason: str | None) -> None:
     column = repetition.measure(batch(sample(text=text)))
     verdicts = repetition.repeated(np.arange(1), column, (0.3, 0.3, 12, 24))
     assert [verdict.reason for verdict in verdicts.values()] == ([reason] if reason else [])
+
+
+NAMES = ("Ana", "Bo", "Cy", "Di", "Ed", "Flo")
+RECORDS = [{"name": name, "type": "PERSON", "confidence": "high"} for name in NAMES]
+MARKUP = "<entity>\n  <name>{}</name>\n  <type>PERSON</type>\n  <sure>high</sure>\n</entity>"
+CODE = "if {0} in seen:\n    return None\nseen.add({0})\nif not seen:\n    return None"
+VERSE = "{}\nRow, row, row your boat\ngently down the stream\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"people": RECORDS}, indent=2),
+        f"They are these:\n```json\n{json.dumps(RECORDS, indent=4)}\n```",
+        " ".join(["O"] * 14 + ["B-PER", "I-PER"]),
+        json.dumps({"tags": ["O"] * 14 + ["B-PER", "I-PER"]}),
+        json.dumps([["noun", "verb"]] * 9),
+        "\n".join(map(MARKUP.format, NAMES * 2)),
+        "\n".join(f"- name: {name}\n  type: PERSON\n  confidence: high" for name in NAMES * 3),
+        "| a | b |\n|---|---|\n" + "| not known | none of these at all |\n" * 3 + "| 1 | 2 |",
+        "<tr>" + "<td>none</td>" * 6 + "</tr>",
+        "\n".join(map(CODE.format, "abcdef")),
+        "\n".join(VERSE.format(f"{name} is in the boat today") for name in NAMES[:3]),
+    ],
+)
+def test_a_format_may_repeat(sample: Make, text: str) -> None:
+    """Right records, tags, tables, code and verse were rejected as repeated lines or loops."""
+    column = repetition.measure(batch(sample(text=text)))
+    assert repetition.repeated(np.arange(1), column, (0.3, 0.3, 12, 24)) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"why": "a story about " * 12}),
+        '{"tags": ["spam", ' + '"spam", ' * 200,
+        "\n".join(["it is spam", "it sells a thing"] * 9),
+        "\n".join(f"{n}. {SENTENCE.format(1, 2, 3)}" for n in range(5)),
+        "<p>" + "and so on " * 12 + "</p>",
+    ],
+)
+def test_a_loop_in_a_format_is_found(sample: Make, text: str) -> None:
+    """What a format excuses must not hide a model that says the same without end."""
+    column = repetition.measure(batch(sample(text=text)))
+    assert repetition.repeated(np.arange(1), column, (0.3, 0.3, 12, 24))
 
 
 def test_repetition_is_measured(sample: Make) -> None:
