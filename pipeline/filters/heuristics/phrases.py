@@ -1,9 +1,12 @@
 """Reject set phrases of chat models: refusals, openers, closers, chat tokens.
 
-A student would learn them as part of the task. Most phrases count only at one place: at the opening
-or the close of the reply, rationale or answer, or at the beginning of a sentence. A phrase that the
-inputs contain is part of the task and is ignored. For example, a letter to be rewritten may end in
-"Let me know if you have any questions".
+A student would learn them as part of the task. A phrase counts only in its place: at the opening of
+the reply, rationale or answer, at the close, or at the beginning of a sentence. A phrase that the
+inputs contain belongs to the task (a letter to be rewritten may end in "Let me know if you have any
+questions"). So does one of a kind that the target has, and a courtesy in a letter.
+
+A refusal says that the assistant cannot do what it is asked. "I am sorry, but I cannot come on
+Monday" is a person's, and may be the right text of a message.
 """
 
 import re
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.filters import sample_text
+from pipeline.filters.heuristics import refusals
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
 from pipeline.records import Sample
@@ -26,14 +30,47 @@ SHOWN = 80
 
 # building blocks of the expressions below
 UNABLE = (
-    r"(?:can(?:no|')t|can not|am (?:unable|not able)|'m (?:unable|not able|not comfortable)|won't"
-    r"|will not|must decline|have to decline)"
+    r"(?:(?:can(?:no|')t|can not|could not|couldn't)(?: really)?|am (?:unable|not able)(?: to)?"
+    r"|'m (?:unable|not able|not comfortable)(?: to)?|won't(?: be able to)?|will not(?: be"
+    r" able to)?"
+    r"|must (?:respectfully |politely )?decline(?: to)?|have to decline(?: to)?)"
+)
+# what an assistant is asked for; a person's own deeds (come, recommend a film) are the task's
+REQUEST = (
+    r"(?:(?:with |to |on |in |by )?(?:that|this|these|those|it|such|your|the|any|what you)"
+    r"(?: (?:kind|kinds|type|types|sort) of)?(?: \w+){0,2}? ?"
+    r"(?:request|requests|question|questions|query|prompt|task|topic|content|instructions?"
+    r"|information|conversation|material|demand)\b"
+    r"|(?:with |to |in |on |about )?(?:that|this|these|those|it|such requests?)\s*(?:[.!;\n]"
+    r"|,? but\b|\Z))"
+)
+DOMAIN = (
+    r"(?:(?:any |specific |personali[sz]ed )?(?:medical|legal|financial|investment|tax|professional"
+    r"|harmful|explicit|sexual|illegal|dangerous|hateful|real-time|inappropriate|fake)\b)"
 )
 DEED = (
-    r"(?:help|assist|answer|provide|comply|fulfill?|do that|do this|continue|engage|create"
-    r"|generate|discuss|share|offer|support|complete"
-    r"|respond|produce|participate|process|recommend|give (?:you )?(?:medical|legal|financial"
-    r"|advice|that|this)|access|browse|verify)"
+    rf"(?:(?:help|assist)(?: you)?(?:\s*(?:[.!;\n]|\Z)| (?:you )?{REQUEST}|"
+    rf" with (?:creating|writing|generating|making|providing|anything))"
+    rf"|(?:answer|provide|comply|fulfill?|do|continue|engage|create|generate|discuss|share|offer"
+    rf"|support|complete|respond|produce|participate|process|write|give)(?: you)?(?: in| with)? "
+    rf"(?:{REQUEST}|{DOMAIN})"
+    rf"|(?:comply|engage|participate|respond)\s*(?:[.!;\n]|\Z)"
+    r"|(?:provide|give|create|generate|write|produce|engage in|participate in|share|offer)"
+    r"(?: you)?(?: with)? (?:(?:detailed |specific |any )?instructions|guidance|discussions?"
+    r"|content"
+    r"|material|assistance) (?:for|on|about|that|which|to|with|of)\b"
+    rf"|(?:access|browse|open|view|search)(?: to)? "
+    rf"(?:the (?:internet|web)|real-time|external|websites|links|urls)\b|verify (?:real-time"
+    rf"|current)"
+    rf"|(?:provide|give|recommend|offer|share|help(?: you)? with) {DOMAIN})"
+)
+SORRY = (
+    r"(?:(?:i'm|i am) (?:very |so |truly |really |deeply )?(?:sorry|afraid)|sorry|(?:my "
+    r"|please accept"
+    r" my )?(?:sincere )?apologies|(?:i (?:must |sincerely )?)?apologi[sz]e(?: for (?:the|any)"
+    r" \w+)?"
+    r"|i regret(?: to (?:say|inform you))?|regrettably|unfortunately|thank you for \w+[^.!\n]{0,40}"
+    r"|while i (?:understand|appreciate)[^.!\n]{0,60})"
 )
 MADE = (
     r"(?:rewritten|revised|corrected|translated|improved|requested|edited|updated|final|polished"
@@ -49,32 +86,49 @@ THING = (
 # searched text is replaced by ' first.
 PHRASES: dict[tuple[Reason, Place], dict[str, str]] = {
     ("refused", "opening"): {
-        rf"(?:i'm|i am) (?:very |so |truly |really )?sorry[,.!]? (?:but |however,? )*"
-        rf"(?:as an ai|i {UNABLE})": "I'm sorry, but I can't help with that.",
-        rf"sorry[,.!]? (?:but )?(?:i {UNABLE}|as an ai)": "Sorry, but I cannot share that.",
-        r"i (?:must )?apologi[sz]e,? but "
-        r"(?:i|as an|this|that|there)\b": "I apologize, but I am not able to continue.",
-        rf"(?:unfortunately,? )?i(?: {UNABLE}|{UNABLE}) "
-        rf"(?:to )?{DEED}\b": "I cannot assist with this.",
+        rf"(?:{SORRY}[,.!;:]*\s+)?(?:but |however,? |that )*"
+        rf"i ?{UNABLE} {DEED}": "I'm sorry, but I can't help with that.",
+        rf"{SORRY}[,.!]? (?:but |however,? )*as an ai\b": "Sorry, but as an AI I have no opinion.",
+        rf"{SORRY}[,.!]? (?:but |however,? )?(?:that|this) (?:is|falls|goes"
+        rf"|request)\b[^.!?\n]{{0,40}}"
+        r"\b(?:(?:i can|i'm able|i am able)\b|guidelines|policy|policies|scope of my)"
+        r"": "I apologize, but this is something I can't do.",
+        rf"{SORRY}[,.!]? (?:but |however,? )*i ?(?:am|'m) not able to continue|{SORRY}[,.!]?"
+        rf" (?:but )?i "
+        r"?(?:cannot|can't|can not) (?:share|disclose|provide|do|answer) (?:that|this|it)"
+        r"\s*(?:[.!;\n]|,? but\b|\Z)": "Sorry, but I cannot share that.",
+        rf"{SORRY}[,.!]? (?:but |however,? )*i ?{UNABLE} (?:classify|determine|identify|translate"
+        r"|summari[sz]e|rewrite|label|extract|solve|complete)"
+        r" (?:the|this|that|your) (?:\w+ )?(?:text|message|answer|label|question|passage|sentence"
+        r"|input|content|document|task|class|category|sentiment|problem|review)\b"
+        r"": "I'm sorry, but I cannot classify this message.",
+        r"i (?:must|have to|need to) (?:respectfully |politely )?decline (?:to (?:answer|help"
+        r"|assist"
+        r"|provide|comply|write|create|generate|fulfill?)|(?:this|your|that) (?:request|question"
+        r"|task|prompt))\b": "I must decline this request.",
+        r"(?:it is|it's|that is|that's) (?:not possible|impossible) for me (?:to|as an)\b"
+        r"": "It is not possible for me to open links.",
+        r"(?:unfortunately,? )?i (?:do not|don't|currently don't|currently do not) have (?:the"
+        r" |any )?"
+        r"(?:ability|capability|capabilities|(?:real-time |direct |live )?access|permission|enough"
+        r"|sufficient) (?:to|information to|context to|real-time)\b(?=[^.!?\n]{0,20}\b(?:the"
+        r" (?:internet"
+        r"|web|news|file|files|image|link)|internet|browse|real-time|current|external|answer"
+        r"|determine|provide|open|view|see|hear|access|search|perform|assist|help|classify)\b)"
+        r"": "I don't have the ability to browse the internet.",
+        rf"(?:{SORRY}[,.!]? (?:but )?)?i ?(?:am|'m) not (?:able|allowed|permitted|programmed"
+        rf"|designed"
+        rf"|trained) to {DEED}": "I am not allowed to discuss that.",
+        rf"i ?(?:{UNABLE}|'m unable|am unable) (?:to )?(?:provide|help with|assist with"
+        rf"|fulfill?|answer) "
+        r"(?:it|that|this)\b": "I'm unable to provide it.",
         r"i do not feel comfortable|i don't feel comfortable|i(?: am|'m) "
-        r"not comfortable": "I don't feel comfortable writing that.",
+        r"not comfortable (?:with )?(?:\w+ing (?:that|this|it|such|content|about)|that|this)"
+        r"": "I'm not comfortable writing that.",
         r"as an ai\b": "As an AI, I have no opinion.",
         r"i(?:'m| am) (?:just |only )?an? (?:ai|language model|large language "
         r"model)\b(?! \w+er\b)": "I am an AI and have no feelings.",
-        r"(?:es )?tut mir leid,? aber ich kann|als "
-        r"(?:ki|künstliche intelligenz"
-        r"|sprachmodell)\b": "Es tut mir leid, aber ich kann das nicht.",
-        r"(?:je suis )?désolée?,? (?:mais )?je ne (?:peux|suis)|en tant qu'"
-        r"(?:ia|intelligence artificielle)\b": "Je suis désolé, mais je ne peux pas.",
-        r"lo siento,? (?:pero )?no puedo|como (?:una )?"
-        r"(?:ia|inteligencia artificial|modelo de lenguaje)\b": "Lo siento, pero no puedo ayudar.",
-        r"(?:desculpe|sinto muito|lamento),? (?:mas )?"
-        r"(?:eu )?não posso": "Desculpe, mas não posso ajudar.",
-        r"mi dispiace,? (?:ma )?non posso": "Mi dispiace, ma non posso.",
-        r"(?:很|非常)?(?:抱歉|对不起|對不起)[\uff0c,]?\s*(?:但)?我(?:无法|無法|不能)|作为(?:一个|一名)?"
-        r"(?:AI|人工智能|语言模型)": "抱歉\uff0c我无法回答。",
-        r"申し訳(?:ありません|ございません)が、?"
-        r".{0,20}(?:できません|できかねます)": "申し訳ありませんが、お手伝いできません。",
+        **refusals.PHRASES,
     },
     ("boilerplate", "sentence"): {
         r"as an ai(?: language)?"
@@ -90,16 +144,16 @@ PHRASES: dict[tuple[Reason, Place], dict[str, str]] = {
         r"(?:data|cut-?off))\b": "That is beyond my knowledge cutoff.",
         r"\bas of my (?:last|latest|most recent) (?:knowledge |training )?"
         r"(?:update|cut-?off|training)\b": "As of my last update, it is open.",
-        r"<\|(?:im_start|im_end|im_sep|endoftext|end_of_text|begin_of_text|eot_id|eom_id"
-        r"|start_header_id|end_header_id|user|assistant|system|end|start|channel|message|return"
-        r"|endofprompt|eot|bos|eos|pad)\|>": "spam<|im_end|>",
+        r"<\|[a-z][a-z0-9_ -]{1,30}\|>": "spam<|im_end|>",
         r"<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?"
         r"(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS)\]": "[/INST] spam",
         r"<\uff5c[^\uff5c<>]{1,30}\uff5c>": "<\uff5cend▁of▁sentence\uff5c>",
         r"(?:</s>|<eos>)\s*\Z": "spam</s>",
         r"^#{2,3} ?(?:instruction|response|input|human|assistant):?\s*$": "### Response:\nspam",
         r"\[(?:insert|enter|add|your|recipient's|sender's|customer's|client's) [a-z' /]{1,30}\]|\["
-        r"(?:company|recipient|sender) (?:name|address)\]": "Dear [Your Name],",
+        r"(?:company|recipient|sender) (?:name|address)\]|\[(?:full |first |last )?(?:name"
+        r"|date|address|signature|title|position"
+        r"|phone(?: number)?|company|email(?: address)?)\]": "Dear [Your Name],",
     },
     ("boilerplate", "opening"): {
         r"(?:sure|certainly|of course|absolutely|gladly|okay|ok|great|no problem)"
@@ -141,6 +195,23 @@ PLACES = {
     "anywhere": r"(?:{})",
 }
 
+# apostrophes that models write, and spaces
+STRAIGHT = str.maketrans(
+    dict.fromkeys("\u2019\u2018\u2032\u02bc\u02b9\u00b4`\u201b\uff07\u055a\u2035", "'")
+    | dict.fromkeys("\u00a0\u202f\u2009\u2002\u2003\u3000", " ")
+)
+MARKS = re.compile(
+    r"\*\*+|__+|(?<!\w)[*_](?=\w)|(?<=[\w.,!?])[*_](?!\w)|[\u200b-\u200d\ufeff\u2060]"
+)
+SALUTATION = re.compile(
+    r"\A\W*(?:subject|betreff|objet|asunto):|"
+    r"\A\W*(?:dear|hi|hello|hey|good (?:morning|afternoon|evening)|to whom it may"
+    r" concern)\b[^.!?\n]{0,40},?\s*\n"
+    r"|^\W*(?:(?:best|kind|warm)(?: regards| wishes)|regards|yours|sincerely"
+    r"|cheers)\b[^.!?\n]{0,30},?\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
 
 def _compiled(place: Place, phrases: Iterable[str]) -> re.Pattern[str]:
     alternatives = "|".join(f"(?:{expression})" for expression in phrases)
@@ -175,8 +246,21 @@ def _first_phrases(sample: Sample) -> dict[str, str]:
     for (reason, place), pattern in PATTERNS.items():
         if reason not in phrases:
             searched = [text[-CLOSE:] for text in texts] if place == "close" else texts
-            phrases |= _first_foreign(sample, reason, searched, pattern)
+            found = _first_foreign(sample, reason, searched, pattern)
+            if found and not _belongs_to_task(sample, reason, place, pattern):
+                phrases |= found
     return phrases if "boilerplate" in phrases else phrases | _placeholder(sample)
+
+
+def _belongs_to_task(
+    sample: Sample, reason: Reason, place: Place, pattern: re.Pattern[str]
+) -> bool:
+    """Return whether a good answer contains such a phrase: the target does, or it is a letter."""
+    target = sample.seed.target
+    if isinstance(target, str) and pattern.search(_straight(target)):
+        return True
+    is_form = reason == "boilerplate" and place in ("opening", "close")
+    return is_form and SALUTATION.search(sample.text) is not None
 
 
 def _first_foreign(
@@ -205,4 +289,6 @@ def _is_in_inputs(sample: Sample, phrase: str) -> bool:
 
 
 def _straight(text: str) -> str:
-    return text.replace("\u2019", "'")
+    """Return the text with one kind of apostrophe and of space, without marks of bold text."""
+    text = MARKS.sub("", text)
+    return text if text.isascii() and "`" not in text else text.translate(STRAIGHT)

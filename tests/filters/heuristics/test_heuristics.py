@@ -181,6 +181,20 @@ def test_every_phrase_finds_its_example(
         "I\u2019m sorry, but I can\u2019t help with that.",
         "**I cannot assist with this.**",
         "I'm unable to provide it.",
+        "I\u2032m sorry, but I can\u2032t help with that.",
+        "I`m sorry, but I can`t assist.",
+        "**I'm sorry**, but I can't help with that.",
+        "> _I'm sorry_, but I can't assist with that request.",
+        "I'm afraid I can't do that.",
+        "I don't have the ability to browse the internet.",
+        "I don't have access to real-time information.",
+        "I must decline this request.",
+        "I can't provide instructions for making weapons.",
+        "I'm sorry, but I cannot determine the answer from the text.",
+        "\u041a \u0441\u043e\u0436\u0430\u043b\u0435\u043d\u0438\u044e, \u044f "
+        "\u043d\u0435 \u043c\u043e\u0433\u0443 \u043f\u043e\u043c\u043e\u0447\u044c.",
+        "Leider kann ich diese Frage nicht beantworten.",
+        "Helaas kan ik u niet helpen.",
     ],
 )
 def test_refusal(sample: Make, text: str) -> None:
@@ -193,6 +207,17 @@ def test_refusal(sample: Make, text: str) -> None:
     "text",
     [
         "Sorry for the delay, the answer is 4.",
+        "I am sorry, but I cannot come on Monday, as I have to work.",
+        "I cannot recommend this restaurant highly enough.",
+        "I can't help falling in love with you.",
+        "Unfortunately, I cannot complete the payment, as my card was declined again.",
+        "I apologize, but the order was delayed by the storm.",
+        "I don't have access to my account since Monday.",
+        "I can't answer the phone right now.",
+        "Es tut mir leid, aber ich kann am Montag nicht kommen.",
+        "Je suis désolé, mais je ne peux pas venir lundi.",
+        "Lo siento, pero no puedo ir el lunes.",
+        "Dear Ana,\n\nWe are open.\nPlease let me know if you have any questions.\n\nYours,\nTom",
         "The model said: I'm sorry, but I can't help with that.",
         "I can see three cats.",
         "I'm sorry for your loss.",
@@ -219,6 +244,24 @@ def test_refusal(sample: Make, text: str) -> None:
 def test_plain_words_are_left_alone(sample: Make, text: str) -> None:
     """A filter that matches too much rejects good rows."""
     assert first_phrases(sample(text=text, rationale=None, answer=None)) == {}
+
+
+def test_phrases_of_the_target_are_the_tasks_own(sample: Make) -> None:
+    """A task whose good answers apologise or offer help lost all of them."""
+    reply = "I'd be happy to help you. I hope this helps!"
+    assert "boilerplate" in first_phrases(sample(text=reply, answer=None))
+    target = "I would be glad to send one. Hope this helps."
+    good = Seed(id="a", inputs={"text": "q"}, target=target)
+    assert first_phrases(sample(text=reply, answer=None, seed=good)) == {}
+    refusal = "I'm sorry, but I can't help with that."
+    good = Seed(id="a", inputs={"text": "q"}, target="Sorry, but I cannot help with this request.")
+    assert first_phrases(sample(text=refusal, answer=None, seed=good)) == {}
+
+
+@pytest.mark.parametrize("text", ["Dear [Name],", "<|python_tag|>f()", "By [Date]: <|call|>"])
+def test_placeholders_and_control_tokens(sample: Make, text: str) -> None:
+    """Only the tokens and the placeholders of a list were found."""
+    assert "boilerplate" in first_phrases(sample(text=text, answer=None))
 
 
 def test_phrases_of_the_input_are_the_tasks_own(sample: Make) -> None:
