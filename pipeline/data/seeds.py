@@ -34,6 +34,11 @@ def load(source: Source) -> list[Seed]:
     return [seed for seed, _ in _checked(source)]
 
 
+def first(source: Source, count: int) -> list[Seed]:
+    """Read the first `count` seeds, or all if there are fewer. Raises PipelineError as `load`."""
+    return [seed for seed, _ in islice(_checked(source), count)]
+
+
 class PinnedSource:
     """A source whose file must not change while a stage works on it.
 

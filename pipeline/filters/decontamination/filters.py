@@ -15,7 +15,7 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     settings = config.filter.contamination
     if settings:
         others = [Source(path=path) for path in settings.files]
-        measure = contamination.measure(config.task.eval_seeds, others)
+        measure = contamination.measure(config.task.eval_seeds, others, config.task.seeds)
         judge = partial(contamination.contaminated, near=settings.near)
         yield NamedFilter("contamination", (measure,), judge)
 

@@ -5,7 +5,10 @@ What counts depends on an item's length in words:
   3, 4     or if it is a sentence of its own in the inputs
   5 to 13  or if it occurs anywhere
   8 to     or if it occurs anywhere with some words changed, but no number
-  14 to    or if 13 of its words in a row occur that no other held-out text has
+  14 to    or if 13 of its words in a row occur that no other held-out text has, and of these
+           words at least 5 are its own
+
+A word that a tenth of the texts has (an instruction, a list of options) is not an item's own.
 
 An item with another number is another item. Where items are made by a template, so is one with
 another word in a slot.
@@ -13,14 +16,20 @@ another word in a slot.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.filters.decontamination.alignment import Alignment, Weights, align, window
+from pipeline.filters.decontamination.alignment import (
+    LIGHTEST,
+    Alignment,
+    Weights,
+    align,
+    window,
+)
 from pipeline.filters.decontamination.ngram_index import CandidateIndex, EncodedTexts, RunIndex
 from pipeline.filters.decontamination.words import (
     is_sentence,
@@ -30,6 +39,9 @@ from pipeline.filters.decontamination.words import (
     words_with_spans,
 )
 
+OWN = 5  # least words of such a run that are the item's own
+FEW = 30  # names; fewer cannot tell what the task's texts share
+COMMON, COMMON_TEXTS = 0.1, 3  # share of the texts, and number, from which on a word is common
 RUN = 13  # words in a row that identify a longer text (Brown et al. 2020, appendix C)
 # least words of an item that is found anywhere, as a sentence of the inputs, with changes
 ANYWHERE, SENTENCE, CHANGED = 5, 3, 8
@@ -86,9 +98,13 @@ class Hit:
 
 
 class Index:
-    """Held-out items, each a name and a text; of items with equal words the first counts."""
+    """Held-out items, each a name and a text; of items with equal words the first counts.
 
-    def __init__(self, items: Iterable[tuple[str, str]]):
+    `shared` are words that many training examples have. What is made of them is no contamination,
+    also where there are too few items to tell.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]], shared: Iterable[str] = ()):
         named: dict[Item, str] = {}
         for name, text in items:
             for piece in _pieces(words(text)):
@@ -96,6 +112,15 @@ class Index:
         self.items, self.names = list(named), list(named.values())
         self.sizes = [length_in_words(item) for item in self.items]
         self.weights = Weights(self.items)
+        named_words: dict[str, set[str]] = {}
+        for item, name in zip(self.items, self.names, strict=True):
+            named_words.setdefault(name, set()).update(item)
+        known = frozenset(shared)
+        self._judged_by_own = bool(known) and len(named_words) < FEW
+        self._common = known | common_words(list(named_words.values()))
+        if self._judged_by_own:  # too few names for weights by frequency
+            for word in self.weights:
+                self.weights[word] = LIGHTEST if word in self._common else self.weights.most
         templated, self._slots = _templates(self.items)
         self._fillers = [frozenset[str]()] * len(self.items)
         for number in np.flatnonzero(templated).tolist():
@@ -173,6 +198,8 @@ class Index:
         if alignment.score < least or alignment.shared < FLOOR:
             return None
         is_verbatim = alignment.run == slice(0, len(wanted))
+        if self._judged_by_own and not is_verbatim and not self._has_own_words(wanted):
+            return None
         score = 1.0 if is_verbatim else min(alignment.score, NEARLY)
         hit = Hit(score, item, part.start + alignment.first, part.start + alignment.last)
         return None if self._is_in_list(text, hit) else hit
@@ -216,9 +243,13 @@ class Index:
         taken = set()
         for number, item in sorted(enumerate(self.items), key=lambda entry: len(entry[1])):
             for run in _runs(item):
-                if run not in taken and (len(item) <= RUN or len(names[run]) == 1):
+                is_own = len(names[run]) == 1 and self._has_own_words(run)
+                if run not in taken and (len(item) <= RUN or is_own):
                     taken.add(run)
                     yield tuple(self._word_ids[word] for word in run), number
+
+    def _has_own_words(self, run: Item) -> bool:
+        return len(run) - sum(word in self._common for word in run) >= OWN
 
     def _encode(self, texts: Iterable[Sequence[str]]) -> EncodedTexts:
         ids: list[int] = []
@@ -242,6 +273,13 @@ class Index:
                     weights[self._word_ids[word]] = count * self.weights[word]
             weighed.append(weights)
         return CandidateIndex(weighed, len(self._word_ids), POSTED, least)
+
+
+def common_words(texts: Sequence[Set[str]]) -> frozenset[str]:
+    """Return the words that so many texts have that they are no text's own."""
+    counts = Counter(word for text in texts for word in text)
+    least = max(COMMON_TEXTS, COMMON * len(texts))
+    return frozenset(word for word, count in counts.items() if count >= least)
 
 
 def _fillers(item: Item, slots: frozenset[str]) -> frozenset[str]:

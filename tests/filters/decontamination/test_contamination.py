@@ -1,8 +1,10 @@
 """Which texts are copies of a held-out text, and which only look like one."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from pipeline.config import Source
 from pipeline.errors import PipelineError
 from pipeline.filters.decontamination import contamination
+from pipeline.filters.decontamination.matcher import Index, Text, common_words
 from pipeline.filters.decontamination.words import (
     is_sentence,
     length_in_words,
@@ -260,3 +263,87 @@ def test_words_and_their_places_agree(text: str) -> None:
 def test_length_in_words() -> None:
     """A Chinese character counts for half a word."""
     assert length_in_words(words("黄金 is gold")) == 3
+
+
+INSTRUCTION = (
+    "You read text messages and say what they are. Decide for the message below whether it is "
+    "unwanted advertising."
+)
+OPTIONS = (
+    "billing and payments",
+    "account access",
+    "shipping and delivery",
+    "product question",
+    "complaint about the service",
+    "other request",
+)
+SPAM = Path(__file__).parents[3] / "data" / "sms_spam"
+
+
+def _texts(name: str, count: int) -> list[str]:
+    lines = (SPAM / name).read_text().splitlines()[:count]
+    return [json.loads(line)["text"] for line in lines]
+
+
+def _share(
+    folder: Path, held: list[dict[str, Any]], texts: list[str], training: list[str] | None = None
+) -> float:
+    """Return the share of texts that hold one of the held-out rows."""
+    path = folder / "held.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in held))
+    shared = [] if training is None else common_words([set(words(text)) for text in training])
+    items = contamination.held_out("eval", Source(path=str(path)), shared)
+    hits = Index(items, shared).find([Text(text, inputs=True) for text in texts])
+    return sum(hit is not None and hit.score >= 0.62 for hit in hits) / len(texts)
+
+
+@pytest.mark.parametrize("kind", ["constant", "shuffled"])
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_what_all_rows_share_is_no_contamination(tmp_path: Path, kind: str, count: int) -> None:
+    """A constant instruction or a list of options made clean rows hold a held-out text."""
+    draws = random.Random(0)
+
+    def beside() -> str:
+        options = draws.sample(OPTIONS, len(OPTIONS)) if kind == "shuffled" else OPTIONS
+        return "\n".join(options) if kind == "shuffled" else INSTRUCTION
+
+    held = [{"input": text, "other": beside()} for text in _texts("eval.jsonl", count)]
+    clean = [f"{text}\n{beside()}" for text in _texts("seeds.jsonl", 200)]
+    copies = [f"{row['input']}\n{row['other']}" for row in held]
+    assert _share(tmp_path, held, clean, clean) < 0.02
+    assert _share(tmp_path, held, copies, clean) >= 0.99
+
+
+@pytest.mark.parametrize("form", ["json", "keys", "sentence"])
+@pytest.mark.parametrize("count", [3, 30, 300])
+def test_closed_answers_are_no_contamination(tmp_path: Path, form: str, count: int) -> None:
+    """Right answers out of a closed set equal those of held-out rows, and were rejected."""
+    draws = random.Random(1)
+
+    def answer() -> str:
+        record: dict[str, Any] = {
+            "team": draws.choice(["billing", "access", "shipping", "other"]),
+            "severity": draws.choice(["low", "medium", "high"]),
+            "needs_human": draws.choice([True, False]),
+            "language": draws.choice(["en", "de", "fr"]),
+            "sentiment": draws.choice(["negative", "neutral", "positive"]),
+        }
+        if form == "json":
+            return json.dumps(record)
+        if form == "keys":
+            return "\n".join(f"{key}: {value}" for key, value in record.items())
+        return "It is for {team}, of {severity} severity, and the tone is {sentiment}.".format(
+            **record
+        )
+
+    if form == "sentence":
+        count = max(count, 30)  # three sentences do not show that the answers are closed
+    held = [{"text": text, "target": answer()} for text in _texts("eval.jsonl", count)]
+    assert _share(tmp_path, held, [answer() for _ in range(300)]) < 0.02
+
+
+def test_an_open_value_of_a_record_is_found(tmp_path: Path) -> None:
+    """Only keys and short values are shared; a summary in a record is the row's own."""
+    summary = "the parcel was left at the wrong door of a neighbour in Leeds"
+    held = [{"text": "Where is it?", "target": json.dumps({"team": "x", "summary": summary})}]
+    assert _share(tmp_path, held, [f"It says that {summary}."]) == 1
