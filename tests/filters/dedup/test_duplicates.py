@@ -225,7 +225,7 @@ def test_shingles_are_those_of_the_plain_definition() -> None:
 )
 def test_an_operator_is_a_word(text: str, other: str) -> None:
     """Programs and equations that differ in an operator were 1.00 alike."""
-    first, second = (set(row.tolist()) for row in shingle([text, other], 3))
+    first, second = as_sets(shingle([text, other], 3))
     assert first != second
 
 
@@ -241,7 +241,7 @@ def test_an_operator_is_a_word(text: str, other: str) -> None:
 )
 def test_other_punctuation_is_no_word(text: str, other: str) -> None:
     """Bold text, bullets, hyphens and dashes must not hide a duplicate."""
-    first, second = (set(row.tolist()) for row in shingle([text, other], 3))
+    first, second = as_sets(shingle([text, other], 3))
     assert first == second
 
 
