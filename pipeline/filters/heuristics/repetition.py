@@ -1,10 +1,11 @@
 """Reject text that repeats itself: lines, word sequences, loops, runs of one character.
 
-Shares of repeated lines and n-grams are those of Rae et al. 2021 ("Scaling language models:
-Gopher", table A1). They drop documents of which more than 0.20 of the characters are in repeated
-lines, or 0.10 in repeated 10-grams. A rationale is shorter than a web page and may say the same of
-several things, so the defaults (config.Filter) are more generous. Loops, which language models fall
-into (Holtzman et al. 2020, "The curious case of neural text degeneration"), count at any length.
+The shares of repeated lines and n-grams are defined as in Rae et al. 2021 ("Scaling language
+models: Gopher", table A1). That paper drops documents with more than 0.20 of the characters in
+repeated lines, or 0.10 in repeated 10-grams. A rationale is shorter than a web page and may say the
+same about several things, so the default limits (config.Filter) are higher. Loops are a failure of
+language models (Holtzman et al. 2020, "The curious case of neural text degeneration") and are
+measured in texts of any length.
 
 A format repeats, too, and is right: keys of JSON records, rows of tables, code, tags, refrains.
 JSON counts by its strings alone, each by itself. Other lines of a format, and the first copies of a
@@ -37,8 +38,8 @@ UNSPACED = (  # scripts without spaces between words
 UNIT = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]+")
 RULES = "=_*~^#+.|─━═-"  # drawn across a page
 RUN = re.compile(rf"([^\s\d{RULES}])\1{{7,}}|([{RULES}])\2{{159,}}")
-MAX_LOOP = 12  # units of one stretch of copies
-MAX_RUN = 24  # the same character in a row
+MAX_LOOP = 12  # largest number of units in one stretch of copies
+MAX_RUN = 24  # largest number of equal characters in sequence
 VERSE_LINES, VERSE_CHARS = 8, 80  # a text of so many lines, none longer, is verse or a list
 SOME = 0.05  # a share of which smaller ones are not looked into
 REFRAIN = 3  # copies of a line of verse that are no fault
