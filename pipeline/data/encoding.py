@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Form
-from pipeline.data.prompts import Prompt, Span
+from pipeline.data.prompts import Prompt
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import NoAnswerError, PipelineError
 from pipeline.models.tokenizer import Tokenizer
@@ -104,8 +104,7 @@ class Encoder:
         """Return the rows of an example's ground truth, written as the student's prompt says."""
         front = self.prompt.front
         text = front.target_reply(seed)
-        rationale = front.rationale.find(text) if isinstance(front.rationale, Span) else None
-        answer = front.answer.find(text)
+        rationale, answer = front.find_parts(text)
         if answer is None and self.form != "whole":
             raise PipelineError(
                 f"{self.prompt.name}: no answer can be read in the ground truth of seed {seed.id} "

@@ -5,7 +5,7 @@ They are found by markers in the text, or for reasoning models by the end-of-thi
 
 from dataclasses import dataclass
 
-from pipeline.data.prompts import Prompt
+from pipeline.data.prompts import END_OF_THINKING, THINK, Prompt, Span
 from pipeline.errors import PipelineError
 from pipeline.models.base import Completion
 from pipeline.models.tokenizer import Tokenizer
@@ -29,13 +29,32 @@ def read(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) ->
     """Read a completion by the front matter of its prompt."""
     if prompt.front.rationale == "think":
         return _think(prompt, completion, tokenizer)
-    rationale = prompt.front.rationale.find(completion.text) if prompt.front.rationale else None
-    answer = prompt.front.answer.find(completion.text)
+    text = completion.text
+    thought = _end_of_thought(text, prompt)
+    if thought is None:
+        return Reading(None, None, None, None)
+    rationale, answer = prompt.front.find_parts(text[thought:])
     ids = completion.token_ids if tokenizer else None
     return Reading(
-        *_part(completion.text, rationale, ids, tokenizer),
-        *_part(completion.text, answer, ids, tokenizer),
+        *_part(text, _moved(rationale, thought), ids, tokenizer),
+        *_part(text, _moved(answer, thought), ids, tokenizer),
     )
+
+
+def _end_of_thought(text: str, prompt: Prompt) -> int | None:
+    """Return where the reply begins behind <think>…</think>; None if the thought has no end."""
+    front = prompt.front
+    markers = [front.answer.start]
+    if isinstance(front.rationale, Span):
+        markers += [front.rationale.start, *front.rationale.ends]
+    if not text.lstrip().startswith(THINK) or any("think>" in marker for marker in markers):
+        return 0
+    end = text.rfind(END_OF_THINKING)
+    return None if end < 0 else end + len(END_OF_THINKING)
+
+
+def _moved(place: tuple[int, int] | None, by: int) -> tuple[int, int] | None:
+    return None if place is None else (place[0] + by, place[1] + by)
 
 
 def _think(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) -> Reading:
@@ -47,13 +66,20 @@ def _think(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) 
     ids = completion.token_ids
     rationale = rationale_tokens = None
     begin = 0
+    is_cut = completion.finish_reason == "length" or completion.text.lstrip().startswith(THINK)
     if tokenizer.end_of_thinking in ids:
         end = ids.index(tokenizer.end_of_thinking)
-        rationale = tokenizer.decode(ids[:end]).replace("<think>", "").strip() or None
-        rationale_tokens = (0, end) if rationale else None
         begin = end + 1
+    elif is_cut:  # nothing but thoughts
+        end = begin = len(ids)
+    else:
+        end = 0
+    if end:
+        rationale = tokenizer.decode(ids[:end]).replace(THINK, "").strip() or None
+        rationale_tokens = (0, end) if rationale else None
     reply = tokenizer.decode(ids[begin:])
-    answer, tokens = _part(reply, prompt.front.answer.find(reply), ids[begin:], tokenizer)
+    _, place = prompt.front.find_parts(reply)
+    answer, tokens = _part(reply, place, ids[begin:], tokenizer)
     answer_tokens = (tokens[0] + begin, tokens[1] + begin) if tokens else None
     return Reading(rationale, rationale_tokens, answer, answer_tokens)
 

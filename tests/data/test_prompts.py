@@ -1,5 +1,6 @@
 """Prompts: rendering that seed text cannot escape from, and reading answers back."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,81 @@ def test_thoughts_are_split_at_the_token(tmp_path: Path) -> None:
     assert tokenizer.decode(ids[slice(*reading.answer_tokens)]) == "4"
     assert "two and two" in tokenizer.decode(ids[slice(*reading.rationale_tokens)])
     assert replies.read(loaded, completion(tokenizer, "4"), tokenizer).rationale is None
+
+
+THINK = "rationale: think"
+TAGS = 'rationale: {start: "", end: "<answer>"}\nanswer: {start: "<answer>", end: "</answer>"}'
+LINES = 'rationale: {start: "", end: "Answer:"}\nanswer: {start: "Answer:", end: "\\n"}'
+BOX = """rationale: {start: "", end: '\\boxed{'}\nanswer: {start: '\\boxed{', end: "}"}"""
+
+
+@pytest.mark.parametrize(
+    ("front", "text", "is_cut", "answer"),
+    [
+        (THINK, "<think>First 12 pens, then 30", True, None),
+        (THINK, "First 12 pens, then 30", True, None),
+        (THINK, "<think>First 12 pens, then 30", False, None),
+        (THINK, "<think>12 pens</think>30", True, "30"),
+        (THINK, "30", False, "30"),
+        ("format: chat", "<think>First 12 pens, then 30", True, None),
+        ("format: chat", "<think>12 pens</think>\n30", False, "30"),
+        (TAGS, "<think>so <answer>7</answer>", False, None),
+        (TAGS, "<think>say <answer>7</answer></think>hm <answer>8</answer>", False, "8"),
+    ],
+)
+def test_a_thought_is_no_answer(
+    front: str, text: str, is_cut: bool, answer: str | None, tmp_path: Path
+) -> None:
+    """A reply that was cut while it thought once had its thoughts as the answer."""
+    tokenizer = Tokenizer(str(TOKENIZER))
+    loaded = prompt(tmp_path, f"---\n{front}\n---\nx")
+    reply = completion(tokenizer, text)
+    if is_cut:
+        reply = dataclasses.replace(reply, finish_reason="length")
+    assert replies.read(loaded, reply, tokenizer).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("front", "text", "answer", "rationale"),
+    [
+        (
+            TAGS,
+            "I give it between <answer> and </answer>. 3 + 4 = 7. <answer>7</answer>",
+            "7",
+            "I give it between <answer> and </answer>. 3 + 4 = 7.",
+        ),
+        (TAGS, "In <answer> tags. <answer>7</answer>", "7", "In <answer> tags."),
+        (TAGS, "a <answer>6</answer> No. <answer>7</answer>", "7", "a <answer>6</answer> No."),
+        (TAGS, "a <answer>7</answer> then <answer>", "7", "a"),
+        (LINES, "a\nAnswer: 6\nwait\nAnswer: 7", "7", "a\nAnswer: 6\nwait"),
+        (BOX, r"a \boxed{\frac{1}{2}} b", r"\frac{1}{2}", "a"),
+        (BOX, r"a \boxed{\boxed{7}}", "7", "a"),
+        (BOX, r"a \boxed{\{1, 2\}}", r"\{1, 2\}", "a"),
+        (BOX, r"a \boxed{6}, no, \boxed{x^{2}}", "x^{2}", r"a \boxed{6}, no,"),
+        (BOX, r"a \boxed{\frac{1}{2}", None, "a"),
+        (
+            TAGS.replace('</answer>"}', '</answer>", occurrence: first}'),
+            "a <answer>6</answer> b <answer>7</answer>",
+            "6",
+            "a",
+        ),
+        (
+            'rationale: {start: "Why:"}\nanswer: {start: "Answer:", end: "\\n"}',
+            "Answer: yes\nWhy: the Answer: no\nis wrong",
+            "yes",
+            "the Answer: no\nis wrong",
+        ),
+        ('answer: {start: "Answer:", end: "\\n"}', "Answer: 6\nAnswer: 7\n", "6", None),
+    ],
+)
+def test_the_answer_is_not_what_the_rationale_quotes(
+    front: str, text: str, answer: str | None, rationale: str | None, tmp_path: Path
+) -> None:
+    """The first tag was once the answer, and a box ended at the first bracket within it."""
+    tokenizer = Tokenizer(str(TOKENIZER))
+    loaded = prompt(tmp_path, f"---\n{front}\n---\nx")
+    reading = replies.read(loaded, completion(tokenizer, text), tokenizer)
+    assert (reading.answer, reading.rationale) == (answer, rationale)
 
 
 @pytest.mark.parametrize(
