@@ -101,6 +101,37 @@ def test_math_wrong_or_unparsable(answer: str, target: str, why: str) -> None:
     assert (result.value, result.explanation) == (0.0, why)
 
 
+@pytest.mark.parametrize(
+    ("answer", "target", "value"),
+    [
+        ("**73**", "73", 1.0),
+        ("So the number is **73**.", "73", 1.0),
+        ("**x = 4**", "4", 1.0),
+        ("`73`", "73", 1.0),
+        ("1728", "1331 and 1728", 0.0),
+        ("1728 and 1331", "1331, 1728", 1.0),
+        ("between 3 and 4", "4", 0.0),
+        ("30 minutes", "2 hours 30 minutes", 0.0),
+        ("2 hours 30 minutes", "2 hours 30 minutes", 1.0),
+        ("0.0000001", "0.0000002", 0.0),
+        (r"\frac{1}{2006!}", r"\frac{1}{2004!}", 0.0),
+        (r"1 + \frac{1}{\mathrm{e}}", r"1 - \frac{1}{\mathrm{e}}", 0.0),
+        ("1 1/4", "5/4", 1.0),
+        ("0 < x < 12.5", "(0, 12.5)", 1.0),
+        (r"x > 3", r"(3, \infty)", 1.0),
+        ("0 <= x <= 5", "[0, 5]", 1.0),
+        ("0 <= x <= 5", "(0, 5)", 0.0),
+        ("3e8", "300000000", 1.0),
+        ("0,75", "0.75", 1.0),
+        ("2, 1", "1,2", 1.0),
+        ("12:30", "2/5", 0.0),
+    ],
+)
+def test_math_ways_of_writing(answer: str, target: str, value: float) -> None:
+    """Markdown or notation made right answers wrong; one of several values was right."""
+    assert verify(check("math"), answer, target).value == value
+
+
 def test_math_without_a_target_is_unknown() -> None:
     """An answer cannot be wrong if the ground truth holds no expression."""
     with pytest.raises(UnknownError, match="no expression in the target"):
