@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from pipeline.cli.main import cli
 from pipeline.config.reference import markdown
-from pipeline.data.prompts import FrontMatter, Prefixes, Span
+from pipeline.data.prompts import FrontMatter, Prefixes
+from pipeline.data.spans import Span
 
 REFERENCE = Path(__file__).parent / "reference"
 COLUMNS = 99

@@ -5,7 +5,8 @@ They are found by markers in the text, or for reasoning models by the end-of-thi
 
 from dataclasses import dataclass
 
-from pipeline.data.prompts import END_OF_THINKING, THINK, Prompt, Span
+from pipeline.data.prompts import Prompt
+from pipeline.data.spans import END_OF_THINKING, THINK, Span
 from pipeline.errors import PipelineError
 from pipeline.models.base import Completion
 from pipeline.models.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.data import prompts
 from pipeline.data.encoding import IGNORED, UNKNOWN, Encoder, Example, check_frames, check_lengths
-from pipeline.data.prompts import Span
+from pipeline.data.spans import Span
 from pipeline.errors import PipelineError
 from pipeline.models.fake import TOKENIZER
 from pipeline.models.tokenizer import Tokenizer

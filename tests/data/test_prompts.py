@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.data import prompts, replies
-from pipeline.data.prompts import FrontMatter, Span
+from pipeline.data.prompts import FrontMatter
+from pipeline.data.spans import Span
 from pipeline.errors import PipelineError
 from pipeline.models.base import Completion
 from pipeline.models.fake import TOKENIZER
