@@ -196,13 +196,13 @@ PLACES = {
 }
 
 # apostrophes that models write, and spaces
-STRAIGHT = str.maketrans(
-    dict.fromkeys("\u2019\u2018\u2032\u02bc\u02b9\u00b4`\u201b\uff07\u055a\u2035", "'")
-    | dict.fromkeys("\u00a0\u202f\u2009\u2002\u2003\u3000", " ")
-)
-MARKS = re.compile(
-    r"\*\*+|__+|(?<!\w)[*_](?=\w)|(?<=[\w.,!?])[*_](?!\w)|[\u200b-\u200d\ufeff\u2060]"
-)
+STRAIGHT = {
+    **dict.fromkeys("\u2019\u2018\u2032\u02bc\u02b9\u00b4`\u201b\uff07\u055a\u2035", "'"),
+    **dict.fromkeys("\u00a0\u202f\u2009\u2002\u2003\u3000", " "),
+    **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2060", ""),
+}
+ODD = re.compile(f"[{''.join(STRAIGHT)}]")
+MARKS = re.compile(r"\*\*+|__+|(?<!\w)[*_](?=\w)|(?<=[\w.,!?])[*_](?!\w)")
 SALUTATION = re.compile(
     r"\A\W*(?:subject|betreff|objet|asunto):|"
     r"\A\W*(?:dear|hi|hello|hey|good (?:morning|afternoon|evening)|to whom it may"
@@ -290,5 +290,8 @@ def _is_in_inputs(sample: Sample, phrase: str) -> bool:
 
 def _straight(text: str) -> str:
     """Return the text with one kind of apostrophe and of space, without marks of bold text."""
-    text = MARKS.sub("", text)
-    return text if text.isascii() and "`" not in text else text.translate(STRAIGHT)
+    if "*" in text or "_" in text:
+        text = MARKS.sub("", text)
+    if text.isascii() and "`" not in text:
+        return text
+    return ODD.sub(lambda match: STRAIGHT[match.group()], text)
