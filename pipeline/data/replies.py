@@ -28,7 +28,8 @@ class Reading:
 
 def read(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) -> Reading:
     """Read a completion by the front matter of its prompt."""
-    if prompt.front.rationale == "think":
+    reasoning = (completion.reasoning or "").strip() or None
+    if prompt.front.rationale == "think" and not (reasoning and completion.token_ids is None):
         return _think(prompt, completion, tokenizer)
     text = completion.text
     thought = _end_of_thought(text, prompt)
@@ -36,6 +37,8 @@ def read(prompt: Prompt, completion: Completion, tokenizer: Tokenizer | None) ->
         return Reading(None, None, None, None)
     rationale, answer = prompt.front.find_parts(text[thought:])
     ids = completion.token_ids if tokenizer else None
+    if rationale is None and prompt.front.rationale and reasoning:  # it came beside the text
+        return Reading(reasoning, None, *_part(text, _moved(answer, thought), ids, tokenizer))
     return Reading(
         *_part(text, _moved(rationale, thought), ids, tokenizer),
         *_part(text, _moved(answer, thought), ids, tokenizer),

@@ -79,6 +79,7 @@ class Completion:
     topk: RawTopK | None = None
     seconds: float | None = None
     first_token_s: float | None = None
+    reasoning: str | None = None  # what a server gives beside the text
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,9 @@ class ServerModel(NothingToRelease):
 
     def _read(self, request: Request, call: Call, body: bytes) -> Answer:
         try:
-            return call.read(request, from_json(body))
+            reply = from_json(body)
+            failed = openai_responses.failure(request, reply)
+            return failed or call.read(request, reply)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise PipelineError(
                 f"{self._url}: its reply to request {request.id} is not an OpenAI completion "

@@ -53,20 +53,63 @@ class Trouble:
     broken: bool = False
 
 
+def failure(request: Request, reply: Any) -> Failure | None:
+    """Return the failure that a reply with status 200 tells of, or None.
+
+    Servers in front of others send the error of one request in place of its completion.
+    """
+    if not isinstance(reply, dict):
+        return None
+    error = reply.get("error")
+    if not error and reply.get("choices"):
+        choice = reply["choices"][0]
+        error = choice.get("error") if isinstance(choice, dict) else None
+    if error:
+        told = error.get("message") if isinstance(error, dict) else None
+        message = " ".join(redacted(str(told or error)).split())[:300]
+        reason: FailureReason = "too_long" if TOO_LONG.search(message) else "server_error"
+        return Failure(request.id, reason, f"the server answers 200 with an error: {message}")
+    asked_in_chat = request.token_ids is None  # vLLM, asked by ids, always gives a choice
+    if asked_in_chat and "choices" in reply and not reply["choices"]:
+        return Failure(request.id, "server_error", "the server answers 200 without choices")
+    return None
+
+
 def with_text(request: Request, reply: Any) -> Completion:
     """Read a chat completion, which has no token ids."""
     choice = reply["choices"][0]
+    message = choice["message"]
     usage = reply.get("usage") or {}
+    text, thoughts = _parts(message.get("content"))
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
     return Completion(
         id=request.id,
-        text=choice["message"]["content"] or "",
+        text=text or message.get("refusal") or "",
         token_ids=None,
-        finish_reason=_finish(choice["finish_reason"]),
+        finish_reason=_finish(choice.get("finish_reason")),
         usage=Usage(
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            completion_tokens=usage.get("completion_tokens", 0),
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            completion_tokens=usage.get("completion_tokens") or 0,
         ),
+        reasoning=(reasoning if isinstance(reasoning, str) else None) or thoughts or None,
     )
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """Return text and reasoning of a content that is text, null or a list of parts."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    texts, thoughts = [], []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            texts.append(part)
+        elif "thinking" in part:
+            thoughts.append(_parts(part["thinking"])[0])
+        elif part.get("type") in ("reasoning", "summary_text"):
+            thoughts.append(_parts(part.get("text"))[0])
+        else:
+            texts.append(_parts(part.get("text"))[0])
+    return "".join(texts), "".join(thoughts)
 
 
 def with_ids(where: str, tokenizer: Tokenizer, k: int, request: Request, reply: Any) -> Completion:
