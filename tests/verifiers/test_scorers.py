@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UnknownError
-from pipeline.evaluation.bootstrap import bootstrap
+from pipeline.evaluation.bootstrap import bootstrap, bootstrap_repeats
 from pipeline.verifiers.numbers import last_number
 from pipeline.verifiers.scorers import exact, find_label, label, normalise, numeric
 
@@ -281,7 +281,16 @@ def test_bootstrap_interval_covers_like_the_normal_one() -> None:
     assert interval.high == pytest.approx(interval.mean + error, abs=0.006)
 
 
-def test_bootstrap_of_equal_values_is_a_point() -> None:
-    """Two models that agree everywhere differ by exactly nothing."""
+def test_bootstrap_of_equal_values_is_no_point() -> None:
+    """Fifty wrong answers out of fifty do not show that every answer is wrong (Wilson 1927)."""
     interval = bootstrap([0.0] * 50)
-    assert (interval.low, interval.mean, interval.high) == (0.0, 0.0, 0.0)
+    assert (interval.low, interval.mean) == (0.0, 0.0)
+    assert interval.high == pytest.approx(1.959964**2 / (50 + 1.959964**2), abs=1e-4)
+
+
+def test_models_that_agree_everywhere_do_not_differ() -> None:
+    """The difference of two equal models is 0, with an interval around it."""
+    answers = np.ones((1, 50))
+    interval = bootstrap_repeats(answers, answers)
+    assert interval.mean == 0.0
+    assert -0.06 < interval.low < 0.0 < interval.high < 0.06

@@ -65,7 +65,7 @@ def _parts(sample: Sample) -> list[str]:
 
 
 def _trim(text: str) -> str:
-    text = text.strip(OUTER)
+    text = text.strip(OUTER) or text.strip()  # a text that is nothing but punctuation stays
     return text.replace(BORDER, " ") if BORDER in text else text
 
 
