@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from tests.support.task import ROOT
@@ -77,6 +78,19 @@ def test_filters_import_downward() -> None:
                     if equal or FILTER_RANK[other] > FILTER_RANK[name]:
                         upward.append(f"{name} -> {other}")
     assert upward == []
+
+
+def test_no_modules_import_one_another() -> None:
+    """A circle, even a lazy one or one of types alone, can only be read as a whole."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules()}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                targets = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                graph[name] |= targets & set(names) - {name}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError with the circle
 
 
 def test_every_module_has_a_layer() -> None:

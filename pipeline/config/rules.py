@@ -1,16 +1,14 @@
 """Rules that span sections of a config. Each returns what is wrong and what to do, or None."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pipeline.config.run import Config
-    from pipeline.config.train import Arm
+from pipeline.config.sections import Sections
+from pipeline.config.train import Arm
 
-Rule = Callable[["Config"], str | None]
+Rule = Callable[[Sections], str | None]
 
 
-def samples_differ(config: "Config") -> str | None:
+def samples_differ(config: Sections) -> str | None:
     """Refuse several samples at temperature 0, which would all be the same text."""
     if config.teacher.temperature > 0 or config.generate.samples == 1:
         return None
@@ -20,14 +18,14 @@ def samples_differ(config: "Config") -> str | None:
     )
 
 
-def fake_student_has_replies(config: "Config") -> str | None:
+def fake_student_has_replies(config: Sections) -> str | None:
     """Refuse fake students without the fake teacher's replies."""
     if config.evaluate.backend != "fake" or config.teacher.replies is not None:
         return None
     return "evaluate.backend fake answers with teacher.replies, and they are not set; set them"
 
 
-def kd_has_logprobs(config: "Config") -> str | None:
+def kd_has_logprobs(config: Sections) -> str | None:
     """Refuse a kd arm without stored logprobs of the teacher."""
     arm = _first_arm(config, lambda arm: arm.method == "kd")
     if arm is None or config.teacher.logprobs > 0 or config.train.rows == "score":
@@ -38,7 +36,7 @@ def kd_has_logprobs(config: "Config") -> str | None:
     )
 
 
-def soft_labels_are_calibrated(config: "Config") -> str | None:
+def soft_labels_are_calibrated(config: Sections) -> str | None:
     """Refuse soft labels for rows for which filter.calibrated writes none."""
     if config.filter.calibrated is None or config.train.rows != "filter":
         arm = _first_arm(config, lambda arm: arm.soft_labels)
@@ -52,7 +50,7 @@ def soft_labels_are_calibrated(config: "Config") -> str | None:
     )
 
 
-def wrong_answers_reach_correction(config: "Config") -> str | None:
+def wrong_answers_reach_correction(config: Sections) -> str | None:
     """Refuse a corrected arm if filter.correct rejects the wrong answers that it would replace."""
     arm = _first_arm(config, lambda arm: arm.corrected)
     reads_kept = config.train.rows == "filter" or config.score.source == "kept"
@@ -64,7 +62,7 @@ def wrong_answers_reach_correction(config: "Config") -> str | None:
     )
 
 
-def random_rows_come_from_filter(config: "Config") -> str | None:
+def random_rows_come_from_filter(config: Sections) -> str | None:
     """Refuse a random draw from the rows of score, which has only some of the samples."""
     arm = _first_arm(config, lambda arm: arm.selection == "random")
     if arm is None or config.train.rows != "score":
@@ -75,7 +73,7 @@ def random_rows_come_from_filter(config: "Config") -> str | None:
     )
 
 
-def fidelity_has_token_ids(config: "Config") -> str | None:
+def fidelity_has_token_ids(config: Sections) -> str | None:
     """Refuse fidelity without the teacher's tokenizer, since it compares token by token."""
     teacher = config.teacher
     if not config.evaluate.fidelity or teacher.backend != "openai" or teacher.tokenizer:
@@ -86,7 +84,7 @@ def fidelity_has_token_ids(config: "Config") -> str | None:
     )
 
 
-def code_has_no_text_metrics(config: "Config") -> str | None:
+def code_has_no_text_metrics(config: Sections) -> str | None:
     """Refuse text metrics under metric code, where the ground truth is tests and not a text."""
     if config.task.metric != "code" or not config.evaluate.also:
         return None
@@ -96,7 +94,7 @@ def code_has_no_text_metrics(config: "Config") -> str | None:
     )
 
 
-def memorisation_has_rows(config: "Config") -> str | None:
+def memorisation_has_rows(config: Sections) -> str | None:
     """Refuse memorisation with neither training rows nor canaries."""
     memorisation = config.evaluate.memorisation
     if memorisation is None or memorisation.rows or config.train.canaries:
@@ -107,7 +105,7 @@ def memorisation_has_rows(config: "Config") -> str | None:
     )
 
 
-def calibration_has_labels(config: "Config") -> str | None:
+def calibration_has_labels(config: Sections) -> str | None:
     """Refuse calibration without the labels of a label task."""
     if not config.filter.calibrated or config.task.labels is not None:
         return None
@@ -117,7 +115,7 @@ def calibration_has_labels(config: "Config") -> str | None:
     )
 
 
-def calibration_has_one_method(config: "Config") -> str | None:
+def calibration_has_one_method(config: Sections) -> str | None:
     """Refuse calibration by known shares and by content-free inputs at once."""
     calibrated = config.filter.calibrated
     if not calibrated or not calibrated.content_free or not calibrated.shares:
@@ -125,7 +123,7 @@ def calibration_has_one_method(config: "Config") -> str | None:
     return "filter.calibrated.shares and content_free are two ways to calibrate; leave one out"
 
 
-def content_free_has_one_prompt(config: "Config") -> str | None:
+def content_free_has_one_prompt(config: Sections) -> str | None:
     """Refuse content-free inputs for several prompts, since each prompt has its own bias."""
     calibrated, prompts = config.filter.calibrated, config.generate.prompt
     if not calibrated or not calibrated.content_free or len(prompts) == 1:
@@ -136,7 +134,7 @@ def content_free_has_one_prompt(config: "Config") -> str | None:
     )
 
 
-def every_label_has_a_share(config: "Config") -> str | None:
+def every_label_has_a_share(config: Sections) -> str | None:
     """Refuse shares whose number is not that of the labels."""
     shares = config.filter.calibrated.shares if config.filter.calibrated else None
     labels = config.task.labels or []
@@ -148,7 +146,7 @@ def every_label_has_a_share(config: "Config") -> str | None:
     )
 
 
-def confidence_has_logprobs(config: "Config") -> str | None:
+def confidence_has_logprobs(config: Sections) -> str | None:
     """Refuse filters on the teacher's confidence without stored logprobs."""
     filters = config.filter
     choosers = (filters.near, filters.semantic, filters.balance, filters.budget)
@@ -162,7 +160,7 @@ def confidence_has_logprobs(config: "Config") -> str | None:
     )
 
 
-def custom_filters_have_names(config: "Config") -> str | None:
+def custom_filters_have_names(config: Sections) -> str | None:
     """Refuse custom filters of the same name. A filter is named after its function."""
     names = [name.partition(":")[2] for name in config.filter.custom]
     if len(set(names)) == len(names):
@@ -170,7 +168,7 @@ def custom_filters_have_names(config: "Config") -> str | None:
     return "filter.custom: two functions have the same name; rename one"
 
 
-def earlier_runs_are_compared(config: "Config") -> str | None:
+def earlier_runs_are_compared(config: Sections) -> str | None:
     """Refuse filter.against if no filter looks for duplicates."""
     filters = config.filter
     if not filters.against or filters.duplicate or filters.near or filters.semantic:
@@ -180,7 +178,7 @@ def earlier_runs_are_compared(config: "Config") -> str | None:
     )
 
 
-def judge_has_server(config: "Config") -> str | None:
+def judge_has_server(config: Sections) -> str | None:
     """Refuse a judge on a server if neither the judge nor the teacher has a base_url."""
     judge = config.filter.judge
     if not judge or not judge.model or (judge.backend or config.teacher.backend) != "openai":
@@ -190,7 +188,7 @@ def judge_has_server(config: "Config") -> str | None:
     return "filter.judge.backend openai needs base_url; set filter.judge.base_url"
 
 
-def judge_has_replies(config: "Config") -> str | None:
+def judge_has_replies(config: Sections) -> str | None:
     """Refuse a fake judge if neither the judge nor the teacher has replies."""
     judge = config.filter.judge
     if not judge or not judge.model or (judge.backend or config.teacher.backend) != "fake":
@@ -200,7 +198,7 @@ def judge_has_replies(config: "Config") -> str | None:
     return "filter.judge.backend fake needs replies; set filter.judge.replies"
 
 
-def code_tests_are_not_taught(config: "Config") -> str | None:
+def code_tests_are_not_taught(config: Sections) -> str | None:
     """Refuse arms that would teach a student to write the tests of metric code."""
     arm = _first_arm(config, lambda arm: arm.corrected or arm.text == "truth")
     if arm is None or config.task.metric != "code":
@@ -211,7 +209,7 @@ def code_tests_are_not_taught(config: "Config") -> str | None:
     )
 
 
-def consistency_compares_text(config: "Config") -> str | None:
+def consistency_compares_text(config: Sections) -> str | None:
     """Refuse filter.consistent under metrics whose equal answers can differ as texts."""
     metric = config.task.metric
     if not config.filter.consistent or metric not in ("math", "json", "code"):
@@ -222,7 +220,7 @@ def consistency_compares_text(config: "Config") -> str | None:
     )
 
 
-def votes_need_samples(config: "Config") -> str | None:
+def votes_need_samples(config: Sections) -> str | None:
     """Refuse filters that count votes if each example has one sample."""
     filters = config.filter
     if config.generate.samples * len(config.generate.prompt) > 1:
@@ -239,14 +237,14 @@ def votes_need_samples(config: "Config") -> str | None:
     )
 
 
-def prompts_are_compared(config: "Config") -> str | None:
+def prompts_are_compared(config: Sections) -> str | None:
     """Refuse filter.prompts_agree if there is only one prompt."""
     if not config.filter.prompts_agree or len(config.generate.prompt) > 1:
         return None
     return "filter.prompts_agree needs several prompts, and generate.prompt is one; leave it out"
 
 
-def gate_names_models(config: "Config") -> str | None:
+def gate_names_models(config: Sections) -> str | None:
     """Refuse a gate on an arm or a model that will not be evaluated, or on an arm over itself."""
     gate, arms = config.evaluate.gate, list(config.train.arms)
     if gate is None:
@@ -291,9 +289,9 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _has_useless_soft_labels(arm: "Arm") -> bool:
+def _has_useless_soft_labels(arm: Arm) -> bool:
     return arm.soft_labels and (arm.method != "kd" or arm.selection == "random")
 
 
-def _first_arm(config: "Config", fits: Callable[["Arm"], bool]) -> str | None:
+def _first_arm(config: Sections, fits: Callable[[Arm], bool]) -> str | None:
     return next((name for name, arm in config.train.arms.items() if fits(arm)), None)

@@ -1,36 +1,18 @@
-"""The config of a run: all sections in one model."""
+"""The config of a run: its sections, the rules that span them, and the keys that are retired."""
 
 from copy import deepcopy
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from pipeline.config import retired
-from pipeline.config.base import Section, is_runtime, walk
-from pipeline.config.evaluate import Evaluate
-from pipeline.config.filter import Filter
-from pipeline.config.generate import Generate, Score
+from pipeline.config.base import is_runtime, walk
 from pipeline.config.rules import RULES
-from pipeline.config.student import Student
-from pipeline.config.task import Task
-from pipeline.config.teacher import Licences, Teacher
-from pipeline.config.train import Train
+from pipeline.config.sections import Sections
 
 
-class Config(Section):
+class Config(Sections):
     """A whole run. Paths are relative to the folder in which the command is given."""
-
-    run_dir: str = Field(json_schema_extra={"default": "runs/CONFIG"}, examples=["runs/warm"])
-    """Folder of everything that the run writes; CONFIG is the config file's name."""
-    task: Task
-    licences: Licences = Licences()
-    teacher: Teacher
-    generate: Generate
-    filter: Filter = Filter()
-    score: Score = Score()
-    student: Student = Student()
-    train: Train
-    evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="before")
     @classmethod
