@@ -91,8 +91,8 @@ class Sample(Identified):
     """One completion of the teacher. Its id is its seed's id, a slash and its index.
 
     `token_ids` are the teacher's; None if the server gives none. The prompt is not stored in every
-    sample: it is prompt file `prompt` of the stage's prompts/, rendered with `seed`. To check that,
-    compare `prompt_digest`, the hash of its token ids or text. `rationale_tokens` and
+    sample: it is the stage's file prompts/N.md, N being `prompt`, rendered with `seed`. To check
+    that, compare `prompt_digest`, the hash of its token ids or text. `rationale_tokens` and
     `answer_tokens` are the tokens that rationale and answer were read from.
     """
 
@@ -147,7 +147,8 @@ class Scored(Identified):
 
     `confidence` is the joint probability of the answer's tokens; None if it is not known. If
     evaluate.fidelity is set, the teacher's answers have token ids, frames and `tails`. A tail is
-    the probability outside a token's stored entries; a frame stores it too coarsely.
+    the probability outside a token's stored entries. It is stored here because the value in the
+    frame is too coarse for a KL.
     """
 
     seed_id: str
@@ -167,10 +168,10 @@ class Scored(Identified):
 class Faithful(Identified):
     """How close a student is to the teacher on the teacher's answer to one held-out example.
 
-    The id is the seed's. `tokens` is the number of tokens compared. It is 0 if the student's form
-    or vocabulary cannot express the answer. `nats` is the sum of the tokens' forward KL. `same` is
-    the number of tokens for which both models have the same most likely token. `rouge_l` and `chrf`
-    compare the student's own answer with the teacher's.
+    The id is the seed's. `tokens` is the number of tokens compared. It is 0 if the arm's `form` or
+    the student's vocabulary cannot express the answer. `nats` is the sum of the tokens' forward
+    KL. `same` is the number of tokens for which both models have the same most likely token.
+    `rouge_l` and `chrf` compare the student's own answer with the teacher's.
     """
 
     tokens: int
@@ -181,7 +182,9 @@ class Faithful(Identified):
 
 
 class Memorised(Identified):
-    """How far a student repeats the rest of one row: the first `same` of its `tokens` tokens.
+    """How much of the rest of a row a student repeats, given the row's start.
+
+    The rest has `tokens` tokens, and the first difference comes after `same` of them.
 
     `row` is the id of the row's sample or seed, or of a held-out answer used as a row. `trained` is
     true if the student was trained on it.

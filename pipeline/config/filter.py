@@ -46,7 +46,7 @@ class Demand(Section):
 
 
 class Contamination(Section):
-    """How much a sample may share with held-out examples and other texts to keep unseen."""
+    """How much a sample may share with held-out examples, and with texts that must stay unseen."""
 
     near: float = Field(0.62, ge=0.6, le=1, examples=[0.8])
     """Reject changed copies of at least this similarity (0 to 1). 1: only literal copies."""
@@ -84,7 +84,7 @@ class Repetition(Section):
 
 
 class Leak(Section):
-    """Reject samples whose inputs contain the answer, if it should be worked out from them."""
+    """Reject samples whose inputs contain the answer. For tasks whose answer must be worked out."""
 
     fields: list[str] | None = Field(None, min_length=1, examples=[["question"]])
     """Inputs that are checked. null: all."""
@@ -120,7 +120,7 @@ class Calibrated(Section):
     )
     """How frequent each label is, in the order of task.labels. null: all equally frequent."""
     content_free: list[str] | None = Field(None, min_length=1, examples=[["N/A", "[MASK]", ""]])
-    """Inputs without content. Label probabilities are divided by those for these inputs."""
+    """Inputs without content. A label's probability is divided by its probability for these."""
 
 
 class Agreement(Section):
@@ -172,7 +172,7 @@ class Near(Section):
     of: Sides = Field(["reply", "input"], examples=[["input"]])
     """Texts that must all be similar."""
     threshold: float = Field(0.8, gt=0, le=1, examples=[0.7])
-    """Jaccard index of the word shingles from which two texts are near duplicates."""
+    """Two texts whose word shingles have at least this Jaccard index are near duplicates."""
     best_by: BestBy | None = Field(None, examples=["mean_logprob"])
     """Which of the duplicates is kept. null: the first."""
 
@@ -185,7 +185,7 @@ class Semantic(Section):
     model: str = Field(ENCODER, examples=["BAAI/bge-small-en-v1.5@main"])
     """Encoder: folder, package, or hub id; pin a hub id's revision as ID@REVISION."""
     threshold: float = Field(0.9, gt=0, le=1, examples=[0.95])
-    """Cosine from which two texts are duplicates."""
+    """Two texts with at least this cosine are duplicates."""
     best_by: BestBy | None = Field(None, examples=["votes"])
     """Which of the duplicates is kept. null: the first."""
 
@@ -213,9 +213,9 @@ class Judge(Section):
     max_tokens: int = Field(256, ge=1, examples=[64])
     """Longest reply of the judge, in tokens."""
     lowest: float = Field(1.0, examples=[0.0])
-    """Low end of the scale; a lower score is unreadable."""
+    """Low end of the scale; a lower score counts as unreadable."""
     highest: float = Field(5.0, examples=[10.0])
-    """High end of the scale; a higher score is unreadable."""
+    """High end of the scale; a higher score counts as unreadable."""
     least: float = Field(4.0, examples=[3.0])
     """Smallest score that is kept."""
     unjudged: Literal["keep", "drop"] = Field("drop", examples=["keep"])
@@ -256,9 +256,9 @@ class Balance(Demand):
     by: Literal["answer", "target", "group"] = Field("answer", examples=["group"])
     """What defines the class of a row."""
     factor: float | None = Field(None, ge=1, examples=[2.0])
-    """Most rows of a class, as a multiple of the smallest class."""
+    """Largest number of rows per class, as a multiple of the smallest class."""
     number: int | None = Field(None, ge=1, examples=[500])
-    """Most rows of a class."""
+    """Largest number of rows per class."""
     best_by: BestBy | None = Field(None, examples=["votes"])
     """Which rows are kept. null: a random draw."""
 
@@ -268,9 +268,9 @@ class Budget(Demand):
 
     NEEDS: ClassVar[tuple[str, ...]] = ("number", "per_seed")
     number: int | None = Field(None, ge=1, examples=[10000])
-    """Most rows in all."""
+    """Largest number of rows in all."""
     per_seed: int | None = Field(None, ge=1, examples=[1])
-    """Most rows of an example."""
+    """Largest number of rows per example."""
     best_by: BestBy | None = Field(None, examples=["mean_logprob"])
     """Which rows are kept. null: a random draw."""
 
@@ -284,7 +284,7 @@ class Diversity(Demand):
     model: str = Field(ENCODER, examples=["BAAI/bge-small-en-v1.5@main"])
     """Encoder: folder, package, or hub id; pin a hub id's revision as ID@REVISION."""
     number: int | None = Field(None, ge=1, examples=[1000])
-    """Most rows. null: as many as are far enough apart."""
+    """Largest number of rows. null: as many as are far enough apart."""
     min_distance: float = Field(0.0, ge=0, le=2, examples=[0.3])
     """Smallest Euclidean distance between two embeddings of length 1."""
 
@@ -306,7 +306,7 @@ class Filter(Section):
     refusal: bool = Field(True, examples=[False])
     """Reject refusals."""
     boilerplate: bool = Field(True, examples=[False])
-    """Reject replies with set phrases or chat tokens."""
+    """Reject replies with stock phrases or chat tokens."""
     parseable: bool = Field(True, examples=[False])
     """Reject replies without a readable answer, or without the rationale that was asked for."""
     format: Format | None = None

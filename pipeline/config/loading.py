@@ -43,7 +43,7 @@ def _is_given(tree: Any, key: str) -> bool:
     """Return whether a tree of sections sets a dotted key."""
     for part in key.split("."):
         if not isinstance(tree, dict):
-            return part == "path"  # the shorthand of a source
+            return part == "path"  # `seeds: FILE` is short for `seeds: {path: FILE}`
         if part not in tree:
             return False
         tree = tree[part]

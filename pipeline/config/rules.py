@@ -37,7 +37,7 @@ def kd_has_logprobs(config: Sections) -> str | None:
 
 
 def soft_labels_are_calibrated(config: Sections) -> str | None:
-    """Refuse soft labels for rows for which filter.calibrated writes none."""
+    """Refuse an arm with soft_labels if filter.calibrated does not write them for its rows."""
     if config.filter.calibrated is None or config.train.rows != "filter":
         arm = _first_arm(config, lambda arm: arm.soft_labels)
     else:

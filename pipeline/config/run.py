@@ -17,7 +17,10 @@ class Config(Sections):
     @model_validator(mode="before")
     @classmethod
     def drop_retired_keys(cls, tree: Any) -> Any:
-        """Remove retired keys, so that older run folders load. `load` checks their values."""
+        """Remove retired keys, so that older run folders can still be read.
+
+        `loading.load` checks the values of these keys.
+        """
         if not isinstance(tree, dict):
             return tree
         copy = deepcopy(tree)

@@ -33,7 +33,7 @@ class Arm(Section):
     rationale_weight: float = Field(1.0, ge=0, examples=[0.5])
     """Weight of a rationale's tokens in the loss; an answer's tokens have 1."""
     corrected: bool = Field(False, examples=[True])
-    """Replace wrong replies by the ground truth, in the form that the prompt's target: gives."""
+    """Replace wrong replies by the ground truth, written as `target` in the prompt file says."""
     soft_labels: bool = Field(False, examples=[True])
     """kd: at the answer, learn the probabilities of filter.calibrated instead of the teacher's."""
     alpha: float = Field(0.1, ge=0, le=1, examples=[0.5])
@@ -41,7 +41,7 @@ class Arm(Section):
     alpha_end: float | None = Field(None, ge=0, le=1, examples=[0.0])
     """kd: alpha at the end of training, reached linearly. null: constant."""
     temperature: float = Field(1.0, gt=0, le=10, examples=[2.0])
-    """kd: softens both distributions. At any value but 1 the loss is an approximation."""
+    """kd: softens both distributions. Approximate if not 1, as the shape of the tail is unknown."""
     temperature_end: float | None = Field(None, gt=0, le=10, examples=[1.0])
     """kd: temperature at the end of training, reached linearly. null: constant."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "total_variation"] = Field(
@@ -86,7 +86,7 @@ class Train(Section):
     warmup: float = Field(0.05, ge=0, lt=1, examples=[0.1])
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0, examples=[0.01])
-    """Share of a weight that is subtracted per step, times the learning rate."""
+    """Each step subtracts weight times this times the learning rate."""
     batch_size: int = Field(16, ge=1, examples=[8])
     """Rows per device and step."""
     accumulate: int = Field(1, ge=1, examples=[4])

@@ -84,7 +84,7 @@ class Encoder:
     vocabulary: Vocabulary | None = None
 
     def encode_sample(self, sample: Sample) -> list[Example]:
-        """Return the rows of a teacher's sample: one, or in the form steps one for each part."""
+        """Return the rows of a teacher's sample: one, or one per part if the form is steps."""
         if not self.same_tokenizer or sample.token_ids is None:
             ended = sample.finish_reason == "stop"
             parts = _find_parts(sample.text, sample.rationale, sample.answer)
@@ -122,7 +122,7 @@ class Encoder:
         answer: Range | None,
         ended: bool,
     ) -> _Reply:
-        """Tokenise a reply whose rationale and answer are given as characters."""
+        """Tokenise a reply whose rationale and answer are given as character ranges."""
         token_ids = self.tokenizer.encode_reply(text)
         if not ended or text.endswith(tuple(self.prompt.front.stop)):
             token_ids = token_ids[:-1]
@@ -232,7 +232,7 @@ def check_frames(
 
 
 def _part(reply: _Reply, part: Range) -> list[int]:
-    """Return the positions of one part, and of the tokens after both parts, which end the reply."""
+    """Return the positions of one part, and of the tokens after the last part (such as the end)."""
     end = max(part[1], (reply.rationale or part)[1], (reply.answer or part)[1])
     return [*range(*part), *range(end, len(reply.token_ids))]
 

@@ -26,8 +26,9 @@ class Terms:
 
     Attributes:
         names: SPDX ids or other names of the licence.
-        conditions: of attribution, share-alike, naming, notice, non-commercial, use restrictions.
-        date: the version that was read.
+        conditions: any of attribution, share-alike, naming, notice, non-commercial, use
+            restrictions.
+        date: date of the version that was read.
     """
 
     names: list[str]
@@ -50,7 +51,7 @@ KNOWN = {name: terms for terms in TABLE for name in terms.names}
 
 @dataclass(frozen=True)
 class Report:
-    """The `lines` for the user, and the verdict by "teacher" and "seeds" for the run's manifest."""
+    """The `lines` for the user, and for the manifest the verdicts under "teacher" and "seeds"."""
 
     lines: list[str]
     record: dict[str, dict[str, Any]]
@@ -62,7 +63,9 @@ def check_declared(declared: Licences) -> Report:
 
 
 def check(teacher: str | None, seeds: str | None, acknowledged: Sequence[str] = ()) -> Report:
-    """Look up the declared licences, SPDX ids or names of TABLE in any case; None: not declared.
+    """Look up the declared licences. None means not declared.
+
+    Names are SPDX ids or names of TABLE; upper and lower case are equal.
 
     Raises PipelineError for a licence that forbids training, or is not known to allow it, and is
     not among `acknowledged`.

@@ -41,7 +41,7 @@ def check(name: str) -> None:
 def identity(name: str, revision: str | None) -> str:
     """Return a text that differs for two models of the same name.
 
-    It is the content of a folder, the version of a packaged file, or the revision of a hub id.
+    It is a hash of a folder's files, the version of a packaged file, or the revision of a hub id.
     """
     if name.startswith("package:"):
         file, version = _packaged(name)

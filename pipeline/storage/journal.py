@@ -189,7 +189,7 @@ class Shard(Generic[T]):
         self.lines_path.unlink(missing_ok=True)
         self.frames_path.unlink(missing_ok=True)
         self.engines_path.unlink(missing_ok=True)
-        # a process that locks the old file from now on finds the shard sealed
+        # safe: a process that has the old lock file open sees the sealed shard once it locks it
         (self.folder / f"{self.name}.lock").unlink(missing_ok=True)
         self.release()
 
@@ -218,7 +218,8 @@ class Shard(Generic[T]):
             return
         self._quarantine([f"{self.frames_path}: its header is damaged"])
         with self.frames_path.open("r+b") as file:
-            append(file, [self.header])  # safe to overwrite: each frame is checked by itself
+            # writes over the damaged header; each frame behind it has a checksum of its own
+            append(file, [self.header])
 
     def _note_engine(self, old: topk.Header) -> None:
         """Note another version of the engine. Raises PipelineError if more than that differs."""
@@ -332,7 +333,7 @@ def read_failures(path: Path) -> list[Failed]:
 
 
 def commit_if_due(shards: Iterable[Shard[T]]) -> None:
-    """Commit if more than COMMIT_SAMPLES samples or COMMIT_SECONDS are at risk, over all shards."""
+    """Commit all shards if COMMIT_SAMPLES records wait in all, or one has waited COMMIT_SECONDS."""
     shards = list(shards)
     if sum(shard.pending for shard in shards) >= COMMIT_SAMPLES or any(
         shard.age >= COMMIT_SECONDS for shard in shards

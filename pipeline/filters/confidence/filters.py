@@ -101,7 +101,7 @@ def check(config: Config, seeds: Sequence[Seed]) -> None:
 
 
 def identities(config: Config) -> dict[str, str]:
-    """Return what tells the tokenizer of the labels from others of the same name."""
+    """Return the identity of the tokenizer that splits the labels, for fingerprints."""
     if not config.filter.calibrated:
         return {}
     tokenizer = resolve.tokenizer_path(config.teacher)
@@ -117,9 +117,9 @@ def _describe_effect(note: Mapping[str, Any]) -> str:
 
 
 def _check_teacher(settings: Calibrated, config: Config) -> None:
-    """Raise PipelineError if the teacher did not write the samples.
+    """Raise PipelineError if the configured teacher is not the one that wrote the samples.
 
-    The tokens of its labels and its answers to content-free texts would be those of another model.
+    Label tokens and answers to content-free texts would come from another model.
     """
     generated = Path(config.run_dir) / "generate"
     if not (generated / "manifest.json").exists():
@@ -142,7 +142,7 @@ def _check_teacher(settings: Calibrated, config: Config) -> None:
 def _prior(
     settings: Calibrated, config: Config, labels: list[list[int]]
 ) -> label_calibration.Prior:
-    """Return what the config gives calibration; asks the teacher about content-free texts once."""
+    """Return the prior for calibration; with content_free, ask the teacher once."""
     content_free = None
     if settings.content_free:
         content_free = contextual_calibration.distributions(config, settings.content_free, labels)

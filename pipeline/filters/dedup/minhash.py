@@ -2,9 +2,10 @@
 Motwani 1998).
 
 A signature holds one minimum for each of K equal parts of the hash range (one permutation hashing,
-Li, Owen & Zhang 2012, NIPS 25). A sorted set yields these minima without further hashing. A part
-without elements takes the minimum of the whole set under a hash of its own. So two sets of Jaccard
-index J agree in each part with probability J, even short ones.
+Li, Owen & Zhang 2012, NIPS 25). The elements of a set are 32-bit hashes in rising order, so the
+minimum of each part can be read off. A part without elements takes the minimum of the whole set
+under a hash of its own. So two sets of Jaccard index J agree in each part with probability J, even
+short ones.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from pipeline.filters.measures import Ragged
 
 PARTS = 64
 RECALL = 0.985  # share of the pairs just at the threshold that the bands must find
-DEVIATIONS = 3  # standard deviations that a share of agreeing parts may lie below the threshold
+# A pair is dropped if its share of agreeing parts is more standard deviations below the threshold.
+DEVIATIONS = 3
 ELEMENTS = 1 << 17  # elements of sets handled at a time
 PAIRS = 1 << 13  # pairs handled at a time
 MIX = np.uint32(0x9E3779B1)
@@ -36,7 +38,7 @@ Signatures = NDArray[np.uint16]  # (N, PARTS)
 
 
 def signatures(sets: Ragged, rows: Rows) -> Signatures:
-    """Return the last 16 bits of each part's minimum, for sets whose elements rise.
+    """Return the last 16 bits of each part's minimum, for sets in ascending order.
 
     The signature of an empty set means nothing.
     """
@@ -61,7 +63,10 @@ def _sign(sets: Ragged) -> Signatures:
 
 
 def _fallback(sets: Ragged, parts: Rows) -> NDArray[np.uint32]:
-    """Return for each part (row * PARTS + number) its row's minimum under the number's hash."""
+    """Return for each empty part, given as row * PARTS + number, a minimum of its row's whole set.
+
+    The hash under which it is the minimum is chosen by the number.
+    """
     whole = gather(sets, parts // PARTS)
     if not len(whole):
         return whole.values
@@ -109,7 +114,7 @@ def _band_keys(signed: Signatures, threshold: float) -> Iterator[NDArray[np.uint
 def may_be_similar(
     signed: Signatures, left: Rows, right: Rows, threshold: float
 ) -> NDArray[np.bool_]:
-    """Return for each pair whether its signatures allow an index at the threshold.
+    """Return for each pair whether its Jaccard index may reach the threshold, by the signatures.
 
     It is False for one in 700 of the pairs that are at the threshold.
     """

@@ -1,16 +1,16 @@
 # ruff: noqa: RUF001  (letters of other scripts look like Latin ones)
 """Openings of refusals in languages other than English.
 
-A refusal says that it is sorry, that it cannot, and what: help, answer, or another deed of an
-assistant. Without the deed it may be a person's message ("Es tut mir leid, aber ich kann am Montag
-nicht kommen").
+A refusal has three parts: an apology, "cannot", and the deed of an assistant that it cannot do,
+such as help or answer. Without the deed it may be a person's message ("Es tut mir leid, aber ich
+kann am Montag nicht kommen").
 """
 
 from typing import NamedTuple
 
 
 class Refusal(NamedTuple):
-    """A refusal in one language: expressions, an example, and how a model speaks of itself."""
+    """A refusal in one language: regular expressions, an example, and a model's word for itself."""
 
     sorry: str
     cannot: str
@@ -19,7 +19,7 @@ class Refusal(NamedTuple):
     as_an_ai: str = ""
 
     def expression(self) -> str:
-        """Return the expression of the opening; the deed comes within 40 characters."""
+        """Return the regular expression of the opening; the deed comes within 40 characters."""
         opening = rf"(?:{self.sorry})[,.!\u060c]? (?:{self.cannot})"
         refusal = rf"{opening}[^.!?\n]{{0,40}}(?:{self.deed})"
         return f"{refusal}|{self.as_an_ai}" if self.as_an_ai else refusal
@@ -154,7 +154,7 @@ SPACED = (
         "Sajnálom, de nem tudok segíteni.",
     ),
 )
-# scripts without spaces, languages with the verb at the end or another order: expression, example
+# Languages that do not fit Refusal (no spaces, another order): whole regular expression, example
 OTHERS = {
     r"(?:es )?tut mir (?:sehr )?leid,? (?:aber |doch )?(?:dabei |das |hierbei |ich )+(?:kann"
     r"|darf)\b"

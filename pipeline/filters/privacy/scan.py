@@ -24,8 +24,9 @@ def pii(
 ) -> list[Rejection | None]:
     """Reject samples with personal data, with the reason holds_pii.
 
-    The value holds the kind of the match and its masked text. `kinds` are some of `personal.KINDS`.
-    `regions` are countries ("US") whose phone numbers are found without a country code.
+    The rejection's value holds the kind of the match and its masked text. `kinds` are some of
+    `personal.KINDS`. `regions` are countries ("US") whose phone numbers are found without a
+    country code.
     """
 
     def find(text: str) -> Iterable[tuple[str, str]]:
@@ -37,7 +38,7 @@ def pii(
 def secrets(batch: Batch, inputs: bool) -> list[Rejection | None]:
     """Reject samples with a key, access token or password, with the reason holds_secret.
 
-    The value holds the kind of the match and its masked text.
+    The rejection's value holds the kind of the match and its masked text.
     """
     find = credentials.find
     return [_reject("holds_secret", sample, find, inputs) for sample in batch.samples]
