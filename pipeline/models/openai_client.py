@@ -54,7 +54,7 @@ POLL_SECONDS = 0.2
 CONNECT_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.5  # at most; doubled with every attempt
 LONGEST_PAUSE_SECONDS = 30.0
-SILENCE_SECONDS = 5.0  # after which the user is told that the server is away
+SILENCE_SECONDS = 5.0  # after this the log says that the server is away
 # connections per client: a client looks for a free one among all of them, which takes 6 ms a
 # request at 1,000
 POOL = 64

@@ -45,7 +45,7 @@ COMMON, COMMON_TEXTS = 0.1, 3  # share of the texts, and number, from which on a
 RUN = 13  # words in a row that identify a longer text (Brown et al. 2020, appendix C)
 # least words of an item that is found anywhere, as a sentence of the inputs, with changes
 ANYWHERE, SENTENCE, CHANGED = 5, 3, 8
-# a long text is searched for in pieces of so many words, which begin so many words apart
+# words of a piece of a long text that is searched for; words between the starts of two pieces
 PIECE, STEP = 200, 150
 POSTED = 0.75  # share of an item's weight by which it is looked up
 FLOOR = 0.6  # least score, and least share of words, of a hit
@@ -276,7 +276,7 @@ class Index:
 
 
 def common_words(texts: Sequence[Set[str]]) -> frozenset[str]:
-    """Return the words that so many texts have that they are no text's own."""
+    """Return the words that too many texts share to tell the texts apart."""
     counts = Counter(word for text in texts for word in text)
     least = max(COMMON_TEXTS, COMMON * len(texts))
     return frozenset(word for word, count in counts.items() if count >= least)

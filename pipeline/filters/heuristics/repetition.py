@@ -40,7 +40,7 @@ RULES = "=_*~^#+.|─━═-"  # drawn across a page
 RUN = re.compile(rf"([^\s\d{RULES}])\1{{7,}}|([{RULES}])\2{{159,}}")
 MAX_LOOP = 12  # largest number of units in one stretch of copies
 MAX_RUN = 24  # largest number of equal characters in sequence
-VERSE_LINES, VERSE_CHARS = 8, 80  # a text of so many lines, none longer, is verse or a list
+VERSE_LINES, VERSE_CHARS = 8, 80  # a text of at least this many short lines is verse or a list
 SOME = 0.05  # a share of which smaller ones are not looked into
 REFRAIN = 3  # copies of a line of verse that are no fault
 JSON_START = re.compile(r"[{\[]")

@@ -24,7 +24,7 @@ PHONE = re.compile(
     r" ()\uff08\uff09\uff3b\uff3d.\[\]/~\u2053\u223c\uff5e]{0,4}){6,}\d"
 )
 AROUND = 20  # characters beside a number that can decide whether it is one of a phone
-# attempts to read one row of digits as a phone's number, each 0.1 ms: so many are a table
+# attempts (0.1 ms each) to read one row of digits as a phone number; beyond, it is a table
 ATTEMPTS = 500
 EMAIL = re.compile(
     r"(?<![\w.+'-])(?!git@)[a-z0-9][\w.+'-]*@((?:[a-z0-9-]+\.)+[a-z]{2,})(?![\w@])", re.IGNORECASE

@@ -39,7 +39,7 @@ NO_FAULT = (PermissionError, ModuleNotFoundError, MemoryError)
 NO_TESTS = ("print", "unittest.main")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 RESULT = "_result_of_the_test"
-MOST_USES = 100_000  # of what stands for any program
+MOST_USES = 100_000  # uses of the stand-in for any program
 
 
 def main() -> None:
