@@ -1,7 +1,6 @@
 """Fidelity of students: against dense logits, over forms and vocabularies, by the command."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from pipeline.storage.topk import TopKFolder
 from tests.support.processes import pipeline
 from tests.support.task import write_seeds
 from tests.support.topk import header
-from tests.support.training import prepared
+from tests.support.training import prepared, student_of_another_tokenizer
 
 ON = "evaluate.fidelity={logprobs: 300}"
 
@@ -254,13 +253,7 @@ def test_confidence_is_that_of_the_answers_tokens(workshop: Path) -> None:
 def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
     """Token ids of another tokenizer are other words; the config is refused before any request."""
     config = prepared(workshop)
-    runner.execute(train, config, ["init"])
-    other = workshop / "other"
-    shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
-    vocabulary = (other / "tokenizer.json").read_text()
-    (other / "tokenizer.json").write_text(
-        vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":')
-    )
+    other = student_of_another_tokenizer(config, workshop / "other")
     swapped = load(
         workshop / "config.yaml", [f"student.model={other}", ON, "train.arms={sft: {method: sft}}"]
     )

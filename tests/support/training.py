@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -60,3 +61,14 @@ def dense_loss(config: Config, alpha: float) -> float:
 def losses(config: Config, arm: str) -> list[float]:
     """Return the logged losses of an arm."""
     return [entry["loss"] for entry in history(config, arm) if "loss" in entry]
+
+
+def student_of_another_tokenizer(config: Config, folder: Path) -> Path:
+    """Copy the base student into `folder`, with the token ids of "a" and "b" exchanged."""
+    runner.execute(train, config, ["init"])
+    shutil.copytree(train.student_path(Path(config.run_dir), "init"), folder)
+    vocabulary = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(
+        vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":')
+    )
+    return folder

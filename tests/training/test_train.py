@@ -17,7 +17,13 @@ from pipeline.models.weights import load_weights, size_of
 from pipeline.records import Scored
 from pipeline.stages import evaluate, train
 from pipeline.storage.shards import read_records
-from tests.support.training import dense_loss, history, losses, prepared
+from tests.support.training import (
+    dense_loss,
+    history,
+    losses,
+    prepared,
+    student_of_another_tokenizer,
+)
 
 
 @pytest.mark.parametrize(("arm", "alpha"), [("kd", 0.1), ("sft", 1.0)])
@@ -270,13 +276,7 @@ def test_kept_layers_make_a_smaller_student(workshop: Path) -> None:
 def test_student_of_another_tokenizer_is_refused_under_kd_only(workshop: Path) -> None:
     """Ids of another tokenizer are other words."""
     config = prepared(workshop)
-    runner.execute(train, config, ["init"])
-    other = workshop / "other"
-    shutil.copytree(train.student_path(Path(config.run_dir), "init"), other)
-    vocabulary = (other / "tokenizer.json").read_text()
-    (other / "tokenizer.json").write_text(
-        vocabulary.replace('"a":', '"TMP":').replace('"b":', '"a":').replace('"TMP":', '"b":')
-    )
+    other = student_of_another_tokenizer(config, workshop / "other")
     swapped = load(workshop / "config.yaml", [f"student.model={other}"])
     runner.execute(train, swapped, ["init"], prepare=runner.archive)
     with pytest.raises(PipelineError, match="kd needs the same vocabulary"):
