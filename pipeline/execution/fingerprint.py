@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.config import Config, retired
+from pipeline.config import Config, added, retired
 from pipeline.config.retired import RETIRED
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Stage
@@ -78,12 +78,13 @@ def outputs(run_dir: Path, upstream: str, reader: str) -> str:
 def differing(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return a line for each key whose value differs.
 
-    If only one side has a retired key, the other side counts as having its former default.
+    If only one side has a retired key, the other side counts as having its former default. If only
+    one side has an added key, the other side counts as having its neutral value.
     """
     lines = []
     for key in {**old, **new}:
         was, now = old.get(key), new.get(key)
-        if was == now:
+        if was == now or (None in (was, now) and added.is_neutral(key, was or now or "")):
             continue
         if key not in RETIRED or (was is not None and now is not None):
             lines.append(f"  {key}: {_shortened(was)} -> {_shortened(now)}")
