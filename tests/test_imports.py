@@ -12,7 +12,7 @@ from tests.support.task import ROOT
 ORDER = [
     "errors", "records", "config", "storage", "execution", "models", "verifiers", "data",
     "inference", "filters", "students", "losses", "training", "evaluation", "stages", "ablation",
-    "inspection", "report", "cli", "__main__",
+    "inspection", "advice", "report", "cli", "__main__",
 ]
 # fmt: on
 # Within filters/: the families stand beside one another, what chooses among their rows above them.

@@ -1,4 +1,4 @@
-"""The inspect commands: they read a run and report on it; only verify --repair changes one."""
+"""The inspect commands: they read a run and report on it; only verify --repair changes a stage."""
 
 import os
 import sys
@@ -189,4 +189,17 @@ def report(run_dir: Path, serving: bool, port: int, most: int) -> None:
         server.serve(path.parent, port)
 
 
-COMMANDS = (status, report, explain, inspect, samples, diff, verify, schema)
+@click.command(epilog="Example: pipeline advise runs/quickstart")
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+def advise(run_dir: Path) -> None:
+    """Say what to expect of training, or after evaluation what fell short and what to try.
+
+    Writes RUN/advice.json. Needs a finished filter.
+    """
+    from pipeline.advice import text
+
+    for line in text.lines(text.advise(run_dir)):
+        echo(line)
+
+
+COMMANDS = (status, advise, report, explain, inspect, samples, diff, verify, schema)

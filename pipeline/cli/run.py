@@ -91,15 +91,22 @@ def run_stage(
     runner.finish(module, settings)
     echo(module.summary(settings))
     code = exit_code(module, settings)
+    if name in ("filter", "evaluate"):
+        _run_on("advise", settings)
     if name == "evaluate":
         write_report(settings)
     return code
 
 
 def write_report(settings: "Config") -> None:
-    """Write the report in its own process, so that its errors do not change the exit code."""
+    """Write the report."""
+    _run_on("report", settings)
+
+
+def _run_on(command: str, settings: "Config") -> None:
+    """Run a command on the run in its own process, so that its errors do not change the code."""
     sys.stdout.flush()
-    signals.run_child([sys.executable, "-m", "pipeline", "report", settings.run_dir])
+    signals.run_child([sys.executable, "-m", "pipeline", command, settings.run_dir])
 
 
 def worst(codes: list[int]) -> int:

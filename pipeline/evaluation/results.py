@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Arm, Config
-from pipeline.evaluation import fidelity, metrics, optional_figures, significance
+from pipeline.evaluation import baseline, fidelity, metrics, optional_figures, significance
 from pipeline.evaluation.bootstrap import Interval, bootstrap, bootstrap_repeats
 from pipeline.evaluation.calibration import calibration
 from pipeline.evaluation.fidelity import Readings
 from pipeline.evaluation.latency import priced
 from pipeline.evaluation.results_model import (
+    Baseline,
     Cost,
     Difference,
     GroupScore,
@@ -64,6 +65,7 @@ def results(config: Config, measured: Measured, readings: Readings | None = None
         held_out=len(measured[TEACHER][0]),
         models=models,
         repeats=repeated,
+        baseline=_baseline(config.task.metric, measured),
         gate=_gated(config, measured),
         differences=_differences(config, measured, readings),
         note=FAKE if is_fake else None,
@@ -108,6 +110,7 @@ def _model(config: Config, measured: Measured, readings: Readings, name: str) ->
         metrics=metrics.further(config, answers),
         calibration=calibration(answers, config.task.metric),
         fidelity=fidelity.figures(readings[name]) if name in readings else None,
+        top_answer=baseline.top_answer(config.task.metric, answers),
         **{**dict(cost), "load": priced(cost.load, config.evaluate.price_per_hour)},
         memorisation=optional_figures.memorisation(config, name),
         lm_eval=optional_figures.lm_eval(config, name),
@@ -147,6 +150,17 @@ def _repeated(names: Sequence[str], runs: NDArray[np.float64], teacher_mean: flo
         each=runs.mean(1).tolist(),
         retained=score.mean / teacher_mean if teacher_mean else None,
     )
+
+
+def _baseline(metric: str, measured: Measured) -> Baseline | None:
+    """Return the majority baseline, with each model's difference from it."""
+    majority = baseline.baseline(metric, measured[TEACHER][0])
+    if majority is None:
+        return None
+    answer, right = majority
+    differences = {name: _difference([_runs(measured, [name]), right], UNIT) for name in measured}
+    score = bootstrap(right[0].tolist(), scale=UNIT)
+    return Baseline(answer=answer, score=score, differences=differences)
 
 
 def _gated(config: Config, measured: Measured) -> Interval | None:

@@ -128,6 +128,14 @@ class TaskMetric(Figures):
 LmEval = dict[str, dict[str, TaskMetric]]  # by task, then by metric
 
 
+class TopAnswer(Figures):
+    """A model's most frequent answer: its share of the answers, and of the right ones."""
+
+    answer: str
+    share: float
+    true_share: float
+
+
 class Quality(Figures):
     """How good one model's answers are."""
 
@@ -142,6 +150,7 @@ class Quality(Figures):
     metrics: dict[str, Interval] = {}
     calibration: Calibration | None = None
     fidelity: Fidelity | None = None
+    top_answer: TopAnswer | None = None
 
 
 class Cost(Figures):
@@ -185,6 +194,14 @@ class Difference(Interval):
         return super().sign
 
 
+class Baseline(Figures):
+    """Always giving the most frequent right answer; `differences` are model minus baseline."""
+
+    answer: str
+    score: Interval
+    differences: dict[str, Difference]
+
+
 class Results(ResultsFile):
     """All figures of a run, in the order of the file."""
 
@@ -192,6 +209,7 @@ class Results(ResultsFile):
     held_out: int
     models: dict[str, ModelFigures]
     repeats: dict[str, Repeats] = {}
+    baseline: Baseline | None = None
     gate: Interval | None = None
     differences: dict[str, Difference] = {}
     note: str | None = None

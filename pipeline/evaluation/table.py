@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.evaluation import baseline
 from pipeline.evaluation.format import label, lay_out, shown, tested
 from pipeline.evaluation.pairs import methods_compared
 from pipeline.evaluation.results_model import Difference, Fidelity, ModelFigures, Repeats, Results
@@ -17,7 +18,8 @@ def table(results: Results, train: Mapping[str, Any] | None = None) -> str:
     `train` is the section `train` of the run's config. Without it, all arms count as trained with
     equal settings.
     """
-    lines = lay_out(_rows(results), "right")
+    lines = [f"{line}." for line in baseline.warnings(results)]
+    lines += lay_out(_rows(results), "right")
     lines += [_repeats_line(name, group) for name, group in results.repeats.items()]
     basis = f"paired, {results.held_out} held-out examples"
     if results.repeats:

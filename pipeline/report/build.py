@@ -4,10 +4,11 @@ from pathlib import Path
 
 from pipeline.ablation.results import conclusions
 from pipeline.ablation.results_model import AblationResults
+from pipeline.advice import text
 from pipeline.evaluation.format import shown
 from pipeline.evaluation.results_model import Results
 from pipeline.report import conclusion, run_summary, tables
-from pipeline.report.facts import Ablation, Estimate, Facts
+from pipeline.report.facts import Ablation, Estimate, Facts, Tip
 
 
 def gather(run_dir: Path) -> Facts:
@@ -27,6 +28,7 @@ def gather(run_dir: Path) -> Facts:
         arms=tuple(dict.fromkeys([*run.arms, *results.models])),
         verdict=verdict,
         missing=missing,
+        advice=_advice(run_dir),
         note=results.note or "",
         quality=tables.quality(results),
         closeness=tables.closeness(results),
@@ -53,6 +55,13 @@ def _gated(config: run_summary.Tree) -> str | None:
     """Return the arm that the gate checks; None without a gate."""
     gate = config["evaluate"].get("gate")
     return (gate.get("arm") or next(iter(config["train"]["arms"]))) if gate else None
+
+
+def _advice(run_dir: Path) -> tuple[Tip, ...]:
+    """Return what `pipeline advise` wrote the last time."""
+    return tuple(
+        Tip(text.sentence(advice), advice.command or "") for advice in text.stored(run_dir)
+    )
 
 
 def _task(config: run_summary.Tree) -> str:

@@ -7,6 +7,7 @@ keeps, at which cost, and which differences are not significant.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.evaluation import baseline
 from pipeline.evaluation.format import label, shown, tested
 from pipeline.evaluation.pairs import methods_compared
 from pipeline.evaluation.results_model import Difference, ModelFigures, Results
@@ -35,12 +36,16 @@ def verdict(results: Results, gated: str | None, train: Mapping[str, Any] | None
     if best is None:
         teacher = shown(results.models[TEACHER].score)
         return Verdict(None, "No student was evaluated", (f"The teacher scores {teacher}.",))
-    title = _title(results, best)
-    sentences = tuple(_sentences(results, best, train or {}))
+    warnings = list(baseline.warnings(results))
+    title = next((line for line in warnings if line.startswith(f"{best} ")), None)
+    sentences = [f"{line}." for line in warnings if line != title]
+    sentences += [] if title is None else [f"{_title(results, best)}."]
+    title = title or _title(results, best)
+    sentences += _sentences(results, best, train or {})
     figures = tuple(_figures(results, best))
     missed = results.verdicts
     if missed is None:
-        return Verdict(None, title, sentences, (), figures)
+        return Verdict(None, title, tuple(sentences), (), figures)
     student = gated if gated in results.models else "the student"
     decision = (
         f"Do not ship {student}: it misses the gate"

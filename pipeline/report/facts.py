@@ -33,6 +33,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Tip:
+    """A piece of advice, and the command to try; "" without one."""
+
+    text: str
+    command: str
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of the flow from inputs to figures, with its count."""
 
@@ -157,6 +165,7 @@ class Facts:
     arms: tuple[str, ...]
     verdict: Verdict
     missing: tuple[Missing, ...]
+    advice: tuple[Tip, ...]
     note: str
     quality: Table
     closeness: Table

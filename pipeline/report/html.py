@@ -69,6 +69,7 @@ def _sections(facts: Facts, samples: Markup | None) -> Iterator[tuple[str, str]]
     for anchor, title, content in (
         ("verdict", "Verdict", True),
         ("missing", "Missing", facts.missing),
+        ("advice", "Advice", facts.advice),
         ("models", "Models", facts.quality.rows),
         ("flow", "Flow", True),
         ("curves", "Curves", facts.panels),

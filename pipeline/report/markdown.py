@@ -23,6 +23,10 @@ def _lines(facts: Facts) -> Iterator[str]:
     if facts.missing:
         rows = tuple((part.what, part.state, part.command) for part in facts.missing)
         yield from _section("What is missing", Table(("part", "state", "command"), rows), left=True)
+    if facts.advice:
+        yield from ("", "## Advice", "")
+        for tip in facts.advice:
+            yield f"- {plain(tip.text)}" + (f" Try: `{tip.command}`" if tip.command else "")
     for title, table in (
         ("Models", facts.quality),
         ("Probabilities", facts.closeness),
