@@ -6,10 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from benchmarks.confidence import calibration
 from benchmarks.quality import repeated
 from data.leg_counting import make as legs
 from data.question_types import make as questions
@@ -134,10 +132,3 @@ def test_every_arm_is_repeated_with_a_seed_of_its_own() -> None:
     }
     with pytest.raises(SystemExit, match="the config has kd, sft"):
         repeated(arms, 2, ["dk"])
-
-
-def test_calibration_by_bins() -> None:
-    """Probability 1 belongs to the last bin, and empty bins have no line."""
-    lines = calibration(np.array([0.6, 1.0, 0.95]), np.array([0.0, 1.0, 1.0]), (0.0, 0.5, 0.9, 1.0))
-    assert lines[0] == "answers: 3, mean probability 0.850, right 0.667"
-    assert [line.split(":")[0].strip() for line in lines[1:]] == ["0.50 to 0.90", "0.90 to 1.00"]
