@@ -210,6 +210,7 @@ def definition(
         q = q.log_softmax(1)
     kl = forward_kl(p, q).sum() * objective.temperature**2
     ce = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+    assert not isinstance(objective.alpha, str)
     return objective.alpha * ce + (1 - objective.alpha) * kl
 
 

@@ -4,7 +4,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # a provider's prefix; capitals, small letters and digits; or digits in a long run of characters
@@ -38,6 +46,18 @@ class Section(BaseModel):
             "is no name of an environment variable, such as OPENAI_API_KEY; "
             "export the key in a variable, and give the variable's name here"
         )
+
+
+def one_error(advice: str) -> WrapValidator:
+    """Return a validator for a key of several types: one error with `advice`, not one a type."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"{advice}, got {value!r}") from None
+
+    return WrapValidator(check)
 
 
 def walk(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel, str]]:

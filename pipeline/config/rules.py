@@ -36,6 +36,24 @@ def kd_has_logprobs(config: Sections) -> str | None:
     )
 
 
+def mse_has_logits(config: Sections) -> str | None:
+    """Refuse divergence mse if only the most likely tokens are stored exactly.
+
+    With the defaults most tokens have a single exact entry, and the loss of one entry is 0.
+    """
+    arm = _first_arm(config, lambda arm: arm.method == "kd" and arm.divergence == "mse")
+    teacher = config.teacher
+    stores_all = teacher.logprob_threshold == 0 and teacher.logprob_mass == 1
+    if arm is None or (stores_all and teacher.logprobs > 1):
+        return None
+    return (
+        f"arm {arm} has divergence: mse, which needs the whole top k, got "
+        f"teacher.logprobs={teacher.logprobs}, logprob_threshold={teacher.logprob_threshold:g} "
+        f"and logprob_mass={teacher.logprob_mass:g}; "
+        "set them to 2 or more, 0 and 1, or use another divergence"
+    )
+
+
 def soft_labels_are_calibrated(config: Sections) -> str | None:
     """Refuse an arm with soft_labels if filter.calibrated does not write them for its rows."""
     if config.filter.calibrated is None or config.train.rows != "filter":
@@ -266,6 +284,7 @@ RULES: tuple[Rule, ...] = (
     samples_differ,
     fake_student_has_replies,
     kd_has_logprobs,
+    mse_has_logits,
     soft_labels_are_calibrated,
     wrong_answers_reach_correction,
     random_rows_come_from_filter,

@@ -1,12 +1,20 @@
 """Settings of `train`: the arms, and what they share."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Section, runtime
+from pipeline.config.base import Section, one_error, runtime
 
 Form = Literal["whole", "answer", "steps"]
+Divergence = Literal[
+    "forward_kl", "cross_entropy", "mse", "reverse_kl", "jsd", "skew_kl", "total_variation"
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[
+    Share | Literal["confidence", "entropy"],
+    one_error("must be a number from 0 to 1, confidence or entropy"),
+]
 
 
 class Arm(Section):
@@ -36,22 +44,31 @@ class Arm(Section):
     """Replace wrong replies by the ground truth, written as `target` in the prompt file says."""
     soft_labels: bool = Field(False, examples=[True])
     """kd: at the answer, learn the probabilities of filter.calibrated instead of the teacher's."""
-    alpha: float = Field(0.1, ge=0, le=1, examples=[0.5])
-    """kd: weight of the cross-entropy; the divergence has 1 - alpha."""
+    alpha: Alpha = Field(0.1, examples=["confidence"])
+    """kd: weight of the cross-entropy; the divergence has 1 - alpha. confidence: the teacher's
+    probability of the written token. entropy: exp(-H), with H of the teacher's distribution."""
     alpha_end: float | None = Field(None, ge=0, le=1, examples=[0.0])
     """kd: alpha at the end of training, reached linearly. null: constant."""
     temperature: float = Field(1.0, gt=0, le=10, examples=[2.0])
     """kd: softens both distributions. Approximate if not 1, as the shape of the tail is unknown."""
     temperature_end: float | None = Field(None, gt=0, le=10, examples=[1.0])
     """kd: temperature at the end of training, reached linearly. null: constant."""
-    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "total_variation"] = Field(
-        "forward_kl", examples=["reverse_kl"]
-    )
-    """kd: how the student's distribution is compared with the teacher's."""
+    divergence: Divergence = Field("forward_kl", examples=["reverse_kl"])
+    """kd: how the student's distribution is compared with the teacher's. mse compares the logits of
+    the stored tokens."""
     beta: float = Field(0.5, gt=0, lt=1, examples=[0.1])
     """kd: the teacher's share of the mixture in jsd and skew_kl."""
     tail: Literal["bucket", "renormalise"] = Field("bucket", examples=["renormalise"])
     """kd: tokens that are not stored count as one entry (bucket), or are left out."""
+
+    @model_validator(mode="after")
+    def schedule_is_of_numbers(self) -> Self:
+        if self.alpha_end is not None and isinstance(self.alpha, str):
+            raise ValueError(
+                f"alpha_end changes a number, and alpha is {self.alpha}; "
+                "leave alpha_end out, or set alpha to a number"
+            )
+        return self
 
     @model_validator(mode="after")
     def truth_is_text(self) -> Self:

@@ -1,5 +1,6 @@
 """The loss that the trainer minimises: distillation from stored distributions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,23 +43,23 @@ class Objective:
 
     The loss of a token without such a distribution is CE alone.
 
-    Forward KL at temperature 1 with a tail bucket uses random draws like exact entries. It is
-    linear in the teacher's probabilities, so the mean of its gradient over the draws equals the
-    gradient from the teacher's whole top k. The other objectives are not linear. They would treat a
-    draw as one token with the probability of all tokens that it represents. Therefore they fold the
-    draws into the tail, or leave them out under `renormalise`, which has no tail. Inside the tail,
-    the loss does not say which tokens get the mass: the student decides.
+    Forward KL and cross-entropy at temperature 1 with a tail bucket use random draws like exact
+    entries. They are linear in the teacher's probabilities, so the mean of the gradient over the
+    draws equals the gradient from the teacher's whole top k. The other objectives are not linear.
+    They would treat a draw as one token with the probability of all tokens that it represents.
+    Therefore they fold the draws into the tail, or leave them out where there is no tail. Inside
+    the tail, the loss does not say which tokens get the mass: the student decides.
 
     Attributes:
-        alpha: weight of the cross-entropy.
+        alpha: weight of the cross-entropy, or a name in ALPHAS, which gives each token its own.
         temperature: T, on both sides of D. T^2 keeps the size of D's gradient. See `soften`.
         divergence: a name in DIVERGENCES.
         beta: parameter of jsd and skew_kl.
         tail: "bucket" counts all other tokens as one more bucket; "renormalise" leaves them out, on
-            both sides.
+            both sides. The divergence "mse" always leaves them out.
     """
 
-    alpha: float = 1.0
+    alpha: float | str = 1.0
     temperature: float = 1.0
     divergence: str = "forward_kl"
     beta: float = 0.5
@@ -67,7 +68,28 @@ class Objective:
     @property
     def uses_draws(self) -> bool:
         """True if the loss is linear in the teacher's probabilities."""
-        return self.divergence == "forward_kl" and self.temperature == 1.0 and self.tail == "bucket"
+        is_linear = self.divergence in ("forward_kl", "cross_entropy")
+        return is_linear and self.temperature == 1.0 and self.tail == "bucket"
+
+
+def confidence(teacher: Teacher) -> Tensor:
+    """Return the teacher's probability of the written token, (N,). It is near 1 where the teacher
+    is sure of what it wrote, so the hard label counts there."""
+    return teacher.logprobs[:, 0].exp()
+
+
+def entropy(teacher: Teacher) -> Tensor:
+    """Return exp(-H), (N,), with the teacher's entropy H in nats over the entries and the tail.
+
+    It is 1 for a certain teacher and 1 / n for n equally likely tokens. The tail counts as one
+    token, and so does each draw. The idea of a mixture per token is from arXiv 2605.26246
+    (Bridge-Garden); this formula is ours and may differ.
+    """
+    buckets = torch.cat([teacher.logprobs, teacher.tail[:, None]], 1)
+    return torch.special.entr(buckets.exp()).sum(dim=1).neg().exp()
+
+
+ALPHAS: dict[str, Callable[[Teacher], Tensor]] = {"confidence": confidence, "entropy": entropy}
 
 
 class Loss(NamedTuple):
@@ -115,8 +137,9 @@ def distillation_loss(
 
 
 def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teacher) -> Terms:
-    ce = torch.where(teacher.known, objective.alpha * factors, factors)
-    if objective.alpha >= 1.0 or not teacher.ids.shape[1]:
+    alpha = _alpha(objective, teacher)
+    ce = torch.where(teacher.known, alpha * factors, factors)
+    if objective.alpha == 1.0 or not teacher.ids.shape[1]:
         no_ids = teacher.ids[:, :0]
         return Terms(labels, ce, no_ids, no_ids.bool())
     entries, tail = teacher.logprobs.to(factors.dtype), teacher.tail.to(factors.dtype)
@@ -130,9 +153,17 @@ def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teach
     tail = tail.masked_fill(~known, -torch.inf)
     used = entries != -torch.inf
     ids = teacher.ids.masked_fill(~(used & known[:, None]), 0)
-    kd = (1.0 - objective.alpha) * objective.temperature**2 * factors.masked_fill(~known, 0.0)
+    kd = (1.0 - alpha) * objective.temperature**2 * factors.masked_fill(~known, 0.0)
     divergence = _divergence(objective, entries, tail, kd)
     return Terms(labels, ce, ids, used, divergence, objective.temperature)
+
+
+def _alpha(objective: Objective, teacher: Teacher) -> float | Tensor:
+    """Return alpha, or that of each token, (N,), which is 1 for one without a distribution."""
+    if not isinstance(objective.alpha, str):
+        return objective.alpha
+    alpha = ALPHAS[objective.alpha](teacher).clamp(max=1.0)
+    return torch.where(teacher.known, alpha, 1.0)
 
 
 def _divergence(objective: Objective, entries: Tensor, tail: Tensor, factors: Tensor) -> Divergence:
@@ -143,6 +174,8 @@ def _divergence(objective: Objective, entries: Tensor, tail: Tensor, factors: Te
     """
 
     def buckets(head: Tensor, rest: Tensor) -> Tensor:
+        if objective.divergence == "mse":
+            return head
         if objective.tail == "renormalise":
             return renormalise(head)
         return torch.cat([head, rest[:, None]], 1)

@@ -2,6 +2,7 @@
 
 Each takes log-probabilities (N, B) and returns (N,) nats. With a tail, B = K + 1. A bucket of
 log-probability -inf has no mass and adds 0 to the value and to both gradients, since 0 log 0 = 0.
+`mse` has no tail and is in nats squared.
 Only `jsd` and `skew_kl` use `beta`.
 """
 
@@ -20,6 +21,17 @@ def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
     It is linear in p. Source: Hinton et al. 2015.
     """
     return _kl(teacher, student)
+
+
+def cross_entropy(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return -sum of p log q, the cross-entropy with the teacher's probabilities as soft targets.
+
+    It is forward KL plus the entropy of p, so its gradient is the same. Its value is comparable
+    with the cross-entropy on the text. Source: Hinton et al. 2015.
+    """
+    empty = teacher == -torch.inf
+    p = teacher.masked_fill(empty, 0.0)  # masked first, as in _kl
+    return -torch.where(empty, 0.0, p.exp() * student).sum(dim=1)
 
 
 def reverse_kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -60,12 +72,28 @@ def total_variation(teacher: Tensor, student: Tensor) -> Tensor:
     return 0.5 * (teacher.exp() - student.exp()).abs().sum(dim=1)
 
 
+def mse(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return the mean squared difference of the logits over the teacher's entries, in nats squared.
+
+    Logits are known up to a constant, so each side is centred: its mean over these entries is
+    subtracted. All entries count alike, however rare. One entry alone has no difference. Source:
+    Ba & Caruana 2014, Do Deep Nets Really Need to be Deep?, over the whole vocabulary.
+    """
+    used = teacher != -torch.inf
+    count = used.sum(dim=1, keepdim=True).clamp(min=1)
+    gap = torch.where(used, student - teacher, 0.0)
+    centred = torch.where(used, gap - gap.sum(dim=1, keepdim=True) / count, 0.0)
+    return centred.square().sum(dim=1) / count[:, 0]
+
+
 DIVERGENCES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "forward_kl": lambda teacher, student, beta: forward_kl(teacher, student),
+    "cross_entropy": lambda teacher, student, beta: cross_entropy(teacher, student),
     "reverse_kl": lambda teacher, student, beta: reverse_kl(teacher, student),
     "jsd": jsd,
     "skew_kl": skew_kl,
     "total_variation": lambda teacher, student, beta: total_variation(teacher, student),
+    "mse": lambda teacher, student, beta: mse(teacher, student),
 }
 
 
@@ -90,8 +118,9 @@ def soften(entries: Tensor, tail: Tensor, temperature: float) -> tuple[Tensor, T
     The arguments are at temperature 1, and all entries must be exact. The ratios between entries
     are then exact too. The tail's weight is an estimate, because the file does not store how the
     tail's mass m is spread. The estimate assumes m / p_K tokens of probability p_K, the smallest
-    stored one. At a temperature above 1 the true weight is at least that. p_K leaves out column 0,
-    the sampled token, which may be far rarer than the others, unless it is the only entry.
+    stored one, which no token of the tail exceeds. Above temperature 1 the true weight is at least
+    that, below 1 at most, since x^(1/T) is then convex. p_K leaves out column 0, the sampled token,
+    which may be far rarer than the others, unless it is the only entry.
     """
     if temperature == 1.0:
         return entries, tail

@@ -19,7 +19,7 @@ RUNAWAY_FACTOR, RUNAWAY_NATS = 3.0, 1.0  # times the first logged loss, and nats
 RUNAWAY_LOGS = 3  # consecutive logged steps
 REMEDIES = (  # of an idle term, unless the arm's alpha has this value and turns it off
     ("CE", 0.0, "Raise the arm's alpha if cross-entropy is wanted; alpha: 0 is distillation alone"),
-    ("KD", 1.0, "Lower the arm's alpha, or train it with method: sft"),
+    ("KD", 1.0, "Give the arm a lower alpha, such as 0.1, or train it with method: sft"),
 )
 SHOWN = {  # logged values in the progress line
     "loss": "loss",

@@ -217,8 +217,11 @@ class DistillTrainer(HookedTrainer):
         if arm.method == "sft":
             return Objective()
         progress = self.state.global_step / max(self.state.max_steps - 1, 1) if training else 1.0
+        alpha = arm.alpha
+        if not isinstance(alpha, str):
+            alpha = _between(alpha, arm.alpha_end, progress)
         return Objective(
-            alpha=_between(arm.alpha, arm.alpha_end, progress),
+            alpha=alpha,
             temperature=_between(arm.temperature, arm.temperature_end, progress),
             divergence=arm.divergence,
             beta=arm.beta,

@@ -24,6 +24,10 @@ CASES = {  # the rule, what breaks it, what the message says
         "evaluate.backend fake answers with teacher.replies",
     ),
     "kd_has_logprobs": (["teacher.logprobs=0"], "arm kd is kd and needs teacher.logprobs"),
+    "mse_has_logits": (
+        ["train.arms.kd.divergence=mse"],
+        "arm kd has divergence: mse, which needs the whole top k",
+    ),
     "soft_labels_are_calibrated": (
         ["train.arms.kd.soft_labels=true"],
         "arm kd has soft_labels: it must be kd",

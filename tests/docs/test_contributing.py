@@ -39,10 +39,8 @@ def test_the_steps_for_a_loss_add_a_loss(tmp_path: Path, workshop: Path) -> None
     with (copy / losses).open("a") as file:
         file.write(HELLINGER)
     text = (copy / config).read_text()
-    assert text.count('"total_variation"]') == 1
-    (copy / config).write_text(
-        text.replace('"total_variation"]', '"total_variation", "hellinger"]')
-    )
+    assert text.count('"total_variation"') == 1
+    (copy / config).write_text(text.replace('"total_variation"', '"total_variation", "hellinger"'))
 
     divergence = "train.arms={kd: {method: kd, alpha: 0.0, divergence: hellinger}}"
     env = {**os.environ, "PYTHONPATH": str(copy)}

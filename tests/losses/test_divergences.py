@@ -5,9 +5,11 @@ import torch
 
 from pipeline.losses.divergences import (
     DIVERGENCES,
+    cross_entropy,
     fold,
     forward_kl,
     jsd,
+    mse,
     reverse_kl,
     skew_kl,
     soften,
@@ -41,6 +43,26 @@ def test_divergences_go_over_into_one_another() -> None:
     assert (total_variation(p, q) <= (forward_kl(p, q) / 2).sqrt()).all()  # Pinsker
 
 
+def test_soft_targets_have_the_gradient_of_forward_kl() -> None:
+    """Cross-entropy with soft targets differs from forward KL by the teacher's entropy alone."""
+    p, q = torch.randn(2, 4, 6, dtype=torch.float64).log_softmax(-1)
+    q.requires_grad_()
+    entropy = -(p.exp() * p).sum(1)
+    torch.testing.assert_close(cross_entropy(p, q), forward_kl(p, q) + entropy)
+    grads = [torch.autograd.grad(loss(p, q).sum(), q) for loss in (cross_entropy, forward_kl)]
+    torch.testing.assert_close(*grads)
+
+
+def test_mse_compares_logits() -> None:
+    """Over a whole vocabulary it is the mean squared difference of centred logits. A constant in
+    the logits, or logarithms of their sum, must not count."""
+    teacher, student = torch.randn(2, 3, 50, dtype=torch.float64)
+    gap = (teacher - teacher.mean(1, keepdim=True)) - (student - student.mean(1, keepdim=True))
+    expected = gap.square().mean(1)
+    value = mse(teacher.log_softmax(1), (student + 3.0).log_softmax(1))
+    torch.testing.assert_close(value, expected)
+
+
 def test_folding_keeps_the_mass() -> None:
     """A frame without draws, without exact entries beyond the first, or with an empty tail lost
     mass."""
@@ -61,6 +83,23 @@ def test_softening_keeps_a_distribution_and_the_order_of_the_entries() -> None:
         (entries[0, 0] - entries[0, 1]).item() / 2
     )
     assert rest.item() > tail.item()
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 0.8, 1.5, 4.0])
+def test_softened_tail_is_on_its_side_of_the_true_one(temperature: float) -> None:
+    """Below temperature 1 the tail's estimate is an upper bound, above 1 a lower one. In float32 a
+    low temperature must not underflow to NaN."""
+    logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 3
+    ranked = logits.log_softmax(1).sort(dim=1, descending=True).values
+    entries, tail = ranked[:, :8], ranked[:, 8:].logsumexp(1)
+    soft, rest = soften(entries, tail, temperature)
+    true = (logits / temperature).log_softmax(1).sort(dim=1, descending=True).values
+    assert torch.isfinite(soft).all()
+    whole = torch.cat([soft, rest[:, None]], 1).exp().sum(1)
+    torch.testing.assert_close(whole, torch.ones(6))
+    torch.testing.assert_close(soft - soft[:, :1], (true - true[:, :1])[:, :8])
+    side = 1 if temperature < 1 else -1
+    assert (side * (rest - true[:, 8:].logsumexp(1)) >= 0).all()
 
 
 def test_rare_sampled_token_does_not_blow_up_the_tail() -> None:

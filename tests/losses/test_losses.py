@@ -1,5 +1,6 @@
 """The fused loss compared with its definition from whole logits in float64: value and gradients."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.losses import fused, lm_head
-from pipeline.losses.distillation import Logits, Loss, Objective, Teacher, distillation_loss
+from pipeline.losses.distillation import (
+    ALPHAS,
+    Logits,
+    Loss,
+    Objective,
+    Teacher,
+    distillation_loss,
+)
 from pipeline.losses.divergences import DIVERGENCES, forward_kl, soften
 from pipeline.storage import topk
 
@@ -66,7 +74,7 @@ def by_definition(
     sharp, soft = z.log_softmax(1), (z / objective.temperature).log_softmax(1)
     ce = kd = hidden.sum() * 0
     for row in range(len(labels)):
-        alpha = objective.alpha if known.known[row] else 1.0
+        alpha = alpha_by_definition(objective.alpha, known, row) if known.known[row] else 1.0
         ce = ce - alpha * weights[row] * sharp[row, labels[row]]
         if known.known[row]:
             value = divergence_by_definition(soft[row], objective, known, row)
@@ -74,9 +82,19 @@ def by_definition(
     return ce, kd
 
 
+def alpha_by_definition(alpha: float | str, known: Teacher, row: int) -> float:
+    p = [value.exp().item() for value in (*known.logprobs[row], known.tail[row])]
+    if alpha == "confidence":
+        return p[0]
+    if alpha == "entropy":
+        return math.exp(sum(value * math.log(value) for value in p if value > 0))
+    assert isinstance(alpha, float)
+    return alpha
+
+
 def divergence_by_definition(q: Tensor, objective: Objective, known: Teacher, row: int) -> Tensor:
-    kind = (objective.divergence, objective.temperature, objective.tail)
-    linear = kind == ("forward_kl", 1.0, "bucket")
+    is_linear = objective.divergence in ("forward_kl", "cross_entropy")
+    linear = is_linear and (objective.temperature, objective.tail) == (1.0, "bucket")
     used = known.logprobs[row] != -torch.inf
     if not linear:
         used = used & (torch.arange(K) < known.exact[row])
@@ -86,23 +104,25 @@ def divergence_by_definition(q: Tensor, objective: Objective, known: Teacher, ro
     ids = known.ids[row, used]
     p = torch.cat([entries[0].exp(), tail.exp()])
     q = torch.cat([q[ids].exp(), 1 - q[ids].exp().sum()[None]])
-    if objective.tail == "renormalise":
+    if objective.tail == "renormalise" or objective.divergence == "mse":
         p, q = p[:-1] / p[:-1].sum(), q[:-1] / q[:-1].sum()
     m = objective.beta * p + (1 - objective.beta) * q
     values = {
         "forward_kl": lambda: (p * (p / q).log()).sum(),
+        "cross_entropy": lambda: -(p * q.log()).sum(),
         "reverse_kl": lambda: (q * (q / p).log()).sum(),
         "jsd": lambda: (
             objective.beta * p * (p / m).log() + (1 - objective.beta) * q * (q / m).log()
         ).sum(),
         "skew_kl": lambda: (p * (p / m).log()).sum(),
         "total_variation": lambda: (p - q).abs().sum() / 2,
+        "mse": lambda: (p / q).log().var(correction=0),
     }
     return values[objective.divergence]()
 
 
 @pytest.mark.parametrize("altered", [False, True])
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
 @pytest.mark.parametrize("tail", ["bucket", "renormalise"])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_equals_the_definition(
@@ -161,12 +181,40 @@ def test_bfloat16_error_is_that_of_the_products(
         assert error(grad, reference) <= 0.01
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("divergence", ["forward_kl", "mse"])
+def test_alpha_of_each_token_equals_the_definition(alpha: str, divergence: str) -> None:
+    """An alpha per token must reach both terms, and a token without a distribution, whose row is
+    NaN, must count fully."""
+    hidden, weight, labels = student()
+    known, weights = teacher(), torch.rand(N, dtype=DTYPE)
+    objective = Objective(alpha, 1.5, divergence)
+    ce, kd = by_definition(hidden, weight, labels, objective, known, weights, Logits())
+    loss = distillation_loss(hidden, weight, labels, objective, known, weights, shares=True)
+    torch.testing.assert_close(torch.stack([loss.ce, loss.kd]), torch.stack([ce, kd]))
+    expected = torch.autograd.grad(ce + kd, (hidden, weight))
+    torch.testing.assert_close(gradients(loss, hidden, weight), expected)
+
+
+def test_sure_teacher_gives_the_hard_label_and_an_unsure_one_the_soft() -> None:
+    """Swapped, the mixture would drop the teacher's doubt where it has any. By hand."""
+    logprobs = torch.tensor([[1.0, 0.0], [0.5, 0.25], [0.1, 0.8]]).log()
+    tail = torch.tensor([0.0, 0.25, 0.1]).log()
+    ids, exact = torch.tensor([[0, 1]] * 3), torch.full((3,), 2)
+    known = Teacher(ids, logprobs, tail, exact, torch.ones(3) > 0)
+    assert ALPHAS["confidence"](known).tolist() == pytest.approx([1.0, 0.5, 0.1])
+    entropies = [0.0, 1.5 * math.log(2), -0.2 * math.log(0.1) - 0.8 * math.log(0.8)]
+    expected = [math.exp(-value) for value in entropies]
+    assert ALPHAS["entropy"](known).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("alpha", [0.3, *ALPHAS])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_gradient_is_that_of_finite_differences(divergence: str) -> None:
+def test_gradient_is_that_of_finite_differences(divergence: str, alpha: float | str) -> None:
     """The hand-written gradient may be wrong. (gradcheck asks for a gradient twice, which is
     refused.)"""
     hidden, weight, labels = student()
-    objective, logits = Objective(0.3, 1.7, divergence), Logits(1.3, 4.0)
+    objective, logits = Objective(alpha, 1.7, divergence), Logits(1.3, 4.0)
 
     def value(h: Tensor, w: Tensor) -> Loss:
         return distillation_loss(h, w, labels, objective, teacher(), logits=logits)
@@ -317,7 +365,10 @@ def test_student_equal_to_teacher_has_no_loss_and_no_gradient(divergence: str) -
         torch.ones(N) > 0,
     )
     loss = distillation_loss(hidden, weight, labels, replace(KD, divergence=divergence), same)
-    assert loss.total.item() == pytest.approx(0.0, abs=1e-12)
+    buckets = torch.cat([same.logprobs, same.tail[:, None]], 1)
+    entropy = -(buckets.exp() * buckets).sum().item()
+    least = entropy if divergence == "cross_entropy" else 0.0
+    assert loss.total.item() == pytest.approx(least, abs=1e-12)
     if divergence != "total_variation":  # which has a kink there
         assert gradients(loss, hidden)[0].abs().max() < 1e-12
 

@@ -31,7 +31,7 @@ def history(config: Config, arm: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def dense_loss(config: Config, alpha: float) -> float:
+def dense_loss(config: Config, alpha: float | str) -> float:
     """Return the loss of the untrained student on all kept rows, by the definition, from whole
     logits."""
     run_dir = Path(config.run_dir)
@@ -53,9 +53,20 @@ def dense_loss(config: Config, alpha: float) -> float:
             kl = (p.exp() * (p - q)).sum().item()
             if tail != -math.inf:
                 kl += math.exp(tail) * (tail - rest.item())
-            total += alpha * -student[row, token].item() + (1 - alpha) * kl
+            masses = [*p.exp().tolist(), math.exp(tail)]
+            hard = _hard_share(alpha, masses)
+            total += hard * -student[row, token].item() + (1 - hard) * kl
         tokens += len(sample.token_ids)
     return total / tokens
+
+
+def _hard_share(alpha: float | str, masses: list[float]) -> float:
+    """Return a token's weight of the cross-entropy. `masses` are of its entries and its tail."""
+    if alpha == "confidence":
+        return masses[0]
+    if alpha == "entropy":
+        return math.exp(sum(mass * math.log(mass) for mass in masses if mass > 0))
+    return float(alpha)
 
 
 def losses(config: Config, arm: str) -> list[float]:

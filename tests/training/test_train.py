@@ -26,10 +26,13 @@ from tests.support.training import (
 )
 
 
-@pytest.mark.parametrize(("arm", "alpha"), [("kd", 0.1), ("sft", 1.0)])
-def test_first_loss_equals_the_dense_one(workshop: Path, arm: str, alpha: float) -> None:
+@pytest.mark.parametrize(
+    ("arm", "alpha"), [("kd", 0.1), ("kd", "confidence"), ("kd", "entropy"), ("sft", 1.0)]
+)
+def test_first_loss_equals_the_dense_one(workshop: Path, arm: str, alpha: float | str) -> None:
     """Shifts, masks, prompt lengths, frames and normalisation must survive TRL's own machinery."""
-    config = prepared(workshop, "train.batch_size=64", "train.log_steps=1")
+    arms = f"train.arms={{{arm}: {{method: {arm}, alpha: {alpha}}}}}"
+    config = prepared(workshop, "train.batch_size=64", "train.log_steps=1", arms)
     runner.execute(train, config, ["init", arm])
     assert history(config, arm)[0]["loss"] == pytest.approx(dense_loss(config, alpha), rel=2e-4)
 
@@ -135,7 +138,7 @@ def test_idle_term_is_told_once(workshop: Path, capfd: pytest.CaptureFixture[str
     )
     runner.execute(train, config, ["init", "kd", "pure", "none"])
     errors = capfd.readouterr().err
-    remedy = "it does nothing. Lower the arm's alpha, or train it with method: sft"
+    remedy = "it does nothing. Give the arm a lower alpha, such as 0.1, or train it"
     assert errors.count(remedy) == errors.count("it does nothing") == 2  # in loss and gradient
 
 
