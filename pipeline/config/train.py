@@ -16,6 +16,11 @@ Alpha = Annotated[
     one_error("must be a number from 0 to 1, confidence or entropy"),
 ]
 
+RationaleWeight = Annotated[
+    Annotated[float, Field(ge=0)] | Literal["balanced"],
+    one_error("must be a number of 0 or more, or balanced"),
+]
+
 
 class Arm(Section):
     """One training method, compared with the others on the same rows."""
@@ -38,8 +43,9 @@ class Arm(Section):
     """Random seed of the row order. null: train.seed. Arms that differ only in seed are repeats."""
     form: Form = Field("whole", examples=["steps"])
     """Learn the whole reply, only its answer, or (steps) answer and rationale as two tasks."""
-    rationale_weight: float = Field(1.0, ge=0, examples=[0.5])
-    """Weight of a rationale's tokens in the loss; an answer's tokens have 1."""
+    rationale_weight: RationaleWeight = Field(1.0, examples=["balanced"])
+    """Weight of a rationale's tokens in the loss; an answer's tokens have 1. balanced: in each
+    reply, all tokens of the rationale together weigh as much as those of the answer."""
     corrected: bool = Field(False, examples=[True])
     """Replace wrong replies by the ground truth, written as `target` in the prompt file says."""
     soft_labels: bool = Field(False, examples=[True])

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipeline.config import Form
 from pipeline.data.prompts import Prompt
@@ -80,7 +81,7 @@ class Encoder:
     prompt: Prompt
     same_tokenizer: bool
     form: Form = "whole"
-    rationale_weight: float = 1.0
+    rationale_weight: float | Literal["balanced"] = 1.0
     vocabulary: Vocabulary | None = None
 
     def encode_sample(self, sample: Sample) -> list[Example]:
@@ -168,7 +169,8 @@ class Encoder:
         if self.vocabulary and reply.by_teacher:
             ids = self.vocabulary.ids(ids)
         rationale = range(*(reply.rationale or (0, 0)))
-        weights = [self.rationale_weight if place in rationale else 1.0 for place in places]
+        weight = self._rationale_weight(reply)
+        weights = [weight if place in rationale else 1.0 for place in places]
         if self.form != "whole" and places[-1:] != [len(reply.token_ids) - 1]:
             ids.append(self.tokenizer.hf.eos_token_id)
             weights.append(1.0)
@@ -178,6 +180,15 @@ class Encoder:
         if not reply.frame:
             return row
         return dataclasses.replace(row, frame=reply.frame, teacher_ids=reply.token_ids)
+
+    def _rationale_weight(self, reply: _Reply) -> float:
+        """Return the weight of a token of the rationale. `balanced` divides the number of the
+        answer's tokens by that of the rationale's; without either of them it is 1."""
+        if not isinstance(self.rationale_weight, str):
+            return self.rationale_weight
+        parts = (reply.answer, reply.rationale)
+        answer, rationale = (len(range(*(part or (0, 0)))) for part in parts)
+        return answer / rationale if answer and rationale else 1.0
 
 
 def check_lengths(examples: Sequence[Example], max_length: int) -> None:

@@ -217,6 +217,37 @@ def test_rationale_is_weighted_by_its_tokens(
     assert set(row.weights[:-17]) == {0.0}
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_balanced_rationale_weighs_as_much_as_the_answer(
+    form: Any, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
+    """A label of a few tokens was drowned by the words of its reason. By hand: 3 tokens of answer,
+    10 of rationale, 4 others (space, comma, space, end) that keep weight 1."""
+    rows = encode(
+        [read_sample(sample, tokenizer)],
+        prompt,
+        tokenizer,
+        same_tokenizer=True,
+        form=form,
+        rationale_weight="balanced",
+    )
+    weights = [weight for row in rows for weight in row.weights]
+    rationale = 0 if form == "answer" else 10
+    assert weights.count(0.3) == rationale
+    assert set(weights) <= {0.0, 0.3, 1.0}
+    assert form != "whole" or weights[-17:] == [1.0] * 6 + [0.3] * 10 + [1.0]
+
+
+@pytest.mark.parametrize("missing", ["answer_tokens", "rationale_tokens"])
+def test_balanced_reply_without_both_parts_has_weight_one(
+    missing: str, sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
+) -> None:
+    """A reply in which a part was not found must not get the weight 0 or divide by it."""
+    one = read_sample(sample, tokenizer).model_copy(update={missing: None})
+    (row,) = encode([one], prompt, tokenizer, same_tokenizer=True, rationale_weight="balanced")
+    assert row.weights[-17:] == [1.0] * 17
+
+
 def test_ground_truth_is_taught_in_every_form(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
