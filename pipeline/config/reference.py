@@ -90,14 +90,14 @@ def markdown(prefix: str = "") -> str:
 
 def values_of(field: FieldInfo) -> str:
     """Return the allowed values, such as "number in (0, 1]" or "sft | kd"; null is not listed."""
-    annotation = field.annotation
+    annotation: Any = field.annotation
     if get_origin(annotation) in (Union, UnionType):
         kinds = [item for item in get_args(annotation) if item is not type(None)]
         if len(kinds) > 1:
             return " | ".join(values_of(FieldInfo.from_annotation(kind)) for kind in kinds)
         annotation = kinds[0]
     if get_origin(annotation) is Annotated:
-        return " | ".join(KINDS[kind] for kind in get_args(get_args(annotation)[0]))
+        return values_of(FieldInfo.from_annotation(annotation))
     if get_origin(annotation) is Literal:
         return " | ".join(get_args(annotation))
     if get_origin(annotation) is list:

@@ -54,18 +54,26 @@ def mse_has_logits(config: Sections) -> str | None:
     )
 
 
+def soft_labels_have_labels(config: Sections) -> str | None:
+    """Refuse an arm with soft_labels if the task has no labels."""
+    arm = _first_arm(config, lambda arm: arm.soft_labels)
+    if arm is None or config.task.labels is not None:
+        return None
+    return (
+        f"arm {arm} has soft_labels, which need a label task; "
+        "set task.metric: label and task.labels, or leave them out"
+    )
+
+
 def soft_labels_are_calibrated(config: Sections) -> str | None:
-    """Refuse an arm with soft_labels if filter.calibrated does not write them for its rows."""
-    if config.filter.calibrated is None or config.train.rows != "filter":
+    """Refuse an arm with soft_labels if the filter does not write them for its rows."""
+    if config.train.rows != "filter":
         arm = _first_arm(config, lambda arm: arm.soft_labels)
     else:
         arm = _first_arm(config, _has_useless_soft_labels)
     if arm is None:
         return None
-    return (
-        f"arm {arm} has soft_labels: it must be kd on kept rows of train.rows: filter, "
-        "and filter.calibrated be on, such as {}"
-    )
+    return f"arm {arm} has soft_labels: it must be kd on kept rows of train.rows: filter"
 
 
 def wrong_answers_reach_correction(config: Sections) -> str | None:
@@ -156,7 +164,7 @@ def every_label_has_a_share(config: Sections) -> str | None:
     """Refuse shares whose number is not that of the labels."""
     shares = config.filter.calibrated.shares if config.filter.calibrated else None
     labels = config.task.labels or []
-    if shares is None or len(shares) == len(labels):
+    if shares is None or isinstance(shares, str) or len(shares) == len(labels):
         return None
     return (
         f"filter.calibrated.shares has {len(shares)} numbers for {len(labels)} labels; "
@@ -285,6 +293,7 @@ RULES: tuple[Rule, ...] = (
     fake_student_has_replies,
     kd_has_logprobs,
     mse_has_logits,
+    soft_labels_have_labels,
     soft_labels_are_calibrated,
     wrong_answers_reach_correction,
     random_rows_come_from_filter,

@@ -49,7 +49,8 @@ class Arm(Section):
     corrected: bool = Field(False, examples=[True])
     """Replace wrong replies by the ground truth, written as `target` in the prompt file says."""
     soft_labels: bool = Field(False, examples=[True])
-    """kd: at the answer, learn the probabilities of filter.calibrated instead of the teacher's."""
+    """kd: at the answer, learn a probability for each label, as filter.calibrated writes it. This
+    key turns that filter on, in a form that rejects nothing."""
     alpha: Alpha = Field(0.1, examples=["confidence"])
     """kd: weight of the cross-entropy; the divergence has 1 - alpha. confidence: the teacher's
     probability of the written token. entropy: exp(-H), with H of the teacher's distribution."""

@@ -28,9 +28,13 @@ CASES = {  # the rule, what breaks it, what the message says
         ["train.arms.kd.divergence=mse"],
         "arm kd has divergence: mse, which needs the whole top k",
     ),
+    "soft_labels_have_labels": (
+        ["task.metric=exact", "task.labels=null", "train.arms.kd.soft_labels=true"],
+        "arm kd has soft_labels, which need a label task",
+    ),
     "soft_labels_are_calibrated": (
-        ["train.arms.kd.soft_labels=true"],
-        "arm kd has soft_labels: it must be kd",
+        ["train.arms.kd.soft_labels=true", "train.rows=score"],
+        "arm kd has soft_labels: it must be kd on kept rows",
     ),
     "wrong_answers_reach_correction": (
         ["train.arms.kd.corrected=true", "filter.correct=true"],

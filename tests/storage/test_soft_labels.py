@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Config, load
+from pipeline.config.filter import Calibrated
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
 from pipeline.stages import filter as filter_stage
@@ -15,11 +16,7 @@ from pipeline.stages import generate, train
 from pipeline.storage.soft_labels import SoftLabels, write
 from pipeline.storage.topk import TopK
 
-CALIBRATED = [
-    "filter.calibrated={agree: false}",
-    "filter.correct=false",
-    "train.arms={kd: {soft_labels: true, alpha: 0.0}, sft: {method: sft}}",
-]
+SOFT = ["filter.correct=false", "train.arms={kd: {soft_labels: true, alpha: 0.0}}"]
 
 
 def topk() -> TopK:
@@ -70,22 +67,25 @@ def test_a_sample_without_a_readable_label_stays(tmp_path: Path) -> None:
 
 @pytest.fixture
 def config(workshop: Path) -> Config:
-    found = load(workshop / "config.yaml", [*CALIBRATED, "train.epochs=1"])
+    found = load(workshop / "config.yaml", [*SOFT, "train.epochs=1"])
     for one in (generate, filter_stage):
         runner.execute(one, found)
     return found
 
 
 def test_an_arm_learns_from_them(config: Config) -> None:
-    """Soft labels must reach the loss: an arm with them has another loss than one without."""
+    """The one switch must have the labels written, reject nothing, and reach the loss: an arm with
+    it has another loss than one without."""
     counts = manifest.read_manifest(Path(config.run_dir), "filter")["counts"]
     assert counts["calibration"]["rows"] == counts["samples"] - sum(
         v for k, v in counts["rejected"].items() if not k.startswith("dup")
     )
+    assert not [reason for reason in counts["rejected"] if reason.startswith("calibrated")]
     runner.execute(train, config)
+    given = "filter.calibrated={agree: false, shares: written}"
     plain = load(
         Path(config.run_dir).parent / "config.yaml",
-        [*CALIBRATED[:2], "train.arms={kd: {alpha: 0.0}}", "train.epochs=1"],
+        [SOFT[0], given, "train.arms={kd: {alpha: 0.0}}", "train.epochs=1"],
     )
     losses = [_first_loss(config)]
     (Path(config.run_dir) / "train" / "kd").rename(Path(config.run_dir) / "train" / "soft")
@@ -93,15 +93,25 @@ def test_an_arm_learns_from_them(config: Config) -> None:
     assert abs(losses[0] - _first_loss(plain)) > 1e-4
 
 
+def test_the_switch_leaves_other_filters_as_they_are(workshop: Path) -> None:
+    """Settings of the user's own must win, and a config without the switch must keep its
+    fingerprint."""
+    given = "filter.calibrated={min_confidence: 0.8}"
+    for options, expected in (
+        (SOFT, Calibrated(agree=False, shares="written")),
+        ([*SOFT, given], Calibrated(min_confidence=0.8)),
+        ([], None),
+    ):
+        settings = load(workshop / "config.yaml", options).filter
+        assert settings.calibrated == expected
+        assert settings.duplicate == load(workshop / "config.yaml").filter.duplicate
+
+
 def test_without_soft_labels_the_arm_says_what_to_do(config: Config) -> None:
     """The filter may have run before its option was set."""
     (Path(config.run_dir) / "filter" / "kept" / "soft_labels.npz").unlink()
     with pytest.raises(PipelineError, match=re.escape("run the filter with filter.calibrated={}")):
         SoftLabels.read(Path(config.run_dir) / "filter" / "kept")
-    with pytest.raises(
-        PipelineError, match=re.escape("it must be kd on kept rows of train.rows: filter")
-    ):
-        load(Path(config.run_dir).parent / "config.yaml", ["train.arms={kd: {soft_labels: true}}"])
 
 
 def _first_loss(config: Config) -> float:

@@ -45,14 +45,15 @@ def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
     assert labels is not None  # a rule of the config
     tokens = _label_tokens(config)
 
-    def judge(rows: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
+    def judge(rows: NDArray[np.int64], p: Any, written: Any) -> dict[int, Verdict]:
         return label_calibration.reject_unlikely_labels(
             rows,
-            *columns,
+            p,
+            written,
             labels=labels,
             min_confidence=settings.min_confidence,
             agree=settings.agree,
-            prior=_prior(settings, config, tokens),
+            prior=_prior(settings, config, tokens, np.asarray(written)[rows]),
         )
 
     def after(outcome: Outcome) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def _write_soft_labels(settings: Calibrated, config: Config, outcome: Outcome) -
     p, places, written, truth = (
         np.asarray(measured.column(measure))[outcome.reached] for measure in measures
     )
-    prior = _prior(settings, config, tokens)
+    prior = _prior(settings, config, tokens, written)
     first_tokens, logprobs = label_calibration.soft_labels(p, tokens, prior)
     kept = np.searchsorted(outcome.reached, outcome.kept)
     all_ids: Any = measured.column(SAMPLE_IDS)
@@ -140,13 +141,31 @@ def _check_teacher(settings: Calibrated, config: Config) -> None:
 
 
 def _prior(
-    settings: Calibrated, config: Config, labels: list[list[int]]
+    settings: Calibrated,
+    config: Config,
+    labels: list[list[int]],
+    written: NDArray[np.int16],
 ) -> label_calibration.Prior:
-    """Return the prior for calibration; with content_free, ask the teacher once."""
+    """Return the prior for calibration of answers with these `written` labels, (N,).
+
+    With content_free, ask the teacher once.
+    """
     content_free = None
     if settings.content_free:
         content_free = contextual_calibration.distributions(config, settings.content_free, labels)
-    return label_calibration.Prior(settings.shares, content_free)
+    shares = settings.shares
+    if isinstance(shares, str):
+        shares = written_shares(written, len(labels))
+    return label_calibration.Prior(shares, content_free)
+
+
+def written_shares(written: NDArray[np.int16], labels: int) -> list[float]:
+    """Return how frequent each label is among the written ones, (L,).
+
+    Half a row is added to each count, so that a label that was never written has a share too.
+    """
+    counts = np.bincount(written[written != label_calibration.UNKNOWN], minlength=labels) + 0.5
+    return [float(share) for share in counts / counts.sum()]
 
 
 def _label_tokens(config: Config) -> list[list[int]]:

@@ -52,8 +52,8 @@ def label_tokens(tokenizer: Tokenizer, labels: Sequence[str], before: str = "") 
         if not own:
             raise PipelineError(
                 f"filter.calibrated: label '{label}' begins with the same token as another one, "
-                "so the stored probabilities do not tell them apart; "
-                "give them names that begin differently, or leave filter.calibrated out"
+                "so the stored probabilities do not tell them apart; give them names that begin "
+                "differently, or leave filter.calibrated and soft_labels out"
             )
         unique.append(own)
     return unique
@@ -146,8 +146,7 @@ def match_shares(p: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np.
     """Scale the labels of p (N, L) until their means are `shares` (L,), none of which is 0.
 
     The result does not depend on the strength of the bias, but the shares must be about right.
-    Source: Liusie, Manakul & Gales, Mitigating word bias in zero-shot prompt-based classifiers,
-    2023.
+    Source: Liusie et al. 2023, Mitigating word bias in zero-shot prompt-based classifiers.
     """
     rows = _normalise(p)
     wanted = np.array(shares, np.float64) / np.sum(shares)
@@ -193,7 +192,7 @@ def reject_unlikely_labels(
         raise PipelineError(
             f"filter.calibrated: no answer of {len(rows):,} begins with a token of one of the "
             f"labels {', '.join(labels)}; does the prompt's answer span hold the label alone? "
-            "If it cannot, leave filter.calibrated out"
+            "If it cannot, leave filter.calibrated and soft_labels out"
         )
     calibrated = calibrate(p[readable], prior)
     own = calibrated[np.arange(len(readable)), written[readable]]

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.filters.confidence import label_calibration
+from pipeline.filters.confidence.filters import written_shares
 from pipeline.filters.confidence.label_calibration import Prior
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
@@ -206,6 +207,13 @@ def test_matching_leaves_what_it_cannot_match() -> None:
     assert matched[:2].sum(axis=1) == pytest.approx([1, 1])
     assert np.isnan(matched[2]).all()
     assert np.isnan(label_calibration.match_shares(p[2:], [1, 1, 1])).all()
+
+
+def test_written_shares_count_the_answers() -> None:
+    """Soft labels with equal shares moved answers from common labels to rare ones. A label that
+    was never written must keep a share, and an unreadable answer has none."""
+    written = np.array([0, 0, 0, 1, -1], np.int16)
+    assert written_shares(written, 3) == pytest.approx([3.5 / 5.5, 1.5 / 5.5, 0.5 / 5.5])
 
 
 def test_each_reason_of_the_filter() -> None:
