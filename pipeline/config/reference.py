@@ -101,8 +101,10 @@ def values_of(field: FieldInfo) -> str:
     if get_origin(annotation) is Literal:
         return " | ".join(get_args(annotation))
     if get_origin(annotation) is list:
-        least = _bound(field, "min_length")
+        least, most = _bound(field, "min_length"), _bound(field, "max_length")
         item = values_of(FieldInfo.from_annotation(get_args(annotation)[0]))
+        if most:
+            return f"[{', '.join([item] * most)}]"
         return f"[{item}, ...]" + (f" of {least} or more" if least else "")
     return KINDS[annotation] + _bounds(field)
 

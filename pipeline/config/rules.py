@@ -65,6 +65,18 @@ def soft_labels_have_labels(config: Sections) -> str | None:
     )
 
 
+def white_box_has_weights(config: Sections) -> str | None:
+    """Refuse white-box terms of an arm if the teacher's weights are not here."""
+    arm = _first_arm(config, lambda arm: bool(arm.white_box))
+    if arm is None or config.teacher.backend == "vllm":
+        return None
+    term = config.train.arms[arm].white_box[0]
+    return (
+        f"arm {arm} has {term}, which needs the teacher's weights, and teacher.backend "
+        f"{config.teacher.backend} has none here; leave {term} out, or set teacher.backend: vllm"
+    )
+
+
 def soft_labels_are_calibrated(config: Sections) -> str | None:
     """Refuse an arm with soft_labels if the filter does not write them for its rows."""
     if config.train.rows != "filter":
@@ -294,6 +306,7 @@ RULES: tuple[Rule, ...] = (
     kd_has_logprobs,
     mse_has_logits,
     soft_labels_have_labels,
+    white_box_has_weights,
     soft_labels_are_calibrated,
     wrong_answers_reach_correction,
     random_rows_come_from_filter,

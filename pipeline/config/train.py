@@ -5,6 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Section, one_error, runtime
+from pipeline.config.white_box import TERMS, Attention, Hidden, Relation
+
+ROWS_OF_AN_ANGLE = 3  # a batch with fewer has no angles between its rows
 
 Form = Literal["whole", "answer", "steps"]
 Divergence = Literal[
@@ -67,6 +70,14 @@ class Arm(Section):
     """kd: the teacher's share of the mixture in jsd and skew_kl."""
     tail: Literal["bucket", "renormalise"] = Field("bucket", examples=["renormalise"])
     """kd: tokens that are not stored count as one entry (bucket), or are left out."""
+    hidden: Hidden | None = None
+    attention: Attention | None = None
+    relation: Relation | None = None
+
+    @property
+    def white_box(self) -> list[str]:
+        """Name the terms of the loss that need the teacher's weights."""
+        return [term for term in TERMS if getattr(self, term) is not None]
 
     @model_validator(mode="after")
     def schedule_is_of_numbers(self) -> Self:
@@ -156,6 +167,18 @@ class Train(Section):
             raise ValueError(
                 "packing leaves nothing to group: set either packing or group_by_length"
             )
+        return self
+
+    @model_validator(mode="after")
+    def rows_relate(self) -> Self:
+        if self.packing or self.batch_size >= ROWS_OF_AN_ANGLE:
+            return self
+        for name, arm in self.arms.items():
+            if arm.relation:
+                raise ValueError(
+                    f"arm {name} has relation, which compares {ROWS_OF_AN_ANGLE} rows or more of "
+                    f"a batch; raise batch_size, got {self.batch_size}, or leave relation out"
+                )
         return self
 
     @model_validator(mode="after")

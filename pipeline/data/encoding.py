@@ -28,8 +28,10 @@ class Example:
     Attributes:
         labels: IGNORED on the prompt, the token itself on the reply.
         weights: weights in the loss.
-        rows: for each token, the row of the frame with the teacher's distribution, or UNKNOWN.
-        teacher_ids: the teacher's whole completion, in the teacher's ids. The frame belongs to it.
+        rows: for each token, its place in the teacher's completion, which is the row of the frame
+            with the teacher's distribution. UNKNOWN for a token that the teacher does not read.
+        teacher_ids: the whole completion in the teacher's ids. The frame belongs to it.
+        teacher_prompt: the teacher's prompt in its ids, if the teacher reads the row too.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Example:
     rows: list[int]
     frame: Frame | None = None
     teacher_ids: list[int] = dataclasses.field(default_factory=list)
+    teacher_prompt: list[int] = dataclasses.field(default_factory=list)
 
 
 def make_example(
@@ -56,11 +59,28 @@ def make_example(
 
 
 @dataclass(frozen=True)
+class TeacherPrompts:
+    """The prompts that the teacher reads. `tokenizer` is the teacher's."""
+
+    tokenizer: Tokenizer
+    prompts: Sequence[Prompt]
+
+    def encode(self, seed: Seed, number: int) -> list[int]:
+        """Return the token ids of the prompt with this number, as generate sent them."""
+        prompt = self.prompts[number]
+        return self.tokenizer.encode(prompt.render(seed, self.tokenizer.control_tokens))
+
+
+@dataclass(frozen=True)
 class _Reply:
-    """The reply to learn, in token ids, and which of them are rationale and answer."""
+    """The reply to learn, in token ids, and which of them are rationale and answer.
+
+    `prompt` is the number of the teacher's prompt.
+    """
 
     id: str
     seed: Seed
+    prompt: int
     token_ids: list[int]
     rationale: Range | None
     answer: Range | None
@@ -75,6 +95,9 @@ class Encoder:
     If `same_tokenizer` is true, the rows have the teacher's ids, which `vocabulary` translates if
     it is given. Otherwise, or if the server gave no ids, the text is tokenised again and the
     teacher's distributions cannot be used.
+
+    With `teacher`, the rows also have what a live teacher reads: its own prompt, and the completion
+    in its own ids.
     """
 
     tokenizer: Tokenizer
@@ -83,16 +106,19 @@ class Encoder:
     form: Form = "whole"
     rationale_weight: float | Literal["balanced"] = 1.0
     vocabulary: Vocabulary | None = None
+    teacher: TeacherPrompts | None = None
 
     def encode_sample(self, sample: Sample) -> list[Example]:
         """Return the rows of a teacher's sample: one, or one per part if the form is steps."""
         if not self.same_tokenizer or sample.token_ids is None:
             ended = sample.finish_reason == "stop"
             parts = _find_parts(sample.text, sample.rationale, sample.answer)
-            return self._rows(self._tokenised(sample.id, sample.seed, sample.text, *parts, ended))
+            reply = self._tokenised(sample.id, sample.seed, sample.text, *parts, ended)
+            return self._rows(dataclasses.replace(reply, prompt=sample.prompt))
         reply = _Reply(
             id=sample.id,
             seed=sample.seed,
+            prompt=sample.prompt,
             token_ids=sample.token_ids,
             rationale=sample.rationale_tokens,
             answer=sample.answer_tokens,
@@ -132,7 +158,14 @@ class Encoder:
             return self.tokenizer.token_range(token_ids, text, *part) if part else None
 
         return _Reply(
-            identifier, seed, token_ids, tokens(rationale), tokens(answer), None, by_teacher=False
+            identifier,
+            seed,
+            0,
+            token_ids,
+            tokens(rationale),
+            tokens(answer),
+            None,
+            by_teacher=False,
         )
 
     def _rows(self, reply: _Reply) -> list[Example]:
@@ -174,12 +207,18 @@ class Encoder:
         if self.form != "whole" and places[-1:] != [len(reply.token_ids) - 1]:
             ids.append(self.tokenizer.hf.eos_token_id)
             weights.append(1.0)
-        known = _before_gap(places) if reply.frame else 0
+        known = _before_gap(places) if reply.frame or self.teacher else 0
         rows = places[:known] + [UNKNOWN] * (len(ids) - known)
         row = make_example(reply.id, prompt_ids, ids, weights, rows)
-        if not reply.frame:
+        if not reply.frame and not self.teacher:
             return row
-        return dataclasses.replace(row, frame=reply.frame, teacher_ids=reply.token_ids)
+        teacher_ids = reply.token_ids
+        if self.vocabulary and not reply.by_teacher:
+            teacher_ids = self.vocabulary.teacher_ids(teacher_ids)
+        prompt_ids = self.teacher.encode(reply.seed, reply.prompt) if self.teacher else []
+        return dataclasses.replace(
+            row, frame=reply.frame, teacher_ids=teacher_ids, teacher_prompt=prompt_ids
+        )
 
     def _rationale_weight(self, reply: _Reply) -> float:
         """Return the weight of a token of the rationale. `balanced` divides the number of the

@@ -56,6 +56,10 @@ class Vocabulary:
             )
         return [int(token) for token in ids]
 
+    def teacher_ids(self, ids: Sequence[int]) -> list[int]:
+        """Return the teacher's ids of the student's tokens."""
+        return [self.kept[token] for token in ids]
+
     def topk(self, topk: TopK) -> TopK:
         """Return the distributions over the student's tokens.
 

@@ -14,6 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
 from pipeline.execution.manifest import read_manifest
 from pipeline.execution.paths import INIT, frames, learnable
+from pipeline.models import resolve
 from pipeline.storage.files import read_json, write_json
 from pipeline.students import build
 from pipeline.students import source as student_source
@@ -78,12 +79,20 @@ def files(config: Config, part: str) -> list[Path]:
     prompt = [Path(config.train.prompt)] if reads_seeds or part != INIT else []
     source = seeds.files(config.task.seeds) if reads_seeds else []
     schema = verify.files(config.task) if _checks_answers(config, part) else []
-    return [*prompt, *source, *schema]
+    # the teacher's prompts for other text are generate's copies, which its manifest lists
+    is_read = _reads_seeds(config, part) and _is_white_box(config, part)
+    teacher = [Path(path) for path in config.generate.prompt] if is_read else []
+    return [*prompt, *teacher, *source, *schema]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
     source = seeds.identities(config.task.seeds) if _reads_seeds(config, part) else {}
-    return {**source, **student_source.identities(config)}
+    teacher = resolve.identities(config.teacher) if _is_white_box(config, part) else {}
+    return {**source, **student_source.identities(config), **teacher}
+
+
+def _is_white_box(config: Config, part: str) -> bool:
+    return part != INIT and bool(config.train.arms[part].white_box)
 
 
 def _draws_from_all(config: Config) -> bool:

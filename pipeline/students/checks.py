@@ -13,14 +13,18 @@ from pipeline.students import layers, lora, vocabulary_trimming
 def shares_vocabulary(config: Config, arm: str, student: Tokenizer) -> bool:
     """Return True if student and teacher share a tokenizer. Trimming is not a difference.
 
-    For a kd arm, raise PipelineError instead of returning False.
+    For an arm that compares the two token by token, raise PipelineError instead of returning False.
     """
     same = same_tokenizer(config, student)
-    if not same and config.train.arms[arm].method == "kd":
+    settings = config.train.arms[arm]
+    kinds = [*(["kd"] if settings.method == "kd" else []), *settings.white_box]
+    if not same and kinds:
+        needs = "needs" if len(kinds) == 1 else "need"
+        remedy = " without these terms" if settings.white_box else ""
         raise PipelineError(
             f"train {arm}: the tokenizer of {student.name} differs from that of the teacher "
-            f"{config.teacher.model}; kd needs the same vocabulary. Choose a student of the "
-            "teacher's family, or train this one with method: sft"
+            f"{config.teacher.model}; {' and '.join(kinds)} {needs} the same vocabulary. Choose a "
+            f"student of the teacher's family, or train this one with method: sft{remedy}"
         )
     return same
 

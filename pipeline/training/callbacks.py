@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from pipeline.config import Arm
+from pipeline.config.white_box import TERMS
 from pipeline.errors import Diverged
 from pipeline.execution.progress import Progress
 
@@ -21,10 +22,12 @@ REMEDIES = (  # of an idle term, unless the arm's alpha has this value and turns
     ("CE", 0.0, "Raise the arm's alpha if cross-entropy is wanted; alpha: 0 is distillation alone"),
     ("KD", 1.0, "Give the arm a lower alpha, such as 0.1, or train it with method: sft"),
 )
+WHITE_BOX_REMEDY = "Raise the arm's {0}.weight, or leave {0} out"
 SHOWN = {  # logged values in the progress line
     "loss": "loss",
     "loss_ce": "ce",
     "loss_kd": "kd",
+    **{f"loss_{name}": name for name in TERMS},
     "kd_gradient_share": "kd gradient",
     "learning_rate": "lr",
     "eval_loss": "held-out loss",
@@ -65,19 +68,21 @@ class Reporter(TrainerCallback):
 
 
 class IdleWarning(TrainerCallback):
-    """Warn once if CE or KD stays under 1 % of the loss or of its gradient although the arm's alpha
-    does not turn it off."""
+    """Warn once if a term stays under 1 % of the loss or of its gradient although the arm does not
+    turn it off."""
 
     def __init__(self, label: str, arm: Arm):
         self._label = label
         alphas = {arm.alpha, arm.alpha if arm.alpha_end is None else arm.alpha_end}
-        self._remedies = {term: remedy for term, off, remedy in REMEDIES if alphas != {off}}
+        remedies = REMEDIES if arm.method == "kd" else ()
+        self._remedies = {term: remedy for term, off, remedy in remedies if alphas != {off}}
+        self._remedies |= {term: WHITE_BOX_REMEDY.format(term) for term in arm.white_box}
         self._idle: dict[str, int] = {}
         self._warned: set[str] = set()
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         for name, share in _shares(kwargs["logs"]).items():
-            remedy = self._remedies.get(name[:2])
+            remedy = self._remedies.get(name.split()[0])
             if remedy is None:
                 continue
             self._idle[name] = self._idle.get(name, 0) + 1 if share < IDLE_SHARE else 0
@@ -175,11 +180,10 @@ def since_best(values: Sequence[float], greater: bool) -> int:
 
 
 def _shares(logs: Logs) -> Logs:
-    shares: Logs = {}
-    if "loss_kd" in logs:
-        total = max(logs["loss_ce"] + logs["loss_kd"], 1e-30)
-        shares["CE term's share of the loss"] = logs["loss_ce"] / total
-        shares["KD term's share of the loss"] = logs["loss_kd"] / total
+    terms = {"CE": "loss_ce", "KD": "loss_kd", **{name: f"loss_{name}" for name in TERMS}}
+    losses = {name: logs[key] for name, key in terms.items() if key in logs}
+    total = max(sum(losses.values()), 1e-30)
+    shares = {f"{name} term's share of the loss": loss / total for name, loss in losses.items()}
     if "kd_gradient_share" in logs:
         shares["CE term's share of the gradient"] = 1.0 - logs["kd_gradient_share"]
         shares["KD term's share of the gradient"] = logs["kd_gradient_share"]

@@ -9,7 +9,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 STATE = "trainer_state.json"  # written last, so a checkpoint without it is incomplete
-WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
+WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "projectors.safetensors")
 ARCHIVES = ("optimizer.pt", "scheduler.pt", "rng_state*.pth", "training_args.bin")  # zip files
 NEEDED = ("optimizer.pt", "scheduler.pt")
 

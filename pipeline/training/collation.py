@@ -24,6 +24,7 @@ from pipeline.data.vocabulary import Vocabulary
 from pipeline.losses.distillation import Teacher
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopK, TopKFolder
+from pipeline.training.teacher_rows import TeacherRows
 
 BODY_INPUTS = (
     "input_ids",
@@ -71,6 +72,7 @@ class Frames:
     ):
         self._folder = folder
         self._examples = [(example.frame, example.teacher_ids, example.id) for example in examples]
+        self.has_frame = np.array([example.frame is not None for example in examples], bool)
         self._vocabulary = vocabulary
         self._soft = soft
 
@@ -91,11 +93,19 @@ class Collator:
     topk_tail (N,), topk_exact (N,), topk_known (N,).
 
     packed: put all tokens into one row. Their positions keep samples from seeing one another.
+    teacher: adds what a live teacher reads beside the batch.
     """
 
-    def __init__(self, pad_token_id: int, frames: Frames | None, packed: bool = False):
+    def __init__(
+        self,
+        pad_token_id: int,
+        frames: Frames | None,
+        packed: bool = False,
+        teacher: TeacherRows | None = None,
+    ):
         self._base = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, padding_free=packed)
         self._frames = frames
+        self._teacher = teacher
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = self._base(rows)
@@ -103,8 +113,11 @@ class Collator:
         weights, places, sources = (_joined(rows, name)[mask] for name in COLUMNS)
         batch["weights"] = torch.from_numpy(weights.astype(np.float32))
         if self._frames is not None:
-            teacher = _gather(self._frames.topk, sources, places)
+            stored = np.where(self._frames.has_frame[sources], places, UNKNOWN)
+            teacher = _gather(self._frames.topk, sources, stored)
             batch |= {f"topk_{name}": getattr(teacher, name) for name in TEACHER}
+        if self._teacher is not None:
+            batch |= self._teacher.batch(batch["labels"], weights, places, sources)
         return batch
 
 

@@ -6,18 +6,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Arm, Config
 from pipeline.data import prompts, seeds
 from pipeline.data.encoding import (
     IGNORED,
     Encoder,
     Example,
+    TeacherPrompts,
     check_frames,
     check_lengths,
 )
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import NoAnswerError, PipelineError, UnknownError
 from pipeline.execution.paths import frames, samples
+from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.records import LEAKED, Rejected, Sample, Seed, digest
 from pipeline.storage.samples import Samples
@@ -81,7 +83,8 @@ def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Ro
 def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
     """Return the encoder of an arm's rows."""
     arm = config.train.arms[name]
-    same = arm.text == "truth" or checks.shares_vocabulary(config, name, tokenizer)
+    is_own_text = arm.text == "truth" and not arm.white_box
+    same = is_own_text or checks.shares_vocabulary(config, name, tokenizer)
     return Encoder(
         tokenizer,
         prompts.load(config.train.prompt),
@@ -89,7 +92,15 @@ def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
         arm.form,
         arm.rationale_weight,
         Vocabulary.read(tokenizer.name),
+        _teacher_prompts(config, arm) if arm.white_box else None,
     )
+
+
+def _teacher_prompts(config: Config, arm: Arm) -> TeacherPrompts:
+    """Return the prompts of a live teacher: those of the samples, or for truth the config's."""
+    stored = prompts.stored_files(frames(config)) if arm.text == "teacher" else []
+    tokenizer = Tokenizer(tokenizer_path(config.teacher), config.teacher.revision)
+    return TeacherPrompts(tokenizer, [*map(prompts.load, stored or config.generate.prompt)])
 
 
 def sample_rows(

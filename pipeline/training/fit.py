@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Train
+from pipeline.config.white_box import TERMS
 from pipeline.data import prompts
 from pipeline.data.encoding import Example
 from pipeline.data.vocabulary import Vocabulary
@@ -22,14 +23,15 @@ from pipeline.storage.files import read_json, sync_folder, write_atomic, write_j
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopKFolder
 from pipeline.students import build, lora, source
-from pipeline.training import distributed
+from pipeline.training import beside, distributed
 from pipeline.training.checkpoints import damaged, last_checkpoint
 from pipeline.training.dataset import Rows, load, training_seed
 
 log = logging.getLogger(__name__)
 
 MAX_SCORED = 200  # held-out inputs per evaluation whose answers choose the best weights
-LOGGED = ("loss", "loss_ce", "loss_kd", "kd_gradient_share")  # names in the trainer's log
+# names in the trainer's log
+LOGGED = ("loss", "loss_ce", "loss_kd", *(f"loss_{term}" for term in TERMS), "kd_gradient_share")
 HELD_OUT = {"eval_loss": "held_out_loss", "eval_score": "held_out_score"}  # in log and manifest
 
 
@@ -45,16 +47,23 @@ def train_arm(job: Job) -> dict[str, Any]:
 
     start, revision = source.saved_model(job.run_dir / job.stage / INIT)
     tokenizer = Tokenizer(start, revision)
-    vocab_size = load_config(start, revision).get_text_config().vocab_size
+    student_config = load_config(start, revision)
+    plan = beside.plan(job, student_config)
+    vocab_size = student_config.get_text_config().vocab_size
     rows = load(job.config, job.part, tokenizer, vocab_size)
     checkpoint = last_checkpoint(job.folder / "checkpoints")
     _announce(job, rows, start, checkpoint)
 
+    teacher = beside.load(job, plan, student_config, rows.train) if plan else None
     transformers.set_seed(training_seed(job.config, job.part))
     model = build.load_student(
         job.config, start, revision, torch.float32, trl_arguments.arithmetic(job.config.train)
     )
-    trainer = _trainer(job, model, tokenizer, rows)
+    if teacher:
+        teacher.prepare(model, training_seed(job.config, job.part))
+        if checkpoint:
+            teacher.load(model, checkpoint)
+    trainer = _trainer(job, model, tokenizer, rows, teacher)
     try:
         if checkpoint and _is_out_of_patience(job, checkpoint):  # killed before its model was saved
             state = str(checkpoint / "trainer_state.json")
@@ -92,11 +101,12 @@ def _announce(job: Job, rows: Rows, start: str, checkpoint: Path | None) -> None
         log.info(f"{label}: continues from {checkpoint.name}")
 
 
-def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
+def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows, teacher: Any) -> Any:
     from transformers import PrinterCallback
 
     from pipeline.training import collation, model_checks, trl_arguments
     from pipeline.training.callbacks import Guard, IdleWarning, Reporter
+    from pipeline.training.teacher_rows import TeacherRows
     from pipeline.training.trainer import DistillTrainer
 
     settings = job.config.train
@@ -106,10 +116,13 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
     vocabulary = Vocabulary.read(tokenizer.name)
     soft = SoftLabels.read(job.run_dir / "filter" / "kept") if arm.soft_labels else None
 
-    def collator(examples: Sequence[Example], packed: bool) -> collation.Collator:
+    def collator(
+        examples: Sequence[Example], packed: bool, read: TeacherRows | None = None
+    ) -> collation.Collator:
         stored = collation.Frames(folder, examples, vocabulary, soft) if folder else None
-        return collation.Collator(tokenizer.pad_id, stored, packed)
+        return collation.Collator(tokenizer.pad_id, stored, packed, read)
 
+    read = TeacherRows(rows.train, tokenizer.pad_id) if teacher else None
     held_out = None
     if rows.held_out:
         held_out = _held_out(job, tokenizer, rows, collator(rows.held_out, packed=False))
@@ -120,13 +133,14 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows) -> Any:
         arm=arm,
         guard=guard,
         held_out=held_out,
+        teacher=teacher,
         model=model,
         args=trl_arguments.arguments(
             settings, arm, job.folder, training_seed(job.config, job.part)
         ),
         train_dataset=collation.dataset(rows.train, pack_to),
         eval_dataset=held_out.rows if held_out else None,
-        data_collator=collator(rows.train, packed=settings.packing),
+        data_collator=collator(rows.train, settings.packing, read),
         processing_class=tokenizer.hf,
         callbacks=[Reporter(label), IdleWarning(label, arm), guard, *_patience(settings)],
     )

@@ -20,7 +20,9 @@ from pipeline.models import saving
 from pipeline.students import lora
 from pipeline.training.callbacks import Guard
 from pipeline.training.collation import BODY_INPUTS, COLUMNS, ByLength, loss_mask, stored_teacher
+from pipeline.training.live_teacher import LiveTeacher
 from pipeline.training.model_checks import check_logits, logits_of
+from pipeline.training.teacher_rows import shared
 from pipeline.training.trl_hooks import HookedTrainer
 from pipeline.training.validation import HeldOut
 
@@ -43,16 +45,19 @@ class DistillTrainer(HookedTrainer):
         arm: Arm,
         guard: Guard | None = None,
         held_out: HeldOut | None = None,
+        teacher: LiveTeacher | None = None,
         **kwargs: Any,
     ):
         self.arm = arm
+        self._teacher = teacher
         self._guard = guard
         self._held_out = held_out
         super().__init__(**kwargs)
         self._logits = logits_of(self.model)
         check_logits(self.model, self._logits)
-        # CE, KD, tokens, sum of KD's gradient shares, number of those shares
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
+        # CE, KD, tokens, sum of KD's gradient shares, number of those shares, white-box terms
+        size = 5 + len(arm.white_box)
+        self._sums = torch.zeros(size, dtype=torch.float64, device=self.args.device)
         self._summed_to = 0  # the step of the last log
         self._loading_seconds = 0.0
         self._paused_seconds = 0.0
@@ -71,18 +76,21 @@ class DistillTrainer(HookedTrainer):
     ) -> Any:
         """Return the loss of a batch divided by the weight of the whole optimiser step."""
         shares = self.arm.method == "kd" and self._is_logged_step()
-        loss: Loss = self.call_in_forward(model, self._loss, inputs, shares)
+        loss, terms = self.call_in_forward(model, self._loss_and_terms, inputs, shares)
         weight = inputs["weights"].sum() if num_items_in_batch is None else num_items_in_batch
         weight = weight.to(loss.total.device).clamp(min=MIN_WEIGHT)
-        mean = loss.total / weight
+        mean = sum(terms.values(), loss.total) / weight
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             mean = mean * self.accelerator.num_processes  # DDP averages over the processes
-        self._add_to_sums(inputs, loss, weight)
+        self._add_to_sums(inputs, loss, terms, weight)
         return (mean, {}) if return_outputs else mean
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Log the held-out loss, a weighted mean over all rows, and the score of the student's own
-        answers. The batch size and the number of processes do not change them."""
+        answers. The batch size and the number of processes do not change them.
+
+        White-box terms are left out, so that the loss can be compared with an arm without them.
+        """
         assert self._held_out is not None
         with self._paused(), torch.no_grad():
             self.model.eval()
@@ -147,6 +155,9 @@ class DistillTrainer(HookedTrainer):
             if is_best or self._guard is None or not self._guard.runaway_logs(self.state):
                 folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 with saving.writing(folder):
+                    if self._teacher and self.is_world_process_zero():
+                        # before `write`, whose last file says that the checkpoint is complete
+                        self._teacher.save(self.accelerator.unwrap_model(self.model), folder)
                     write()
                 if self.is_world_process_zero():
                     saving.share(folder)
@@ -188,6 +199,17 @@ class DistillTrainer(HookedTrainer):
             held_out.record(self.state.global_step, answers)
         scores = [answer.score for answer in answers if answer.score is not None]
         return {"eval_score": sum(scores) / len(scores)} if held_out.scored else {}
+
+    def _loss_and_terms(
+        self, model: nn.Module, inputs: dict[str, Any], shares: bool
+    ) -> tuple[Loss, dict[str, Tensor]]:
+        """Return the loss of a batch and its white-box terms by name, summed over its tokens."""
+        if self._teacher is None:
+            return self._loss(model, inputs, shares), {}
+        with self._teacher.watching(model) as seen:
+            loss = self._loss(model, inputs, shares)
+        with self.accelerator.autocast():
+            return loss, self._teacher.terms(model, seen, shared(inputs))
 
     def _loss(self, model: nn.Module, inputs: dict[str, Any], shares: bool) -> Loss:
         """Return the loss of a batch, summed over its tokens."""
@@ -237,7 +259,9 @@ class DistillTrainer(HookedTrainer):
         """The step up to which sums were logged, or at which this process started."""
         return max(self._summed_to, self.first_step)
 
-    def _add_to_sums(self, inputs: dict[str, Any], loss: Loss, weight: Tensor) -> None:
+    def _add_to_sums(
+        self, inputs: dict[str, Any], loss: Loss, terms: dict[str, Tensor], weight: Tensor
+    ) -> None:
         if "attention_mask" in inputs:
             tokens = inputs["attention_mask"].sum()
         else:
@@ -247,12 +271,14 @@ class DistillTrainer(HookedTrainer):
             share = loss.kd_grad / (loss.ce_grad + loss.kd_grad).clamp(min=1e-30)
             counted = torch.ones_like(weight)
         entries = [loss.ce / weight, loss.kd / weight, tokens, share, counted]
+        entries += [term / weight for term in terms.values()]
         self._sums += torch.stack([entry.detach().double() for entry in entries])
 
     def _take_sums(self) -> dict[str, float]:
-        """Return the CE and KD parts of the loss and of its gradient since the last log, and start
-        new sums. They show a term that does nothing."""
-        ce, kd, tokens, share, shares = self.accelerator.reduce(self._sums, "sum").tolist()
+        """Return the parts of the loss, and those of the gradient of CE and KD, since the last log,
+        and start new sums. They show a term that does nothing."""
+        sums = self.accelerator.reduce(self._sums, "sum").tolist()
+        ce, kd, tokens, share, shares, *terms = sums
         steps = self.state.global_step - self._logged_step
         self._sums.zero_()
         self._summed_to = self.state.global_step
@@ -262,8 +288,12 @@ class DistillTrainer(HookedTrainer):
             "num_tokens": int(logged_tokens + tokens),
             "loading_share": self.loading_share,
         }
+        if self.arm.method == "kd" or terms:
+            logs["loss_ce"] = ce / steps
         if self.arm.method == "kd":
-            logs |= {"loss_ce": ce / steps, "loss_kd": kd / steps}
+            logs["loss_kd"] = kd / steps
+        for name, term in zip(self.arm.white_box, terms, strict=True):
+            logs[f"loss_{name}"] = term / steps
         if shares:
             logs["kd_gradient_share"] = share / shares
         return logs

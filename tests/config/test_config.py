@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from pipeline.cli.main import cli
 from pipeline.config import load, loading, reference
+from pipeline.config.white_box import Attention, Hidden, Relation
 from pipeline.errors import PipelineError
 from tests.support.task import ROOT
 
@@ -222,6 +223,7 @@ BARE = (
     "semantic",
     "judge",
 )
+VLLM = ["teacher.backend=vllm", "teacher.replies=null", "evaluate.backend=vllm"]
 WHOLE = [  # sections that are left out by default, and what they need
     "generate.prompt=[a.md, b.md]",
     "student.lora={}",
@@ -229,9 +231,16 @@ WHOLE = [  # sections that are left out by default, and what they need
     "evaluate.fidelity={}",
     "evaluate.memorisation={}",
     "evaluate.lm_eval={tasks: [arc_easy]}",
+    "train.arms={kd: {hidden: {}, attention: {}, relation: {}}}",
+    *VLLM,
     *(f"filter.{name}={{}}" for name in BARE),
     *(f"filter.{name}={{{needed}}}" for name, needed in ASKING.items()),
 ]
+WHITE_BOX = {
+    "hidden": Hidden.model_fields,
+    "attention": Attention.model_fields,
+    "relation": Relation.model_fields,
+}
 NEEDS = {  # what tiny.yaml lacks for the example of a key
     "task.metric": ["task.labels=null"],
     "task.verifier.json_schema": ["task.labels=null", "task.metric=json"],
@@ -272,6 +281,7 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
         f"evaluate.lm_eval.{key}": ["evaluate.lm_eval={tasks: [a]}"]
         for key in ("limit", "examples", "include_path", "batch_size")
     },
+    **{f"train.arms.NAME.{term}.{key}": VLLM for term, keys in WHITE_BOX.items() for key in keys},
     "teacher.backend": ["teacher.base_url=http://127.0.0.1:8000/v1", "teacher.tokenizer=gpt2"],
 }
 

@@ -32,6 +32,10 @@ CASES = {  # the rule, what breaks it, what the message says
         ["task.metric=exact", "task.labels=null", "train.arms.kd.soft_labels=true"],
         "arm kd has soft_labels, which need a label task",
     ),
+    "white_box_has_weights": (
+        ["train.arms.kd.hidden={}"],
+        "arm kd has hidden, which needs the teacher's weights, and teacher.backend fake has none",
+    ),
     "soft_labels_are_calibrated": (
         ["train.arms.kd.soft_labels=true", "train.rows=score"],
         "arm kd has soft_labels: it must be kd on kept rows",
