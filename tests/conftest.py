@@ -49,7 +49,15 @@ def workshop(tmp_path: Path) -> Path:
         },
         "generate": {"prompt": str(tmp_path / "prompt.md"), "samples": 2, "shard_size": 8},
         "student": {"model": "random"},
-        "train": {"prompt": str(tmp_path / "prompt.md"), "batch_size": 8, "report_to": []},
+        "train": {
+            "prompt": str(tmp_path / "prompt.md"),
+            "batch_size": 8,
+            "epochs": 1,
+            "learning_rate": 2e-4,
+            "group_by_length": False,
+            "dtype": "float32",
+            "report_to": [],
+        },
         "evaluate": {"backend": "fake"},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))

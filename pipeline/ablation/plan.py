@@ -9,7 +9,9 @@ from typing import Any
 from pipeline.config import Arm, Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import fingerprint, runner
+from pipeline.execution.manifest import read_manifest
 from pipeline.stages import filter as filter_stage
+from pipeline.training.schedule import WIDTH, schedule
 
 NAME = "ablate"
 CURATED, RANDOM = "curated", "random"
@@ -53,7 +55,7 @@ def plan(
     name = arm or next(iter(config.train.arms))
     _check(config, name)
     base = config.train.arms[name]
-    epochs = base.epochs or config.train.epochs
+    epochs = base.epochs or config.train.epochs or _epochs(config, base)
     sets = {CURATED: base, RANDOM: base.model_copy(update={"selection": "random"})}
     sizes = {CURATED: 1.0}
     for share in sorted(set(shares), reverse=True):
@@ -102,6 +104,13 @@ def _check(config: Config, name: str) -> None:
     for upstream in SHARED:
         fingerprint.outputs(run_dir, upstream, NAME)
     runner.is_done(filter_stage, config)
+
+
+def _epochs(config: Config, arm: Arm) -> float:
+    """Return the epochs that the arm would have by itself on its kept samples."""
+    kept = read_manifest(Path(config.run_dir), filter_stage.NAME)["counts"]["kept"]
+    rows = round(arm.share * min(kept, arm.limit or kept))
+    return schedule(config.train, arm, rows, WIDTH, adapters=False).epochs
 
 
 def _with_seed(arm: Arm, seed: int) -> dict[str, Any]:

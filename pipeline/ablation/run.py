@@ -8,7 +8,6 @@ which samples are drawn.
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,9 +29,8 @@ RunArm = Callable[[str, str], object]  # runs one arm of a stage: ("train", "cur
 def run(plan: Plan, run_arm: RunArm, redo: bool = False) -> bool:
     """Train and evaluate every unfinished arm; return True if there was one.
 
-    With `redo`, existing results are archived first. An arm's checkpoints are deleted after its
-    evaluation, because those of a dozen students could fill the disk. Raises PipelineError
-    if another process runs the same ablation.
+    With `redo`, existing results are archived first. Raises PipelineError if another process runs
+    the same ablation.
     """
     folder = plan.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +66,7 @@ def _run_arms(plan: Plan, remaining: Sequence[str], run_arm: RunArm) -> None:
     for done, arm in enumerate(remaining, start=finished + 1):
         run_arm(train.NAME, arm)
         run_arm(evaluate.NAME, arm)
-        shutil.rmtree(plan.folder / train.NAME / arm / "checkpoints", ignore_errors=True)
+        train.finish(plan.config)
         if done < total:
             time = format_duration((total - done) * _seconds(plan))
             log.info(f"ablate: {arm} done, {done} of {total}; about {time} remaining")

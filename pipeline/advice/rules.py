@@ -14,6 +14,7 @@ from pipeline.evaluation import baseline
 from pipeline.evaluation.format import shown, signed
 from pipeline.evaluation.results_model import Difference, Results
 from pipeline.execution.paths import TEACHER
+from pipeline.training.schedule import WIDTH, schedule
 
 MARGIN = 0.03  # a student this near to its teacher has reached it
 WEAK = 0.6  # score of a teacher that is too weak to learn from
@@ -289,8 +290,9 @@ def _planned_steps(facts: Facts) -> int:
     if facts.steps:
         return min(facts.steps.values())
     train = facts.config.train
-    epochs = min(arm.epochs or train.epochs for arm in train.arms.values())
-    return round(epochs * facts.rows / (train.batch_size * train.accumulate))
+    plans = [schedule(train, arm, facts.rows, WIDTH, False) for arm in train.arms.values()]
+    steps = [plan.epochs * facts.rows / (plan.batch_size * train.accumulate) for plan in plans]
+    return round(min(steps))
 
 
 BEFORE: tuple[Callable[[Facts], Iterator[Advice]], ...] = (

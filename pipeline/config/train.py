@@ -112,28 +112,28 @@ class Train(Section):
     """Stage whose rows and logprobs the student learns from."""
     arms: dict[str, Arm] = Field({"kd": Arm(), "sft": Arm(method="sft")}, min_length=1)
     """Settings of each arm, by its name."""
-    epochs: float = Field(1.0, gt=0, examples=[2.0])
-    """Passes over the kept rows."""
-    learning_rate: float = Field(2e-4, gt=0, examples=[1e-4])
-    """Peak learning rate, reached after the warm-up."""
+    epochs: float | None = Field(None, gt=0, examples=[2.0])
+    """Passes over the kept rows. null: one, or up to four if the steps would be few."""
+    learning_rate: float | None = Field(None, gt=0, examples=[1e-4])
+    """Peak learning rate, reached after the warm-up. null: by the student's width."""
     schedule: Literal["linear", "cosine", "constant"] = Field("cosine", examples=["linear"])
     """Learning rate after the warm-up."""
     warmup: float = Field(0.05, ge=0, lt=1, examples=[0.1])
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0, examples=[0.01])
     """Each step subtracts weight times this times the learning rate."""
-    batch_size: int = Field(16, ge=1, examples=[8])
-    """Rows per device and step."""
+    batch_size: int | None = Field(None, ge=1, examples=[8])
+    """Rows per device and step. null: 16, or 8 for fewer than 1,000 rows."""
     accumulate: int = Field(1, ge=1, examples=[4])
     """Batches per optimiser step."""
     max_length: int = Field(1024, ge=8, examples=[512])
     """Longest row, in tokens. A longer row is an error; it is not cut."""
     packing: bool = Field(False, examples=[True])
     """Pack several samples into a row of max_length. They do not see one another."""
-    group_by_length: bool = Field(False, examples=[True])
-    """Batches of rows of similar length, with less padding."""
+    group_by_length: bool | None = Field(None, examples=[False])
+    """Batches of rows of similar length, with less padding. null: yes, unless packing."""
     dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", examples=["float32"])
-    """Precision. auto: bfloat16 autocast on a GPU, float32 on a CPU."""
+    """Precision. auto: bfloat16 autocast on a GPU, and on a CPU with instructions for it."""
     gradient_checkpointing: bool = runtime(False, examples=[True])
     """Compute activations again in the backward pass: less memory, more time."""
     processes: int | None = Field(None, ge=1, examples=[2])
@@ -155,7 +155,9 @@ class Train(Section):
     seed: int = Field(0, ge=0, examples=[7])
     """Random seed of the row order and of all other draws."""
     save_steps: int = runtime(200, ge=1, examples=[50])
-    """Optimiser steps between checkpoints."""
+    """Optimiser steps between checkpoints. Ctrl-C writes one too."""
+    keep_checkpoints: bool = runtime(False, examples=[True])
+    """Keep the checkpoints of a finished arm, with its optimiser's state."""
     log_steps: int = runtime(5, ge=1, examples=[1])
     """Optimiser steps between logged lines."""
     report_to: list[str] = runtime(["tensorboard"], examples=[["wandb"]])
@@ -171,7 +173,7 @@ class Train(Section):
 
     @model_validator(mode="after")
     def rows_relate(self) -> Self:
-        if self.packing or self.batch_size >= ROWS_OF_AN_ANGLE:
+        if self.packing or (self.batch_size or ROWS_OF_AN_ANGLE) >= ROWS_OF_AN_ANGLE:
             return self
         for name, arm in self.arms.items():
             if arm.relation:

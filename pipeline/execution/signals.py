@@ -74,6 +74,33 @@ def run_child(command: list[str]) -> int:
     return code
 
 
+@contextmanager
+def deferred() -> Iterator[list[int]]:
+    """Collect signals inside the `with` block, so that the work in hand can be saved first.
+
+    A second signal raises Stopped at once. Only the main thread can get them.
+    """
+    received: list[int] = []
+    last = 0.0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if received and last - before >= REPEAT_SECONDS:
+            raise Stopped(number)
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    handlers: list[Any] = [signal.signal(number, on_signal) for number in SIGNALS]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(SIGNALS, handlers, strict=True):
+            signal.signal(number, handler)
+
+
 @dataclass
 class Stopping:
     """Whether a signal has come, for a loop over a model's answers.

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from pipeline.config import Engine
-from pipeline.models.weights import load_config
+from pipeline.models.weights import cpu_has_bfloat16, load_config
 
 CPU_KV_CACHE_GIB = 2.0
 # tokens; a CPU prefills a prompt in one piece, so its batch must have room for the longest one
@@ -57,11 +57,8 @@ def _cpu_options(path: str, revision: str | None, engine: Engine) -> dict[str, A
     """Return the engine arguments that differ on a CPU.
 
     Seeded sampling kills a CPU engine that prefills in chunks, so prompts are prefilled whole.
-    bfloat16 is many times slower than float32 where the CPU has no instructions for it.
     """
-    import torch
-
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    native = cpu_has_bfloat16()
     longest = getattr(load_config(path, revision), "max_position_embeddings", CPU_MAX_LEN)
     max_len = engine.max_model_len or min(longest, CPU_MAX_LEN)
     return {

@@ -33,6 +33,14 @@ def load_weights(path: str, revision: str | None, dtype: Any, **options: Any) ->
         raise not_loaded(path, "weights cannot be loaded", error) from None
 
 
+def cpu_has_bfloat16() -> bool:
+    """Return True if this CPU has instructions for bfloat16; without them it is many times slower
+    than float32."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def load_config(path: str, revision: str | None) -> Any:
     """Load the model's configuration with transformers. Raises PipelineError."""
     from transformers import AutoConfig

@@ -4,6 +4,7 @@ An arm is trained by SFT, or by distillation from the stored logprobs.
 """
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,24 @@ def run(job: Job) -> dict[str, Any]:
     """Make the first weights of all arms, or train one arm."""
     # again, since generate did: a licence may have been declared later
     terms = licences.check_declared(job.config.licences)
+    finish(job.config)  # the arms before this one: a student's checkpoints are ten times its size
     if job.part == INIT:
         log.info("\n".join(terms.lines))
         return _init(job)
     return _arm(job)
+
+
+def finish(config: Config) -> None:
+    """Delete the checkpoints of finished arms: nothing continues from them.
+
+    An arm's own run cannot do it, since its manifest is written after that.
+    """
+    if config.train.keep_checkpoints:
+        return
+    for arm in config.train.arms:
+        folder = Path(config.run_dir) / NAME / arm
+        if (folder / "manifest.json").exists():
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def student_path(run_dir: Path, part: str) -> str:

@@ -11,6 +11,7 @@ from pipeline.config import Arm
 from pipeline.config.white_box import TERMS
 from pipeline.errors import Diverged
 from pipeline.execution.progress import Progress
+from pipeline.training import distributed
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,26 @@ class Guard(TrainerCallback):
         if not self._steady:
             return 0
         return runaway(state.log_history, math.ceil(self._warmup * state.max_steps))
+
+
+class SaveAndStop(TrainerCallback):
+    """After a signal, end the optimiser step, write a checkpoint and stop, whatever save_steps is.
+
+    `received` is the list of `signals.deferred`. All processes of an arm stop at the same step.
+    """
+
+    def __init__(self, label: str, received: Sequence[int]):
+        self._label = label
+        self._received = received
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not distributed.any_process(bool(self._received)):
+            return
+        if state.is_world_process_zero and not control.should_training_stop:
+            log.info(f"{self._label}: stops after step {state.global_step:,}, with a checkpoint")
+        control.should_save = control.should_training_stop = True
 
 
 class Patience(TrainerCallback):

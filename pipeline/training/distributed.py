@@ -18,11 +18,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipeline.errors import PipelineError, Stopped
+from pipeline.errors import FAILED, STOPPED, PipelineError, Stopped
 from pipeline.storage.files import read_json, write_json
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 5.0  # time for workers to end after one of them has ended, or after a signal
+GRACE_SECONDS = 5.0  # time for workers to end after one of them has ended
+SAVE_SECONDS = 120.0  # after a signal: for a step and its checkpoint
 JOB, RESULT, RENDEZVOUS = "job.json", "result.json", "rendezvous"
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # read by torch
 
@@ -42,7 +43,7 @@ def run_workers(module: str, job: dict[str, Any], processes: int, label: str) ->
             if not caught:
                 _wait(workers)  # give the other workers time to write their own errors
         finally:
-            _end(workers)
+            _end(workers, SAVE_SECONDS if caught else GRACE_SECONDS)
         if caught:
             raise Stopped(caught[0])
         _check(Path(folder), workers, label)
@@ -54,6 +55,17 @@ def rank() -> int:
     import torch
 
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def any_process(value: bool) -> bool:
+    """Return True if `value` is true in any of the processes. All of them must call this."""
+    import torch
+
+    if not torch.distributed.is_initialized():
+        return value
+    flag = torch.tensor(float(value), device="cuda" if torch.cuda.is_available() else "cpu")
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
 
 
 def clear_environment() -> None:
@@ -82,7 +94,9 @@ def serve(folder: Path, work: Any) -> int:
         result = work(read_json(folder / JOB))
     except PipelineError as error:
         write_json(folder / f"error-{number}.json", str(error))
-        return 1
+        return FAILED
+    except Stopped as stop:
+        return STOPPED + stop.signal
     if number == 0:
         write_json(folder / RESULT, result)
     torch.distributed.destroy_process_group()
@@ -116,18 +130,19 @@ def _are_running(workers: list[subprocess.Popen[bytes]]) -> bool:
     return None in codes and not any(codes)
 
 
-def _wait(workers: list[subprocess.Popen[bytes]]) -> None:
-    until = time.monotonic() + GRACE_SECONDS
+def _wait(workers: list[subprocess.Popen[bytes]], seconds: float = GRACE_SECONDS) -> None:
+    until = time.monotonic() + seconds
     while any(worker.poll() is None for worker in workers) and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
 
 
-def _end(workers: list[subprocess.Popen[bytes]]) -> None:
+def _end(workers: list[subprocess.Popen[bytes]], seconds: float) -> None:
+    """End the workers that run: ask them, and kill them after `seconds`."""
     for stop in (subprocess.Popen.terminate, subprocess.Popen.kill):
         for worker in workers:
             if worker.poll() is None:
                 stop(worker)
-        _wait(workers)
+        _wait(workers, seconds)
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.close()

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from pipeline.config.white_box import TERMS
 from pipeline.data import prompts
 from pipeline.data.encoding import Example
 from pipeline.data.vocabulary import Vocabulary
-from pipeline.errors import Diverged, PipelineError
+from pipeline.errors import Diverged, PipelineError, Stopped
+from pipeline.execution import signals
 from pipeline.execution.contract import Job
 from pipeline.execution.paths import INIT, frames
 from pipeline.models import saving
@@ -23,7 +25,7 @@ from pipeline.storage.files import read_json, sync_folder, write_atomic, write_j
 from pipeline.storage.soft_labels import SoftLabels
 from pipeline.storage.topk import TopKFolder
 from pipeline.students import build, lora, source
-from pipeline.training import beside, distributed
+from pipeline.training import beside, distributed, schedule
 from pipeline.training.checkpoints import damaged, last_checkpoint
 from pipeline.training.dataset import Rows, load, training_seed
 
@@ -69,7 +71,7 @@ def train_arm(job: Job) -> dict[str, Any]:
             state = str(checkpoint / "trainer_state.json")
             trainer.state = transformers.TrainerState.load_from_json(state)
         else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            _train(job, trainer, checkpoint)
         _load_best(job, trainer)
         trainer.check_weights()
     except Diverged as error:
@@ -79,6 +81,17 @@ def train_arm(job: Job) -> dict[str, Any]:
     _save(job, trainer, tokenizer, start, revision)
     _write_history(job, trainer.state.log_history)
     return _counts(job, rows, trainer)
+
+
+def _train(job: Job, trainer: Any, checkpoint: Path | None) -> None:
+    """Train to the end. Raises Stopped after a signal, with a checkpoint of the step in hand."""
+    from pipeline.training.callbacks import SaveAndStop
+
+    with signals.deferred() as received:
+        trainer.add_callback(SaveAndStop(f"train {job.part}", received))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if distributed.any_process(bool(received)):
+        raise Stopped((*received, signal.SIGTERM)[0])
 
 
 def _announce(job: Job, rows: Rows, start: str, checkpoint: Path | None) -> None:
@@ -109,8 +122,7 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows, teacher: An
     from pipeline.training.teacher_rows import TeacherRows
     from pipeline.training.trainer import DistillTrainer
 
-    settings = job.config.train
-    arm = settings.arms[job.part]
+    arm = job.config.train.arms[job.part]
     label = f"train {job.part}"
     folder = TopKFolder(frames(job.config)) if arm.method == "kd" else None
     vocabulary = Vocabulary.read(tokenizer.name)
@@ -123,22 +135,23 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows, teacher: An
         return collation.Collator(tokenizer.pad_id, stored, packed, read)
 
     read = TeacherRows(rows.train, tokenizer.pad_id) if teacher else None
+    pack_to = job.config.train.max_length if job.config.train.packing else None
+    train_rows = collation.dataset(rows.train, pack_to)
+    settings = _scheduled(job, len(train_rows), model)
     held_out = None
     if rows.held_out:
-        held_out = _held_out(job, tokenizer, rows, collator(rows.held_out, packed=False))
+        collate = collator(rows.held_out, packed=False)
+        held_out = _held_out(job, settings, tokenizer, rows, collate)
     is_steady = arm.alpha_end is None and arm.temperature_end is None
     guard = Guard(settings.warmup, steady=arm.method == "sft" or is_steady)
-    pack_to = settings.max_length if settings.packing else None
     trainer = DistillTrainer(
         arm=arm,
         guard=guard,
         held_out=held_out,
         teacher=teacher,
         model=model,
-        args=trl_arguments.arguments(
-            settings, arm, job.folder, training_seed(job.config, job.part)
-        ),
-        train_dataset=collation.dataset(rows.train, pack_to),
+        args=trl_arguments.arguments(settings, job.folder, training_seed(job.config, job.part)),
+        train_dataset=train_rows,
         eval_dataset=held_out.rows if held_out else None,
         data_collator=collator(rows.train, settings.packing, read),
         processing_class=tokenizer.hf,
@@ -150,12 +163,29 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows, teacher: An
     return trainer
 
 
-def _held_out(job: Job, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
+def _scheduled(job: Job, rows: int, model: Any) -> Train:
+    """Return the settings with the batch size, epochs and learning rate of this arm, and log them.
+
+    `rows` are those of the training set, after packing.
+    """
+    train = job.config.train
+    width = lora.plain(model).config.get_text_config().hidden_size
+    is_lora = job.config.student.lora is not None
+    settings = schedule.filled(train, train.arms[job.part], rows, width, is_lora)
+    if distributed.rank() == 0:
+        log.info(
+            f"train {job.part}: {settings.epochs:g} epochs of {rows:,} rows in batches of "
+            f"{settings.batch_size}, learning rate {settings.learning_rate:.2g}"
+        )
+    return settings
+
+
+def _held_out(job: Job, settings: Train, tokenizer: Tokenizer, rows: Rows, collate: Any) -> Any:
     from pipeline.training.collation import dataset
     from pipeline.training.validation import Examiner, HeldOut
 
     config = job.config
-    settings = config.train
+    assert settings.batch_size
     prompt = prompts.load(settings.prompt).in_form(settings.arms[job.part].form)
     is_scored = settings.best_by == "score"
     answered = rows.seeds[: settings.show]
@@ -269,6 +299,12 @@ def _counts(job: Job, rows: Rows, trainer: Any) -> dict[str, Any]:
     if job.config.train.arms[job.part].selection == "random":
         counts["passed_over"] = rows.passed_over
     counts["steps"] = max(entry["step"] for entry in history)
+    arguments = trainer.args
+    counts |= {
+        "batch_size": arguments.per_device_train_batch_size,
+        "epochs": arguments.num_train_epochs,
+        "learning_rate": arguments.learning_rate,
+    }
     counts |= {name: round(float(last[name]), 6) for name in LOGGED if name in last}
     if rows.held_out:
         counts |= {"held_out": len(rows.held_out), "saved_step": best or counts["steps"]}

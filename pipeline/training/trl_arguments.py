@@ -9,14 +9,21 @@ import torch
 from transformers.integrations import get_available_reporting_integrations
 from trl import SFTConfig
 
-from pipeline.config import Arm, Train
+from pipeline.config import Train
 from pipeline.errors import PipelineError
+from pipeline.models.weights import cpu_has_bfloat16
 from pipeline.training.trl_hooks import use_one_gpu
 
 
-def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
-    """Return the trainer's arguments for the arm in `folder`. Raises PipelineError for an unknown
-    tracker in train.report_to."""
+def arguments(settings: Train, folder: Path, seed: int) -> SFTConfig:
+    """Return the trainer's arguments for the arm in `folder`.
+
+    `settings` are those of `schedule.filled`. Raises PipelineError for an unknown tracker in
+    train.report_to.
+    """
+    assert settings.epochs
+    assert settings.batch_size
+    assert settings.learning_rate
     unknown = sorted(set(settings.report_to) - set(get_available_reporting_integrations()))
     if unknown:
         raise PipelineError(
@@ -30,17 +37,17 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
     backend = "nccl" if gpu else "gloo"
     config = SFTConfig(
         output_dir=str(folder / "checkpoints"),
-        num_train_epochs=arm.epochs or settings.epochs,
+        num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulate,
-        learning_rate=arm.learning_rate or settings.learning_rate,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_length=None,
         bf16=arithmetic(settings) == torch.bfloat16,
         gradient_checkpointing=settings.gradient_checkpointing,
-        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
+        train_sampling_strategy="group_by_length" if is_grouped(settings) else "random",
         seed=seed,
         data_seed=seed,
         save_steps=settings.save_steps,
@@ -63,9 +70,17 @@ def arguments(settings: Train, arm: Arm, folder: Path, seed: int) -> SFTConfig:
 
 def arithmetic(settings: Train) -> torch.dtype:
     """Return the number format of a forward pass; weights stay in float32."""
-    if settings.dtype == "bfloat16" or (settings.dtype == "auto" and torch.cuda.is_available()):
+    fast = torch.cuda.is_available() or cpu_has_bfloat16()
+    if settings.dtype == "bfloat16" or (settings.dtype == "auto" and fast):
         return torch.bfloat16
     return torch.float32
+
+
+def is_grouped(settings: Train) -> bool:
+    """Return True if a batch has rows of similar length."""
+    if settings.group_by_length is None:
+        return not settings.packing
+    return settings.group_by_length
 
 
 def best_metric(settings: Train) -> str:

@@ -323,7 +323,7 @@ def test_schema_has_a_line_for_every_key() -> None:
         "teacher.model  text, required: Hub id, local folder, or package:DISTRIBUTION/FILE.gguf. "
         "Example: ",
         "train.warmup  number in [0, 1), default 0.05: ",
-        "train.epochs  number > 0, default 1.0: ",
+        "train.epochs  number > 0, default null: ",
         "train.arms.NAME.method  sft | kd, default kd: ",
         "train.arms.NAME.alpha  number in [0, 1] | confidence | entropy, default 0.1: ",
         "task.labels  [text, ...] of 2 or more, default null: ",

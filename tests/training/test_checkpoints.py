@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import Train, load
 from pipeline.errors import PipelineError
 from pipeline.execution import runner
 from pipeline.models import saving
 from pipeline.stages import train
 from pipeline.training.checkpoints import last_checkpoint
+from tests.support.processes import finish, start
 from tests.support.training import losses, prepared
 
 OPTIONS = ("train.epochs=6", "train.save_steps=3", "train.log_steps=1")
@@ -109,3 +112,42 @@ def test_other_errors_of_a_write_are_not_hidden() -> None:
         raise RuntimeError("CUDA error")
     with pytest.raises(PipelineError, match="is the disk full"), saving.writing(Path("x")):
         raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+
+def test_checkpoints_of_finished_arms_are_deleted(workshop: Path) -> None:
+    """The optimiser's state of two arms was most of a run folder of 1.7 GB."""
+    config = prepared(workshop, *OPTIONS)
+    runner.execute(train, config)
+    folder = Path(config.run_dir) / "train"
+    train.finish(config.model_copy(update={"train": keeping(config.train)}))
+    assert list(folder.glob("sft/checkpoints/checkpoint-*"))
+    train.finish(config)
+    assert not list(folder.glob("*/checkpoints"))
+    assert runner.is_done(train, config)
+
+
+def keeping(settings: Train) -> Train:
+    return settings.model_copy(update={"keep_checkpoints": True})
+
+
+def test_ctrl_c_writes_a_checkpoint(workshop: Path) -> None:
+    """Before the first checkpoint of save_steps, Ctrl-C lost the whole arm without a word."""
+    options = ("train.epochs=60", "train.log_steps=1", "train.save_steps=100000")
+    config = prepared(workshop, *options)
+    runner.execute(train, config, ["init"])
+    process = start(workshop, *options, stage_name="train")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "steps" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    code, words = finish(process)
+    assert code == 130
+    assert "with a checkpoint" in words
+    stopped = last_checkpoint(Path(config.run_dir) / "train" / "kd" / "checkpoints")
+    assert stopped is not None
+    runner.execute(train, config, ["kd"])
+    again = load(workshop / "config.yaml", [*options, f"run_dir={workshop / 'again'}"])
+    shutil.copytree(config.run_dir, again.run_dir, ignore=shutil.ignore_patterns("kd"))
+    runner.execute(train, again, ["kd"])
+    assert losses(config, "kd") == pytest.approx(losses(again, "kd"), rel=1e-4)
