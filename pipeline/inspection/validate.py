@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Config, Student
 from pipeline.data import licences, prompts, seeds
@@ -11,7 +12,7 @@ from pipeline.models import resolve
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.students import checks, source
+from pipeline.students import checks, source, white_box
 from pipeline.students.build import random_config
 from pipeline.verifiers import verify
 from pipeline.verifiers.scorers import find_label
@@ -42,7 +43,10 @@ def check_config(config: Config) -> list[str]:
 
     labelled = sum(seed.target is not None for seed in examples)
     samples = len(examples) * config.generate.samples * len(teacher_prompts)
-    arms = [f"{name} ({arm.method})" for name, arm in config.train.arms.items()]
+    arms = [
+        f"{name} ({' + '.join((arm.method, *arm.white_box))})"
+        for name, arm in config.train.arms.items()
+    ]
     return [
         f"seeds: {len(examples):,}, {labelled:,} with ground truth; "
         f"held out: {len(held_out):,}, none of them among the seeds",
@@ -91,14 +95,25 @@ def _check_local_student(config: Config, name: str) -> None:
     if name == "random":
         if teacher_is_local:
             tokenizer = Tokenizer(tokenizer_path(teacher))
-            checks.check(config, name, random_config(config.student.shape, tokenizer), tokenizer)
+            model_config = random_config(config.student.shape, tokenizer)
+            checks.check(config, name, model_config, tokenizer)
+            _check_white_box(config, model_config)
     elif Path(name).is_dir():
         tokenizer = Tokenizer(name)
-        checks.check(config, name, load_config(name, None), tokenizer)
+        model_config = load_config(name, None)
+        checks.check(config, name, model_config, tokenizer)
+        _check_white_box(config, model_config)
         if teacher_is_local:
             for arm in config.train.arms:
                 checks.shares_vocabulary(config, arm, tokenizer)
             checks.check_fidelity(config, tokenizer)
+
+
+def _check_white_box(config: Config, student_config: Any) -> None:
+    """Check the arms that need the teacher's weights, if the teacher is a folder."""
+    if Path(config.teacher.model).is_dir():
+        teacher_config = load_config(config.teacher.model, None)
+        white_box.check(config, (student_config, teacher_config))
 
 
 def _check_teacher(config: Config) -> None:

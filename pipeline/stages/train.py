@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, Student, Train
+from pipeline.config.white_box import TERMS
 from pipeline.data import licences, seeds
 from pipeline.errors import PipelineError
 from pipeline.execution.contract import Job
@@ -156,8 +157,10 @@ def summary(config: Config) -> str:
 
 def _summary_line(counts: Mapping[str, Any]) -> str:
     line = f"{counts['rows']:,} rows, {counts['steps']:,} steps, loss {counts['loss']:.3f}"
-    if "loss_kd" in counts:
-        line += f" (ce {counts['loss_ce']:.3f}, kd {counts['loss_kd']:.3f})"
+    losses = {name: counts.get(f"loss_{name}") for name in ("ce", "kd", *TERMS)}
+    terms = [f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None]
+    if terms:
+        line += f" ({', '.join(terms)})"
     if "kd_gradient_share" in counts:
         line += f", kd {counts['kd_gradient_share']:.0%} of the gradient"
     if "held_out_loss" in counts:

@@ -1,6 +1,7 @@
 """Which layers of student and teacher an arm compares, and checks from their configs alone."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,23 @@ class Plan:
     attention: Pairs
     relation: Pairs
     widths: tuple[int, int]
+
+
+def check(config: Config, models: tuple[Any, Any]) -> None:
+    """Raise PipelineError for the first white-box arm that does not fit the models.
+
+    `models`: configurations of the student, before it is cut, and of the teacher.
+    """
+    student = config.student
+    whole = models[0].get_text_config().num_hidden_layers
+    cut = deepcopy(models[0])
+    cut.get_text_config().num_hidden_layers = len(student.keep_layers or ()) or (
+        student.layers or whole
+    )
+    for name, arm in config.train.arms.items():
+        if arm.white_box:
+            check_modules(arm, name, models)
+            plan(arm, name, (cut, models[1]), None)
 
 
 def plan(arm: Arm, name: str, models: tuple[Any, Any], origin: Sequence[int] | None) -> Plan:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from pipeline.config import Config, load
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
+from pipeline.inspection import validate
 from pipeline.models.weights import load_weights
 from pipeline.stages import train
 from pipeline.storage.files import read_json, write_json
@@ -83,7 +84,9 @@ def test_whole_student_under_the_same_prompt_has_no_loss(workshop: Path, terms: 
     assert max(terms_of(config)[-1]) > 1e-5
 
 
-def test_terms_fall_and_add_up_to_the_loss(workshop: Path) -> None:
+def test_terms_fall_and_add_up_to_the_loss(
+    workshop: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A term that is logged and not minimised, or minimised and not logged."""
     config = with_teacher(workshop, arm(ALL), "student.shape={layers: 2, hidden: 64}")
     config = trained(config)
@@ -94,6 +97,9 @@ def test_terms_fall_and_add_up_to_the_loss(workshop: Path) -> None:
     assert terms_of(config)[-1][0] < 0.8 * terms_of(config)[0][0]
     counts = manifest.read_manifest(Path(config.run_dir), "train/kd")["counts"]
     assert {f"loss_{term}" for term in TERMS} <= counts.keys()
+    printed = capfd.readouterr()
+    assert "reads every row too; it takes 0.00 GiB in each process, and a step" in printed.out
+    assert ", hidden 0." in train.summary(config)
 
 
 def test_projectors_are_trained_and_not_saved(workshop: Path) -> None:
@@ -115,11 +121,11 @@ def test_projectors_are_trained_and_not_saved(workshop: Path) -> None:
     assert saved(config, f"checkpoints/{checkpoints(config)[0].name}") == saved(config)
 
 
-def test_killed_arm_continues_on_the_same_curve(workshop: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["student.lora={rank: 4}"]])
+def test_killed_arm_continues_on_the_same_curve(workshop: Path, options: list[str]) -> None:
     """After a resume the projectors, which no model's folder has, would start from other values."""
-    config = with_teacher(
-        workshop, arm(ALL), "student.shape={layers: 2, hidden: 32}", "train.save_steps=3"
-    )
+    small = "student.shape={layers: 2, hidden: 32}"
+    config = with_teacher(workshop, arm(ALL), small, "train.save_steps=3", *options)
     folder = Path(trained(config).run_dir) / "train" / "kd"
     before, whole = terms_of(config), (folder / "model" / "model.safetensors").read_bytes()
     shutil.rmtree(checkpoints(config)[-1])
@@ -192,6 +198,8 @@ def test_bad_layers_are_refused(workshop: Path, options: list[str], message: str
     """A layer that does not exist must not be found after the weights were loaded."""
     config = with_teacher(workshop, *options)
     with pytest.raises(PipelineError, match=message):
+        validate.check_config(config)
+    with pytest.raises(PipelineError, match=message):
         runner.execute(train, config, ["kd"])
 
 
@@ -206,7 +214,10 @@ def test_student_of_another_tokenizer_is_refused(workshop: Path) -> None:
     """An sft arm may have another tokenizer, but not a position for each of the teacher's."""
     other = student_of_another_tokenizer(prepared(workshop), workshop / "other")
     config = with_teacher(workshop, f"student.model={other}", arm("hidden: {}", method="sft"))
-    with pytest.raises(PipelineError, match=r"; hidden needs the same vocabulary.* without these"):
+    message = r"; hidden needs the same vocabulary.* without these"
+    with pytest.raises(PipelineError, match=message):
+        validate.check_config(config)
+    with pytest.raises(PipelineError, match=message):
         runner.execute(train, config, ["kd"])
 
 
