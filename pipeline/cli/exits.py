@@ -19,6 +19,11 @@ DISK_ERRORS = {
     errno.EEXIST: "a file stands where a folder is needed",
     errno.EISDIR: "it is a folder",
     errno.EDQUOT: "the quota is used up",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "its links lead in a circle",
+    errno.EPERM: "that is not permitted",
+    errno.EINVAL: "this kind of file cannot hold data",
+    errno.EIO: "it cannot be read or written",
 }
 
 

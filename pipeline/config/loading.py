@@ -1,15 +1,13 @@
 """Load a config: YAML, overrides from the command line, and errors that name the key."""
 
 import difflib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import retired
+from pipeline.config import retired, yaml_reading
 from pipeline.config.base import walk
 from pipeline.config.run import Config
 from pipeline.config.train import Arm, Train
@@ -69,24 +67,9 @@ def _resolve(path: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, An
         raise PipelineError(_explain(path, error)) from None
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that also reads 1e-5 as a number, as everybody writes it."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _parse(text: str) -> Any:
-    return yaml.load(text, _Loader)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = _parse(path.read_text(encoding="utf-8-sig"))
+        tree = yaml_reading.parse(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PipelineError(
             f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8"
@@ -96,8 +79,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error.strerror}); "
             "give the path of a config such as configs/quickstart.yaml"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise PipelineError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise PipelineError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise PipelineError(
             f"{path}: has no sections; start from a copy of configs/quickstart.yaml"
@@ -121,10 +104,10 @@ def _override(tree: dict[str, Any], text: str) -> str:
             raise PipelineError(f"command line: {key}: {parent} is a value, not a section")
         tree = section
     try:
-        tree[leaf] = _parse(value)
-    except (yaml.YAMLError, ValueError):
+        tree[leaf] = yaml_reading.parse(value)
+    except ValueError as error:
         raise PipelineError(
-            f"command line: {key}: '{value}' is not a YAML value; quote it"
+            f"command line: {key}: '{value}' is not a YAML value ({error}); quote it"
         ) from None
     return key
 
@@ -145,7 +128,7 @@ def _explain(path: Path, error: ValidationError) -> str:
             lines.append(f"{where}: {item['ctx']['error']}")
         else:
             hint = "; put it in quotes" if item["type"] == "string_type" else ""
-            lines.append(f"{path}: {key}: {item['msg']}, got {item['input']!r}{hint}")
+            lines.append(f"{path}: {key}: {item['msg']}, got {item['input']!r:.200}{hint}")
     return "\n".join(lines)
 
 

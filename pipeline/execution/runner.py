@@ -77,7 +77,12 @@ def _execute_part(
     """Run one part under its lock if it is not done. Return True if it was run."""
     job = _job(stage, config, part)
     fields = fingerprint(stage, config, part)
-    job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:  # such as a run folder in /proc
+        raise PipelineError(
+            f"run_dir: no folder can be made at {job.folder}; choose a place that can be written"
+        ) from None
     lock = Lock(job.folder / "lock")
     try:
         with locked(job.folder / "door.lock"):  # one process at a time enters
