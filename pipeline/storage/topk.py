@@ -11,6 +11,7 @@ Dimension names: T tokens of a completion, K entries of a token (the most in a f
 import mmap
 import struct
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ U1 = np.dtype("u1")
 ZERO = 255  # the code of probability 0
 DEEPEST = 25.0  # nats; rarer tokens are stored as this rare
 MAX_HEADER = 1 << 16
+OPEN_FILES = 128  # of a folder at once
 ESCAPE = 15  # a count of this or more is stored in full behind the counts
 # logprob by code, finest near probability 1
 NATS = np.append(-DEEPEST * (np.arange(ZERO) / (ZERO - 1)) ** 2, -np.inf)
@@ -285,11 +287,15 @@ class TopKFile:
 
 
 class TopKFolder:
-    """The .topk files of one stage folder, opened when first needed."""
+    """The .topk files of one stage folder, opened when first needed.
+
+    Each open file holds a file descriptor, of which a process often has 1,024 at most. So the one
+    that was not used for the longest time is closed.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._files: dict[str, TopKFile] = {}
+        self._files: OrderedDict[str, TopKFile] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TopKFolder, (self.folder,)
@@ -297,7 +303,10 @@ class TopKFolder:
     def file(self, name: str) -> TopKFile:
         """Return one file of the folder, open."""
         if name not in self._files:
+            if len(self._files) >= OPEN_FILES:
+                self._files.popitem(last=False)
             self._files[name] = TopKFile(self.folder / name)
+        self._files.move_to_end(name)
         return self._files[name]
 
     def frame(self, place: Frame, token_ids: Sequence[int]) -> TopK:

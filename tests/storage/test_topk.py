@@ -1,5 +1,6 @@
 """The .topk file: round trips to the stated precision; damaged files are refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.records import Frame
 from pipeline.storage import topk
-from pipeline.storage.topk import TopK, TopKFile
+from pipeline.storage.topk import OPEN_FILES, TopK, TopKFile, TopKFolder
 from tests.support.topk import header
 
 TOKENS = [288, 161, 127, 296, 312]  # what raw(5, 4, 500) samples
@@ -164,3 +165,15 @@ def test_ids_take_two_bytes_where_they_can() -> None:
     """Half the storage for most vocabularies, and no overflow for the others."""
     assert header(vocab_size=65536).id_dtype.itemsize == 2
     assert header(vocab_size=65537).id_dtype.itemsize == 4
+
+
+def test_files_of_a_folder_do_not_use_up_the_descriptors(tmp_path: Path) -> None:
+    """The 1,018th shard could not be read, and the advice was to make the stage again."""
+    count = OPEN_FILES + 20
+    for number in range(count):
+        (tmp_path / f"{number:05}.topk").write_bytes(header(vocab_size=number).to_bytes())
+    before = len(os.listdir("/proc/self/fd"))
+    folder = TopKFolder(tmp_path)
+    for number in [*range(count), 0]:
+        assert folder.file(f"{number:05}.topk").header.vocab_size == number
+    assert len(os.listdir("/proc/self/fd")) <= before + OPEN_FILES
