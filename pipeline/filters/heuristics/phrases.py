@@ -72,6 +72,12 @@ SORRY = (
     r"|i regret(?: to (?:say|inform you))?|regrettably|unfortunately|thank you for \w+[^.!\n]{0,40}"
     r"|while i (?:understand|appreciate)[^.!\n]{0,60})"
 )
+# what no assistant is to make or help with, of the first words behind the deed
+HARM = (
+    r"(?:fake|forged?|counterfeit|malware|ransomware|virus(?:es)?|spyware|keyloggers?|phishing"
+    r"|exploits?|bombs?|weapons?|explosives?|poisons?|meth|drugs|hack\w*|steal\w*|stolen|harm\w*"
+    r"|illegal|defamatory|racist|sexist|porn\w*)\b"
+)
 MADE = (
     r"(?:rewritten|revised|corrected|translated|improved|requested|edited|updated|final|polished"
     r"|paraphrased|simplified)"
@@ -88,6 +94,9 @@ PHRASES: dict[tuple[Reason, Place], dict[str, str]] = {
     ("refused", "opening"): {
         rf"(?:{SORRY}[,.!;:]*\s+)?(?:but |however,? |that )*"
         rf"i ?{UNABLE} {DEED}": "I'm sorry, but I can't help with that.",
+        rf"(?:{SORRY}[,.!;:]*\s+)?(?:but |however,? |that )*i ?{UNABLE} (?:(?:help|assist)(?: you)?"
+        rf"(?: with| to)? )?(?:creat|writ|mak|generat|provid|produc|build|develop|giv)\w*(?: you)?"
+        rf" (?:[\w-]+ ){{0,2}}{HARM}": "I can't create a fake ID.",
         rf"{SORRY}[,.!]? (?:but |however,? )*as an ai\b": "Sorry, but as an AI I have no opinion.",
         rf"{SORRY}[,.!]? (?:but |however,? )?(?:that|this) (?:is|falls|goes"
         rf"|request)\b[^.!?\n]{{0,40}}"

@@ -190,6 +190,8 @@ def test_every_phrase_finds_its_example(
         "I don't have access to real-time information.",
         "I must decline this request.",
         "I can't provide instructions for making weapons.",
+        "I cannot write malware.",
+        "I'm sorry, but I can't help you make a convincing forged passport.",
         "I'm sorry, but I cannot determine the answer from the text.",
         "\u041a \u0441\u043e\u0436\u0430\u043b\u0435\u043d\u0438\u044e, \u044f "
         "\u043d\u0435 \u043c\u043e\u0433\u0443 \u043f\u043e\u043c\u043e\u0447\u044c.",
@@ -214,6 +216,8 @@ def test_refusal(sample: Make, text: str) -> None:
         "I apologize, but the order was delayed by the storm.",
         "I don't have access to my account since Monday.",
         "I can't answer the phone right now.",
+        "I can't write you the weekly report.",
+        "I cannot give a discount on a fake plant.",
         "Es tut mir leid, aber ich kann am Montag nicht kommen.",
         "Je suis désolé, mais je ne peux pas venir lundi.",
         "Lo siento, pero no puedo ir el lunes.",
