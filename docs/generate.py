@@ -76,6 +76,12 @@ def prompt_files_page() -> str:
         '`answer: {end: ","}` and `rationale: {start: ","}` the answer comes first.',
         "`rationale: think` is for models that reason up to the token `</think>`.",
         "`pipeline validate CONFIG` prints the first rendered prompt.",
+        "",
+        "In chat a reply ends with the token that the chat template writes behind it, also where",
+        "that is not the tokenizer's `eos_token` (Gemma, Phi, base models with a template). Some",
+        "templates refuse or drop a system message: then move the text of `system` to the",
+        "beginning of the body. A model without a template needs `format: completion`. `validate`",
+        "tries the templates of tokenizers that are in a folder.",
     ]
     models = (("Front matter", FrontMatter), ("answer, rationale", Span), ("prefixes", Prefixes))
     for title, model in models:

@@ -107,6 +107,7 @@ class Encoder:
     rationale_weight: float | Literal["balanced"] = 1.0
     vocabulary: Vocabulary | None = None
     teacher: TeacherPrompts | None = None
+    metric: str = "exact"  # of the task; it says which part of a ground truth is an answer
 
     def encode_sample(self, sample: Sample) -> list[Example]:
         """Return the rows of a teacher's sample: one, or one per part if the form is steps."""
@@ -130,7 +131,7 @@ class Encoder:
     def encode_target(self, seed: Seed) -> list[Example]:
         """Return the rows of an example's ground truth, written as the student's prompt says."""
         front = self.prompt.front
-        text = front.target_reply(seed)
+        text = front.target_reply(seed, self.metric)
         rationale, answer = front.find_parts(text)
         if answer is None and self.form != "whole":
             raise PipelineError(
@@ -150,7 +151,7 @@ class Encoder:
         ended: bool,
     ) -> _Reply:
         """Tokenise a reply whose rationale and answer are given as character ranges."""
-        token_ids = self.tokenizer.encode_reply(text)
+        token_ids = self.tokenizer.encode_reply(text, self.prompt.is_chat)
         if not ended or text.endswith(tuple(self.prompt.front.stop)):
             token_ids = token_ids[:-1]
 
@@ -205,7 +206,7 @@ class Encoder:
         weight = self._rationale_weight(reply)
         weights = [weight if place in rationale else 1.0 for place in places]
         if self.form != "whole" and places[-1:] != [len(reply.token_ids) - 1]:
-            ids.append(self.tokenizer.hf.eos_token_id)
+            ids += self.tokenizer.encode_reply("", self.prompt.is_chat)
             weights.append(1.0)
         known = _before_gap(places) if reply.frame or self.teacher else 0
         rows = places[:known] + [UNKNOWN] * (len(ids) - known)

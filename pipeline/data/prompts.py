@@ -20,10 +20,8 @@ A student can be trained to give the answer alone (`form: answer`), or to give e
 prefix before the body asks for it (`form: steps`): see `Prompt.in_form`.
 
 The body is a template over the example's inputs; {{ inputs["Customer Message"] }} shows a column
-whose name is not one word. The inputs are only values, never part of the
-template, and control tokens of the tokenizer in them are broken up before they can act.
-The body is a template over the example's inputs. The inputs are only values, never part of the
-template. Control tokens that appear in an input are broken up, so that they stay plain text.
+whose name is not one word. The inputs are only values, never part of the template. Control tokens
+that appear in an input are broken up, so that they stay plain text.
 """
 
 import dataclasses
@@ -33,15 +31,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from jinja2 import StrictUndefined, Template, TemplateError, UndefinedError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ValidationError, model_validator
 
-from pipeline.config import Config, Form
+from pipeline.config import Config, Form, yaml_reading
 from pipeline.data.spans import STRICT, Span
 from pipeline.errors import PipelineError
 from pipeline.records import Rendered, Seed
+from pipeline.verifiers import targets
 
 ZERO_WIDTH_SPACE = "\u200b"
 WORDS = re.compile(r"\{\{\s*(\w+(?:[ -]+\w+)+)\s*\}\}")  # {{ Customer Message }}
@@ -106,21 +104,22 @@ class FrontMatter(BaseModel):
             rationale = (rationale[0], rationale[0] + len(part.rstrip()))
         return rationale, answer
 
-    def target_reply(self, seed: Seed) -> str:
-        """Write the ground truth of an example as a reply.
+    def target_reply(self, seed: Seed, metric: str = "exact") -> str:
+        """Write the ground truth of an example as a reply; of several accepted ones the first.
 
         The reply follows `target`. If `target` is left out, the ground truth is put between the
         answer's markers. Raises PipelineError if `target` names an input that the example lacks.
         """
         assert seed.target is not None
+        truth = targets.accepted(metric, seed.target)[0]
         if self.target is None:
-            return f"{self.answer.start}{seed.target}{self.answer.ends[-1]}"
+            return f"{self.answer.start}{truth}{self.answer.ends[-1]}"
         values = {
             name: value
             for name, value in seed.inputs.items()
             if isinstance(value, str | int | float)
         }
-        values["target"] = seed.target
+        values["target"] = truth
         for name in PLACEHOLDER.findall(self.target):
             if name not in values:
                 raise PipelineError(
@@ -174,6 +173,11 @@ class Prompt:
             return Rendered(None, body)
         system = ({"role": "system", "content": self.front.system},) if self.front.system else ()
         return Rendered((*system, {"role": "user", "content": body}), None)
+
+    @property
+    def is_chat(self) -> bool:
+        """Return True if the model's chat template renders the prompt."""
+        return self.front.format == "chat"
 
     @property
     def asks_for_rationale(self) -> bool:
@@ -238,15 +242,13 @@ def _split(path: Path, text: str) -> tuple[FrontMatter, str]:
         )
     head, _, body = text[3:].partition("\n---\n")
     try:
-        front = FrontMatter.model_validate(yaml.safe_load(head) or {})
-    except yaml.YAMLError as error:
-        raise PipelineError(
-            f"{path}: front matter is not valid YAML: {' '.join(str(error).split())}"
-        ) from None
+        front = FrontMatter.model_validate(yaml_reading.parse(head) or {})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise PipelineError(f"{path}: front matter: {key}: {first['msg']}") from None
+    except ValueError as error:
+        raise PipelineError(f"{path}: front matter is not valid YAML: {error}") from None
     return front, body.strip("\n")
 
 

@@ -39,6 +39,11 @@ def first(source: Source, count: int) -> list[Seed]:
     return [seed for seed, _ in islice(_checked(source), count)]
 
 
+def places(source: Source) -> list[str]:
+    """Return for each seed of a source where it stands, as "file:line"."""
+    return [where for where, _, _ in islice(read_rows(source), source.limit)]
+
+
 class PinnedSource:
     """A source whose file must not change while a stage works on it.
 

@@ -11,7 +11,7 @@ from pipeline.errors import UnknownError
 from pipeline.evaluation.bootstrap import Interval, bootstrap, bootstrap_ratio
 from pipeline.evaluation.small_samples import UNIT
 from pipeline.records import Scored
-from pipeline.verifiers import json_answers, verify
+from pipeline.verifiers import json_answers, targets, verify
 from pipeline.verifiers.code_fence import last_block
 from pipeline.verifiers.scorers import SCORERS, find_label
 
@@ -39,13 +39,20 @@ def macro_f1(answers: Sequence[Scored], labels: Sequence[str]) -> float:
     A label that was neither answered nor true has 0. An unreadable answer counts for no label.
     """
     answered = [find_label(answer.score.answer or "", labels) for answer in answers]
-    true = [find_label(str(answer.target or ""), labels) for answer in answers]
+    true = [_true_label(answer, labels) for answer in answers]
     scores = []
     for label in labels:
         right = sum(a == b == label for a, b in zip(answered, true, strict=True))
         either = answered.count(label) + true.count(label)
         scores.append(2 * right / either if either else 0.0)
     return float(np.mean(scores))
+
+
+def _true_label(answer: Scored, labels: Sequence[str]) -> str | None:
+    """Return the accepted label that was answered, or else the first one."""
+    accepted = [find_label(text, labels) for text in targets.accepted("label", answer.target or "")]
+    given = find_label(answer.score.answer or "", labels)
+    return given if given in accepted else accepted[0]
 
 
 def shared_fields(answer: str | None, target: str) -> tuple[int, int]:
@@ -61,7 +68,8 @@ def shared_fields(answer: str | None, target: str) -> tuple[int, int]:
 
 def _value(name: str, answer: Scored) -> float:
     try:
-        return SCORERS[name](answer.score.answer, str(answer.target), None).value
+        accepted = targets.accepted(name, str(answer.target))
+        return max(SCORERS[name](answer.score.answer, text, None).value for text in accepted)
     except UnknownError:  # the target has no number
         return 0.0
 

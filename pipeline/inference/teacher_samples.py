@@ -277,6 +277,14 @@ def summary(run_dir: Path, stage: str) -> str:
     by_reason = counts["failed_by_reason"].items()
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in by_reason)
     return (
-        f"{line}\n{stage}: {counts['failed']:,} requests failed ({reasons}); "
+        f"{line}\n{stage}: {counts['failed']:,} requests failed ({reasons}"
+        f"{_last_failure(run_dir / stage)}); "
         f"see {run_dir / stage / 'errors'}, and continue with --retry-errors"
     )
+
+
+def _last_failure(folder: Path) -> str:
+    """Return what the last failure says, such as a server's own words."""
+    files = failure_files(folder)
+    last = [failed for path in files[-1:] for failed in read_failures(path)][-1:]
+    return "".join(f"; the last: {failed.message}" for failed in last)

@@ -1,21 +1,27 @@
 """Check a config and its files before any model is loaded."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, Student
+from pipeline.config import Config, Source, Student, Task
 from pipeline.data import licences, prompts, seeds
-from pipeline.errors import PipelineError
+from pipeline.data.prompts import Prompt
+from pipeline.errors import PipelineError, UnknownError
 from pipeline.filters import build
 from pipeline.models import resolve
 from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
-from pipeline.students import checks, source, white_box
+from pipeline.records import Seed
+from pipeline.students import checks, white_box
+from pipeline.students import source as student_source
 from pipeline.students.build import random_config
 from pipeline.verifiers import verify
-from pipeline.verifiers.scorers import find_label
+from pipeline.verifiers.verify import CheckSettings
+
+NAMED = 5  # unreadable targets in a message
 
 
 def check_config(config: Config) -> list[str]:
@@ -31,15 +37,15 @@ def check_config(config: Config) -> list[str]:
     )
     for prompt in (*teacher_prompts, student_prompt):
         prompts.check(prompt, [*examples, *held_out])
-    targets = [seed.target for seed in (*examples, *held_out) if seed.target is not None]
-    _check_labels(config, targets)
-    verify.load_check(config.task)
+    _check_targets(config.task, config.task.seeds, examples)
+    _check_targets(config.task, config.task.eval_seeds, held_out)
     filters = build.check(config, examples)
     _check_teacher(config)
-    student, _ = source.source(config)
+    _check_teacher_chat(config, teacher_prompts, examples[0])
+    student, _ = student_source.source(config)
     if student != "random":
         resolve.check(student)
-    _check_local_student(config, student)
+    _check_local_student(config, student, student_prompt, examples[0])
 
     labelled = sum(seed.target is not None for seed in examples)
     samples = len(examples) * config.generate.samples * len(teacher_prompts)
@@ -62,14 +68,31 @@ def check_config(config: Config) -> list[str]:
     ]
 
 
-def _check_labels(config: Config, targets: list[str]) -> None:
-    labels = config.task.labels
-    unknown = sorted({target for target in targets if labels and not find_label(target, labels)})
-    if unknown:
+def _check_targets(task: Task, source: Source, examples: Sequence[Seed]) -> None:
+    """Raise PipelineError if the metric cannot read a ground truth. It names the first of them."""
+    check = verify.load_check(task)
+    targets = {str(seed.target) for seed in examples if seed.target is not None}
+    reasons = {target: _why_unreadable(check, target) for target in targets}
+    bad = [
+        (number, seed.id, reasons[str(seed.target)])
+        for number, seed in enumerate(examples)
+        if reasons.get(str(seed.target))
+    ]
+    if bad:
+        places = seeds.places(source)
+        named = [f"{places[number]} (seed {name}: {why})" for number, name, why in bad[:NAMED]]
         raise PipelineError(
-            f"task.labels: the seeds also have {', '.join(map(repr, unknown[:5]))}; "
-            "add them to task.labels, or fix the seeds"
+            f"task.metric: {task.metric} cannot read {len(bad):,} of {len(examples):,} targets: "
+            f"{', '.join(named)}; correct them, leave them empty, or change the metric or labels"
         )
+
+
+def _why_unreadable(check: CheckSettings, target: str) -> str | None:
+    try:
+        verify.check_target(check, target)
+    except UnknownError as reason:
+        return str(reason)
+    return None
 
 
 def _changes(student: Student) -> str:
@@ -83,27 +106,25 @@ def _changes(student: Student) -> str:
     return "".join(f", {text}" for text, applies in parts.items() if applies)
 
 
-def _check_local_student(config: Config, name: str) -> None:
+def _check_local_student(config: Config, name: str, prompt: Prompt, example: Seed) -> None:
     """Check what can be checked of a student without its weights.
 
     A student on the hub or in a package is checked before training, once it is on this machine.
     """
-    teacher = config.teacher
-    teacher_is_local = (
-        teacher.backend == "fake" or Path(teacher.tokenizer or teacher.model).is_dir()
-    )
     if name == "random":
-        if teacher_is_local:
-            tokenizer = Tokenizer(tokenizer_path(teacher))
+        if _teacher_is_local(config):
+            tokenizer = Tokenizer(tokenizer_path(config.teacher))
+            _check_chat(tokenizer, prompt, example)
             model_config = random_config(config.student.shape, tokenizer)
             checks.check(config, name, model_config, tokenizer)
             _check_white_box(config, model_config)
     elif Path(name).is_dir():
         tokenizer = Tokenizer(name)
+        _check_chat(tokenizer, prompt, example)
         model_config = load_config(name, None)
         checks.check(config, name, model_config, tokenizer)
         _check_white_box(config, model_config)
-        if teacher_is_local:
+        if _teacher_is_local(config):
             for arm in config.train.arms:
                 checks.shares_vocabulary(config, arm, tokenizer)
             checks.check_fidelity(config, tokenizer)
@@ -114,6 +135,27 @@ def _check_white_box(config: Config, student_config: Any) -> None:
     if Path(config.teacher.model).is_dir():
         teacher_config = load_config(config.teacher.model, None)
         white_box.check(config, (student_config, teacher_config))
+
+
+def _teacher_is_local(config: Config) -> bool:
+    """Return whether the teacher's tokenizer is in a folder on this machine."""
+    teacher = config.teacher
+    return teacher.backend == "fake" or Path(teacher.tokenizer or teacher.model).is_dir()
+
+
+def _check_teacher_chat(config: Config, teacher_prompts: list[Prompt], example: Seed) -> None:
+    if _teacher_is_local(config) and any(prompt.is_chat for prompt in teacher_prompts):
+        tokenizer = Tokenizer(tokenizer_path(config.teacher))
+        for prompt in teacher_prompts:
+            _check_chat(tokenizer, prompt, example)
+
+
+def _check_chat(tokenizer: Tokenizer, prompt: Prompt, example: Seed) -> None:
+    """Raise PipelineError if the chat template does not take a prompt."""
+    try:
+        tokenizer.check(prompt.render(example, tokenizer.control_tokens))
+    except PipelineError as error:
+        raise PipelineError(f"{prompt.name}: {error}") from None
 
 
 def _check_teacher(config: Config) -> None:

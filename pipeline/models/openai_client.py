@@ -79,6 +79,7 @@ class ServerModel(NothingToRelease):
         self._key = openai_requests.api_key(teacher.api_key_env)
         self._last_answer = 0.0  # when the server last answered anything
         self._user_knows = False  # that the server is away
+        self._new_terms = ""  # why the server refused max_tokens
 
     def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[list[Answer]]:
         call = partial(openai_requests.generation, self._teacher, self.tokenizer, sampling)
@@ -184,7 +185,12 @@ class ServerModel(NothingToRelease):
         attempt = failed = 0
         lost_at = broken_at = 0.0
         while True:
+            if self._new_terms:
+                call = openai_requests.in_new_terms(call, self._new_terms) or call
             reply = await self._attempt(client, call)
+            if isinstance(reply, Trouble) and openai_requests.in_new_terms(call, reply.message):
+                self._new_terms = reply.message
+                continue
             if isinstance(reply, bytes):
                 self._server_answered()
                 return self._read(request, call, reply)

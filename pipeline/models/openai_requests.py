@@ -6,7 +6,7 @@ server gets and returns text.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from pipeline.models import openai_responses
 from pipeline.models.base import Answer, Request, Sampling
 from pipeline.models.tokenizer import Tokenizer
 
+NEW_LIMIT = "max_completion_tokens"
 BY_IDS = {
     "return_token_ids": True,
     "return_tokens_as_token_ids": True,
@@ -58,10 +59,24 @@ def generation(
         "skip_special_tokens": True,
         "include_stop_str_in_output": True,
     }
+    if ends := tokenizer.end_ids - {tokenizer.eos_id}:
+        body["stop_token_ids"] = sorted(ends)
     if sampling.logprobs:
         body["logprobs"] = sampling.logprobs
     read = partial(openai_responses.with_ids, where, tokenizer, sampling.logprobs)
     return Call("/completions", body, read)
+
+
+def in_new_terms(call: Call, message: str) -> Call | None:
+    """Return the call again for a server that refused `max_tokens`, else None.
+
+    Reasoning models of the OpenAI API count their thoughts too, under max_completion_tokens.
+    """
+    if NEW_LIMIT not in message or "max_tokens" not in call.body:
+        return None
+    body = dict(call.body)
+    limit = body.pop("max_tokens")
+    return replace(call, body={**body, NEW_LIMIT: limit})
 
 
 def scoring(teacher: Teacher, tokenizer: Tokenizer, k: int, request: Request) -> Call:

@@ -1,6 +1,6 @@
 """Save models so that other users can read them, and a full disk is one line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,16 @@ from pipeline.errors import PipelineError
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container", "write failed", "unexpected pos")
 
 
-def save(model: Any, folder: Path) -> None:
-    """Write a model's files into a folder. Raises PipelineError if the disk does not take them."""
+def save(model: Any, folder: Path, end_ids: Iterable[int] = ()) -> None:
+    """Write a model's files into a folder. Raises PipelineError if the disk does not take them.
+
+    Whoever generates with the model stops at `end_ids` too.
+    """
+    settings = model.generation_config
+    known = getattr(settings, "eos_token_id", None)
+    ends = {known} if isinstance(known, int) else set(known or ())
+    if not ends.issuperset(end_ids):
+        settings.eos_token_id = sorted(ends.union(end_ids))
     with writing(folder):
         model.save_pretrained(folder)
     share(folder)

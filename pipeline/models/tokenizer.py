@@ -7,10 +7,16 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from pipeline.errors import PipelineError
 from pipeline.models.weights import not_loaded
 from pipeline.records import Rendered, digest
 
+PROBE = "the reply"  # content of a turn, to see what a template writes behind it
+REMEDIES = {  # by the role of a message that a template does not take
+    "system": "move the text of 'system:' to the beginning of the prompt's body",
+}
 BROKEN = "\ufffd"  # a part of a character is decoded to this
 
 
@@ -54,7 +60,7 @@ class Tokenizer:
     @property
     def pad_id(self) -> int:
         """Return the id that pads rows: the end token if there is no padding token."""
-        return int(self.hf.eos_token_id if self.hf.pad_token_id is None else self.hf.pad_token_id)
+        return self.eos_id if self.hf.pad_token_id is None else int(self.hf.pad_token_id)
 
     def encode(self, rendered: Rendered) -> list[int]:
         """Return the token ids of a prompt.
@@ -64,19 +70,69 @@ class Tokenizer:
         """
         if rendered.text is not None:
             return list(self.hf(rendered.text)["input_ids"])
+        return self._ids(self._chat_text(rendered.messages or (), add_generation_prompt=True))
+
+    def check(self, rendered: Rendered) -> None:
+        """Raise PipelineError if the chat template refuses a prompt, or drops one of its turns."""
+        if rendered.messages is None:
+            return
+        text = self._chat_text(rendered.messages, add_generation_prompt=True)
+        for message in rendered.messages:
+            if message["content"].strip() not in text:
+                raise PipelineError(
+                    f"{self.name}: its chat template drops the {message['role']} message; "
+                    f"{REMEDIES.get(message['role'], 'use another model')}"
+                )
+
+    def _chat_text(self, messages: Sequence[dict[str, str]], **options: Any) -> str:
+        """Render a chat by the model's template. Raises PipelineError if that fails."""
         if not self.hf.chat_template:
             raise PipelineError(
                 f"{self.name}: has no chat template; "
                 "set 'format: completion' in the prompt's front matter"
             )
-        text = self.hf.apply_chat_template(
-            list(rendered.messages or ()), tokenize=False, add_generation_prompt=True
-        )
-        return self._ids(text)
+        try:
+            return str(self.hf.apply_chat_template(list(messages), tokenize=False, **options))
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            roles = [message["role"] for message in messages]
+            raise PipelineError(
+                f"{self.name}: its chat template refuses a chat of {', '.join(roles)} ({error}); "
+                f"{REMEDIES.get(roles[0] if roles else '', 'use another model')}"
+            ) from None
 
-    def encode_reply(self, text: str) -> list[int]:
+    @cached_property
+    def eos_id(self) -> int:
+        """Return the id that ends a text. Raises PipelineError if the tokenizer has none."""
+        if self.hf.eos_token_id is None:
+            raise PipelineError(
+                f"{self.name}: its tokenizer has no eos_token, so no reply could end; "
+                "set eos_token in its tokenizer_config.json"
+            )
+        return int(self.hf.eos_token_id)
+
+    @cached_property
+    def end_of_turn(self) -> int:
+        """Return the id that ends a reply in a chat: what the template writes behind a reply.
+
+        Gemma, Phi and base models with a template end turns by another token than `eos_id`, which
+        is returned if the template writes no control token there.
+        """
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
+        try:
+            after = self._ids(self._chat_text(turns).rpartition(PROBE)[2])
+        except PipelineError:
+            return self.eos_id
+        control = {id_ for id_, token in self.hf.added_tokens_decoder.items() if token.special}
+        return next((token for token in after if token in control), self.eos_id)
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Return the ids at which generation stops."""
+        return {self.eos_id, self.end_of_turn}
+
+    def encode_reply(self, text: str, in_chat: bool = False) -> list[int]:
         """Return the token ids of a reply that is only known as text, with the end token."""
-        return [*self._ids(text), self.hf.eos_token_id]
+        return [*self._ids(text), self.end_of_turn if in_chat else self.eos_id]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of a reply, without control tokens."""

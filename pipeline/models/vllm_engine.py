@@ -202,11 +202,11 @@ class VllmModel:
         return self._stop_options[stop]
 
     def _make_stops(self, stop: tuple[str, ...]) -> dict[str, Any]:
+        ids = sorted(self.tokenizer.end_ids - {self.tokenizer.eos_id})
         if not all(len(text) == 1 and text.isascii() for text in stop):
-            return {"detokenize": True, "stop": list(stop), "include_stop_str_in_output": True}
-        ids: list[int] = []
-        for text in stop:
-            ids += self.tokenizer.tokens_containing(text)
+            texts = {"detokenize": True, "include_stop_str_in_output": True, "stop": list(stop)}
+            return {**texts, "stop_token_ids": ids}
+        ids += itertools.chain.from_iterable(map(self.tokenizer.tokens_containing, stop))
         return {"detokenize": False, "stop_token_ids": ids}
 
 

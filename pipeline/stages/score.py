@@ -117,9 +117,12 @@ def _samples(
         prompt = sample.prompt if own else 0
         reply_ids = sample.token_ids if same else None
         if reply_ids is None:
-            stops = tuple(prompts.load(prompt_files[prompt]).front.stop)
-            ended = sample.finish_reason == "stop" and not sample.text.endswith(stops)
-            reply_ids = _tokenise(model, sample.text, ended)
+            reply_ids = _tokenise(
+                model,
+                sample.text,
+                prompts.load(prompt_files[prompt]),
+                is_whole=sample.finish_reason == "stop",
+            )
         return SampleSpec(
             sample.seed,
             sample.index,
@@ -144,9 +147,8 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], SampleSpec], Worke
     def ask(item: Item[Seed], model: Model) -> SampleSpec:
         if item.source.target is None:
             raise PipelineError(f"seed {item.source.id} has no ground truth that could be scored")
-        text = prompt.front.target_reply(item.source)
-        ended = not text.endswith(tuple(prompt.front.stop))
-        reply_ids = _tokenise(model, text, ended)
+        text = prompt.front.target_reply(item.source, config.task.metric)
+        reply_ids = _tokenise(model, text, prompt)
         return SampleSpec(item.source, 0, 0, reply_ids=reply_ids, finish_reason="stop")
 
     return ask, Worker(
@@ -154,11 +156,12 @@ def _targets(job: Job) -> tuple[Callable[[Item[Seed], Model], SampleSpec], Worke
     )
 
 
-def _tokenise(model: Model, text: str, ended: bool) -> list[int]:
-    """Return the token ids of a reply, with the end of turn if it `ended` there."""
+def _tokenise(model: Model, text: str, prompt: prompts.Prompt, is_whole: bool = True) -> list[int]:
+    """Return the token ids of a reply, with the end of turn unless it was cut or a stop ends it."""
     assert model.tokenizer is not None
-    ids = model.tokenizer.encode_reply(text)
-    return ids if ended else ids[:-1]
+    ids = model.tokenizer.encode_reply(text, prompt.is_chat)
+    is_ended = is_whole and not text.endswith(tuple(prompt.front.stop))
+    return ids if is_ended else ids[:-1]
 
 
 def _same_tokenizer(config: Config, run_dir: Path) -> bool:

@@ -163,11 +163,12 @@ def _trim(
     used = vocabulary_trimming.special_ids(model)
     for seed in all_seeds:
         if seed.target:
-            used.update(tokenizer.encode_reply(prompt.front.target_reply(seed)))
+            target = prompt.front.target_reply(seed, config.task.metric)
+            used.update(tokenizer.encode_reply(target, prompt.is_chat))
     for text in rendered:
         used.update(tokenizer.encode(text))
     for sample in samples:
-        used.update(tokenizer.encode_reply(sample.text))
+        used.update(tokenizer.encode_reply(sample.text, prompt.is_chat))
         for example in encoder.encode_sample(sample):
             used.update(example.input_ids)
     if same:

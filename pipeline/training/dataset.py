@@ -93,6 +93,7 @@ def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:
         arm.rationale_weight,
         Vocabulary.read(tokenizer.name),
         _teacher_prompts(config, arm) if arm.white_box else None,
+        config.task.metric,
     )
 
 

@@ -216,7 +216,8 @@ def _save(job: Job, trainer: Any, tokenizer: Tokenizer, start: str, revision: st
     dtype = load_config(start, revision).dtype
     partial = job.folder / "model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    saving.save(lora.merged(trainer.accelerator.unwrap_model(trainer.model)).to(dtype), partial)
+    model = lora.merged(trainer.accelerator.unwrap_model(trainer.model)).to(dtype)
+    saving.save(model, partial, tokenizer.end_ids)
     tokenizer.save(partial)
     if vocabulary := Vocabulary.read(start):
         vocabulary.write(partial)

@@ -117,7 +117,7 @@ class Examiner:
 
     @cached_property
     def _end_ids(self) -> set[int]:
-        ends = {self.tokenizer.hf.eos_token_id}
+        ends = set(self.tokenizer.end_ids)
         if not self._stops_by_text:
             for text in self.prompt.front.stop:
                 ends.update(self.tokenizer.tokens_containing(text))

@@ -47,6 +47,8 @@ UNSEEN = re.compile(
     "[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufe0e\ufe0f\ufeff]"
 )
 
+WHOLE = re.compile(r"([-+]?\d+)\.0+")  # as pandas writes whole numbers of a column with gaps
+
 NO_ANSWER = Score(value=0.0, explanation="no answer found")
 
 Scorer = Callable[[str | None, str, Sequence[str] | None], Score]
@@ -58,9 +60,16 @@ def normalise(text: str) -> str:
     Different encodings of one text become equal: composed and decomposed letters, full width,
     dashes and minus signs, straight and curly quotes; characters that are not seen are dropped.
     Punctuation that may belong to the text stays: a point or sign directly in front of it, "!"
-    behind a number or a single letter, and a text that is nothing but punctuation.
+    behind a number or a single letter, and a text that is nothing but punctuation. A whole number
+    has no ".0".
     """
-    text = _one_form(text)
+    text = _without_punctuation(_one_form(text))
+    match = WHOLE.fullmatch(text)
+    return match[1] if match else text
+
+
+def _without_punctuation(text: str) -> str:
+    """Take off all outer punctuation that cannot belong to the text."""
     if not text or (text[0].isalnum() and text[-1].isalnum()):
         return text
     if all(unicodedata.category(character)[0] in "PZ" for character in text):

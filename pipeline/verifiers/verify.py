@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from pipeline.config import Task
 from pipeline.errors import UnknownError
 from pipeline.records import Score
-from pipeline.verifiers import code_answers, json_answers
+from pipeline.verifiers import code_answers, json_answers, targets
 from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, Sandbox
-from pipeline.verifiers.scorers import NO_ANSWER, SCORERS
+from pipeline.verifiers.scorers import NO_ANSWER, SCORERS, SHOWN
 
 LONGEST = 100_000  # characters of an answer or a ground truth
 MEMORY_MIB = 1024  # memory limit of one check
@@ -51,8 +51,38 @@ def files(task: Task) -> list[Path]:
 
 
 def verify(check: CheckSettings, answer: str | None, target: str) -> Score:
-    """Score an answer. Raises UnknownError if its score cannot be determined."""
-    return VERIFIERS[check.verifier](check, answer, target)
+    """Score an answer; of several accepted targets the nearest counts.
+
+    Raises UnknownError if its score cannot be determined.
+    """
+    verifier = VERIFIERS[check.verifier]
+    accepted = targets.accepted(check.verifier, target)
+    if len(accepted) == 1:
+        return verifier(check, answer, accepted[0])
+    scores = []
+    unknown = None
+    for text in accepted:
+        try:
+            scores.append(verifier(check, answer, text))
+        except UnknownError as error:
+            unknown = error
+    best = max(scores, key=lambda score: score.value, default=None)
+    if best is None or (unknown and best.value < 1.0):
+        raise unknown or UnknownError("no target")
+    return best
+
+
+def check_target(check: CheckSettings, target: str) -> None:
+    """Raise UnknownError if the metric cannot read a ground truth, so no answer could be right."""
+    for text in targets.accepted(check.verifier, target):
+        if not text.strip():
+            raise UnknownError("the target is blank")
+        if check.verifier == "code":
+            targets.check_program_tests(text)
+        elif check.verifier == "math":
+            _ask("math", check, {"answer": text, "target": text})
+        elif VERIFIERS[check.verifier](check, text, text).value == 0.0:
+            raise UnknownError(f"nothing in the target can be compared: {text[:SHOWN]}")
 
 
 def score(check: CheckSettings, answer: str | None, target: str) -> Score:

@@ -517,3 +517,22 @@ def test_score_needs_the_tokenizer() -> None:
     """Text cannot be scored without its ids."""
     with pytest.raises(PipelineError, match=r"teacher\.tokenizer: .* set it"):
         model("http://127.0.0.1:1/v1", tokenizer=None, logprobs=0).score([], K)
+
+
+def test_reasoning_models_take_another_name_for_the_limit() -> None:
+    """The OpenAI API refuses max_tokens for its reasoning models; every request was lost."""
+    refusal = (
+        "Unsupported parameter: 'max_tokens' is not supported with this model. "
+        "Use 'max_completion_tokens' instead."
+    )
+
+    def reply(body: Any, times: int) -> Reply:
+        return bad(400, refusal) if "max_tokens" in body else good()
+
+    with serving(reply) as server:
+        answers = ask(server.url, 8, flight=1)
+        limits = [body.get("max_completion_tokens") for body in server.bodies]
+    assert failures(answers) == {}
+    assert len(limits) == 9
+    assert limits[0] is None
+    assert set(limits[1:]) == {8}

@@ -267,3 +267,17 @@ def test_a_key_in_place_of_its_variable_is_refused_without_being_shown(
 def test_names_of_variables_are_accepted(name: str, workshop: Path) -> None:
     """A name is not a key because it holds a digit."""
     assert load(workshop / "config.yaml", [f"teacher.api_key_env={name}"])
+
+
+def test_the_servers_own_words_are_printed(workshop: Path) -> None:
+    """Only files in errors/ said what the server had said."""
+    broken = {"error": {"message": "Provider returned error", "code": 502}}
+
+    def reply(body: Any, times: int) -> Reply:
+        return completion(body) if times % 2 else (200, broken, {})
+
+    with serving(reply) as server:
+        run(workshop, server.url, "generate.max_error_rate=1", "teacher.retries=0")
+    summary = generate.summary(load(workshop / "config.yaml"))
+    assert "server_error; the last: " in summary
+    assert "Provider returned error" in summary

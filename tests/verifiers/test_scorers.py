@@ -294,3 +294,13 @@ def test_models_that_agree_everywhere_do_not_differ() -> None:
     interval = bootstrap_repeats(answers, answers)
     assert interval.mean == 0.0
     assert -0.06 < interval.low < 0.0 < interval.high < 0.06
+
+
+def test_whole_number_of_a_float_column() -> None:
+    """pandas writes a column of labels with one gap as 1.0 and 0.0; every answer was wrong."""
+    assert exact("1", "1.0").value == 1.0
+    assert exact("1.0.", "1").value == 1.0
+    assert label("1.0", "1", ["0", "1"]).value == 1.0
+    assert find_label("1.0", ["1", "1.0"]) == "1.0"
+    assert exact("1.1", "1.10").value == exact("007", "7").value == 0.0
+    assert exact("1.0.0", "1").value == 0.0

@@ -501,3 +501,53 @@ def test_the_filter_stage_checks_by_the_metric_of_the_task(workshop: Path) -> No
         prepare=runner.archive,
     )
     assert manifest.read_manifest(workshop / "run", "filter")["counts"]["kept"] == counts["samples"]
+
+
+@pytest.mark.parametrize(
+    ("verifier", "answer", "target", "value"),
+    [
+        ("exact", "NYC", '["New York", "NYC"]', 1.0),
+        ("exact", "Boston", '["New York", "NYC"]', 0.0),
+        ("label", "normal", '["spam", "normal"]', 1.0),
+        ("numeric", "7", "[5, 7]", 1.0),
+        ("numeric", "6", '["5", "7"]', 0.0),
+        ("rouge_l", "a cat", '["dogs bark", "a cat"]', 1.0),
+        ("math", "1/2", r'["3", "\\frac{1}{2}"]', 1.0),
+        ("math", "[1, 2]", "[1, 2]", 1.0),  # an interval
+        ("json", '["b"]', '["a", "b"]', 0.0),  # a list is one value
+        ("code", "f = abs", '["assert f(-1) == 1", "assert f(-2) == 3"]', 0.5),
+    ],
+)
+def test_any_of_several_targets_is_right(
+    verifier: str, answer: str, target: str, value: float
+) -> None:
+    """A question with two right answers counted one of them as wrong, or both."""
+    assert verify(check(verifier, labels=["spam", "normal"]), answer, target).value == value
+
+
+def test_unreadable_target_among_several_is_unknown_not_wrong() -> None:
+    """With one target that cannot be read, a miss of the others says nothing."""
+    assert verify(check("numeric"), "5", '["none", "5"]').value == 1.0
+    with pytest.raises(UnknownError, match="no number in the target"):
+        verify(check("numeric"), "6", '["none", "5"]')
+
+
+@pytest.mark.parametrize(
+    ("verifier", "good", "bad"),
+    [
+        ("label", "spam", "ham"),
+        ("numeric", "3 apples", "some"),
+        ("math", "x^2", "the empty"),
+        ("json", "{}", "{a}"),
+        ("code", "assert f(1)", "assert f("),
+        ("code", '["assert f(1)"]', "# none"),
+        ("exact", "...", '["a", " "]'),
+        ("chrf", "a", " "),
+    ],
+)
+def test_the_metric_reads_targets(verifier: str, good: str, bad: str) -> None:
+    """A target that no answer can match was found after the teacher was paid."""
+    settings = check(verifier, labels=["spam", "normal"])
+    verifiers_verify.check_target(settings, good)
+    with pytest.raises(UnknownError):
+        verifiers_verify.check_target(settings, bad)
