@@ -127,7 +127,7 @@ class Train(Section):
     accumulate: int = Field(1, ge=1, examples=[4])
     """Batches per optimiser step."""
     max_length: int = Field(1024, ge=8, examples=[512])
-    """Longest row, in tokens. A longer row is an error; it is not cut."""
+    """Longest row, in tokens. Longer ones are left out and counted; above 5 % is an error."""
     packing: bool = Field(False, examples=[True])
     """Pack several samples into a row of max_length. They do not see one another."""
     group_by_length: bool | None = Field(None, examples=[False])

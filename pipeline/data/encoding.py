@@ -18,6 +18,8 @@ from pipeline.records import Frame, Range, Sample, Seed
 from pipeline.storage.topk import TopKFolder
 
 IGNORED = -100  # label of a token without a loss
+MOST_LONG = 0.05  # share of the rows that may be left out for their length
+NAMED_ROWS = 5  # in a message
 UNKNOWN = -1  # frame row of a token without a teacher distribution
 
 
@@ -231,16 +233,30 @@ class Encoder:
         return answer / rationale if answer and rationale else 1.0
 
 
-def check_lengths(examples: Sequence[Example], max_length: int) -> None:
-    """Raise PipelineError if a row is longer than `max_length` tokens."""
-    long = [example for example in examples if len(example.input_ids) > max_length]
-    if long:
-        longest = max(long, key=lambda example: len(example.input_ids))
-        raise PipelineError(
-            f"train: {len(long):,} rows are longer than train.max_length={max_length}, "
-            f"the longest (sample {longest.id}) {len(longest.input_ids)} tokens; "
-            "raise train.max_length, or drop long completions with filter.max_tokens"
-        )
+def fitting(examples: Sequence[Example], max_length: int) -> list[Example]:
+    """Return the rows of at most `max_length` tokens. A longer one, if cut, would have no end."""
+    return [example for example in examples if len(example.input_ids) <= max_length]
+
+
+def long_rows(examples: Sequence[Example], max_length: int) -> str | None:
+    """Say which rows are longer than `max_length` tokens, and what keeps them; None if none is.
+
+    Raises PipelineError if they are more than one and more than MOST_LONG of all.
+    """
+    lengths = {e.id: len(e.input_ids) for e in examples if len(e.input_ids) > max_length}
+    count = len(examples) - len(fitting(examples, max_length))
+    if not count:
+        return None
+    longest = sorted(lengths, key=lambda name: -lengths[name])
+    named = ", ".join(f"{name} ({lengths[name]:,} tokens)" for name in longest[:NAMED_ROWS])
+    told = (
+        f"{count:,} of {len(examples):,} rows are longer than train.max_length={max_length}: "
+        f"{named}{', …' if len(lengths) > NAMED_ROWS else ''}"
+    )
+    remedy = f"train.max_length={lengths[longest[0]]} keeps all"
+    if count == len(examples) or count > max(1, MOST_LONG * len(examples)):
+        raise PipelineError(f"train: {told}; {remedy}, filter.max_tokens drops long replies")
+    return f"{told}; they are left out, {remedy}"
 
 
 def check_frames(

@@ -14,7 +14,8 @@ from pipeline.data.encoding import (
     Example,
     TeacherPrompts,
     check_frames,
-    check_lengths,
+    fitting,
+    long_rows,
 )
 from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import NoAnswerError, PipelineError, UnknownError
@@ -38,6 +39,7 @@ class Rows:
     seeds: the held-out ones, each once.
     same_tokenizer: the teacher's token ids are the student's.
     passed_over: how many samples a random draw left out because they cannot be learned from.
+    too_long: how many rows were left out for their length, and `long` says which.
     """
 
     train: list[Example]
@@ -45,6 +47,8 @@ class Rows:
     seeds: list[Seed]
     same_tokenizer: bool
     passed_over: int = 0
+    too_long: int = 0
+    long: str | None = None
 
 
 def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Rows:
@@ -66,18 +70,24 @@ def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Ro
         )
     validation = list(_corrected(config, name, kept, held_back))
     held_out, held_out_taught = _encode_all(encoder, validation)
+    most = config.train.max_length
+    long = long_rows([*train, *held_out], most)
+    encoded = len(train) + len(held_out)
+    train, held_out, taught = (fitting(rows, most) for rows in (train, held_out, taught))
+    too_long = encoded - len(train) - len(held_out)
     if config.train.holdout and not held_out:
         raise PipelineError(
             f"train {name}: train.holdout={config.train.holdout:g} holds out none of its "
             f"{len(train):,} rows; raise it, or set it to 0"
         )
     train += canaries.rows(tokenizer, config.train.canaries, config.train.seed)
-    check_lengths([*train, *held_out], config.train.max_length)
     if config.train.arms[name].method == "kd":
-        taught += held_out_taught
+        taught += fitting(held_out_taught, most)
         check_frames(taught, frames(config), tokenizer, vocab_size, encoder.vocabulary)
     held_out_seeds = {_seed_of(source).id: _seed_of(source) for source in validation}
-    return Rows(train, held_out, list(held_out_seeds.values()), encoder.same_tokenizer, passed_over)
+    answered = list(held_out_seeds.values())
+    same = encoder.same_tokenizer
+    return Rows(train, held_out, answered, same, passed_over, too_long, long)
 
 
 def make_encoder(config: Config, name: str, tokenizer: Tokenizer) -> Encoder:

@@ -106,6 +106,8 @@ def _announce(job: Job, rows: Rows, start: str, checkpoint: Path | None) -> None
             f"{label}: {rows.passed_over:,} drawn samples were replaced, because they cannot be "
             "learned from (too long, or without an answer)"
         )
+    if rows.long:
+        log.warning(f"{label}: {rows.long}")
     history = job.folder / "history.jsonl"
     last = json.loads(history.read_text().splitlines()[-1]) if history.exists() else {}
     if "stopped" in last:
@@ -299,6 +301,8 @@ def _counts(job: Job, rows: Rows, trainer: Any) -> dict[str, Any]:
     counts: dict[str, Any] = {"rows": len(rows.train)}
     if job.config.train.arms[job.part].selection == "random":
         counts["passed_over"] = rows.passed_over
+    if rows.too_long:
+        counts["too_long"] = rows.too_long
     counts["steps"] = max(entry["step"] for entry in history)
     arguments = trainer.args
     counts |= {

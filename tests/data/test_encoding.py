@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from pipeline.data import prompts
-from pipeline.data.encoding import IGNORED, UNKNOWN, Encoder, Example, check_frames, check_lengths
+from pipeline.data.encoding import (
+    IGNORED,
+    UNKNOWN,
+    Encoder,
+    Example,
+    check_frames,
+    fitting,
+    long_rows,
+)
 from pipeline.data.spans import Span
 from pipeline.errors import PipelineError
 from pipeline.models.fake import TOKENIZER
@@ -143,19 +151,26 @@ def test_row_without_frame_is_refused(
         )
 
 
-def test_long_rows_are_refused_not_cut(
+def test_one_long_row_is_left_out_not_cut(
     sample: Make, tokenizer: Tokenizer, prompt: prompts.Prompt
 ) -> None:
-    """A cut row loses its end, and its frame no longer fits."""
+    """A cut row loses its end, and its frame no longer fits; one long row refused a whole arm."""
+    texts = ["yes", "no", "x" * 100]
     examples = encode(
-        [sample(0), sample(1, text="x" * 100)], prompt, tokenizer, same_tokenizer=False
+        [sample(n, text=text) for n, text in enumerate(texts)],
+        prompt,
+        tokenizer,
+        same_tokenizer=False,
     )
-    check_lengths(examples, 200)
-    with pytest.raises(
-        PipelineError,
-        match=r"1 rows are longer than train\.max_length=60, the longest \(sample s1\)",
-    ):
-        check_lengths(examples, 60)
+    assert long_rows(examples, 200) is None
+    longest = len(examples[2].input_ids)
+    assert long_rows(examples, 60) == (
+        f"1 of 3 rows are longer than train.max_length=60: s2 ({longest} tokens); "
+        f"they are left out, train.max_length={longest} keeps all"
+    )
+    assert [example.id for example in fitting(examples, 60)] == ["s0", "s1"]
+    with pytest.raises(PipelineError, match=rf"3 of 3 .*train\.max_length={longest} keeps all"):
+        long_rows(examples, 5)
 
 
 PLACE = Frame(file="f", offset=0, nbytes=1, crc32=0)
