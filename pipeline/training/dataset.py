@@ -63,11 +63,6 @@ def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Ro
     learned, held_back = _split(kept, config.train.holdout)
     chosen, numbers, passed_over = _choose(config, name, encoder, kept, learned)
     train, taught = _encode_all(encoder, _corrected(config, name, chosen, numbers))
-    if not train:
-        raise PipelineError(
-            f"train {name}: there is no row to learn from; see what filter dropped, or whether "
-            "the seeds have ground truth"
-        )
     validation = list(_corrected(config, name, kept, held_back))
     held_out, held_out_taught = _encode_all(encoder, validation)
     most = config.train.max_length
@@ -75,6 +70,11 @@ def load(config: Config, name: str, tokenizer: Tokenizer, vocab_size: int) -> Ro
     encoded = len(train) + len(held_out)
     train, held_out, taught = (fitting(rows, most) for rows in (train, held_out, taught))
     too_long = encoded - len(train) - len(held_out)
+    if not train:
+        raise PipelineError(
+            f"train {name}: there is no row to learn from; see what filter dropped, or whether "
+            "the seeds have ground truth"
+        )
     if config.train.holdout and not held_out:
         raise PipelineError(
             f"train {name}: train.holdout={config.train.holdout:g} holds out none of its "
