@@ -49,10 +49,11 @@ def load(job: Job, plan: white_box.Plan, student_config: Any, rows: Sequence[Exa
     if distributed.rank() == 0:
         nbytes = sum(weight.numel() for weight in models[1].parameters()) * dtype.itemsize
         times = _times(models, rows, passes=4 if settings.gradient_checkpointing else 3)
+        terms = ", ".join(settings.arms[job.part].white_box)
         log.info(
-            f"train {job.part}: {' and '.join(settings.arms[job.part].white_box)}: the teacher "
-            f"{job.config.teacher.model} reads every row too; it takes {nbytes / GIB:.2f} GiB in "
-            f"each process, and a step about {times:.1f} times as long"
+            f"train {job.part}: the teacher {job.config.teacher.model} reads every row too, for "
+            f"{terms}: {nbytes / GIB:.2f} GiB of weights in each process, and a step takes about "
+            f"{times:.1f} times as long"
         )
     teacher = job.config.teacher
     weights = load_weights(resolve.model_path(teacher.model), teacher.revision, dtype)

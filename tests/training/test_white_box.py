@@ -98,7 +98,7 @@ def test_terms_fall_and_add_up_to_the_loss(
     counts = manifest.read_manifest(Path(config.run_dir), "train/kd")["counts"]
     assert {f"loss_{term}" for term in TERMS} <= counts.keys()
     printed = capfd.readouterr()
-    assert "reads every row too; it takes 0.00 GiB in each process, and a step" in printed.out
+    assert "reads every row too, for hidden, attention, relation: 0.00 GiB" in printed.out
     assert ", hidden 0." in train.summary(config)
 
 
