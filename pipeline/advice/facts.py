@@ -36,7 +36,8 @@ class Facts:
         answer_surprise: nats per answer, summed over the answer's tokens.
         reply_tokens: mean length of a reply.
         labels: how many of the samples read have each answer; empty unless the metric is label.
-        bias: share of the labels that calibration would change.
+        bias: share of the labels that calibration would change; 0 if its probabilities hardly tell
+            the inputs apart.
         cut: share of the student's layers that were removed.
         healed: the cut student was trained to recover before the arms.
         steps: optimiser steps of each trained arm.
@@ -82,7 +83,7 @@ def read(run_dir: Path) -> Facts:
         answer_surprise=answer_surprise,
         reply_tokens=float(np.mean([sample.usage.completion_tokens for sample in samples])),
         labels=Counter(map(normalise, answers)) if is_labels else {},
-        bias=_notes(run_dir, "filter").get("calibration", {}).get("changed"),
+        bias=_bias(run_dir),
         cut=_cut(config),
         healed=getattr(config.student, "heal", None) is not None,
         steps=_steps(config, run_dir),
@@ -103,6 +104,13 @@ def _notes(run_dir: Path, part: str) -> dict[str, Any]:
     """Return the counts in a part's manifest; empty if it is not finished."""
     path = run_dir / part / "manifest.json"
     return dict(read_object(path, "counts")["counts"]) if path.is_file() else {}
+
+
+def _bias(run_dir: Path) -> float | None:
+    note = _notes(run_dir, "filter").get("calibration", {})
+    if "changed" not in note:
+        return None
+    return float(note["changed"]) if note["is_strong"] else 0.0
 
 
 def _accuracy(config: Config, samples: list[Sample]) -> Interval | None:

@@ -14,12 +14,12 @@ from pipeline.evaluation import baseline
 from pipeline.evaluation.format import shown, signed
 from pipeline.evaluation.results_model import Difference, Results
 from pipeline.execution.paths import TEACHER
+from pipeline.filters.confidence.label_calibration import STRONG
 from pipeline.training.schedule import WIDTH, schedule
 
 MARGIN = 0.03  # a student this near to its teacher has reached it
 WEAK = 0.6  # score of a teacher that is too weak to learn from
 SURE, UNSURE = 0.05, 0.3  # nats/token of surprise: below, KD adds nothing; above, it does
-BIASED = 0.1  # share of the labels that calibration would change
 FEW_ROWS, FEW_PER_LABEL = 300, 30
 DEEP_CUT = 1 / 3  # of the layers, in one step
 FEW_STEPS = 60
@@ -274,7 +274,7 @@ def outcome(difference: Difference) -> Against:
 
 
 def _is_biased(facts: Facts) -> bool:
-    return facts.bias is not None and facts.bias >= BIASED
+    return facts.bias is not None and facts.bias >= STRONG
 
 
 def _learns_calibrated(facts: Facts) -> bool:
@@ -282,7 +282,7 @@ def _learns_calibrated(facts: Facts) -> bool:
 
 
 def _uses_soft_labels(arm: Arm) -> bool:
-    return arm.method == "kd" and bool(arm.soft_labels)
+    return arm.method == "kd" and arm.soft_labels is not False
 
 
 def _planned_steps(facts: Facts) -> int:

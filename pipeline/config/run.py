@@ -10,8 +10,6 @@ from pipeline.config.base import is_runtime, walk
 from pipeline.config.rules import RULES
 from pipeline.config.sections import Sections
 
-SOFT_LABELS = {"agree": False, "shares": "written"}
-
 
 class Config(Sections):
     """A whole run. Paths are relative to the folder in which the command is given."""
@@ -28,20 +26,6 @@ class Config(Sections):
         copy = deepcopy(tree)
         retired.pop(copy)
         return copy
-
-    @model_validator(mode="before")
-    @classmethod
-    def write_soft_labels(cls, tree: Any) -> Any:
-        """Turn on filter.calibrated for arms with soft_labels, so that it writes them.
-
-        It rejects nothing then, and keeps the labels as frequent as the teacher wrote them.
-        """
-        if not _has_soft_labels(tree) or not isinstance(tree.get("filter", {}), dict):
-            return tree
-        settings = tree.get("filter", {})
-        if settings.get("calibrated") is not None:
-            return tree
-        return {**tree, "filter": {**settings, "calibrated": SOFT_LABELS}}
 
     @model_validator(mode="after")
     def keeps_rules(self) -> Self:
@@ -61,12 +45,3 @@ class Config(Sections):
             if any(key == path or key.startswith(path + ".") for path in paths)
             and not is_runtime(section, name)
         }
-
-
-def _has_soft_labels(tree: Any) -> bool:
-    """Return whether an arm of an unchecked tree of sections has soft_labels."""
-    train = tree.get("train") if isinstance(tree, dict) else None
-    arms = train.get("arms") if isinstance(train, dict) else None
-    if not isinstance(arms, dict):
-        return False
-    return any(isinstance(arm, dict) and arm.get("soft_labels") is True for arm in arms.values())

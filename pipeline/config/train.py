@@ -51,10 +51,10 @@ class Arm(Section):
     reply, all tokens of the rationale together weigh as much as those of the answer."""
     corrected: bool = Field(False, examples=[True])
     """Replace wrong replies by the ground truth, written as `target` in the prompt file says."""
-    soft_labels: bool = Field(False, examples=[True])
-    """kd: at the answer, learn a probability for each label, as filter.calibrated writes it. This
-    key turns that filter on, in a form that rejects nothing."""
-    alpha: Alpha = Field(0.1, examples=["confidence"])
+    soft_labels: bool | None = Field(None, examples=[True])
+    """kd: at the answer, learn one calibrated probability for each label, with alpha 0 there.
+    null: only if calibration shows that the prompt favours some labels."""
+    alpha: Alpha = Field(0.5, examples=["confidence"])
     """kd: weight of the cross-entropy; the divergence has 1 - alpha. confidence: the teacher's
     probability of the written token. entropy: exp(-H), with H of the teacher's distribution."""
     alpha_end: float | None = Field(None, ge=0, le=1, examples=[0.0])

@@ -145,7 +145,6 @@ class Reader:
     def _sums(self, rows: Sequence[tuple[str, Example]]) -> Sums:
         import torch
 
-        from pipeline.losses.distillation import Teacher
         from pipeline.losses.token_kl import most_likely, token_kl
         from pipeline.students import lora
         from pipeline.training import collation
@@ -167,7 +166,7 @@ class Reader:
                 use_cache=False,
             )
             hidden = states.last_hidden_state[:, :-1][in_loss][teacher.known].float()  # (N, H)
-            known = Teacher(*(tensor[teacher.known] for tensor in vars(teacher).values()))
+            known = teacher.at(teacher.known)
             head, logits = lora.head(self.model), logits_of(self.model)
             nats = token_kl(hidden, head, known, logits)
             # decoding was greedy, so the teacher's most likely token is the one it wrote

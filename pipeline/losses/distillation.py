@@ -26,6 +26,8 @@ class Teacher:
         tail: (N,) log of the mass outside the entries.
         exact: (N,) how many entries, from the left, are exact; the others are draws.
         known: (N,) bool. It is False for a token without a distribution, whose row is not read.
+        soft: (N,) bool. True where a soft label replaces the distribution: alpha is 0 there, since
+            the written token may be a wrong label. None if nowhere.
     """
 
     ids: Tensor
@@ -33,6 +35,13 @@ class Teacher:
     tail: Tensor
     exact: Tensor
     known: Tensor
+    soft: Tensor | None = None
+
+    def at(self, tokens: Tensor | slice) -> "Teacher":
+        """Return the distributions of some of the tokens."""
+        return Teacher(
+            **{name: None if all_ is None else all_[tokens] for name, all_ in vars(self).items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,8 @@ def distillation_loss(
 def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teacher) -> Terms:
     alpha = _alpha(objective, teacher)
     ce = torch.where(teacher.known, alpha * factors, factors)
-    if objective.alpha == 1.0 or not teacher.ids.shape[1]:
+    is_plain = objective.alpha == 1.0 and teacher.soft is None
+    if is_plain or not teacher.ids.shape[1]:
         no_ids = teacher.ids[:, :0]
         return Terms(labels, ce, no_ids, no_ids.bool())
     entries, tail = teacher.logprobs.to(factors.dtype), teacher.tail.to(factors.dtype)
@@ -160,10 +170,13 @@ def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teach
 
 def _alpha(objective: Objective, teacher: Teacher) -> float | Tensor:
     """Return alpha, or that of each token, (N,), which is 1 for one without a distribution."""
-    if not isinstance(objective.alpha, str):
-        return objective.alpha
-    alpha = ALPHAS[objective.alpha](teacher).clamp(max=1.0)
-    return torch.where(teacher.known, alpha, 1.0)
+    alpha: float | Tensor
+    if isinstance(objective.alpha, str):
+        alpha = ALPHAS[objective.alpha](teacher).clamp(max=1.0)
+        alpha = torch.where(teacher.known, alpha, 1.0)
+    else:
+        alpha = objective.alpha
+    return alpha if teacher.soft is None else torch.where(teacher.soft, 0.0, alpha)
 
 
 def _divergence(objective: Objective, entries: Tensor, tail: Tensor, factors: Tensor) -> Divergence:

@@ -75,6 +75,13 @@ class Frames:
         self.has_frame = np.array([example.frame is not None for example in examples], bool)
         self._vocabulary = vocabulary
         self._soft = soft
+        places = soft.by_sample if soft else {}
+        nowhere = UNKNOWN - 1
+        # by example, the row of its frame that the soft label replaces
+        self.soft_place = np.array(
+            [places[example.id][0] if example.id in places else nowhere for example in examples]
+        )
+        self.has_soft = bool(places)
 
     def topk(self, number: int) -> TopK:
         """Return the distributions of the example with this index."""
@@ -90,7 +97,7 @@ class Collator:
     """TRL's collator, with the `weights` (N,) of all tokens that have a loss, in their order.
 
     With `frames` it adds the teacher's distributions: topk_ids (N, K), topk_logprobs (N, K),
-    topk_tail (N,), topk_exact (N,), topk_known (N,).
+    topk_tail (N,), topk_exact (N,), topk_known (N,), and with soft labels topk_soft (N,).
 
     packed: put all tokens into one row. Their positions keep samples from seeing one another.
     teacher: adds what a live teacher reads beside the batch.
@@ -116,6 +123,8 @@ class Collator:
             stored = np.where(self._frames.has_frame[sources], places, UNKNOWN)
             teacher = _gather(self._frames.topk, sources, stored)
             batch |= {f"topk_{name}": getattr(teacher, name) for name in TEACHER}
+            if self._frames.has_soft:
+                batch["topk_soft"] = torch.from_numpy(stored == self._frames.soft_place[sources])
         if self._teacher is not None:
             batch |= self._teacher.batch(batch["labels"], weights, places, sources)
         return batch
@@ -158,7 +167,7 @@ def stored_teacher(batch: dict[str, Any]) -> Teacher | None:
     """Return the teacher's distributions in a batch, None without them."""
     if "topk_ids" not in batch:
         return None
-    return Teacher(*(batch[f"topk_{name}"] for name in TEACHER))
+    return Teacher(**{name: batch.get(f"topk_{name}") for name in (*TEACHER, "soft")})
 
 
 def loss_mask(batch: dict[str, Any]) -> Tensor:

@@ -17,6 +17,7 @@ from pipeline.data.vocabulary import Vocabulary
 from pipeline.errors import Diverged, PipelineError, Stopped
 from pipeline.execution import signals
 from pipeline.execution.contract import Job
+from pipeline.execution.manifest import read_manifest
 from pipeline.execution.paths import INIT, frames
 from pipeline.models import saving
 from pipeline.models.tokenizer import Tokenizer
@@ -128,7 +129,7 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows, teacher: An
     label = f"train {job.part}"
     folder = TopKFolder(frames(job.config)) if arm.method == "kd" else None
     vocabulary = Vocabulary.read(tokenizer.name)
-    soft = SoftLabels.read(job.run_dir / "filter" / "kept") if arm.soft_labels else None
+    soft = soft_labels(job)
 
     def collator(
         examples: Sequence[Example], packed: bool, read: TeacherRows | None = None
@@ -163,6 +164,24 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows, teacher: An
     if settings.packing:
         model_checks.check_packing(trainer.model)
     return trainer
+
+
+def soft_labels(job: Job) -> SoftLabels | None:
+    """Return the soft labels that a kd arm learns; None without.
+
+    If the config leaves it open, they are learned where the filter found a strong bias.
+    """
+    arm = job.config.train.arms[job.part]
+    wanted = arm.soft_labels
+    if wanted is None and arm.method == "kd" and arm.selection == "kept":
+        note = read_manifest(job.run_dir, "filter")["counts"].get("calibration", {})
+        wanted = job.config.train.rows == "filter" and bool(note.get("is_strong"))
+        if wanted and distributed.rank() == 0:
+            log.info(
+                f"train {job.part}: learns soft labels, since the teacher's prompt favours some "
+                f"labels (calibration changes {note['changed']:.0%} of them)"
+            )
+    return SoftLabels.read(job.run_dir / "filter" / "kept") if wanted else None
 
 
 def _scheduled(job: Job, rows: int, model: Any) -> Train:

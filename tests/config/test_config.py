@@ -325,7 +325,7 @@ def test_schema_has_a_line_for_every_key() -> None:
         "train.warmup  number in [0, 1), default 0.05: ",
         "train.epochs  number > 0, default null: ",
         "train.arms.NAME.method  sft | kd, default kd: ",
-        "train.arms.NAME.alpha  number in [0, 1] | confidence | entropy, default 0.1: ",
+        "train.arms.NAME.alpha  number in [0, 1] | confidence | entropy, default 0.5: ",
         "task.labels  [text, ...] of 2 or more, default null: ",
         "student.keep_layers  [whole number >= 0, ...] of 1 or more, default null: ",
         "evaluate.engine.enforce_eager  true | false, default false: "

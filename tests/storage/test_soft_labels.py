@@ -2,19 +2,24 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.config import Config, load
-from pipeline.config.filter import Calibrated
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
+from pipeline.execution.contract import Job
+from pipeline.losses.distillation import Objective, Teacher, distillation_loss
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, train
+from pipeline.storage.files import read_json, write_json
 from pipeline.storage.soft_labels import SoftLabels, write
 from pipeline.storage.topk import TopK
+from pipeline.training import fit
 
 SOFT = ["filter.correct=false", "train.arms={kd: {soft_labels: true, alpha: 0.0}}"]
 
@@ -74,18 +79,17 @@ def config(workshop: Path) -> Config:
 
 
 def test_an_arm_learns_from_them(config: Config) -> None:
-    """The one switch must have the labels written, reject nothing, and reach the loss: an arm with
-    it has another loss than one without."""
+    """The labels must be written without the filter being set, reject nothing, and reach the loss:
+    an arm with them has another loss than one without."""
     counts = manifest.read_manifest(Path(config.run_dir), "filter")["counts"]
     assert counts["calibration"]["rows"] == counts["samples"] - sum(
         v for k, v in counts["rejected"].items() if not k.startswith("dup")
     )
     assert not [reason for reason in counts["rejected"] if reason.startswith("calibrated")]
     runner.execute(train, config)
-    given = "filter.calibrated={agree: false, shares: written}"
     plain = load(
         Path(config.run_dir).parent / "config.yaml",
-        [SOFT[0], given, "train.arms={kd: {alpha: 0.0}}", "train.epochs=1"],
+        [SOFT[0], "train.arms={kd: {soft_labels: false, alpha: 0.0}}", "train.epochs=1"],
     )
     losses = [_first_loss(config)]
     (Path(config.run_dir) / "train" / "kd").rename(Path(config.run_dir) / "train" / "soft")
@@ -93,18 +97,37 @@ def test_an_arm_learns_from_them(config: Config) -> None:
     assert abs(losses[0] - _first_loss(plain)) > 1e-4
 
 
-def test_the_switch_leaves_other_filters_as_they_are(workshop: Path) -> None:
-    """Settings of the user's own must win, and a config without the switch must keep its
-    fingerprint."""
-    given = "filter.calibrated={min_confidence: 0.8}"
-    for options, expected in (
-        (SOFT, Calibrated(agree=False, shares="written")),
-        ([*SOFT, given], Calibrated(min_confidence=0.8)),
-        ([], None),
-    ):
-        settings = load(workshop / "config.yaml", options).filter
-        assert settings.calibrated == expected
-        assert settings.duplicate == load(workshop / "config.yaml").filter.duplicate
+@pytest.mark.parametrize(("is_strong", "learned"), [(True, True), (False, False)])
+def test_left_open_they_are_learned_under_a_strong_bias(
+    config: Config, is_strong: bool, learned: bool
+) -> None:
+    """Without a strong bias, calibration moves right answers from common labels to rare ones."""
+    path = Path(config.run_dir) / "filter" / "manifest.json"
+    content = read_json(path)
+    content["counts"]["calibration"]["is_strong"] = is_strong
+    write_json(path, content)
+    open_arm = load(Path(config.run_dir).parent / "config.yaml", ["train.arms={kd: {}}"])
+    job = Job(open_arm, "train", "kd", Path(config.run_dir) / "train" / "kd")
+    assert (fit.soft_labels(job) is not None) == learned
+
+
+def test_the_written_token_is_no_target_beside_a_soft_label() -> None:
+    """Half of the loss would teach the label that calibration has just replaced."""
+    hidden, head = torch.randn(2, 5, dtype=torch.float64), torch.randn(7, 5, dtype=torch.float64)
+    labels = torch.tensor([1, 2])
+    teacher = Teacher(
+        ids=torch.tensor([[1, 3], [2, 4]]),
+        logprobs=torch.tensor([[0.2, 0.8], [0.5, 0.5]]).double().log(),
+        tail=torch.full((2,), -torch.inf).double(),
+        exact=torch.tensor([2, 2]),
+        known=torch.tensor([True, True]),
+    )
+    kd, half = Objective(alpha=0.0), Objective(alpha=0.5)
+    soft = replace(teacher, soft=torch.tensor([True, False]))
+    found = distillation_loss(hidden, head, labels, half, soft).total
+    first = distillation_loss(hidden[:1], head, labels[:1], kd, teacher.at(slice(0, 1))).total
+    second = distillation_loss(hidden[1:], head, labels[1:], half, teacher.at(slice(1, 2))).total
+    assert found == pytest.approx(float(first + second))
 
 
 def test_without_soft_labels_the_arm_says_what_to_do(config: Config) -> None:

@@ -1,5 +1,6 @@
 """Which confidence filters a config turns on."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,8 @@ from pipeline.records import Seed
 from pipeline.storage import soft_labels
 from pipeline.storage.files import read_object
 
+log = logging.getLogger(__name__)
+
 TOKENIZER_SETTINGS = ("backend", "model", "revision", "tokenizer")
 
 
@@ -38,6 +41,21 @@ def filters(config: Config) -> Iterator[NamedFilter]:
     if settings.calibrated:
         _check_teacher(settings.calibrated, config)
         yield _calibrated(settings.calibrated, config)
+    elif _learns_labels(config):
+        try:
+            yield _calibrated(Calibrated(agree=False), config)
+        except PipelineError as error:
+            log.info(f"filter: no soft labels for the kd arms: {error}")
+
+
+def _learns_labels(config: Config) -> bool:
+    """Return True if a kd arm may learn soft labels.
+
+    They are then written for it, without rejecting anything.
+    """
+    arms = config.train.arms.values()
+    wanted = any(arm.method == "kd" and arm.soft_labels is not False for arm in arms)
+    return wanted and bool(config.task.labels) and config.train.rows == "filter"
 
 
 def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
@@ -45,15 +63,14 @@ def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
     assert labels is not None  # a rule of the config
     tokens = _label_tokens(config)
 
-    def judge(rows: NDArray[np.int64], p: Any, written: Any) -> dict[int, Verdict]:
+    def judge(rows: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
         return label_calibration.reject_unlikely_labels(
             rows,
-            p,
-            written,
+            *columns,
             labels=labels,
             min_confidence=settings.min_confidence,
             agree=settings.agree,
-            prior=_prior(settings, config, tokens, np.asarray(written)[rows]),
+            prior=_prior(settings, config, tokens),
         )
 
     def after(outcome: Outcome) -> dict[str, Any]:
@@ -69,7 +86,8 @@ def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
 def _write_soft_labels(settings: Calibrated, config: Config, outcome: Outcome) -> dict[str, Any]:
     """Write the kept rows' soft labels, calibrated over all rows that reached the filter.
 
-    Returns the shares of right answers before and after, where ground truth is known.
+    Returns what calibration changes, and where ground truth is known the shares of right answers
+    before and after.
     """
     tokens = _label_tokens(config)
     by_token = {"labels": tokens}
@@ -85,14 +103,15 @@ def _write_soft_labels(settings: Calibrated, config: Config, outcome: Outcome) -
     p, places, written, truth = (
         np.asarray(measured.column(measure))[outcome.reached] for measure in measures
     )
-    prior = _prior(settings, config, tokens, written)
+    prior = _prior(settings, config, tokens)
     first_tokens, logprobs = label_calibration.soft_labels(p, tokens, prior)
     kept = np.searchsorted(outcome.reached, outcome.kept)
     all_ids: Any = measured.column(SAMPLE_IDS)
     kept_ids = [all_ids[row] for row in outcome.kept.tolist()]
     soft_labels.write(outcome.kept_folder, first_tokens, kept_ids, places[kept], logprobs[kept])
     effect = label_calibration.measure_effect(p, written, truth, prior)
-    return vars(effect) if effect else {}
+    bias = label_calibration.measure_bias(p, written, prior)
+    return vars(bias) | (vars(effect) if effect else {})
 
 
 def check(config: Config, seeds: Sequence[Seed]) -> None:
@@ -110,8 +129,14 @@ def identities(config: Config) -> dict[str, str]:
 
 
 def _describe_effect(note: Mapping[str, Any]) -> str:
+    """Describe the note; older runs have no `changed`."""
+    bias = f"calibration changes {note.get('changed', 0.0):.1%} of the labels"
+    if note.get("is_strong"):
+        bias += ", so kd arms learn soft labels: the prompt favours some labels"
+    if "rows" not in note:
+        return bias
     return (
-        f"right, of {note['rows']:,} labels with ground truth: text {note['text']:.3f}, "
+        f"{bias}; right, of {note['rows']:,} labels with ground truth: text {note['text']:.3f}, "
         f"most likely label {note['raw']:.3f}, "
         f"most likely calibrated label {note['calibrated']:.3f}"
     )
@@ -141,31 +166,13 @@ def _check_teacher(settings: Calibrated, config: Config) -> None:
 
 
 def _prior(
-    settings: Calibrated,
-    config: Config,
-    labels: list[list[int]],
-    written: NDArray[np.int16],
+    settings: Calibrated, config: Config, labels: list[list[int]]
 ) -> label_calibration.Prior:
-    """Return the prior for calibration of answers with these `written` labels, (N,).
-
-    With content_free, ask the teacher once.
-    """
+    """Return the prior for calibration; with content_free, ask the teacher once."""
     content_free = None
     if settings.content_free:
         content_free = contextual_calibration.distributions(config, settings.content_free, labels)
-    shares = settings.shares
-    if isinstance(shares, str):
-        shares = written_shares(written, len(labels))
-    return label_calibration.Prior(shares, content_free)
-
-
-def written_shares(written: NDArray[np.int16], labels: int) -> list[float]:
-    """Return how frequent each label is among the written ones, (L,).
-
-    Half a row is added to each count, so that a label that was never written has a share too.
-    """
-    counts = np.bincount(written[written != label_calibration.UNKNOWN], minlength=labels) + 0.5
-    return [float(share) for share in counts / counts.sum()]
+    return label_calibration.Prior(settings.shares, content_free)
 
 
 def _label_tokens(config: Config) -> list[list[int]]:

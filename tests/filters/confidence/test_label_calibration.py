@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.filters.confidence import label_calibration
-from pipeline.filters.confidence.filters import written_shares
 from pipeline.filters.confidence.label_calibration import Prior
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
@@ -209,13 +208,6 @@ def test_matching_leaves_what_it_cannot_match() -> None:
     assert np.isnan(label_calibration.match_shares(p[2:], [1, 1, 1])).all()
 
 
-def test_written_shares_count_the_answers() -> None:
-    """Soft labels with equal shares moved answers from common labels to rare ones. A label that
-    was never written must keep a share, and an unreadable answer has none."""
-    written = np.array([0, 0, 0, 1, -1], np.int16)
-    assert written_shares(written, 3) == pytest.approx([3.5 / 5.5, 1.5 / 5.5, 0.5 / 5.5])
-
-
 def test_each_reason_of_the_filter() -> None:
     """Another label is more likely; or the answer is not likely enough. Unreadable rows pass."""
     p = np.array(
@@ -257,3 +249,21 @@ def test_soft_labels() -> None:
     assert token_ids.tolist() == [10, 20]
     assert np.exp(logprobs).sum(axis=1) == pytest.approx(np.ones(len(p)))
     assert (logprobs.argmax(axis=1) == label_calibration.batch_calibrate(p).argmax(axis=1)).all()
+
+
+def test_a_strong_bias_is_told_from_a_weak_one() -> None:
+    """Soft labels were worth 20 points on a biased prompt, and cost 2 where the text was right."""
+    random = np.random.default_rng(0)
+    clear = random.beta(0.6, 0.6, 400)
+    unbiased = np.stack([clear, 1 - clear], 1).astype(np.float32)
+    biased = unbiased * np.array([1.0, 0.05], np.float32)
+    biased /= biased.sum(1, keepdims=True)
+    vague = np.full((400, 2), [0.6, 0.4], np.float32) + 0.01 * random.normal(size=(400, 1)).astype(
+        np.float32
+    ) * np.array([1.0, -1.0], np.float32)
+    found = [
+        label_calibration.measure_bias(p, p.argmax(1).astype(np.int16))
+        for p in (unbiased, biased, vague)
+    ]
+    assert [bias.is_strong for bias in found] == [False, True, False]
+    assert found[2].changed > 0.3 > found[2].information
