@@ -7,7 +7,7 @@ KIND := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check docs setup clean chromium bench-generate bench-train bench-filter bench-report
+.PHONY: help quickstart test check docs setup clean chromium bench-generate bench-train bench-filter bench-report bench-quality
 
 help: ## print this list
 	@grep -hE '^[a-z][a-z -]*:.*## ' Makefile | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 40
@@ -32,6 +32,10 @@ docs: .venv/ready-dev ## write the pages of docs/reference that come from the co
 
 bench-generate bench-train: bench-%: .venv/ready-dev ## benchmarks, both sides in one run
 	$(BIN)/python -m benchmarks.$*
+
+bench-quality: .venv/ready-dev ## what distillation gives on seven tasks, in hours
+	$(BIN)/python -c 'import reasoning_gym' 2>/dev/null || $(BIN)/python -m pip install --quiet --no-build-isolation -e '.[tasks]'
+	$(BIN)/python -m benchmarks.quality
 
 bench-report: .venv/ready-dev chromium ## the report with many samples
 	$(BIN)/python -m benchmarks.report

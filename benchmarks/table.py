@@ -61,6 +61,11 @@ def main(measurements: Mapping[str, Measurement], names: Sequence[str]) -> int:
                 rows.append(row)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return show(rows)
+
+
+def show(rows: Sequence[Row]) -> int:
+    """Print rows and how many bars are met. Returns 1 if a bar is missed."""
     met = [row.met for row in rows if row.bar]
     print()
     for row in rows:

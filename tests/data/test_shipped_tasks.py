@@ -1,4 +1,4 @@
-"""Data of the measured tasks, and what the benchmark of quality makes of a config."""
+"""Data of the measured tasks."""
 
 import json
 import subprocess
@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quality import repeated
 from data.leg_counting import make as legs
 from data.question_types import make as questions
-from pipeline.config import Arm
 from pipeline.data import prompts
 from pipeline.data.replies import read
 from pipeline.models.base import Completion
@@ -121,14 +119,3 @@ def test_messages_to_rewrite_keep_their_parts_apart(tmp_path: Path) -> None:
     }
     assert {name: len(ids) for name, ids in parts.items()} == {"eval": 100, "dev": 50, "seeds": 491}
     assert len(set.union(*parts.values())) == 641
-
-
-def test_every_arm_is_repeated_with_a_seed_of_its_own() -> None:
-    """Repeats with one random seed would be one run three times."""
-    arms = {"kd": Arm(alpha=0.3), "sft": Arm(method="sft")}
-    assert repeated(arms, 2, ["kd"]) == {
-        "kd-0": {"alpha": 0.3, "seed": 0},
-        "kd-1": {"alpha": 0.3, "seed": 1},
-    }
-    with pytest.raises(SystemExit, match="the config has kd, sft"):
-        repeated(arms, 2, ["dk"])

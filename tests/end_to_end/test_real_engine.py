@@ -1,6 +1,7 @@
 """The main path with nothing faked: the packaged teacher through vLLM, and all stages."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from pipeline.config import load
 from pipeline.data import prompts
+from pipeline.evaluation.results_model import Results
 from pipeline.models.backends import open_teacher
 from pipeline.models.base import Completion, Request
 from pipeline.models.resolve import tokenizer_path
@@ -48,12 +50,35 @@ def pipeline(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all stages of the quickstart on a few examples."""
-    folder = tmp_path_factory.mktemp("real") / "run"
-    done = pipeline("run", QUICKSTART, *SMALL, f"run_dir={folder}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run `make bench-quality` on a few examples of the quickstart; run folder and output."""
+    runs = tmp_path_factory.mktemp("real")
+    options = ["--tasks", "sms_spam", "--parts", "main", "--repeats", "1", "--runs", str(runs)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.quality", *options, *SMALL],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # 1: a bar is missed
+    return runs / "sms_spam-small" / "student", done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run_dir(measured: tuple[Path, str]) -> Path:
+    return measured[0]
+
+
+def test_the_table_of_quality_on_real_models(measured: tuple[Path, str]) -> None:
+    """A table that was only ever computed from made-up results."""
+    run_dir, output = measured
+    results = Results.read(run_dir / "evaluate" / "results.json")
+    arms = {name: results.models[name].score.mean for name in ("kd", "sft")}
+    short = max(arms.values()) - results.models["teacher"].score.mean
+    assert f"sms_spam: best student against its teacher {short:+.3f}" in re.sub(" +", " ", output)
+    assert re.search(r"rows and steps of all arms +equal +\d+ rows, \d+ steps\n", output)
+    assert re.search(r"\d of \d bars met", output)
 
 
 def test_all_three_products_of_a_real_teacher(run_dir: Path) -> None:
