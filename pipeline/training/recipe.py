@@ -32,8 +32,8 @@ from pipeline.students import source
 from pipeline.training import collation
 from pipeline.training.model_checks import logits_of
 
-LEARNING_RATE = 2e-4
-OBJECTIVE = Objective(alpha=0.1)  # 0.1 * cross-entropy + 0.9 * KL(teacher || student)
+LEARNING_RATE = 1e-4
+OBJECTIVE = Objective(alpha=0.5)  # half cross-entropy, half KL(teacher || student)
 
 
 def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:

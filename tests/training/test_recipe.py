@@ -71,7 +71,7 @@ def test_flat_recipe_minimises_the_same_loss(workshop: Path) -> None:
     config = prepared(workshop)
     runner.execute(train, config, ["init"])
     losses = recipe.distil(Path(config.run_dir), workshop / "out", batch_size=64)
-    assert losses == [pytest.approx(dense_loss(config, 0.1), rel=1e-4)]
+    assert losses == [pytest.approx(dense_loss(config, 0.5), rel=1e-4)]
     assert load_weights(str(workshop / "out"), None, "auto").config.vocab_size > 0
 
 
