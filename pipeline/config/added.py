@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 ADDED: Mapping[str, Any] = {  # by dotted key; * stands for the name of an arm
+    "student.heal": None,
     "train.arms.*.hidden": None,
     "train.arms.*.attention": None,
     "train.arms.*.relation": None,

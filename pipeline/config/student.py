@@ -36,6 +36,25 @@ class Lora(Section):
     """4bit: in training, the frozen weights have 4 bits (NF4, QLoRA). Needs pipeline[qlora]."""
 
 
+class Heal(Section):
+    """Distil a cut student from its own model before the cut, before any arm is trained."""
+
+    tokens: int = Field(1_000_000, ge=1, examples=[200_000])
+    """Tokens to learn in all. A shorter text is learned in several passes."""
+    text: str = Field("samples", examples=["inputs"])
+    """samples (the teacher's replies behind the student's prompt), inputs (this prompt alone), or a
+    file or folder of .txt files and .jsonl files with a field `text`."""
+    rounds: int | None = Field(None, ge=1, examples=[2])
+    """Cut and distil in N rounds. null: as many as it takes to remove at most a third in each."""
+    learning_rate: float | None = Field(None, gt=0, examples=[3e-4])
+    """Peak learning rate of a round. null: by the width of the model."""
+
+    @property
+    def path(self) -> str | None:
+        """Return the path of the text; None for text that the run itself has."""
+        return None if self.text in ("samples", "inputs") else self.text
+
+
 class Student(Section):
     """Where the student's first weights come from, and which of them are trained."""
 
@@ -53,6 +72,7 @@ class Student(Section):
     """Numbers of the layers that are kept, counted from 0. Set this or layers, not both."""
     trim_vocabulary: bool = Field(False, examples=[True])
     """Keep only the tokens that the task's data uses, and single bytes for any other text."""
+    heal: Heal | None = None
     shape: Shape = Shape()
     lora: Lora | None = None
 
@@ -70,6 +90,11 @@ class Student(Section):
             raise ValueError(
                 "a random student has as many layers as shape.layers says; "
                 "set that instead of layers or keep_layers"
+            )
+        if self.heal is not None and self.layers is None and self.keep_layers is None:
+            raise ValueError(
+                "heal distils a student without some layers from the whole one, and this one has "
+                "all; set layers or keep_layers, or leave heal out"
             )
         if self.model == "teacher" and self.revision is not None:
             raise ValueError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.config import Config
 
 INIT = "init"
+CHECKPOINTS = "checkpoints"  # of a part of train
 TEACHER, BASE = "teacher", "base"  # compared beside the arms; base is the student before training
 _SAMPLES = {"filter": "filter/kept", "score": "score"}  # by train.rows
 _FRAMES = {"filter": "generate", "score": "score"}

@@ -15,9 +15,10 @@ from pipeline.models.resolve import tokenizer_path
 from pipeline.models.tokenizer import Tokenizer
 from pipeline.models.weights import load_config
 from pipeline.records import Seed
-from pipeline.students import checks, white_box
+from pipeline.students import checks, layers, rounds, white_box
 from pipeline.students import source as student_source
 from pipeline.students.build import random_config
+from pipeline.training.healing import text as healing_text
 from pipeline.verifiers import verify
 from pipeline.verifiers.verify import CheckSettings
 
@@ -45,7 +46,8 @@ def check_config(config: Config) -> list[str]:
     student, _ = student_source.source(config)
     if student != "random":
         resolve.check(student)
-    _check_local_student(config, student, student_prompt, examples[0])
+    healing_text.check(config)
+    paid = _check_local_student(config, student, student_prompt, examples[0])
 
     labelled = sum(seed.target is not None for seed in examples)
     samples = len(examples) * config.generate.samples * len(teacher_prompts)
@@ -59,6 +61,7 @@ def check_config(config: Config) -> list[str]:
         f"teacher: {config.teacher.model} ({config.teacher.backend}), "
         f"{samples:,} samples to generate",
         f"student: {student}{_changes(config.student)}",
+        *paid,
         f"arms: {', '.join(arms)}",
         f"filters: {', '.join(filters)}",
         *licences.check_declared(config.licences).lines,
@@ -101,15 +104,17 @@ def _changes(student: Student) -> str:
         f"layers {student.keep_layers}": student.keep_layers,
         f"{student.layers} layers ({student.choose})": student.layers,
         "vocabulary trimmed to the data": student.trim_vocabulary,
+        f"healed on {student.heal.tokens:,} tokens" if student.heal else "": student.heal,
         "adapters trained": student.lora,
     }
     return "".join(f", {text}" for text, applies in parts.items() if applies)
 
 
-def _check_local_student(config: Config, name: str, prompt: Prompt, example: Seed) -> None:
-    """Check what can be checked of a student without its weights.
+def _check_local_student(config: Config, name: str, prompt: Prompt, example: Seed) -> list[str]:
+    """Check what can be checked of a student without its weights; return the price of its cut.
 
-    A student on the hub or in a package is checked before training, once it is on this machine.
+    A student on the hub, or in a package that was never used, is checked before training, once it
+    is on this machine.
     """
     if name == "random":
         if _teacher_is_local(config):
@@ -118,16 +123,31 @@ def _check_local_student(config: Config, name: str, prompt: Prompt, example: See
             model_config = random_config(config.student.shape, tokenizer)
             checks.check(config, name, model_config, tokenizer)
             _check_white_box(config, model_config)
-    elif Path(name).is_dir():
-        tokenizer = Tokenizer(name)
-        _check_chat(tokenizer, prompt, example)
-        model_config = load_config(name, None)
-        checks.check(config, name, model_config, tokenizer)
-        _check_white_box(config, model_config)
-        if _teacher_is_local(config):
-            for arm in config.train.arms:
-                checks.shares_vocabulary(config, arm, tokenizer)
-            checks.check_fidelity(config, tokenizer)
+        return []
+    name = resolve.folder(name) or name
+    if not Path(name).is_dir():
+        return []
+    tokenizer, model_config = Tokenizer(name), load_config(name, None)
+    _check_chat(tokenizer, prompt, example)
+    checks.check(config, name, model_config, tokenizer)
+    _check_white_box(config, model_config)
+    if _teacher_is_local(config):
+        for arm in config.train.arms:
+            checks.shares_vocabulary(config, arm, tokenizer)
+        checks.check_fidelity(config, tokenizer)
+    return _price(config, name, model_config)
+
+
+def _price(config: Config, name: str, model_config: Any) -> list[str]:
+    """Return what the cut of a student removes, and a warning if that is much."""
+    student = config.student
+    total = model_config.get_text_config().num_hidden_layers
+    kept = student.keep_layers or layers.even(total, student.layers or total)
+    if len(kept) == total:
+        return []
+    paid = rounds.price(name, model_config, kept)
+    advice = rounds.warning(config, paid)
+    return [f"warning: {advice}"] if advice else [f"cut: {paid}"]
 
 
 def _check_white_box(config: Config, student_config: Any) -> None:

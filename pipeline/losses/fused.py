@@ -7,7 +7,7 @@ al. 2024 (Liger Kernel), who use it for cross-entropy. It is plain torch on ever
 here has been run on a GPU.
 
 How a chunk of n tokens is computed:
-1. logits z (n, V), scaled and soft-capped (`lm_head.py`, `_cap`);
+1. logits z (n, V), scaled and soft-capped (`lm_head.py`);
 2. the student's distribution at the K entries of the teacher and the tail, which is everything
    else as one bucket (`_distribution`);
 3. cross-entropy and divergence from these few numbers, and their gradients at the
@@ -28,6 +28,7 @@ from pipeline.losses.lm_head import (
     Logits,
     add_weight_gradient,
     cast_in_place,
+    soft_cap,
     sum_dtype,
 )
 
@@ -199,7 +200,7 @@ def _chunk(
     # 1. Logits; a soft-cap also gives the slope that the gradient is multiplied by.
     z = head.logits(states, buffers[0])
     cap = head.transform.softcap
-    slope = _cap(z, cap, buffers[-1]) if cap is not None else None
+    slope = soft_cap(z, cap, buffers[-1]) if cap is not None else None
     at_label = z.gather(1, labels)[:, 0]
 
     # 2. Distributions. At a temperature, the cross-entropy needs a second one, without entries.
@@ -238,14 +239,6 @@ def _chunk(
     if slope is not None:
         gradients = [grad.mul_(slope) for grad in gradients]
     return losses, gradients
-
-
-def _cap(z: Tensor, cap: float, out: Tensor) -> Tensor:
-    """Soft-cap `z` in place and return the (n, V) slope there."""
-    z.div_(cap).tanh_()
-    slope = torch.mul(z, z, out=out).neg_().add_(1.0)
-    z.mul_(cap)
-    return slope
 
 
 def _distribution(z: Tensor, ids: Tensor, used: Tensor) -> _Distribution:

@@ -93,6 +93,14 @@ def _add_product(out: Tensor, left: Tensor, right: Tensor) -> None:
         out.add_(left @ right)
 
 
+def soft_cap(z: Tensor, cap: float, out: Tensor) -> Tensor:
+    """Soft-cap (n, V) scaled logits in place, and write the slope there into `out`."""
+    z.div_(cap).tanh_()
+    slope = torch.mul(z, z, out=out).neg_().add_(1.0)
+    z.mul_(cap)
+    return slope
+
+
 def cast_in_place(wide: Tensor, dtype: torch.dtype) -> Tensor:
     """Cast to a narrower type in the same memory, since a second copy of an lm_head is large."""
     if wide.dtype.itemsize <= dtype.itemsize:

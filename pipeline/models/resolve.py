@@ -56,9 +56,8 @@ def model_path(name: str) -> str:
     check(name)
     if not name.startswith("package:"):
         return name
-    file, version = _packaged(name)
-    distribution = name.removeprefix("package:").partition("/")[0]
-    folder = cache_folder() / f"{distribution}-{version}-{file.stem}"
+    file, _ = _packaged(name)
+    folder = _cached(name)
     if not (folder / "config.json").is_file():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}")
         if file.suffix == ".zip":
@@ -72,6 +71,12 @@ def model_path(name: str) -> str:
         except OSError:  # another process was first
             shutil.rmtree(partial)
     return str(folder)
+
+
+def folder(name: str) -> str | None:
+    """Return the folder of a local model or a converted one; None if none is on this machine."""
+    path = _cached(name) if name.startswith("package:") else Path(name)
+    return str(path) if (path / "config.json").is_file() else None
 
 
 def tokenizer_path(teacher: Teacher) -> str:
@@ -101,6 +106,13 @@ def cache_folder() -> Path:
 
 def _looks_local(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).exists()
+
+
+def _cached(name: str) -> Path:
+    """Return the folder of a "package:" name, which may not have been converted yet."""
+    file, version = _packaged(name)
+    distribution = name.removeprefix("package:").partition("/")[0]
+    return cache_folder() / f"{distribution}-{version}-{file.stem}"
 
 
 def _packaged(name: str) -> tuple[Path, str]:

@@ -23,6 +23,7 @@ from pipeline.students import source as student_source
 from pipeline.training import distributed
 from pipeline.training.checkpoints import last_checkpoint
 from pipeline.training.fit import train_arm
+from pipeline.training.healing import text as healing_text
 from pipeline.verifiers import verify
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ NAME = "train"
 NOTES = frozenset({"history.jsonl", "samples.jsonl", "checkpoints", "tensorboard"})
 DISPOSABLE = frozenset({"tensorboard"})
 SHARED = False
+HEALING = ("batch_size", "accumulate", "max_length", "dtype", "seed")  # settings of train
 SLOW_LOADING = 0.05  # share of the training time
 
 
@@ -63,6 +65,8 @@ def _init_sections(config: Config) -> list[str]:
         settings.append("train.seed")
     if student_source.reads_seeds(config):
         settings += ["task.seeds", "train.prompt", "train.rows"]
+    if config.student.heal:
+        settings += [f"train.{name}" for name in HEALING]
     return settings
 
 
@@ -71,9 +75,11 @@ def reads(config: Config, part: str) -> list[str]:
     if part != INIT:
         learned = rows if config.train.arms[part].text == "teacher" else []
         return [*learned, f"{NAME}/{INIT}"]
-    if not config.student.trim_vocabulary:
-        return []
-    return rows[:1] if _draws_from_all(config) else rows
+    trimmed = rows[:1] if _draws_from_all(config) else rows
+    parts = trimmed if config.student.trim_vocabulary else []
+    heal = config.student.heal
+    healed = ["generate"] if heal and heal.text == "samples" else []
+    return list(dict.fromkeys([*healed, *parts]))
 
 
 def files(config: Config, part: str) -> list[Path]:
@@ -84,7 +90,8 @@ def files(config: Config, part: str) -> list[Path]:
     # the teacher's prompts for other text are generate's copies, which its manifest lists
     is_read = _reads_seeds(config, part) and _is_white_box(config, part)
     teacher = [Path(path) for path in config.generate.prompt] if is_read else []
-    return [*prompt, *teacher, *source, *schema]
+    healing = healing_text.files(config) if part == INIT else []
+    return [*prompt, *teacher, *source, *schema, *healing]
 
 
 def identities(config: Config, part: str) -> Mapping[str, str]:
@@ -176,12 +183,13 @@ def _summary_line(counts: Mapping[str, Any]) -> str:
 
 
 def _init(job: Job) -> dict[str, Any]:
-    start = build.build(
-        job.config,
-        job.folder / "model",
-        learnable(job.config, _draws_from_all(job.config)),
-        frames(job.config),
-    )
+    rows = learnable(job.config, _draws_from_all(job.config))
+    if job.config.student.heal:
+        from pipeline.training.healing import fit
+
+        start = build.Start(None, fit.heal(job, rows, frames(job.config)))
+    else:
+        start = build.build(job.config, job.folder / "model", rows, frames(job.config))
     revision = student_source.source(job.config)[1] if start.model else None
     write_json(job.folder / "student.json", {"model": start.model, "revision": revision})
     return start.counts

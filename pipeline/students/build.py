@@ -22,6 +22,7 @@ from pipeline.storage.topk import TopKFolder
 from pipeline.students import layers, vocabulary_trimming
 from pipeline.students import lora as adapters
 from pipeline.students.checks import check_untrimmed, meta_model, same_tokenizer
+from pipeline.students.rounds import price, warning
 from pipeline.students.source import source
 
 log = logging.getLogger(__name__)
@@ -132,9 +133,12 @@ def _cut_layers(config: Config, model: Any, name: str, tokenizer: Tokenizer) -> 
         shown = "; block influence " + ", ".join(f"{score:.3f}" for score in scores)
     else:
         kept = layers.even(total, student.layers or total)
+    paid = price(name, model.config, kept)
     layers.keep(model, name, kept)
-    log.info(f"train init: layers {', '.join(map(str, kept))} of {total}{shown}")
-    return {"layers": kept, **counts}
+    log.info(f"train init: layers {', '.join(map(str, kept))} of {total}{shown}; {paid}")
+    if advice := warning(config, paid):
+        log.warning(advice)
+    return {"layers": kept, "parameters_cut": round(paid.parameters, 4), **counts}
 
 
 def _importance_prompts(config: Config, tokenizer: Tokenizer) -> list[list[int]]:

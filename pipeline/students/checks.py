@@ -45,6 +45,8 @@ def check(config: Config, name: str, model_config: Any, tokenizer: Tokenizer) ->
     student = config.student
     total = model_config.get_text_config().num_hidden_layers
     layers.check(name, total, student.layers, student.keep_layers)
+    if student.heal is not None:
+        layers.check_cut(name, total, student.layers or len(student.keep_layers or ()))
     if student.trim_vocabulary:
         check_untrimmed(tokenizer)
         vocabulary_trimming.check(tokenizer)

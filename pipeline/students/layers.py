@@ -35,6 +35,15 @@ def check(name: str, total: int, layers: int | None, keep: Sequence[int] | None)
         )
 
 
+def check_cut(name: str, total: int, kept: int) -> None:
+    """Raise PipelineError if a student with `kept` of `total` layers is to be healed but whole."""
+    if kept == total:
+        raise PipelineError(
+            f"student.heal: the student keeps all {total} layers of {name}, so there is nothing to "
+            "heal; keep fewer layers, or leave heal out"
+        )
+
+
 def even(total: int, count: int) -> list[int]:
     """Return `count` evenly spaced indices below `total`, including the first and the last. If
     `count` is 1, return only the first."""

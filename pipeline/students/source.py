@@ -29,7 +29,9 @@ def identities(config: Config) -> dict[str, str]:
 
 def reads_seeds(config: Config) -> bool:
     """Return whether the student's first weights depend on the seeds as its prompt shows them."""
-    return config.student.trim_vocabulary or config.student.choose == "importance"
+    student = config.student
+    is_healed_on_them = student.heal is not None and student.heal.path is None
+    return student.trim_vocabulary or student.choose == "importance" or is_healed_on_them
 
 
 def saved_model(folder: Path) -> tuple[str, str | None]:

@@ -226,7 +226,7 @@ BARE = (
 VLLM = ["teacher.backend=vllm", "teacher.replies=null", "evaluate.backend=vllm"]
 WHOLE = [  # sections that are left out by default, and what they need
     "generate.prompt=[a.md, b.md]",
-    "student.lora={}",
+    "student={model: teacher, layers: 8, heal: {}, lora: {}}",
     "evaluate.gate={}",
     "evaluate.fidelity={}",
     "evaluate.memorisation={}",
@@ -257,6 +257,10 @@ NEEDS = {  # what tiny.yaml lacks for the example of a key
     "student.revision": ["student.model=gpt2"],
     "student.choose": ["student.model=teacher", "student.layers=8"],
     "student.keep_layers": ["student.model=teacher"],
+    **{
+        f"student.heal.{key}": ["student.model=teacher", "student.layers=8"]
+        for key in ("tokens", "text", "rounds", "learning_rate")
+    },
     **{
         f"filter.judge.{key}": [
             "filter.judge.model=other",

@@ -1,0 +1,1 @@
+"""Healing: distil a cut student from its own model before the cut."""
