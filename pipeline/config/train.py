@@ -15,8 +15,8 @@ Divergence = Literal[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[
-    Share | Literal["confidence", "entropy"],
-    one_error("must be a number from 0 to 1, confidence or entropy"),
+    Share | Literal["answer", "confidence", "entropy"],
+    one_error("must be a number from 0 to 1, answer, confidence or entropy"),
 ]
 
 RationaleWeight = Annotated[
@@ -54,9 +54,11 @@ class Arm(Section):
     soft_labels: bool | None = Field(None, examples=[True])
     """kd: at the answer, learn one calibrated probability for each label, with alpha 0 there.
     null: only if calibration shows that the prompt favours some labels."""
-    alpha: Alpha = Field(0.5, examples=["confidence"])
-    """kd: weight of the cross-entropy; the divergence has 1 - alpha. confidence: the teacher's
-    probability of the written token. entropy: exp(-H), with H of the teacher's distribution."""
+    alpha: Alpha = Field("answer", examples=[0.5])
+    """kd: weight of the cross-entropy; the divergence has 1 - alpha. answer: 1 at the tokens of a
+    short answer that is right or wrong (metrics label, exact, numeric, math), 0.5 elsewhere.
+    confidence: the teacher's probability of the written token. entropy: exp(-H), with H of the
+    teacher's distribution."""
     alpha_end: float | None = Field(None, ge=0, le=1, examples=[0.0])
     """kd: alpha at the end of training, reached linearly. null: constant."""
     temperature: float = Field(1.0, gt=0, le=10, examples=[2.0])
@@ -81,7 +83,7 @@ class Arm(Section):
 
     @model_validator(mode="after")
     def schedule_is_of_numbers(self) -> Self:
-        if self.alpha_end is not None and isinstance(self.alpha, str):
+        if self.alpha_end is not None and self.alpha in ("confidence", "entropy"):
             raise ValueError(
                 f"alpha_end changes a number, and alpha is {self.alpha}; "
                 "leave alpha_end out, or set alpha to a number"

@@ -44,6 +44,7 @@ class Example:
     frame: Frame | None = None
     teacher_ids: list[int] = dataclasses.field(default_factory=list)
     teacher_prompt: list[int] = dataclasses.field(default_factory=list)
+    answer: Range = (0, 0)
 
 
 def make_example(
@@ -220,7 +221,11 @@ class Encoder:
             teacher_ids = self.vocabulary.teacher_ids(teacher_ids)
         prompt_ids = self.teacher.encode(reply.seed, reply.prompt) if self.teacher else []
         return dataclasses.replace(
-            row, frame=reply.frame, teacher_ids=teacher_ids, teacher_prompt=prompt_ids
+            row,
+            frame=reply.frame,
+            teacher_ids=teacher_ids,
+            teacher_prompt=prompt_ids,
+            answer=reply.answer or (0, 0),
         )
 
     def _rationale_weight(self, reply: _Reply) -> float:

@@ -13,6 +13,7 @@ from pipeline.losses.lm_head import Logits as Logits
 from pipeline.losses.lm_head import sum_dtype
 
 PLAIN = Logits()
+HALF = 0.5  # alpha under which hard and soft label count alike
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Teacher:
         tail: (N,) log of the mass outside the entries.
         exact: (N,) how many entries, from the left, are exact; the others are draws.
         known: (N,) bool. It is False for a token without a distribution, whose row is not read.
-        soft: (N,) bool. True where a soft label replaces the distribution: alpha is 0 there, since
-            the written token may be a wrong label. None if nowhere.
+        alpha: (N,) alpha of single tokens, nan where that of the objective counts. None if it
+            counts everywhere.
     """
 
     ids: Tensor
@@ -35,7 +36,7 @@ class Teacher:
     tail: Tensor
     exact: Tensor
     known: Tensor
-    soft: Tensor | None = None
+    alpha: Tensor | None = None
 
     def at(self, tokens: Tensor | slice) -> "Teacher":
         """Return the distributions of some of the tokens."""
@@ -98,7 +99,17 @@ def entropy(teacher: Teacher) -> Tensor:
     return torch.special.entr(buckets.exp()).sum(dim=1).neg().exp()
 
 
-ALPHAS: dict[str, Callable[[Teacher], Tensor]] = {"confidence": confidence, "entropy": entropy}
+def even(teacher: Teacher) -> Tensor:
+    """Return HALF, (N,): hard and soft label count alike. The tokens of a closed answer have an
+    alpha of their own, in `Teacher.alpha`."""
+    return torch.full_like(teacher.tail, HALF)
+
+
+ALPHAS: dict[str, Callable[[Teacher], Tensor]] = {
+    "answer": even,
+    "confidence": confidence,
+    "entropy": entropy,
+}
 
 
 class Loss(NamedTuple):
@@ -148,7 +159,7 @@ def distillation_loss(
 def _terms(labels: Tensor, factors: Tensor, objective: Objective, teacher: Teacher) -> Terms:
     alpha = _alpha(objective, teacher)
     ce = torch.where(teacher.known, alpha * factors, factors)
-    is_plain = objective.alpha == 1.0 and teacher.soft is None
+    is_plain = objective.alpha == 1.0 and teacher.alpha is None
     if is_plain or not teacher.ids.shape[1]:
         no_ids = teacher.ids[:, :0]
         return Terms(labels, ce, no_ids, no_ids.bool())
@@ -176,7 +187,9 @@ def _alpha(objective: Objective, teacher: Teacher) -> float | Tensor:
         alpha = torch.where(teacher.known, alpha, 1.0)
     else:
         alpha = objective.alpha
-    return alpha if teacher.soft is None else torch.where(teacher.soft, 0.0, alpha)
+    if teacher.alpha is None:
+        return alpha
+    return torch.where(teacher.alpha.isnan(), alpha, teacher.alpha.to(teacher.logprobs.dtype))
 
 
 def _divergence(objective: Objective, entries: Tensor, tail: Tensor, factors: Tensor) -> Divergence:

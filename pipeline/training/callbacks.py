@@ -75,7 +75,8 @@ class IdleWarning(TrainerCallback):
     def __init__(self, label: str, arm: Arm):
         self._label = label
         alphas = {arm.alpha, arm.alpha if arm.alpha_end is None else arm.alpha_end}
-        remedies = REMEDIES if arm.method == "kd" else ()
+        # with alpha: answer, a reply of a label alone has hardly any KD term, and that is as meant
+        remedies = REMEDIES if arm.method == "kd" and arm.alpha != "answer" else ()
         self._remedies = {term: remedy for term, off, remedy in remedies if alphas != {off}}
         self._remedies |= {term: WHITE_BOX_REMEDY.format(term) for term in arm.white_box}
         self._idle: dict[str, int] = {}

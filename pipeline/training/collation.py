@@ -61,6 +61,7 @@ class Frames:
 
     vocabulary: translates them for a student with a trimmed vocabulary.
     soft: replaces the distribution of the answer's label.
+    learns_answers: the answer's tokens are learned by cross-entropy alone.
     """
 
     def __init__(
@@ -69,19 +70,35 @@ class Frames:
         examples: Sequence[Example],
         vocabulary: Vocabulary | None = None,
         soft: SoftLabels | None = None,
+        learns_answers: bool = False,
     ):
         self._folder = folder
         self._examples = [(example.frame, example.teacher_ids, example.id) for example in examples]
         self.has_frame = np.array([example.frame is not None for example in examples], bool)
         self._vocabulary = vocabulary
         self._soft = soft
+        self._learns_answers = learns_answers
+        self.has_alphas = soft is not None or learns_answers
         places = soft.by_sample if soft else {}
         nowhere = UNKNOWN - 1
-        # by example, the row of its frame that the soft label replaces
-        self.soft_place = np.array(
+        # by example: the row of its frame that the soft label replaces, and those of its answer
+        self._soft_place = np.array(
             [places[example.id][0] if example.id in places else nowhere for example in examples]
         )
-        self.has_soft = bool(places)
+        self._answers = np.array([example.answer for example in examples]).reshape(-1, 2)
+
+    def alphas(self, sources: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the alpha of N tokens, nan for one that has none of its own.
+
+        Token i is in row rows[i] of the frame of example sources[i]. A soft label has alpha 0,
+        since the token that was written may be a wrong label.
+        """
+        alphas = np.full(len(sources), np.nan, np.float32)
+        if self._learns_answers:
+            first, end = self._answers[sources].T
+            alphas[(first <= rows) & (rows < end)] = 1.0
+        alphas[rows == self._soft_place[sources]] = 0.0
+        return alphas
 
     def topk(self, number: int) -> TopK:
         """Return the distributions of the example with this index."""
@@ -97,7 +114,7 @@ class Collator:
     """TRL's collator, with the `weights` (N,) of all tokens that have a loss, in their order.
 
     With `frames` it adds the teacher's distributions: topk_ids (N, K), topk_logprobs (N, K),
-    topk_tail (N,), topk_exact (N,), topk_known (N,), and with soft labels topk_soft (N,).
+    topk_tail (N,), topk_exact (N,), topk_known (N,), and for some arms topk_alpha (N,).
 
     packed: put all tokens into one row. Their positions keep samples from seeing one another.
     teacher: adds what a live teacher reads beside the batch.
@@ -123,8 +140,8 @@ class Collator:
             stored = np.where(self._frames.has_frame[sources], places, UNKNOWN)
             teacher = _gather(self._frames.topk, sources, stored)
             batch |= {f"topk_{name}": getattr(teacher, name) for name in TEACHER}
-            if self._frames.has_soft:
-                batch["topk_soft"] = torch.from_numpy(stored == self._frames.soft_place[sources])
+            if self._frames.has_alphas:
+                batch["topk_alpha"] = torch.from_numpy(self._frames.alphas(sources, stored))
         if self._teacher is not None:
             batch |= self._teacher.batch(batch["labels"], weights, places, sources)
         return batch
@@ -167,7 +184,7 @@ def stored_teacher(batch: dict[str, Any]) -> Teacher | None:
     """Return the teacher's distributions in a batch, None without them."""
     if "topk_ids" not in batch:
         return None
-    return Teacher(**{name: batch.get(f"topk_{name}") for name in (*TEACHER, "soft")})
+    return Teacher(**{name: batch.get(f"topk_{name}") for name in (*TEACHER, "alpha")})
 
 
 def loss_mask(batch: dict[str, Any]) -> Tensor:

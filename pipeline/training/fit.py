@@ -32,6 +32,7 @@ from pipeline.training.dataset import Rows, load, training_seed
 
 log = logging.getLogger(__name__)
 
+CLOSED = ("label", "exact", "numeric", "math")  # metrics of short answers that are right or wrong
 MAX_SCORED = 200  # held-out inputs per evaluation whose answers choose the best weights
 # names in the trainer's log
 LOGGED = ("loss", "loss_ce", "loss_kd", *(f"loss_{term}" for term in TERMS), "kd_gradient_share")
@@ -130,11 +131,14 @@ def _trainer(job: Job, model: Any, tokenizer: Tokenizer, rows: Rows, teacher: An
     folder = TopKFolder(frames(job.config)) if arm.method == "kd" else None
     vocabulary = Vocabulary.read(tokenizer.name)
     soft = soft_labels(job)
+    learns_answers = arm.alpha == "answer" and job.config.task.metric in CLOSED
 
     def collator(
         examples: Sequence[Example], packed: bool, read: TeacherRows | None = None
     ) -> collation.Collator:
-        stored = collation.Frames(folder, examples, vocabulary, soft) if folder else None
+        stored = None
+        if folder:
+            stored = collation.Frames(folder, examples, vocabulary, soft, learns_answers)
         return collation.Collator(tokenizer.pad_id, stored, packed, read)
 
     read = TeacherRows(rows.train, tokenizer.pad_id) if teacher else None

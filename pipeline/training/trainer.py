@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Arm
 from pipeline.errors import Diverged
-from pipeline.losses.distillation import Loss, Objective, distillation_loss
+from pipeline.losses.distillation import HALF, Loss, Objective, distillation_loss
 from pipeline.models import saving
 from pipeline.students import lora
 from pipeline.training.callbacks import Guard
@@ -240,8 +240,9 @@ class DistillTrainer(HookedTrainer):
             return Objective()
         progress = self.state.global_step / max(self.state.max_steps - 1, 1) if training else 1.0
         alpha = arm.alpha
-        if not isinstance(alpha, str):
-            alpha = _between(alpha, arm.alpha_end, progress)
+        if arm.alpha_end is not None:
+            start = HALF if isinstance(alpha, str) else alpha
+            alpha = _between(start, arm.alpha_end, progress)
         return Objective(
             alpha=alpha,
             temperature=_between(arm.temperature, arm.temperature_end, progress),

@@ -66,7 +66,10 @@ def test_typo_gets_a_suggestion(workshop: Path, override: str, expected: str) ->
     [
         ("teacher.temperature=3", "less than or equal to 2"),
         ("teacher.logprobs=5000", "less than or equal to 4096"),
-        ("train.arms.kd.alpha=1.5", "alpha: must be a number from 0 to 1, confidence or entropy"),
+        (
+            "train.arms.kd.alpha=1.5",
+            "alpha: must be a number from 0 to 1, answer, confidence or entropy",
+        ),
         ("train.arms.kd={alpha: entropy, alpha_end: 0.0}", "alpha_end changes a number"),
         ("generate.samples=two", "valid integer"),
         ("teacher.temperature=0", "generate.samples above 1"),
@@ -329,7 +332,7 @@ def test_schema_has_a_line_for_every_key() -> None:
         "train.warmup  number in [0, 1), default 0.05: ",
         "train.epochs  number > 0, default null: ",
         "train.arms.NAME.method  sft | kd, default kd: ",
-        "train.arms.NAME.alpha  number in [0, 1] | confidence | entropy, default 0.5: ",
+        "train.arms.NAME.alpha  number in [0, 1] | answer | confidence | entropy, default answer: ",
         "task.labels  [text, ...] of 2 or more, default null: ",
         "student.keep_layers  [whole number >= 0, ...] of 1 or more, default null: ",
         "evaluate.engine.enforce_eager  true | false, default false: "

@@ -181,7 +181,7 @@ def test_bfloat16_error_is_that_of_the_products(
         assert error(grad, reference) <= 0.01
 
 
-@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("alpha", ["confidence", "entropy"])
 @pytest.mark.parametrize("divergence", ["forward_kl", "mse"])
 def test_alpha_of_each_token_equals_the_definition(alpha: str, divergence: str) -> None:
     """An alpha per token must reach both terms, and a token without a distribution, whose row is

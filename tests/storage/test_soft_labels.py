@@ -10,16 +10,22 @@ import pytest
 import torch
 
 from pipeline.config import Config, load
+from pipeline.data import prompts
+from pipeline.data.encoding import Encoder
 from pipeline.errors import PipelineError
 from pipeline.execution import manifest, runner
 from pipeline.execution.contract import Job
 from pipeline.losses.distillation import Objective, Teacher, distillation_loss
+from pipeline.models.fake import TOKENIZER
+from pipeline.models.tokenizer import Tokenizer
 from pipeline.stages import filter as filter_stage
 from pipeline.stages import generate, train
 from pipeline.storage.files import read_json, write_json
+from pipeline.storage.samples import Samples
 from pipeline.storage.soft_labels import SoftLabels, write
-from pipeline.storage.topk import TopK
+from pipeline.storage.topk import TopK, TopKFolder
 from pipeline.training import fit
+from pipeline.training.collation import Frames
 
 SOFT = ["filter.correct=false", "train.arms={kd: {soft_labels: true, alpha: 0.0}}"]
 
@@ -123,7 +129,7 @@ def test_the_written_token_is_no_target_beside_a_soft_label() -> None:
         known=torch.tensor([True, True]),
     )
     kd, half = Objective(alpha=0.0), Objective(alpha=0.5)
-    soft = replace(teacher, soft=torch.tensor([True, False]))
+    soft = replace(teacher, alpha=torch.tensor([0.0, torch.nan]))
     found = distillation_loss(hidden, head, labels, half, soft).total
     first = distillation_loss(hidden[:1], head, labels[:1], kd, teacher.at(slice(0, 1))).total
     second = distillation_loss(hidden[1:], head, labels[1:], half, teacher.at(slice(1, 2))).total
@@ -140,3 +146,26 @@ def test_without_soft_labels_the_arm_says_what_to_do(config: Config) -> None:
 def _first_loss(config: Config) -> float:
     lines = (Path(config.run_dir) / "train" / "kd" / "history.jsonl").read_text().splitlines()
     return float(json.loads(lines[0])["loss"])
+
+
+def test_alphas_of_answers_and_soft_labels(workshop: Path) -> None:
+    """A closed answer is learned by its text; a soft label, that replaces it, by its
+    probabilities."""
+    config = load(workshop / "config.yaml", ["filter.correct=false"])
+    for module in (generate, filter_stage):
+        runner.execute(module, config)
+    kept = Path(config.run_dir) / "filter" / "kept"
+    sample = Samples(kept)[0]
+    prompt = prompts.load(config.train.prompt)
+    examples = Encoder(Tokenizer(str(TOKENIZER)), prompt, True).encode_sample(sample)
+    assert sample.answer_tokens is not None
+    start, end = examples[0].answer
+    assert (start, end) == tuple(sample.answer_tokens)
+    tokens = np.arange(end + 1)
+    sources = np.zeros(len(tokens), np.int64)
+    folder = TopKFolder(Path(config.run_dir) / "generate")
+    alphas = Frames(folder, examples, learns_answers=True).alphas(sources, tokens)
+    assert np.flatnonzero(alphas == 1.0).tolist() == list(range(start, end))
+    assert np.isnan(alphas[end])
+    soft = Frames(folder, examples, soft=SoftLabels.read(kept), learns_answers=True)
+    assert soft.alphas(sources, tokens)[start] == 0.0

@@ -104,7 +104,11 @@ def test_packed_rows_give_the_same_losses(workshop: Path) -> None:
 def test_batches_by_length_hold_the_same_rows(workshop: Path) -> None:
     """Grouping by length must change the order alone."""
     config = prepared(
-        workshop, "train.batch_size=64", "train.log_steps=1", "train.group_by_length=true"
+        workshop,
+        "train.batch_size=64",
+        "train.log_steps=1",
+        "train.group_by_length=true",
+        "train.arms.kd.alpha=0.5",
     )
     runner.execute(train, config, ["init", "kd"])
     assert losses(config, "kd")[0] == pytest.approx(dense_loss(config, 0.5), rel=2e-4)
