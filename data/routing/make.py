@@ -4,9 +4,8 @@
 
 This program writes every message from a phrasing of one desk, slots, an opening and a closing, all
 in phrasings.yaml. The phrasings of eval and dev are not those of teacher and seeds. Some messages
-have typos. About one in seven is ambiguous: its phrasing belongs to several desks, and one of them,
-drawn at random, is the target. So no model can be right about all messages, and a good one is
-unsure.
+have typos. One in six is ambiguous: its phrasing belongs to several desks, and one of them, drawn
+at random, is the target. So no model can be right about all messages, and a good one is unsure.
 
     teacher.jsonl   the teacher is fine-tuned on it: few rows, so that it makes mistakes
     seeds.jsonl     the teacher answers it for the student
