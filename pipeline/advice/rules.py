@@ -14,7 +14,7 @@ from pipeline.evaluation import baseline
 from pipeline.evaluation.format import shown, signed
 from pipeline.evaluation.results_model import Difference, Results
 from pipeline.execution.paths import TEACHER
-from pipeline.filters.confidence.label_calibration import STRONG
+from pipeline.filters.confidence.calibration_effect import STRONG
 from pipeline.training.schedule import WIDTH, schedule
 
 MARGIN = 0.03  # a student this near to its teacher has reached it

@@ -15,7 +15,12 @@ from pipeline.data import prompts
 from pipeline.data.prompts import prompt_files
 from pipeline.errors import PipelineError
 from pipeline.execution import fingerprint
-from pipeline.filters.confidence import contextual_calibration, label_calibration, logprobs
+from pipeline.filters.confidence import (
+    calibration_effect,
+    contextual_calibration,
+    label_calibration,
+    logprobs,
+)
 from pipeline.filters.confidence.logprobs import CERTAINTY
 from pipeline.filters.measure_cache import worker_count
 from pipeline.filters.measures import SAMPLE_IDS, Measure
@@ -109,8 +114,8 @@ def _write_soft_labels(settings: Calibrated, config: Config, outcome: Outcome) -
     all_ids: Any = measured.column(SAMPLE_IDS)
     kept_ids = [all_ids[row] for row in outcome.kept.tolist()]
     soft_labels.write(outcome.kept_folder, first_tokens, kept_ids, places[kept], logprobs[kept])
-    effect = label_calibration.measure_effect(p, written, truth, prior)
-    bias = label_calibration.measure_bias(p, written, prior)
+    effect = calibration_effect.measure_effect(p, written, truth, prior)
+    bias = calibration_effect.measure_bias(p, written, prior)
     return vars(bias) | (vars(effect) if effect else {})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.filters.confidence import label_calibration
+from pipeline.filters.confidence import calibration_effect, label_calibration
 from pipeline.filters.confidence.label_calibration import Prior
 from pipeline.filters.measures import Batch
 from pipeline.filters.verdict import Verdict
@@ -145,7 +145,7 @@ def test_a_strong_bias_is_known_from_inputs_without_content() -> None:
     p, written, truth = biased(-9.0, share=0.9)
     content_free = np.array([[1 / (1 + np.exp(9.0)), 1 / (1 + np.exp(-9.0))]], np.float32)
     prior = Prior(content_free=content_free)
-    effect = label_calibration.measure_effect(p, written, truth, prior)
+    effect = calibration_effect.measure_effect(p, written, truth, prior)
     assert effect is not None
     assert effect.raw < 0.2
     assert effect.calibrated > 0.9
@@ -165,7 +165,7 @@ def biased(
 
 def test_calibration_undoes_a_bias() -> None:
     """The text is at chance and the probabilities are not: the case that the filter is for."""
-    effect = label_calibration.measure_effect(*biased(3.0))
+    effect = calibration_effect.measure_effect(*biased(3.0))
     assert effect is not None
     assert effect.text == effect.raw < 0.65
     assert effect.calibrated > effect.raw + 0.2
@@ -177,11 +177,11 @@ def test_the_effect_is_only_known_with_ground_truth() -> None:
     p, written, truth = biased(1.0)
     p[:10] = np.nan
     truth[10:20] = label_calibration.UNKNOWN
-    effect = label_calibration.measure_effect(p, written, truth)
+    effect = calibration_effect.measure_effect(p, written, truth)
     assert effect is not None
     assert effect.rows == 380
     no_truth = np.full_like(truth, label_calibration.UNKNOWN)
-    assert label_calibration.measure_effect(p, written, no_truth) is None
+    assert calibration_effect.measure_effect(p, written, no_truth) is None
 
 
 def test_known_shares_take_any_bias_off() -> None:
@@ -191,8 +191,8 @@ def test_known_shares_take_any_bias_off() -> None:
     matched = [label_calibration.calibrate(p, Prior([9.0, 1.0])) for p, _, _ in (weak, strong)]
     assert matched[0].mean(axis=0) == pytest.approx([0.9, 0.1], abs=1e-3)
     assert matched[0] == pytest.approx(matched[1], abs=5e-3)
-    by_batch = label_calibration.measure_effect(*strong)
-    by_shares = label_calibration.measure_effect(*strong, Prior([0.9, 0.1]))
+    by_batch = calibration_effect.measure_effect(*strong)
+    by_shares = calibration_effect.measure_effect(*strong, Prior([0.9, 0.1]))
     assert by_batch is not None
     assert by_shares is not None
     assert by_batch.calibrated < 0.6
@@ -262,7 +262,7 @@ def test_a_strong_bias_is_told_from_a_weak_one() -> None:
         np.float32
     ) * np.array([1.0, -1.0], np.float32)
     found = [
-        label_calibration.measure_bias(p, p.argmax(1).astype(np.int16))
+        calibration_effect.measure_bias(p, p.argmax(1).astype(np.int16))
         for p in (unbiased, biased, vague)
     ]
     assert [bias.is_strong for bias in found] == [False, True, False]
