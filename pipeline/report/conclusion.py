@@ -67,11 +67,10 @@ def _title(results: Results, best: str) -> str:
         title = f"{best} scores {model.score.mean:.3f}"
     else:
         title = f"{best} keeps {model.retained:.1%} of the teacher's score"
-    if size := _relative_size(model, teacher):
-        title += f", at {size:.0%} of its size"
-    if speed := _relative_speed(model, teacher):
-        title += f" and {speed:.1f} times its speed"
-    return title
+    size, speed = _relative_size(model, teacher), _relative_speed(model, teacher)
+    gains = [f"{size:.0%} of its size"] if size and round(size, 2) < 1 else []
+    gains += [f"{speed:.1f} times its speed"] if speed else []
+    return f"{title}, at {' and '.join(gains)}" if gains else title
 
 
 def _sentences(results: Results, best: str, train: Mapping[str, Any]) -> Iterator[str]:
@@ -90,7 +89,10 @@ def _sentences(results: Results, best: str, train: Mapping[str, Any]) -> Iterato
         yield _kd_and_sft(name, results.differences[name], results, unequal)
     if to_teacher := results.differences.get(f"{best} - {TEACHER}"):
         shows = significance(results, to_teacher)
-        yield f"{best} minus the teacher, paired by seed, is {tested(to_teacher)}: {shows}."
+        yield (
+            f"{best} minus the teacher, paired by held-out example, is {tested(to_teacher)}: "
+            f"{shows}."
+        )
     yield from (line for line in gaps(results) if line.startswith(f"{best}: "))
 
 
@@ -132,7 +134,7 @@ def _kd_and_sft(name: str, difference: Difference, results: Results, unequal: Se
 
     If the arms also differ in other settings, the sentence compares the arms, not the methods.
     """
-    figures = f"{name} is {tested(difference)}, paired by seed"
+    figures = f"{name} is {tested(difference)}, paired by held-out example"
     if results.held_out < FLOOR:
         return f"KD and SFT cannot be compared: {figures}."
     if unequal:

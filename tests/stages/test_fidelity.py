@@ -179,7 +179,7 @@ def test_forms_and_vocabularies_that_lack_an_answer_are_counted(workshop: Path) 
 
 
 def test_results_compare_by_seeds_that_all_have(workshop: Path) -> None:
-    """KL is paired by seed as scores are, and is in the table only where it was measured."""
+    """KL is paired by held-out example as scores are, and is in the table only where measured."""
     config = answered(workshop)
     names = evaluate.parts(config)
     before = results(config, measured(config, names), figures.readings(config, names))
