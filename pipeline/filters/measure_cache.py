@@ -169,8 +169,13 @@ def _samples(shard: Shard) -> list[Sample]:
     return [Sample.from_line(line, f"{shard.path}:{number}") for number, line in lines]
 
 
-@lru_cache(1)
 def _frames(folder: Path) -> TopKFolder:
+    """Return the frames of a finished folder; one that was made anew since is opened anew."""
+    return _opened(folder, (folder / "manifest.json").stat().st_mtime_ns)
+
+
+@lru_cache(1)
+def _opened(folder: Path, finished: int) -> TopKFolder:
     return TopKFolder(folder)
 
 

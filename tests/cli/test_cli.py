@@ -118,7 +118,7 @@ def test_asking_again_does_nothing(tiny: Path) -> None:
 
 OUTPUTS = {
     "generate": ["0*.jsonl.gz", "0*.topk", "prompts/0.md"],
-    "filter": ["kept/rows.npz", "rejected/00000.jsonl.gz"],
+    "filter": ["kept/rows.npz", "kept/soft_labels.npz", "rejected/00000.jsonl.gz"],
     "train": ["student.json", "model/*"],
     "evaluate": ["00000.jsonl.gz"],
 }

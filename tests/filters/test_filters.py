@@ -111,6 +111,7 @@ def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
         "parseable",
         "repetition",
         "correct",
+        "calibrated",
         "secrets",
         "duplicate",
     ]
@@ -120,7 +121,8 @@ def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
         for name in on
         if name != "length"
     ]
-    assert build.active(load(workshop / "config.yaml", [*off, "filter.min_tokens=0"])) == []
+    off += ["filter.min_tokens=0", "train.arms.kd.soft_labels=false"]
+    assert build.active(load(workshop / "config.yaml", off)) == []
 
 
 CUSTOM = """from pipeline.records import Sample
@@ -314,7 +316,7 @@ def test_workers_do_not_change_the_result(workshop: Path, made: Config) -> None:
             (workshop / "run" / name).rename(workshop / f"{name}{workers}")
     assert contents[0] == contents[2]
     assert contents[1] == contents[3]
-    assert len(contents[0]) == 2
+    assert len(contents[0]) == 3
 
 
 def test_a_changed_threshold_measures_nothing_again(workshop: Path, made: Config) -> None:

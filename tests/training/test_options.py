@@ -335,7 +335,7 @@ def test_what_saves_memory_changes_no_loss(workshop: Path) -> None:
 
 def test_losses_of_arms_with_other_weights_can_be_compared(workshop: Path) -> None:
     """Tokens of weight 0 made a loss look small; an untrained student is equally bad at all."""
-    arms = "train.arms={kd: {}, bare: {rationale_weight: 0}}"
+    arms = "train.arms={kd: {alpha: 0.1}, bare: {alpha: 0.1, rationale_weight: 0}}"
     config = prepared(
         workshop,
         *FAST,

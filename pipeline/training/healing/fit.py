@@ -138,7 +138,7 @@ class _Work:
                 progress.show({name: f"{value:.3g}" for name, value in entry.items()})
                 self._record(entry)
                 if signals or self._step % self._settings.save_steps == 0:
-                    self._save_checkpoint()
+                    self._write_checkpoint()
                 if signals:
                     raise Stopped(signals[0])
         progress.show(last=True)
@@ -263,7 +263,7 @@ class _Work:
     def _tokens(self, batches: Iterable[Batch]) -> int:
         return sum(len(self._text.train[number]) for batch in batches for number in batch)
 
-    def _save_checkpoint(self) -> None:
+    def _write_checkpoint(self) -> None:
         """Write a checkpoint, completely or not at all, and remove the older ones."""
         older = _checkpoints(self._job)
         partial = self._job.folder / CHECKPOINTS / "partial"
