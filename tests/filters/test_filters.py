@@ -119,7 +119,7 @@ def test_the_config_turns_filters_on_and_off(workshop: Path) -> None:
     off = [
         f"filter.{name}={'null' if name in ('contamination', 'repetition', 'secrets') else 'false'}"
         for name in on
-        if name != "length"
+        if name not in ("length", "calibrated")
     ]
     off += ["filter.min_tokens=0", "train.arms.kd.soft_labels=false"]
     assert build.active(load(workshop / "config.yaml", off)) == []
