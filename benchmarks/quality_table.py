@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from benchmarks.quality_runs import LIMITS
 from benchmarks.table import Row
 from pipeline.advice.rules import outcome
-from pipeline.evaluation.bootstrap import bootstrap_repeats
 from pipeline.evaluation.format import tested
+from pipeline.evaluation.results import difference_of
 from pipeline.evaluation.results_model import Difference, Results
-from pipeline.evaluation.significance import p_value
-from pipeline.evaluation.small_samples import POSITIVE, UNIT, Scale
+from pipeline.evaluation.small_samples import POSITIVE, UNIT
 from pipeline.execution.paths import BASE, TEACHER
 from pipeline.records import Faithful, Scored
 from pipeline.storage.files import read_object
@@ -203,17 +202,10 @@ def between(first: Path, second: Path) -> Difference:
     """
     scores = paired(*(_scores(run_dir) for run_dir in (first, second)))
     nats = paired(*(_nats(run_dir) for run_dir in (first, second)))
-    difference = _difference(*scores, UNIT)
+    difference = difference_of(scores, UNIT)
     if not nats[0].size:
         return difference
-    return difference.model_copy(update={"kl": _difference(*nats, POSITIVE)})
-
-
-def _difference(
-    first: NDArray[np.float64], second: NDArray[np.float64], scale: Scale
-) -> Difference:
-    interval = bootstrap_repeats(first, second, scale=scale)
-    return Difference(**dict(interval), p=p_value(first, second))
+    return difference.model_copy(update={"kl": difference_of(nats, POSITIVE)})
 
 
 def _scores(run_dir: Path) -> list[Values]:

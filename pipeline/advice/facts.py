@@ -33,7 +33,6 @@ class Facts:
         rows: kept samples.
         accuracy: the teacher's score on kept samples with ground truth.
         surprise: nats/token of the teacher at its own kept text.
-        answer_surprise: nats per answer, summed over the answer's tokens.
         reply_tokens: mean length of a reply.
         labels: how many of the samples read have each answer; empty unless the metric is label.
         bias: share of the labels that calibration would change; 0 if its probabilities hardly tell
@@ -49,7 +48,6 @@ class Facts:
     rows: int
     accuracy: Interval | None = None
     surprise: float | None = None
-    answer_surprise: float | None = None
     reply_tokens: float = 0.0
     labels: Mapping[str, int] = field(default_factory=dict)
     bias: float | None = None
@@ -71,7 +69,6 @@ def read(run_dir: Path) -> Facts:
     kept = Samples(run_dir / "filter" / "kept")
     numbers = np.unique(np.linspace(0, len(kept) - 1, min(MOST, len(kept))).round().astype(int))
     samples = [kept[number] for number in numbers.tolist()]
-    surprise, answer_surprise = _surprise(run_dir / "generate", samples)
     answers = [sample.answer for sample in samples if sample.answer is not None]
     is_labels = config.task.metric == "label"
     results = run_dir / "evaluate" / "results.json"
@@ -79,13 +76,12 @@ def read(run_dir: Path) -> Facts:
         config=config,
         rows=len(kept),
         accuracy=_accuracy(config, samples),
-        surprise=surprise,
-        answer_surprise=answer_surprise,
+        surprise=_surprise(run_dir / "generate", samples),
         reply_tokens=float(np.mean([sample.usage.completion_tokens for sample in samples])),
         labels=Counter(map(normalise, answers)) if is_labels else {},
         bias=_bias(run_dir),
         cut=_cut(config),
-        healed=getattr(config.student, "heal", None) is not None,
+        healed=config.student.heal is not None,
         steps=_steps(config, run_dir),
         results=Results.read(results) if results.is_file() else None,
         falling=tuple(arm for arm in config.train.arms if _is_falling(run_dir, arm)),
@@ -124,20 +120,11 @@ def _accuracy(config: Config, samples: list[Sample]) -> Interval | None:
     return bootstrap(scores, scale=UNIT) if scores else None
 
 
-def _surprise(folder: Path, samples: list[Sample]) -> tuple[float | None, float | None]:
-    """Return the mean surprise in nats per token, and per answer; None without logprobs."""
+def _surprise(folder: Path, samples: list[Sample]) -> float | None:
+    """Return the mean surprise in nats per token; None without logprobs."""
     frames = TopKFolder(folder)
-    tokens: list[float] = []
-    answers: list[float] = []
-    for sample in samples:
-        if sample.frame is None:
-            continue
-        logprobs = frames.topk_of(sample).logprobs[:, 0]
-        tokens += (-logprobs).tolist()
-        if sample.answer_tokens:
-            answers.append(float(-logprobs[slice(*sample.answer_tokens)].sum()))
-    means = [float(np.mean(values)) if values else None for values in (tokens, answers)]
-    return means[0], means[1]
+    written = [frames.topk_of(sample).logprobs[:, 0] for sample in samples if sample.frame]
+    return -float(np.concatenate(written).mean()) if written else None
 
 
 def _cut(config: Config) -> float:

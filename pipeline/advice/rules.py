@@ -15,13 +15,14 @@ from pipeline.evaluation.format import shown, signed
 from pipeline.evaluation.results_model import Difference, Results
 from pipeline.execution.paths import TEACHER
 from pipeline.filters.confidence.calibration_effect import STRONG
+from pipeline.students.rounds import AT_ONCE
 from pipeline.training.schedule import WIDTH, schedule
 
 MARGIN = 0.03  # a student this near to its teacher has reached it
 WEAK = 0.6  # score of a teacher that is too weak to learn from
 SURE, UNSURE = 0.05, 0.3  # nats/token of surprise: below, KD adds nothing; above, it does
 FEW_ROWS, FEW_PER_LABEL = 300, 30
-DEEP_CUT = 1 / 3  # of the layers, in one step
+DEEP_CUT = 1 / AT_ONCE  # of the layers, in one step
 FEW_STEPS = 60
 LONG = 200  # tokens of a reply
 EVIDENCE = "docs/explanation/what-kd-can-do.md"

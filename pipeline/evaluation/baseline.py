@@ -14,8 +14,8 @@ from pipeline.evaluation.small_samples import FLOOR
 from pipeline.execution.paths import BASE
 from pipeline.records import Scored
 from pipeline.verifiers.scorers import normalise
+from pipeline.verifiers.verify import CLOSED
 
-METRICS = ("label", "exact", "numeric", "math")  # those whose answers are short and closed
 ONE_ANSWER = 0.95  # share of one answer from which a model counts as having learned one answer
 
 
@@ -25,7 +25,7 @@ def baseline(metric: str, answers: Sequence[Scored]) -> tuple[str, NDArray[np.fl
     Of equally frequent targets the first one is taken. Return None for a metric without closed
     answers.
     """
-    if metric not in METRICS or not answers:
+    if metric not in CLOSED or not answers:
         return None
     targets = [normalise(str(answer.target)) for answer in answers]
     majority = Counter(targets).most_common(1)[0][0]

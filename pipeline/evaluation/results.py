@@ -158,7 +158,7 @@ def _baseline(metric: str, measured: Measured) -> Baseline | None:
     if majority is None:
         return None
     answer, right = majority
-    differences = {name: _difference([_runs(measured, [name]), right], UNIT) for name in measured}
+    differences = {name: difference_of([_runs(measured, [name]), right], UNIT) for name in measured}
     score = bootstrap(right[0].tolist(), scale=UNIT)
     return Baseline(answer=answer, score=score, differences=differences)
 
@@ -186,10 +186,10 @@ def _differences(config: Config, measured: Measured, readings: Readings) -> dict
         if first not in groups or second not in groups:
             continue
         sides = groups[first], groups[second]
-        difference = _difference([_runs(measured, names) for names in sides], UNIT)
+        difference = difference_of([_runs(measured, names) for names in sides], UNIT)
         nats = [fidelity.nats(readings, sides[0] + sides[1], names) for names in sides]
         if all(map(len, nats)):
-            difference = difference.model_copy(update={"kl": _difference(nats, POSITIVE)})
+            difference = difference.model_copy(update={"kl": difference_of(nats, POSITIVE)})
         differences[f"{first} - {second}"] = difference
     return differences
 
@@ -206,7 +206,8 @@ def _pairs(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((group, other) for other in (BASE, TEACHER) for group in groups)
 
 
-def _difference(sides: Sequence[NDArray[np.float64]], scale: Scale) -> Difference:
+def difference_of(sides: Sequence[NDArray[np.float64]], scale: Scale) -> Difference:
+    """Return the first side minus the second, each (R, I), paired by example."""
     first, second = sides
     interval = bootstrap_repeats(first, second, scale=scale)
     return Difference(**dict(interval), p=significance.p_value(first, second))

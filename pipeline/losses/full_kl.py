@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from pipeline.losses.lm_head import (
+    CHUNK_BYTES,
     LmHead,
     add_weight_gradient,
-    cast_in_place,
+    scaled_gradients,
     soft_cap,
     sum_dtype,
 )
-
-CHUNK_BYTES = 1 << 29  # of all (n, V) buffers that live at once
 
 
 def full_kl(hidden: Tensor, head: LmHead, teacher: Tensor, teacher_head: LmHead) -> Tensor:
@@ -76,13 +75,7 @@ class _FullKL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]
-        hidden, weight, bias = (None if grad is None else grad.mul_(scale) for grad in ctx.grads)
-        ctx.grads = None
-        if weight is not None:
-            weight = cast_in_place(weight, ctx.dtypes[0])
-        if bias is not None:
-            bias = bias.to(ctx.dtypes[1])
-        return hidden, weight, bias, None, None, None, None
+        return *scaled_gradients(ctx, scale), None, None, None, None
 
 
 def _chunk(head: LmHead, states: Tensor, target: Tensor, buffers: Tensor) -> tuple[Tensor, Tensor]:

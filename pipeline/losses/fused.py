@@ -24,15 +24,14 @@ import torch
 from torch import Tensor
 
 from pipeline.losses.lm_head import (
+    CHUNK_BYTES,
     LmHead,
     Logits,
     add_weight_gradient,
-    cast_in_place,
+    scaled_gradients,
     soft_cap,
     sum_dtype,
 )
-
-CHUNK_BYTES = 1 << 29  # of all (n, V) buffers that live at once
 
 Divergence = Callable[[Tensor, Tensor, slice], Tensor]
 
@@ -141,17 +140,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, *_: Any) -> Any:  # type: ignore[override]
-        assert ctx.grads is not None, (
-            "call backward only once on a fused loss, since it scales the gradients in place"
-        )
-        scaled = [grad.mul_(scale) if grad is not None else None for grad in ctx.grads]
-        ctx.grads = None
-        hidden, weight, bias = scaled
-        if weight is not None:
-            weight = cast_in_place(weight, ctx.dtypes[0])
-        if bias is not None:
-            bias = bias.to(ctx.dtypes[1])
-        return hidden, weight, bias, None, None, None, None
+        return *scaled_gradients(ctx, scale), None, None, None, None
 
 
 class _Grads(NamedTuple):

@@ -5,11 +5,13 @@ Dimension names: n tokens of a chunk, V vocabulary, H hidden.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 BLOCK_ELEMENTS = 1 << 24  # elements of the weight that are cast at a time
+CHUNK_BYTES = 1 << 29  # of all (n, V) buffers that live at once
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,24 @@ def cast_in_place(wide: Tensor, dtype: torch.dtype) -> Tensor:
         part = slice(first, first + BLOCK_ELEMENTS)
         out[part] = flat[part].to(dtype)
     return out.view(wide.shape)
+
+
+def scaled_gradients(ctx: Any, scale: Tensor) -> list[Tensor | None]:
+    """Return the gradients of hidden states, weight and bias that a forward pass has computed.
+
+    `ctx` holds them as `grads`, and as `dtypes` the types of weight and bias. They are multiplied
+    by `scale` in place, so this can be called once.
+    """
+    assert ctx.grads is not None, (
+        "call backward only once on a fused loss, since it scales the gradients in place"
+    )
+    hidden, weight, bias = (None if grad is None else grad.mul_(scale) for grad in ctx.grads)
+    ctx.grads = None
+    if weight is not None:
+        weight = cast_in_place(weight, ctx.dtypes[0])
+    if bias is not None:
+        bias = bias.to(ctx.dtypes[1])
+    return [hidden, weight, bias]
 
 
 def sum_dtype(tensor: Tensor) -> torch.dtype:

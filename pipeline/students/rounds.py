@@ -9,7 +9,7 @@ from pipeline.config import Config
 from pipeline.students import layers
 from pipeline.students.checks import meta_model
 
-AT_ONCE = 3  # published recipes remove at most one of so many layers at once
+AT_ONCE = 3  # published recipes remove at most one in three layers at once
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ from pipeline.students import build, lora, source
 from pipeline.training import beside, distributed, schedule
 from pipeline.training.checkpoints import damaged, last_checkpoint
 from pipeline.training.dataset import Rows, load, training_seed
+from pipeline.verifiers.verify import CLOSED
 
 log = logging.getLogger(__name__)
 
-CLOSED = ("label", "exact", "numeric", "math")  # metrics of short answers that are right or wrong
 MAX_SCORED = 200  # held-out inputs per evaluation whose answers choose the best weights
 # names in the trainer's log
 LOGGED = ("loss", "loss_ce", "loss_kd", *(f"loss_{term}" for term in TERMS), "kd_gradient_share")

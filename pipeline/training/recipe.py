@@ -42,9 +42,8 @@ def distil(run_dir: Path, out: Path, batch_size: int = 16) -> list[float]:
     """Train for one epoch and save the student. Returns the loss of each step in nats/token."""
     # 1. The student: its first weights and its tokenizer.
     torch.manual_seed(0)
-    config = Config.model_validate(
-        read_object(run_dir / "filter" / "begun.json", "config")["config"]
-    )
+    begun = read_object(run_dir / "filter" / "begun.json", "config")
+    config = Config.model_validate(begun["config"])
     path, revision = source.saved_model(run_dir / "train" / "init")
     if Vocabulary.read(path) or config.train.rows == "score":
         raise PipelineError(

@@ -1,8 +1,8 @@
 """How long and how fast to train where the config does not say: a rule from rows and model.
 
 The constants were chosen on two tasks of this repository with a 135M student
-(docs/results.md, "The recipe"). The learning rate of wider models follows from theirs by a rule of
-others, which was not tested here.
+(docs/log.md, "which KD, and how many steps"). The learning rate of wider models follows from theirs
+by a rule of others, which was not tested here.
 """
 
 import math
@@ -50,6 +50,11 @@ def filled(train: Train, arm: Arm, rows: int, width: int, adapters: bool) -> Tra
     return train.model_copy(update=chosen)
 
 
+def by_width(rate: float, width: int) -> float:
+    """Return a learning rate, given at WIDTH hidden units or fewer, for a model of this width."""
+    return rate * min(1.0, WIDTH / width)
+
+
 def _epochs(rows: int, rows_per_step: int) -> float:
     """Return one pass, or as many as STEPS need, up to EPOCHS."""
     needed = STEPS / math.ceil(max(rows, 1) / rows_per_step)
@@ -58,5 +63,5 @@ def _epochs(rows: int, rows_per_step: int) -> float:
 
 def _learning_rate(width: int, adapters: bool) -> float:
     """Return the peak learning rate, with two significant digits."""
-    rate = LEARNING_RATE * min(1.0, WIDTH / width) * (ADAPTERS if adapters else 1.0)
+    rate = by_width(LEARNING_RATE, width) * (ADAPTERS if adapters else 1.0)
     return float(f"{rate:.2g}")

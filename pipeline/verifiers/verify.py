@@ -16,6 +16,7 @@ from pipeline.verifiers import code_answers, json_answers, targets
 from pipeline.verifiers.sandbox.sandbox import INVALID_REPLY, Sandbox
 from pipeline.verifiers.scorers import NO_ANSWER, SCORERS, SHOWN
 
+CLOSED = ("label", "exact", "numeric", "math")  # metrics of short answers that are right or wrong
 LONGEST = 100_000  # characters of an answer or a ground truth
 MEMORY_MIB = 1024  # memory limit of one check
 

@@ -13,8 +13,8 @@ from pipeline.filters.confidence.label_calibration import (
     is_readable,
 )
 
-# From here on a bias counts as strong (docs/results.md, "A biased prompt"): it was 0.05 and 0.29 on
-# two tasks whose calibrated labels were 2 points worse and 20 better than the text.
+# From here on a bias counts as strong: it was 0.05 and 0.29 on two tasks whose calibrated labels
+# were 2 points worse and 20 better than the text (docs/log.md, "which KD, and how many steps").
 STRONG = 0.1
 INFORMED = 0.2  # below, the probabilities hardly tell the inputs apart
 

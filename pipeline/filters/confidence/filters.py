@@ -45,12 +45,14 @@ def filters(config: Config) -> Iterator[NamedFilter]:
         yield NamedFilter("confidence", (CERTAINTY,), confident)
     if settings.calibrated:
         _check_teacher(settings.calibrated, config)
-        yield _calibrated(settings.calibrated, config)
+        yield _calibrated(settings.calibrated, config, _label_tokens(config))
     elif _learns_labels(config):
         try:
-            yield _calibrated(Calibrated(agree=False), config)
+            tokens = _label_tokens(config)
         except PipelineError as error:
             log.info(f"filter: no soft labels for the kd arms: {error}")
+        else:
+            yield _calibrated(Calibrated(agree=False), config, tokens)
 
 
 def _learns_labels(config: Config) -> bool:
@@ -63,10 +65,10 @@ def _learns_labels(config: Config) -> bool:
     return wanted and bool(config.task.labels) and config.train.rows == "filter"
 
 
-def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
+def _calibrated(settings: Calibrated, config: Config, tokens: list[list[int]]) -> NamedFilter:
+    """Return the filter; `tokens` are those that distinguish the labels."""
     labels = config.task.labels
     assert labels is not None  # a rule of the config
-    tokens = _label_tokens(config)
 
     def judge(rows: NDArray[np.int64], *columns: Any) -> dict[int, Verdict]:
         return label_calibration.reject_unlikely_labels(
@@ -79,7 +81,7 @@ def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
         )
 
     def after(outcome: Outcome) -> dict[str, Any]:
-        return {"calibration": _write_soft_labels(settings, config, outcome)}
+        return {"calibration": _write_soft_labels(settings, config, tokens, outcome)}
 
     measures = (
         Measure(label_calibration.label_distribution, {"labels": tokens}),
@@ -88,13 +90,14 @@ def _calibrated(settings: Calibrated, config: Config) -> NamedFilter:
     return NamedFilter("calibrated", measures, judge, after=after)
 
 
-def _write_soft_labels(settings: Calibrated, config: Config, outcome: Outcome) -> dict[str, Any]:
+def _write_soft_labels(
+    settings: Calibrated, config: Config, tokens: list[list[int]], outcome: Outcome
+) -> dict[str, Any]:
     """Write the kept rows' soft labels, calibrated over all rows that reached the filter.
 
     Returns what calibration changes, and where ground truth is known the shares of right answers
     before and after.
     """
-    tokens = _label_tokens(config)
     by_token = {"labels": tokens}
     by_name = {"labels": config.task.labels}
     measures = (

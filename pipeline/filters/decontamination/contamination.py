@@ -32,7 +32,7 @@ VALUE_CHARS, NAME_CHARS = 80, 40
 # what separates keys and values in a record, words of its longest value, and distinct words
 RECORD = re.compile(r"[{}\[\]\"<>|=:;\t\n]|,(?!\s)")
 VALUE_WORDS, RECORD_WORDS = 4, 26
-# targets of which less than this share has a word of its own are closed, if there are so many
+# targets of which less than this share has a word of its own are closed, if there are this many
 CLOSED, CLOSED_TARGETS = 0.1, 10
 OWN_WORDS = 2  # of an input that counts by itself
 BACKGROUND = 2000  # training examples that tell what the texts of the task share

@@ -38,7 +38,7 @@ from pipeline.training.healing.distance import distances
 from pipeline.training.healing.plan import Batch, plan, rate_factor
 from pipeline.training.healing.text import Text
 from pipeline.training.model_checks import check_logits, logits_of
-from pipeline.training.schedule import WIDTH
+from pipeline.training.schedule import by_width
 from pipeline.training.trl_arguments import arithmetic
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 LABEL = "train init: heal"
 HIDDEN_WEIGHT = 1.0  # of the hidden states' distance, beside the KL
 BATCH = 16  # rows, where train.batch_size is open
-LEARNING_RATE = 5e-4  # peak at WIDTH hidden units; it falls as 1 / width, as that of the arms
+LEARNING_RATE = 5e-4  # peak; it falls with the width as that of the arms
 BETAS, MAX_NORM = (0.9, 0.95), 1.0
 CUT, STATE, DONE = "cut", "healing.json", "healed.json"  # in RUN/train/init/checkpoints
 
@@ -99,7 +99,7 @@ class _Work:
         self._dtype = arithmetic(self._settings)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         whole = load_config(self._name, self._revision).get_text_config()
-        self._rate = heal.learning_rate or LEARNING_RATE * min(1.0, WIDTH / whole.hidden_size)
+        self._rate = heal.learning_rate or by_width(LEARNING_RATE, whole.hidden_size)
         self._batch_size = self._settings.batch_size or BATCH
         self._rounds = plan(
             list(map(len, text.train)),
