@@ -1,11 +1,9 @@
 """Read from a run folder what the advice rests on. A figure that is not known is None."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +12,9 @@ from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import Interval, bootstrap
 from pipeline.evaluation.results_model import Results
 from pipeline.evaluation.small_samples import UNIT
-from pipeline.execution.paths import begun
+from pipeline.inspection import run_folder
+from pipeline.inspection.run_folder import Run
 from pipeline.records import Sample
-from pipeline.storage.files import read_object
 from pipeline.storage.samples import Samples
 from pipeline.storage.topk import TopKFolder
 from pipeline.verifiers import verify
@@ -65,7 +63,8 @@ def read(run_dir: Path) -> Facts:
             f"{run_dir}: there is nothing to advise on before filter is finished; "
             "run pipeline filter first"
         )
-    config = _config(run_dir)
+    run = run_folder.read(run_dir)
+    config = Config.model_validate(run.config)
     kept = Samples(run_dir / "filter" / "kept")
     numbers = np.unique(np.linspace(0, len(kept) - 1, min(MOST, len(kept))).round().astype(int))
     samples = [kept[number] for number in numbers.tolist()]
@@ -79,31 +78,17 @@ def read(run_dir: Path) -> Facts:
         surprise=_surprise(run_dir / "generate", samples),
         reply_tokens=float(np.mean([sample.usage.completion_tokens for sample in samples])),
         labels=Counter(map(normalise, answers)) if is_labels else {},
-        bias=_bias(run_dir),
+        bias=_bias(run),
         cut=_cut(config),
         healed=config.student.heal is not None,
-        steps=_steps(config, run_dir),
+        steps=_steps(run),
         results=Results.read(results) if results.is_file() else None,
-        falling=tuple(arm for arm in config.train.arms if _is_falling(run_dir, arm)),
+        falling=tuple(arm for arm in config.train.arms if _is_falling(run_dir / "train" / arm)),
     )
 
 
-def _config(run_dir: Path) -> Config:
-    """Return the config of the part that was started last."""
-    starts = [read_object(path, "begun", "config") for path in run_dir.glob("*/**/begun.json")]
-    starts = [start for start in starts if start["config"].get("train")]
-    latest = max(starts, key=lambda start: str(start["begun"]))
-    return Config.model_validate(latest["config"])
-
-
-def _notes(run_dir: Path, part: str) -> dict[str, Any]:
-    """Return the counts in a part's manifest; empty if it is not finished."""
-    path = run_dir / part / "manifest.json"
-    return dict(read_object(path, "counts")["counts"]) if path.is_file() else {}
-
-
-def _bias(run_dir: Path) -> float | None:
-    note = _notes(run_dir, "filter").get("calibration", {})
+def _bias(run: Run) -> float | None:
+    note = run.counts("filter").get("calibration", {})
     if "changed" not in note:
         return None
     return float(note["changed"]) if note["is_strong"] else 0.0
@@ -142,18 +127,14 @@ def _cut(config: Config) -> float:
     return 1.0 - kept / int(total)
 
 
-def _steps(config: Config, run_dir: Path) -> dict[str, int]:
+def _steps(run: Run) -> dict[str, int]:
     """Return the optimiser steps of the arms that are trained."""
-    notes = {arm: _notes(run_dir, f"train/{arm}") for arm in config.train.arms}
-    return {arm: int(counts["steps"]) for arm, counts in notes.items() if "steps" in counts}
+    counts = {arm: run.counts(f"train/{arm}") for arm in run.config["train"]["arms"]}
+    return {arm: int(found["steps"]) for arm, found in counts.items() if found}
 
 
-def _is_falling(run_dir: Path, arm: str) -> bool:
+def _is_falling(folder: Path) -> bool:
     """Return True if an arm's validation loss was still falling when training ended."""
-    if not begun(run_dir, f"train/{arm}").is_file():
-        return False
-    path = run_dir / "train" / arm / "history.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    entries = [json.loads(line) for line in lines]
+    entries = run_folder.history(folder)
     losses = [entry["eval_loss"] for entry in entries if entry.get("eval_loss") is not None]
     return len(losses) > 1 and min(losses) == losses[-1]

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -17,6 +17,8 @@ HANG_SECONDS = 4.5  # then interrupt an engine that does not return at all
 # signals closer together count as one: the terminal sends Ctrl-C, and pipeline run passes it on too
 REPEAT_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 def listen() -> list[int]:
@@ -46,6 +48,17 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+@contextmanager
+def handled(handler: Handler, numbers: Sequence[int] = SIGNALS) -> Iterator[None]:
+    """Call `handler` for these signals inside the `with` block, and the former ones after it."""
+    before: list[Any] = [signal.signal(number, handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, former in zip(numbers, before, strict=True):
+            signal.signal(number, former)
+
+
 def run_child(command: list[str]) -> int:
     """Run a command to its end and return its exit code. It gets every signal that comes here.
 
@@ -60,15 +73,11 @@ def run_child(command: list[str]) -> int:
         for process in running:
             process.send_signal(number)
 
-    before: list[Any] = [signal.signal(number, on_signal) for number in SIGNALS]
-    try:
+    with handled(on_signal):
         running.append(process := subprocess.Popen(command))
         for number in received:  # came while the process was being started
             process.send_signal(number)
         code = process.wait()
-    finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(number, handler)
     if received and code in (DONE, DONE_WITH_ERRORS, *(-number for number in SIGNALS)):
         raise Stopped(received[0])
     return code
@@ -93,12 +102,8 @@ def deferred() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    handlers: list[Any] = [signal.signal(number, on_signal) for number in SIGNALS]
-    try:
+    with handled(on_signal):
         yield received
-    finally:
-        for number, handler in zip(SIGNALS, handlers, strict=True):
-            signal.signal(number, handler)
 
 
 @dataclass
@@ -133,11 +138,8 @@ class Stopping:
             elif number == signal.SIGALRM or time.monotonic() - state.since >= REPEAT_SECONDS:
                 raise KeyboardInterrupt
 
-        numbers: list[int] = [*SIGNALS, signal.SIGALRM]
-        before: list[Any] = [signal.signal(number, on_signal) for number in numbers]
-        try:
-            yield state
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+        with handled(on_signal, (*SIGNALS, signal.SIGALRM)):
+            try:
+                yield state
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)

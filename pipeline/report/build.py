@@ -7,13 +7,15 @@ from pipeline.ablation.results_model import AblationResults
 from pipeline.advice import text
 from pipeline.evaluation.format import shown
 from pipeline.evaluation.results_model import Results
+from pipeline.inspection import run_folder
+from pipeline.inspection.run_folder import Tree
 from pipeline.report import conclusion, run_summary, tables
 from pipeline.report.facts import Ablation, Estimate, Facts, Tip
 
 
 def gather(run_dir: Path) -> Facts:
     """Return everything that the report says. Raises PipelineError if no stage was started."""
-    run = run_summary.read(run_dir)
+    run = run_folder.read(run_dir)
     missing = tuple(run_summary.missing(run))
     path = run_dir / "evaluate" / "results.json"
     if path.exists():
@@ -51,7 +53,7 @@ def gather(run_dir: Path) -> Facts:
     )
 
 
-def _gated(config: run_summary.Tree) -> str | None:
+def _gated(config: Tree) -> str | None:
     """Return the arm that the gate checks; None without a gate."""
     gate = config["evaluate"].get("gate")
     return (gate.get("arm") or next(iter(config["train"]["arms"]))) if gate else None
@@ -64,7 +66,7 @@ def _advice(run_dir: Path) -> tuple[Tip, ...]:
     )
 
 
-def _task(config: run_summary.Tree) -> str:
+def _task(config: Tree) -> str:
     """Return a line that names the file of examples and the teacher."""
     source = config["task"]["seeds"].get("path") or config["task"]["seeds"].get("dataset")
     return f"seeds of {source}, taught by {config['teacher']['model']}"

@@ -6,7 +6,6 @@ and communicate over the loopback interface only.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,10 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pipeline.errors import FAILED, STOPPED, PipelineError, Stopped
+from pipeline.execution import signals
 from pipeline.storage.files import read_json, write_json
 
 POLL_SECONDS = 0.1
@@ -167,15 +166,5 @@ def _check(folder: Path, workers: list[subprocess.Popen[bytes]], label: str) -> 
 def _signals() -> Iterator[list[int]]:
     """Collect the numbers of the SIGINT and SIGTERM signals that arrive inside the with block."""
     caught: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with signals.handled(lambda number, frame: caught.append(number)):
         yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
