@@ -27,6 +27,7 @@ from pipeline.storage.topk import TopK, TopKFolder
 from pipeline.training import fit
 from pipeline.training.collation import Frames
 
+REPLY = "teacher.replies=[' perhaps']"
 SOFT = ["filter.correct=false", "train.arms={kd: {soft_labels: true, alpha: 0.0}}"]
 
 
@@ -115,6 +116,19 @@ def test_left_open_they_are_learned_under_a_strong_bias(
     open_arm = load(Path(config.run_dir).parent / "config.yaml", ["train.arms={kd: {}}"])
     job = Job(open_arm, "train", "kd", Path(config.run_dir) / "train" / "kd")
     assert (fit.soft_labels(job) is not None) == learned
+
+
+def test_answers_without_a_label_do_not_stop_the_filter(workshop: Path) -> None:
+    """Nobody asked for calibration, so it must not refuse a run whose answers hold no label."""
+    config = load(
+        workshop / "config.yaml",
+        ["filter.correct=false", "filter.duplicate=false", "filter.parseable=false", REPLY],
+    )
+    for module in (generate, filter_stage):
+        runner.execute(module, config)
+    counts = manifest.read_manifest(Path(config.run_dir), "filter")["counts"]
+    assert counts["kept"] == counts["samples"]
+    assert not counts["calibration"]["is_strong"]
 
 
 def test_the_written_token_is_no_target_beside_a_soft_label() -> None:
